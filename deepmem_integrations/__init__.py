@@ -1,0 +1,50 @@
+"""Deep Memory, open and local: learn how your users ask, retrieve better from any vector store.
+
+Nothing heavy is loaded before it is used: neither torch nor a framework comes with the import.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepmem_integrations.adapter import QueryAdapter
+    from deepmem_integrations.evaluation import Evaluation, evaluate
+    from deepmem_integrations.memory import DeepMemory
+    from deepmem_integrations.relevance import Relevance
+    from deepmem_integrations.training import TrainingReport, TrainingResult, train_adapter
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DeepMemory",
+    "Evaluation",
+    "QueryAdapter",
+    "Relevance",
+    "TrainingReport",
+    "TrainingResult",
+    "__version__",
+    "evaluate",
+    "train_adapter",
+]
+
+_MODULES = {
+    "DeepMemory": "memory",
+    "Evaluation": "evaluation",
+    "QueryAdapter": "adapter",
+    "Relevance": "relevance",
+    "TrainingReport": "training",
+    "TrainingResult": "training",
+    "evaluate": "evaluation",
+    "train_adapter": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,24 @@
+"""Optional dependencies: import them where they are used, or say how to install them."""
+
+import importlib
+from types import ModuleType
+
+from deepmem_integrations.errors import MissingExtraError
+
+
+def require(package: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Args:
+        package: The import name, e.g. ``"torch"``.
+        extra: The extra that installs it, e.g. ``"train"``.
+
+    Raises:
+        MissingExtraError: It is not installed. An import error *inside* an installed package is passed on as it is.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package.partition(".")[0]:
+            raise
+        raise MissingExtraError(package, extra) from error

@@ -1,0 +1,51 @@
+"""Files that are written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from deepmem_integrations.errors import StorageError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file atomically: a reader, or a killed process, sees the old content or the new.
+
+    Raises:
+        StorageError: The folder cannot be made or written, or the disk is full. The old content stays.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StorageError(f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file (UTF-8) atomically.
+
+    Raises:
+        StorageError: As `write_bytes`.
+    """
+    write_bytes(path, text.encode())
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file (UTF-8).
+
+    Raises:
+        StorageError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise StorageError(f"Cannot read {path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error

@@ -1,0 +1,101 @@
+"""Checks and arithmetic on vectors, shared by training, evaluation and serving."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
+
+Vectors = NDArray[np.float32]
+"""A float32 matrix, one vector a row."""
+
+_BLOCK_FLOATS = 1 << 23
+"""Size of a block of scores: 32 MB of float32."""
+
+
+def unit_rows(vectors: ArrayLike, what: str, *, dimension: int | None = None) -> Vectors:
+    """Return the vectors as a contiguous float32 matrix of unit rows.
+
+    Args:
+        vectors: (n, d), any real dtype.
+        what: Name for error messages, e.g. ``"query vector"``.
+        dimension: The d that is expected, where one is.
+
+    Returns:
+        (n, d) float32, rows of length 1. A new array; the argument is left alone.
+
+    Raises:
+        InvalidVectorsError: Not a real matrix, or a row with NaN, infinity or nothing but zeros.
+        EmbeddingMismatchError: d is not ``dimension``.
+    """
+    try:
+        matrix = np.array(vectors, dtype=np.float32, order="C")
+    except (TypeError, ValueError) as error:
+        raise InvalidVectorsError(f"The {what}s are not a matrix of numbers: {error}.") from error
+    if matrix.ndim != 2:
+        raise InvalidVectorsError(f"The {what}s need the shape (rows, dimension); got {matrix.shape}.")
+    if dimension is not None and matrix.shape[1] != dimension:
+        raise EmbeddingMismatchError(
+            f"The {what}s have {matrix.shape[1]} dimensions where {dimension} are expected. "
+            "Embed them with the model that was used for training and for the store."
+        )
+    # The largest component first: its division keeps the squares of very large and very small rows representable.
+    scale = np.abs(matrix).max(axis=1, initial=0.0, keepdims=True)
+    bad = ~np.isfinite(scale[:, 0])
+    if bad.any():
+        raise InvalidVectorsError(f"{what.capitalize()} {int(bad.argmax())} holds NaN or infinity.")
+    zero = scale[:, 0] == 0
+    if zero.any():
+        raise InvalidVectorsError(f"{what.capitalize()} {int(zero.argmax())} is all zeros: it has no direction.")
+    matrix /= scale
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Cut ``rows`` so that a float32 block of (slice, columns) stays near 32 MB."""
+    step = max(1, _BLOCK_FLOATS // max(1, columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
+    """Find the k rows of the corpus with the largest dot product, exactly.
+
+    Args:
+        queries: (n, d) float32.
+        corpus: (N, d) float32.
+        k: How many; more than N means N.
+
+    Returns:
+        (n, min(k, N)) int64 row numbers, best first; of equal scores the lower row number comes first.
+    """
+    k = min(k, len(corpus))
+    found = np.empty((len(queries), k), dtype=np.int64)
+    for block in blocks(len(queries), len(corpus)):
+        found[block] = largest(queries[block] @ corpus.T, k)
+    return found
+
+
+def largest(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """The columns of the k largest scores of each row, best first, ties by column number.
+
+    Args:
+        scores: (n, N), any real dtype.
+        k: At most N.
+    """
+    n, columns = scores.shape
+    if k == 0:
+        return np.empty((n, 0), dtype=np.int64)
+    if k < columns:
+        # A partition breaks ties at random: take all that reach the k-th score, then order them.
+        threshold = np.partition(scores, columns - k, axis=1)[:, columns - k]
+        result = np.empty((n, k), dtype=np.int64)
+        for row in range(n):
+            candidates = np.flatnonzero(scores[row] >= threshold[row])
+            order = np.argsort(-scores[row, candidates], kind="stable")[:k]
+            result[row] = candidates[order]
+        return result
+    return np.argsort(-scores, axis=1, kind="stable").astype(np.int64)

@@ -1,0 +1,64 @@
+"""The documents to search: their ids and vectors, from arrays or from a store."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.errors import InvalidVectorsError
+
+Batch = tuple[Sequence[str], ArrayLike]
+"""Ids and their (n, d) vectors."""
+
+CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch]
+"""An (N, d) array, whose ids come apart, or anything that yields (ids, vectors) batches."""
+
+
+class Corpus(Protocol):
+    """What Deep Memory needs of a store: all ids and vectors, once through."""
+
+    def vectors(self) -> Iterator[Batch]:
+        """Yield (ids, (n, d) vectors) batches."""
+        ...
+
+
+def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tuple[list[str], Vectors]:
+    """Gather a corpus in memory.
+
+    Args:
+        vectors: An (N, d) array with ``ids``, or batches of (ids, vectors) without.
+        ids: The ids of the array's rows.
+
+    Returns:
+        The N ids, and their vectors as (N, d) float32 unit rows.
+
+    Raises:
+        InvalidVectorsError: No document; ids and vectors that differ in number; an id that is no string or appears twice;
+            batches of different dimensions; a vector with NaN, infinity or nothing but zeros.
+    """
+    if ids is not None:
+        matrix, names = np.asarray(vectors), list(ids)
+    else:
+        if isinstance(vectors, np.ndarray):
+            raise InvalidVectorsError("Pass corpus_ids with an array of corpus vectors: the labels name documents by id.")
+        names, parts = [], []
+        for batch_ids, batch in cast("Iterable[Batch]", vectors):
+            names += batch_ids
+            parts.append(np.asarray(batch, dtype=np.float32))
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise InvalidVectorsError(f"The batches have different dimensions: {sorted({part.shape[1:] for part in parts})}.")
+        matrix = np.concatenate(parts) if parts else np.empty((0, 0))
+    if len(names) == 0 or len(matrix) == 0:
+        raise InvalidVectorsError("The corpus is empty: add documents to the store before training or evaluating.")
+    if len(names) != len(matrix):
+        raise InvalidVectorsError(f"Got {len(names)} ids for {len(matrix)} corpus vectors.")
+    seen: set[str] = set()
+    for row, name in enumerate(names):
+        if not isinstance(name, str):
+            raise InvalidVectorsError(f"Document ids are strings; row {row} has {name!r} ({type(name).__name__}).")
+        if name in seen:
+            raise InvalidVectorsError(f"The document id {name!r} appears twice in the corpus (again in row {row}).")
+        seen.add(name)
+    return [str(name) for name in names], unit_rows(matrix, "corpus vector")

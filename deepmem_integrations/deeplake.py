@@ -1,0 +1,460 @@
+"""A thin, correct store over a Deep Lake v4 data set, used by both frameworks' vector stores.
+
+Every text that reaches a query is escaped here (`literal`), every call on a data set is serialised by a lock (Deep Lake 4.7
+fails when one thread queries while another appends, and its bound queries deadlock between threads), and metadata comes back
+exactly as it went in.
+"""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from deepmem_integrations._extras import require
+from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
+
+if TYPE_CHECKING:
+    import deeplake
+
+Filter = Mapping[str, Any]
+"""Metadata that a document must have: key → value, key → list of allowed values, or key → None (the key is absent)."""
+
+_SCORE = "deepmem_score"
+_ROW = "deepmem_row"
+_BATCH = 4_096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of the columns."""
+
+    id: str
+    vector: str
+    metadata: str
+    text: str
+
+
+LAYOUTS = (
+    Layout(id="ids", vector="embeddings", metadata="metadata", text="documents"),
+    Layout(id="id", vector="embedding", metadata="metadata", text="text"),
+)
+"""What langchain-deeplake writes, and what llama-index-vector-stores-deeplake writes. We create the first."""
+
+EXACT_METADATA = "metadata_json"
+"""Our own extra column: Deep Lake's dict column turns 1 into ``array(1)``, [1, 2] into floats and None into {}."""
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    """A document of the store.
+
+    Attributes:
+        id: Its id.
+        text: Its text.
+        metadata: Its metadata; JSON values come back exactly as they were added.
+        vector: (d,) float32, as it was added; None where not asked for.
+        score: Cosine similarity to the query; None outside of a search.
+    """
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    vector: Vectors | None = None
+    score: float | None = None
+
+
+class DeepLakeStore:
+    """Documents, metadata and vectors in a Deep Lake v4 data set; search by cosine similarity.
+
+    The data set is opened if it exists and created with the first documents if not. All methods may be called from any thread.
+
+    Args:
+        path: A local folder, ``mem://…``, or ``s3://``, ``gcs://``, ``az://``, ``al://`` with ``creds`` or ``token``.
+        read_only: Open without the right to write; the data set must exist.
+        overwrite: Start empty: an existing data set is deleted.
+        token: Activeloop token, for ``al://`` paths.
+        creds: Credentials of the cloud storage, e.g. ``{"aws_access_key_id": …, "aws_secret_access_key": …, "endpoint_url": …}``.
+
+    Raises:
+        MissingExtraError: ``deeplake`` is not installed.
+        StoreError: A ``hub://`` path, columns in neither of the known layouts, or a data set that cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        overwrite: bool = False,
+        token: str | None = None,
+        creds: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open the data set if it is there."""
+        self.path = os.fspath(path)
+        if self.path.startswith("hub://"):
+            raise StoreError(
+                f"{self.path!r} is a Deep Lake v3 path, which version 4 cannot open. "
+                "Use al://<organisation>/<name> for Activeloop's cloud, or a local path."
+            )
+        self.read_only = read_only
+        self._deeplake = import_deeplake()
+        self._lock = threading.RLock()
+        self._access: dict[str, Any] = {"token": token, "creds": dict(creds) if creds else None}
+        self._dataset: Any = None
+        with self._errors("open"):
+            exists = self._deeplake.exists(self.path, **self._access)
+            if exists and overwrite and not read_only:
+                self._deeplake.delete(self.path, **self._access)
+                exists = False
+            if exists:
+                opener = self._deeplake.open_read_only if read_only else self._deeplake.open
+                self._dataset = opener(self.path, **self._access)
+        if read_only and self._dataset is None:
+            raise StoreError(f"There is no Deep Lake data set at {self.path!r} to open read-only.")
+        self.layout = LAYOUTS[0] if self._dataset is None else self._find_layout(self._columns())
+
+    def __len__(self) -> int:
+        """The number of documents."""
+        with self._lock:
+            return 0 if self._dataset is None else len(self._dataset)
+
+    @property
+    def dataset(self) -> "deeplake.Dataset | deeplake.ReadOnlyDataset | None":
+        """The Deep Lake data set itself; None before the first document."""
+        return self._dataset  # type: ignore[no-any-return]
+
+    @property
+    def dimension(self) -> int | None:
+        """The length of the vectors; None before the first document."""
+        if self._dataset is None:
+            return None
+        return int(self._dataset.schema[self.layout.vector].dtype.shape[0])
+
+    def add(
+        self,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        texts: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Add documents, replacing those whose ids are there already, in one commit.
+
+        Args:
+            ids: n non-empty ids. Of an id that appears twice, the last one stays.
+            vectors: (n, d), any real dtype.
+            texts: n texts; empty by default.
+            metadatas: n JSON-like mappings; empty by default.
+
+        Raises:
+            StoreError: The store is read-only, lengths differ, an id is empty or no string, or metadata is not JSON (NaN
+                and infinity are not: they would make every later query on metadata fail). Nothing was written.
+            InvalidVectorsError: A vector with NaN, infinity or nothing but zeros. Nothing was written.
+            EmbeddingMismatchError: The store holds vectors of another dimension. Nothing was written.
+        """
+        self._must_be_writable()
+        ids = list(ids)
+        if not ids:
+            return
+        matrix = np.asarray(vectors, dtype=np.float32)
+        texts = [""] * len(ids) if texts is None else list(texts)
+        metadatas = [{}] * len(ids) if metadatas is None else list(metadatas)
+        if not len(ids) == len(matrix) == len(texts) == len(metadatas):
+            raise StoreError(
+                f"Got {len(ids)} ids, {len(matrix)} vectors, {len(texts)} texts and {len(metadatas)} metadatas; "
+                "their numbers must be the same."
+            )
+        for row, name in enumerate(ids):
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise StoreError(f"Row {row}: the id {name!r} is not a non-empty string without NUL characters.")
+        unit_rows(matrix, "vector")
+        encoded = [_encode(metadata, name) for name, metadata in zip(ids, metadatas, strict=True)]
+        last = list({name: row for row, name in enumerate(ids)}.values())
+
+        with self._lock, self._errors("write"):
+            if self._dataset is None:
+                self._dataset = self._create(matrix.shape[1])
+            if matrix.shape[1] != self.dimension:
+                raise EmbeddingMismatchError(
+                    f"The store {self.path!r} holds vectors of {self.dimension} dimensions; got {matrix.shape[1]}."
+                )
+            columns: dict[str, Any] = {
+                self.layout.id: [ids[row] for row in last],
+                self.layout.vector: matrix[last],
+                self.layout.text: [texts[row] for row in last],
+                self.layout.metadata: [json.loads(encoded[row]) for row in last],
+                EXACT_METADATA: [encoded[row] for row in last],
+            }
+            present = self._columns()
+            unknown = present - columns.keys()
+            if unknown:
+                raise StoreError(f"The data set has columns this store cannot fill: {sorted(unknown)}.")
+            replaced = self._rows_of(columns[self.layout.id])
+            self._dataset.append({name: values for name, values in columns.items() if name in present})
+            self._delete_rows(replaced)
+            self._dataset.commit()
+
+    def get(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredDocument]:
+        """The documents with these ids, in the order asked for; unknown ids are left out."""
+        if not ids:
+            return []
+        found = {document.id: document for document in self._select(f"WHERE {_in(self.layout.id, ids)}", with_vectors)}
+        return [found[name] for name in dict.fromkeys(ids) if name in found]
+
+    def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[StoredDocument]:
+        """The documents whose metadata passes the filter, in the order of the data set."""
+        return self._select(f"{_where(filter, self.layout)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete documents by id, in one commit; unknown ids are left alone.
+
+        Returns:
+            How many were deleted.
+        """
+        self._must_be_writable()
+        with self._lock, self._errors("write"):
+            rows = self._rows_of(ids)
+            if rows:
+                self._delete_rows(rows)
+                self._dataset.commit()
+            return len(rows)
+
+    def clear(self) -> None:
+        """Delete the whole data set; the next `add` creates a new one, of any dimension."""
+        self._must_be_writable()
+        with self._lock, self._errors("delete"):
+            if self._dataset is not None:
+                self._dataset = None
+                self._deeplake.delete(self.path, **self._access)
+            self.layout = LAYOUTS[0]
+
+    def search(
+        self, vector: ArrayLike, k: int = 10, *, filter: Filter | None = None, with_vectors: bool = False
+    ) -> list[StoredDocument]:
+        """The k documents with the largest cosine similarity, best first.
+
+        Args:
+            vector: (d,), of any length but 0.
+            k: At least 1.
+            filter: Metadata the documents must have.
+            with_vectors: Also return the documents' vectors.
+
+        Raises:
+            InvalidVectorsError: NaN, infinity, or nothing but zeros.
+            EmbeddingMismatchError: The store holds vectors of another dimension.
+        """
+        if k < 1:
+            raise StoreError(f"k is the number of documents to return, 1 or more; got {k}.")
+        query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)[0]
+        similarity = f"COSINE_SIMILARITY({self.layout.vector}, ARRAY[{','.join(map(repr, query.tolist()))}])"
+        rest = f"{_where(filter, self.layout)} ORDER BY {similarity} DESC LIMIT {int(k)}"
+        return self._select(rest, with_vectors, f", {similarity} AS {_SCORE}")
+
+    def ids(self) -> list[str]:
+        """All ids, in the order of the data set."""
+        return [name for (batch,) in self._scan([self.layout.id]) for name in batch]
+
+    def vectors(self) -> Iterator[tuple[list[str], Vectors]]:
+        """Yield (ids, (n, d) float32 vectors) of all documents in batches; documents added meanwhile may not appear."""
+        for names, vectors in self._scan([self.layout.id, self.layout.vector]):
+            yield names, np.asarray(vectors, dtype=np.float32)
+
+    def refresh(self) -> None:
+        """See what other writers have committed since the data set was opened."""
+        with self._lock, self._errors("refresh"):
+            if self._dataset is not None:
+                self._dataset.refresh()
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+
+    def _create(self, dimension: int) -> "deeplake.Dataset":
+        types = self._deeplake.types
+        schema = {
+            self.layout.id: types.Text(),
+            self.layout.vector: types.Embedding(dimension),
+            self.layout.metadata: types.Dict(),
+            self.layout.text: types.Text(),
+            EXACT_METADATA: types.Text(),
+        }
+        return self._deeplake.create(self.path, schema=schema, **self._access)  # type: ignore[no-any-return]
+
+    def _columns(self) -> set[str]:
+        return {column.name for column in self._dataset.schema.columns}
+
+    def _find_layout(self, columns: set[str]) -> Layout:
+        for layout in LAYOUTS:
+            if columns >= {layout.id, layout.vector, layout.metadata, layout.text}:
+                return layout
+        raise StoreError(
+            f"The data set {self.path!r} has the columns {sorted(columns)}; expected "
+            + " or ".join(f"{layout.id}, {layout.vector}, {layout.metadata}, {layout.text}" for layout in LAYOUTS)
+            + "."
+        )
+
+    def _must_be_writable(self) -> None:
+        if self.read_only:
+            raise StoreError(f"The data set {self.path!r} was opened read-only.")
+
+    @contextlib.contextmanager
+    def _errors(self, verb: str) -> Iterator[None]:
+        """Tell Deep Lake's own errors from ours, and name the path."""
+        try:
+            yield
+        except (StoreError, InvalidVectorsError, EmbeddingMismatchError):
+            raise
+        except Exception as error:
+            raise StoreError(f"Deep Lake cannot {verb} {self.path!r}: {error}") from error
+
+    def _rows_of(self, ids: Sequence[str]) -> list[int]:
+        if self._dataset is None or not ids:
+            return []
+        inner = f"SELECT {self.layout.id}, ROW_NUMBER() AS {_ROW}"
+        view = self._dataset.query(f"SELECT {_ROW} FROM ({inner}) WHERE {_in(self.layout.id, ids)}")
+        return [int(row) for row in view[_ROW][:]] if len(view) else []
+
+    def _delete_rows(self, rows: Sequence[int]) -> None:
+        for row in sorted(rows, reverse=True):
+            self._dataset.delete(row)
+
+    def _scan(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        with self._lock, self._errors("read"):
+            view: Any = None if self._dataset is None else self._dataset.query(f"SELECT {', '.join(columns)}")
+            total = 0 if view is None else len(view)
+        for start in range(0, total, _BATCH):
+            with self._lock, self._errors("read"):
+                batch = tuple(view[column][start : min(start + _BATCH, total)] for column in columns)
+            yield batch
+
+    def _select(self, rest: str, with_vectors: bool, score: str = "") -> list[StoredDocument]:
+        with self._lock, self._errors("query"):
+            if self._dataset is None:
+                return []
+            layout = self.layout
+            exact = EXACT_METADATA in self._columns()
+            names = [layout.id, layout.text, EXACT_METADATA if exact else layout.metadata]
+            names += [layout.vector] if with_vectors else []
+            # Deep Lake orders and filters by columns that are selected.
+            selected = dict.fromkeys([*names, layout.metadata, layout.vector])
+            view = self._dataset.query(f"SELECT {', '.join(selected)}{score} {rest}")
+            if not len(view):
+                return []
+            columns = {name: view[name][:] for name in names}
+            scores = view[_SCORE][:] if score else None
+        metadata = columns[names[2]]
+        return [
+            StoredDocument(
+                id=columns[layout.id][row],
+                text=columns[layout.text][row] or "",  # a column of empty texts alone comes back as None
+                metadata=json.loads(metadata[row]) if exact else _plain(metadata[row].to_dict()),
+                vector=np.asarray(columns[layout.vector][row], dtype=np.float32) if with_vectors else None,
+                score=float(scores[row]) if scores is not None else None,
+            )
+            for row in range(len(metadata))
+        ]
+
+
+def import_deeplake() -> Any:
+    """Import ``deeplake`` with its crash reporting off.
+
+    Deep Lake's native library starts Sentry as it is imported, which sends a session report to Activeloop and writes below
+    the temporary folder. It has no switch, but gives up where it cannot make its folder there: so the
+    import sees a temporary folder in which a file takes that folder's name. Nothing else is affected, and an import that the
+    application made earlier is left as it is.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    with _import_lock:
+        import sys
+
+        if "deeplake" in sys.modules:
+            return sys.modules["deeplake"]
+        before = os.environ.get("TMPDIR")
+        with tempfile.TemporaryDirectory(prefix="deepmem-") as folder:
+            with open(os.path.join(folder, "indra"), "wb"):
+                pass
+            os.environ["TMPDIR"] = folder
+            try:
+                return require("deeplake", extra="deeplake")
+            finally:
+                if before is None:
+                    del os.environ["TMPDIR"]
+                else:
+                    os.environ["TMPDIR"] = before
+
+
+_import_lock = threading.Lock()
+
+
+def literal(value: str | bool | float) -> str:
+    """Write a value into a TQL query. A quote is doubled, so that no text can end the literal.
+
+    Raises:
+        StoreError: Neither a string nor a finite number.
+    """
+    if isinstance(value, str):
+        if "\0" in value:
+            raise StoreError(f"{value!r} holds a NUL character, which no query can contain.")
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value):
+        return repr(value.item() if isinstance(value, np.generic) else value)
+    raise StoreError(f"A filter compares with strings and finite numbers, not with {value!r}.")
+
+
+def _in(column: str, values: Sequence[Any]) -> str:
+    return f"{column} IN ({', '.join(map(literal, values))})"
+
+
+def _where(filter: Filter | None, layout: Layout) -> str:
+    if not filter:
+        return ""
+    conditions = []
+    for key, value in filter.items():
+        if not isinstance(key, str):
+            raise StoreError(f"Filters name metadata keys as strings; got {key!r}.")
+        column = f"{layout.metadata}[{literal(key)}]"
+        if value is None:
+            conditions.append(f"{column} IS NULL")
+        elif isinstance(value, list | tuple | set | frozenset):
+            if not value:
+                raise StoreError(f"The filter on {key!r} allows no value at all.")
+            conditions.append(_in(column, list(value)))
+        else:
+            conditions.append(f"{column} = {literal(value)}")
+    return "WHERE " + " AND ".join(conditions)
+
+
+def _encode(metadata: Mapping[str, Any], name: str) -> str:
+    """Metadata as JSON; what JSON would change or Deep Lake would choke on is refused."""
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
+        same = json.loads(text) == metadata
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"The metadata of document {name!r} cannot be stored: {error}.") from error
+    if not isinstance(metadata, Mapping) or not same:
+        raise StoreError(
+            f"The metadata of document {name!r} would not come back as it is: use a dict with string keys, lists instead of "
+            "tuples, and plain strings, numbers, booleans and None."
+        )
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Deep Lake's own dict values as Python's."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value

@@ -1,0 +1,115 @@
+"""The demo itself: ingest, train, evaluate, compare."""
+
+import warnings
+from importlib.metadata import version
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+
+from deepmem_integrations._vectors import nearest, unit_rows
+from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.demo.documents import ApiDocument, api_documents
+from deepmem_integrations.demo.models import load_embedding
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.evaluation import Evaluation
+from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.relevance import InvalidLabelsWarning, Relevance
+
+SHOWN = 4
+"""How many test questions are answered side by side."""
+
+
+def load_questions(split: str, documents: list[ApiDocument]) -> Relevance:
+    """The recorded questions of a split (``"train"``, ``"test"``) whose documents the installed version has.
+
+    A label may name any symbol of a document; it is replaced by the document's id.
+    """
+    with as_file(files("deepmem_integrations.demo") / "questions" / f"{split}.jsonl") as path:
+        recorded = Relevance.from_jsonl(path)
+    id_of = {symbol: document.id for document in documents for symbol in document.symbols}
+    labels = [[(id_of.get(name, name), weight) for name, weight in row] for row in recorded.documents]
+    named = Relevance(recorded.queries, labels, recorded.query_ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InvalidLabelsWarning)
+        return named.check({document.id for document in documents}, on_invalid="drop")
+
+
+def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evaluation:
+    """Run the whole demo, telling what happens on standard output.
+
+    Args:
+        folder: Where the data set and the model go; what an earlier run left there is replaced.
+        embedding: See `load_embedding`.
+        seed: Fixes the training and the questions shown.
+
+    Returns:
+        The evaluation on the test questions.
+    """
+    documents = api_documents()
+    train, test = load_questions("train", documents), load_questions("test", documents)
+    say(f"Documents: the API documentation inside deeplake {version('deeplake')}, {len(documents)} docstrings.")
+    say(f"Questions: written by an LLM, {len(train)} for training and {len(test)} others for the test.")
+    for split, relevance in (("training", train), ("test", test)):
+        for reason, count in relevance.left_out.items():
+            say(f"  {split} questions: {count} × {reason} of this deeplake version, left out")
+
+    heading(f"1. Embed the documents with {embedding} and ingest them into a Deep Lake v4 data set")
+    embedder = Embedder(load_embedding(embedding))
+    vectors = embedder.embed_documents([document.text for document in documents], progress="Embedding documents")
+    store = DeepLakeStore(folder / "dataset", overwrite=True)
+    store.add(
+        [document.id for document in documents],
+        vectors,
+        [document.text for document in documents],
+        [{"symbols": list(document.symbols)} for document in documents],
+    )
+    say(f"{len(store)} documents, {store.dimension} dimensions, in {store.path}")
+
+    heading("2. Train: memory.train(train_questions)")
+    memory = DeepMemory.from_deeplake(store, embedder)
+    job_id = memory.train(train, seed=seed)
+    memory.status(job_id)
+
+    heading("3. Evaluate on questions that took no part in training: memory.evaluate(test_questions)")
+    evaluation = memory.evaluate(test)
+    say("\n" + evaluation.table(("recall", "ndcg")))
+
+    heading("4. The same questions side by side")
+    show_side_by_side(test, embedder, memory, seed)
+    return evaluation
+
+
+def show_side_by_side(test: Relevance, embedder: Embedder, memory: DeepMemory, seed: int) -> None:
+    """Count how often the first answer changed, and print the first three answers to some of those questions."""
+    batches = [(list(ids), np.asarray(vectors)) for ids, vectors in memory.corpus.vectors()]
+    names = [name for ids, _ in batches for name in ids]
+    corpus = unit_rows(np.concatenate([vectors for _, vectors in batches]), "corpus vector")
+    queries = unit_rows(embedder.embed_queries(test.queries), "query vector")
+    without, with_ = (
+        [[names[index] for index in row] for row in nearest(vectors, corpus, 3)]
+        for vectors in (queries, memory.transform(queries))
+    )
+    right = [{document for document, _ in labels} for labels in test.documents]
+    changed = [row for row in range(len(test)) if without[row][0] != with_[row][0]]
+    mended = sum(with_[row][0] in right[row] and without[row][0] not in right[row] for row in changed)
+    broken = sum(without[row][0] in right[row] and with_[row][0] not in right[row] for row in changed)
+    say(
+        f"The first answer changed for {len(changed)} of {len(test)} test questions: wrong to right {mended} times, "
+        f"right to wrong {broken} times.\n{min(SHOWN, len(changed))} of them, drawn at random (* = a right answer):"
+    )
+    for row in np.random.default_rng(seed).permutation(changed)[:SHOWN].tolist():
+        say(f"\n? {test.queries[row]}\n    {'without':<46}with Deep Memory")
+        for rank, pair in enumerate(zip(without[row], with_[row], strict=True), start=1):
+            cells = [f"{'*' if name in right[row] else ' '} {name.removeprefix('deeplake.')}" for name in pair]
+            say(f"  {rank} {cells[0]:<46}{cells[1]}")
+
+
+def heading(text: str) -> None:
+    """Print a heading."""
+    say(f"\n== {text}")
+
+
+def say(text: str) -> None:
+    """Print a line at once, in order with the progress bars."""
+    print(text, flush=True)  # noqa: T201 - the demo talks to its user

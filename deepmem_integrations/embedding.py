@@ -1,0 +1,134 @@
+"""Texts in, vectors out: one face for every embedding model that users bring."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
+
+from deepmem_integrations._extras import require
+from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.errors import EmbeddingError
+from deepmem_integrations.fingerprint import PROBES, Fingerprint
+
+_BATCH = 128
+
+
+class Embedder:
+    """An embedding model with a query side and a document side.
+
+    Args:
+        model: A LangChain ``Embeddings`` (``embed_query``, ``embed_documents``), a LlamaIndex ``BaseEmbedding``
+            (``get_query_embedding``, ``get_text_embedding_batch``), an `Embedder`, or a plain callable: list of texts → vectors.
+
+    Raises:
+        TypeError: None of these.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Find the model's two sides."""
+        self.model = model
+        self._fingerprint: Fingerprint | None = None
+        self._query: Callable[[str], ArrayLike]
+        self._documents: Callable[[list[str]], ArrayLike]
+        if hasattr(model, "embed_query") and hasattr(model, "embed_documents"):
+            self._query, self._documents = model.embed_query, model.embed_documents
+        elif hasattr(model, "get_query_embedding") and hasattr(model, "get_text_embedding_batch"):
+            self._query, self._documents = model.get_query_embedding, model.get_text_embedding_batch
+        elif callable(model):
+            self._query, self._documents = lambda text: np.asarray(model([text]))[0], model
+        else:
+            raise TypeError(
+                f"{type(model).__name__} is no embedding model: pass a LangChain Embeddings, a LlamaIndex BaseEmbedding, "
+                "or a function from a list of texts to their vectors."
+            )
+
+    @classmethod
+    def of(cls, model: Any) -> "Embedder":
+        """The model itself where it is an `Embedder` already."""
+        return model if isinstance(model, Embedder) else cls(model)
+
+    @property
+    def name(self) -> str:
+        """The model's own name where it tells one, else its class."""
+        for attribute in ("model_name", "model", "model_id", "name"):
+            value = getattr(self.model, attribute, None)
+            if isinstance(value, str) and value not in ("", "unknown"):
+                return value
+        return type(self.model).__name__
+
+    def embed_query(self, text: str) -> Vectors:
+        """One query, (d,) float32."""
+        return np.asarray(self._query(text), dtype=np.float32)
+
+    def embed_documents(self, texts: Sequence[str], *, progress: str | None = None) -> Vectors:
+        """Documents, (n, d) float32. ``progress`` names a bar that appears when it takes more than a second."""
+        return self._in_batches(texts, self._documents, progress)
+
+    def embed_queries(self, texts: Sequence[str], *, progress: str | None = None) -> Vectors:
+        """Queries, (n, d) float32: in batches where the model treats queries as documents, else one by one."""
+        if len(texts) > len(PROBES) and self._sides_agree():
+            return self._in_batches(texts, self._documents, progress)
+        return self._in_batches(texts, lambda batch: np.array([self._query(text) for text in batch]), progress)
+
+    def fingerprint(self) -> Fingerprint:
+        """Embed a few fixed texts, once, so that an adapter can tell this model from others."""
+        if self._fingerprint is None:
+            probes = unit_rows([self.embed_query(text) for text in PROBES], "probe vector")
+            self._fingerprint = Fingerprint(probes.shape[1], self.name, probes)
+        return self._fingerprint
+
+    def _sides_agree(self) -> bool:
+        """Whether the document side embeds a query as the query side does (E5 and the like do not)."""
+        probes = self.fingerprint().probes
+        as_documents = unit_rows(self._documents(list(PROBES)), "probe vector")
+        return probes is not None and float(np.sum(probes * as_documents, axis=1).min()) > 0.9999
+
+    def _in_batches(self, texts: Sequence[str], embed: Callable[[list[str]], ArrayLike], progress: str | None) -> Vectors:
+        parts: list[Vectors] = []
+        with tqdm(total=len(texts), desc=progress, unit="text", delay=1, disable=progress is None) as bar:
+            for start in range(0, len(texts), _BATCH):
+                batch = list(texts[start : start + _BATCH])
+                parts.append(np.asarray(embed(batch), dtype=np.float32))
+                bar.update(len(batch))
+        return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+
+
+class OpenAIEmbedding:
+    """An embedding model behind the ``openai`` package: OpenAI's own, or any compatible server.
+
+    Args:
+        model: E.g. ``"text-embedding-3-small"``.
+        client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
+            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+
+    Raises:
+        MissingExtraError: ``openai`` is not installed.
+        EmbeddingError: No API key; later: the server refuses or does not answer, after the client's own retries.
+    """
+
+    def __init__(self, model: str, **client_options: Any) -> None:
+        """Make the client."""
+        self.model = model
+        self._openai = require("openai", extra="openai")
+        with self._errors():
+            self._client = self._openai.OpenAI(**client_options)
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """One request. The answers carry their places: their order is not relied on."""
+        with self._errors():
+            answer = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
+        return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+
+    def embed_query(self, text: str) -> list[float]:
+        """One request with one text."""
+        return self.embed_documents([text])[0]
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._openai.OpenAIError as error:
+            raise EmbeddingError(f"The embedding model openai:{self.model} cannot be used: {error}") from error

@@ -1,0 +1,76 @@
+"""Everything that this package raises on purpose.
+
+DeepMemoryError
+├── MissingExtraError        an optional dependency is not installed (also an ImportError)
+├── InvalidRelevanceError    labelled queries that cannot be used (also a ValueError)
+├── InvalidVectorsError      vectors that cannot be used: NaN, all zeros, a wrong shape (also a ValueError)
+├── EmbeddingMismatchError   an adapter and an embedding model that do not belong together (also a ValueError)
+├── AdapterFileError         a file that is not a whole adapter (also a ValueError)
+├── ModelNotFoundError       no trained model, or none of that name (also a ValueError)
+├── JobNotFoundError         no training job of that id (also a ValueError)
+├── StorageError             a folder or file that cannot be written or read (also an OSError)
+├── EmbeddingError           an embedding model that is not known, not set up, or does not answer (also a RuntimeError)
+└── StoreError               a data set or a search that the vector store cannot serve (also a ValueError)
+"""
+
+
+class DeepMemoryError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class MissingExtraError(DeepMemoryError, ImportError):
+    """An optional dependency is missing; the message holds the ``pip install`` line.
+
+    Args:
+        package: The import name that was not found.
+        extra: The extra of ``deepmem-integrations`` that installs it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Build the message."""
+        super().__init__(
+            f"This part of deepmem-integrations needs the package {package!r}, which is not installed. "
+            f'Install it with: pip install "deepmem-integrations[{extra}]"'
+        )
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        """Pickle by the arguments, so that the error survives a process boundary."""
+        return type(self), (self.package, self.extra)
+
+
+class InvalidRelevanceError(DeepMemoryError, ValueError):
+    """Labelled queries that cannot be used; the message names the row."""
+
+
+class InvalidVectorsError(DeepMemoryError, ValueError):
+    """Vectors that cannot be used; the message names the row."""
+
+
+class EmbeddingMismatchError(DeepMemoryError, ValueError):
+    """The adapter was trained with another embedding model, or for another dimension."""
+
+
+class EmbeddingError(DeepMemoryError, RuntimeError):
+    """An embedding model is not known, not set up, or does not answer."""
+
+
+class AdapterFileError(DeepMemoryError, ValueError):
+    """The file is not a whole, readable adapter."""
+
+
+class ModelNotFoundError(DeepMemoryError, ValueError):
+    """There is no trained model, or none of that name."""
+
+
+class JobNotFoundError(DeepMemoryError, ValueError):
+    """There is no training job of that id."""
+
+
+class StorageError(DeepMemoryError, OSError):
+    """A folder or a file cannot be written or read."""
+
+
+class StoreError(DeepMemoryError, ValueError):
+    """The vector store cannot do what was asked of it."""

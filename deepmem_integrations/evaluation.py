@@ -1,0 +1,184 @@
+"""How good retrieval is, with and without an adapter: recall@k, nDCG@k, MRR@k and how sure one can be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepmem_integrations._vectors import Vectors, nearest, unit_rows
+from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.corpus import CorpusVectors, read_corpus
+from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.relevance import Labels, Relevance
+
+TOP_K = (1, 3, 5, 10, 50, 100)
+"""Deep Lake v3's cut-offs."""
+
+WITH, WITHOUT = "with model", "without model"
+
+Scores = dict[str, NDArray[np.float64]]
+"""Metric name, e.g. ``recall@10`` → (n,) the value of each query, between 0 and 1."""
+
+
+def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequence[int] = TOP_K) -> Scores:
+    """Score ranked lists as trec_eval does.
+
+    ``recall@k`` is the share of a query's documents among the first k; ``ndcg@k`` has linear gains (the weight) and the
+    discount 1 / log2(rank + 1); ``mrr@k`` is 1 / the rank of the first relevant document, 0 where it is not among the first k.
+
+    Args:
+        rankings: (n, m) corpus rows, best first, none twice in a row of the matrix. A list shorter than k counts as it is.
+        labels: The labels of the n queries.
+        top_k: The cut-offs.
+
+    Returns:
+        Metric → (n,) float64.
+    """
+    n, depth = rankings.shape
+    scores: Scores = {f"{metric}@{k}": np.zeros(n) for metric in ("recall", "ndcg", "mrr") for k in top_k}
+    most = max([depth, *top_k, *np.diff(labels.starts).tolist()], default=1)
+    discounts = 1 / np.log2(np.arange(2, most + 2))
+    for query in range(n):
+        rows, weights = labels[query]
+        weight_of = labels.weight_of(query)
+        gains = np.array([weight_of.get(row, 0.0) for row in rankings[query].tolist()])
+        ideal = np.cumsum(np.sort(weights)[::-1] * discounts[: len(weights)])
+        hits = np.flatnonzero(gains)
+        for k in top_k:
+            scores[f"recall@{k}"][query] = np.count_nonzero(hits < k) / len(rows)
+            scores[f"ndcg@{k}"][query] = gains[:k] @ discounts[: len(gains[:k])] / ideal[min(k, len(ideal)) - 1]
+            scores[f"mrr@{k}"][query] = 1 / (hits[0] + 1) if len(hits) and hits[0] < k else 0.0
+    return scores
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over the queries with its 95% interval, in the metric's own unit (0 to 1)."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """In points, e.g. ``+8.1 [+5.2, +11.0]``."""
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed: int = 0) -> list[Interval]:
+    """Percentile bootstrap of the column means (Efron 1979), resampling rows.
+
+    Args:
+        values: (n, m), e.g. the paired differences of n queries in m metrics; n ≥ 1.
+        resamples: How many.
+        seed: Fixes the draw.
+
+    Returns:
+        For each column its mean and 95% interval.
+    """
+    n = len(values)
+    rng = np.random.default_rng(seed)
+    means = np.concatenate(
+        [rng.multinomial(n, np.full(n, 1 / n), size=block) @ values / n for block in [100] * (resamples // 100)]
+    )
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return [Interval(*map(float, column)) for column in zip(values.mean(axis=0), low, high, strict=True)]
+
+
+class Evaluation(dict[str, dict[str, float]]):
+    """Mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
+
+    Attributes:
+        per_query: ``"with model"`` and ``"without model"`` → metric → (n,) float64.
+        gains: Metric → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
+        query_ids: The n query ids, in the order of the scores.
+        top_k: The cut-offs.
+    """
+
+    def __init__(self, per_query: Mapping[str, Scores], query_ids: Sequence[str], top_k: Sequence[int]) -> None:
+        """Average the scores and bound the differences."""
+        super().__init__({side: {m: float(v.mean()) for m, v in scores.items()} for side, scores in per_query.items()})
+        self.per_query = per_query
+        self.query_ids = tuple(query_ids)
+        self.top_k = tuple(top_k)
+        names = list(per_query[WITHOUT])
+        differences = np.stack([per_query[WITH][name] - per_query[WITHOUT][name] for name in names], axis=1)
+        self.gains = dict(zip(names, bootstrap_mean(differences), strict=True))
+
+    def table(self, metrics: Sequence[str] = ("recall", "ndcg", "mrr")) -> str:
+        """A table of means and gains, in points of 100; an interval that leaves 0 out is marked ``*``."""
+        heading = f"{'metric':<12}{'without':>9}{'with':>9}   gain [95% interval]"
+        lines = [heading, "-" * 58]
+        for metric in metrics:
+            for k in self.top_k:
+                name = f"{metric}@{k}"
+                gain = self.gains[name]
+                mark = " *" if gain.low > 0 or gain.high < 0 else ""
+                without, with_ = 100 * self[WITHOUT][name], 100 * self[WITH][name]
+                lines.append(f"{name:<12}{without:>9.1f}{with_:>9.1f}   {gain}{mark}")
+        lines.append(f"{len(self.query_ids)} queries; * = the 95% interval of the paired difference leaves 0 out")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The means, gains and counts as plain JSON values."""
+        gains = {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in self.gains.items()}
+        return {**self, "gain": gains, "queries": len(self.query_ids)}
+
+
+def evaluate(
+    query_vectors: ArrayLike,
+    relevance: Relevance | Labels,
+    corpus_vectors: CorpusVectors,
+    corpus_ids: Sequence[str] | None = None,
+    *,
+    adapter: QueryAdapter | None = None,
+    top_k: Sequence[int] = TOP_K,
+) -> Evaluation:
+    """Search the whole corpus exactly, with and without an adapter, and score both.
+
+    Args:
+        query_vectors: (n, d), untransformed.
+        relevance: The labels of these n queries, in their order.
+        corpus_vectors: (N, d), or batches of (ids, vectors).
+        corpus_ids: The N ids, with an array.
+        adapter: The model; None compares the store with itself.
+        top_k: The cut-offs; any k ≥ 1, above N too.
+
+    Returns:
+        Means, per-query scores and 95% intervals.
+
+    Raises:
+        InvalidRelevanceError: No query, another number of queries than vectors, or a document that is not in the corpus.
+        InvalidVectorsError: See `read_corpus`.
+        EmbeddingMismatchError: Dimensions differ.
+    """
+    ids, corpus = read_corpus(corpus_vectors, corpus_ids)
+    labels, query_ids = row_labels(relevance, ids)
+    queries = unit_rows(query_vectors, "query vector", dimension=corpus.shape[1])
+    if len(queries) != len(labels):
+        raise InvalidRelevanceError(f"Got {len(queries)} query vectors for {len(labels)} labelled queries.")
+    if len(queries) == 0:
+        raise InvalidRelevanceError("There is no query to evaluate.")
+    if not top_k or min(top_k) < 1:
+        raise ValueError(f"top_k needs cut-offs of 1 or more; got {list(top_k)}.")
+
+    def score(vectors: Vectors) -> Scores:
+        return score_rankings(nearest(vectors, corpus, max(top_k)), labels, top_k)
+
+    without = score(queries)
+    with_model = without if adapter is None or adapter.is_identity else score(adapter.transform(queries))
+    return Evaluation({WITH: with_model, WITHOUT: without}, query_ids, top_k)
+
+
+def row_labels(relevance: Relevance | Labels, corpus_ids: Sequence[str]) -> tuple[LabelRows, Sequence[str]]:
+    """Labels as corpus rows, and the query ids.
+
+    Raises:
+        InvalidRelevanceError: A label is invalid or names a document that is not in the corpus.
+    """
+    if not isinstance(relevance, Relevance):
+        relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance)
+    rows = {name: row for row, name in enumerate(corpus_ids)}
+    return LabelRows.of(relevance.check(rows), rows), relevance.query_ids

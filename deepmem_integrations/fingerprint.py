@@ -1,0 +1,60 @@
+"""Tell whether an adapter and an embedding model belong together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.errors import EmbeddingMismatchError
+
+PROBES = (
+    "How do I reset my password?",
+    "quarterly revenue growth, adjusted for currency effects",
+    "The mitochondrion is the powerhouse of the cell.",
+)
+"""Texts whose vectors tell embedding models apart. Part of the file format: never edit, only add another set."""
+
+MIN_COSINE = 0.99
+"""Hosted models and half-precision hardware return slightly different vectors each time; other models do not come near."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What is known of an embedding model.
+
+    Attributes:
+        dimension: The length of its vectors.
+        model: Its name, where it has one.
+        probes: (3, d) float32 unit rows: its query vectors of `PROBES`; None where only vectors were at hand.
+    """
+
+    dimension: int
+    model: str | None = None
+    probes: Vectors | None = None
+
+    def check(self, other: "Fingerprint") -> None:
+        """Refuse another embedding model.
+
+        The vectors decide; names are only quoted, since one model goes by many. Where either side has no
+        probe vectors, the dimension is all that can be compared.
+
+        Raises:
+            EmbeddingMismatchError: The dimensions differ, or the vectors of a probe text have a cosine below 0.99.
+        """
+        if self.dimension != other.dimension:
+            raise EmbeddingMismatchError(
+                f"The adapter was trained for {self} but is used with {other}. "
+                "Use the embedding model of the training, or train again with this one."
+            )
+        if self.probes is None or other.probes is None:
+            return
+        cosine = float(np.sum(self.probes * other.probes, axis=1).min())
+        if not cosine >= MIN_COSINE:
+            raise EmbeddingMismatchError(
+                f"The adapter was trained for {self} but is used with {other}: the two models give the same text "
+                f"different vectors (cosine {cosine:.3f}). Use the embedding model of the training, or train again with this one."
+            )
+
+    def __str__(self) -> str:
+        """The model's name and dimension."""
+        return f"{self.model or 'an unnamed embedding model'} ({self.dimension} dimensions)"

@@ -1,0 +1,60 @@
+"""Labels as row numbers: what training and evaluation compute with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations.relevance import Relevance
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """For each query the corpus rows of its documents, in compressed sparse row form.
+
+    Attributes:
+        starts: (n + 1,) int64; query i owns the entries ``starts[i]:starts[i + 1]``.
+        documents: (labels,) int64 corpus rows.
+        weights: (labels,) float32, above 0.
+    """
+
+    starts: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, relevance: Relevance, rows: Mapping[str, int]) -> "LabelRows":
+        """Look up every document's row. Each must be in ``rows`` (see `Relevance.check`)."""
+        return cls.of_rows([{rows[document]: weight for document, weight in labels} for labels in relevance.documents])
+
+    @classmethod
+    def of_rows(cls, labels: Sequence[Mapping[int, float]]) -> "LabelRows":
+        """Build from one mapping corpus row → weight for each query."""
+        return cls(
+            starts=np.cumsum([0, *map(len, labels)], dtype=np.int64),
+            documents=np.array([row for query in labels for row in query], dtype=np.int64),
+            weights=np.array([weight for query in labels for weight in query.values()], dtype=np.float32),
+        )
+
+    def __len__(self) -> int:
+        """The number of queries."""
+        return len(self.starts) - 1
+
+    def __getitem__(self, query: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The rows and weights of one query's documents."""
+        entries = slice(self.starts[query], self.starts[query + 1])
+        return self.documents[entries], self.weights[entries]
+
+    def weight_of(self, query: int) -> dict[int, float]:
+        """Corpus row → weight of one query's documents."""
+        rows, weights = self[query]
+        return dict(zip(rows.tolist(), weights.tolist(), strict=True))
+
+    def take(self, queries: NDArray[np.int64]) -> "LabelRows":
+        """The labels of these queries, in this order."""
+        return LabelRows.of_rows([self.weight_of(query) for query in queries])
+
+    def sets(self) -> list[list[int]]:
+        """For each query the list of its corpus rows."""
+        return [self[query][0].tolist() for query in range(len(self))]
