@@ -1,7 +1,8 @@
 """Files that are written whole or not at all."""
 
+import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from deepmem_integrations.errors import StorageError
@@ -13,18 +14,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StorageError: The folder cannot be made or written, or the disk is full. The old content stays.
     """
-    temporary: str | None = None
+    # Not tempfile.mkstemp, whose files nobody else may read.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StorageError(f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged.") from error
 
 

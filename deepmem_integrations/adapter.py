@@ -158,8 +158,8 @@ class QueryAdapter:
             "memory": None if self.memory is None else {"temperature": self.memory.temperature, "strength": self.memory.strength},
             "metadata": self.metadata,
         }
-        text = json.dumps(header, sort_keys=True)
-        return save_tensors(tensors, metadata={"format": FORMAT, "header": text, "checksum": _checksum(text, tensors)})
+        # One entry, since safetensors writes several in random order: the same adapter gives the same bytes.
+        return save_tensors(tensors, metadata={FORMAT: json.dumps({"checksum": _checksum(header, tensors), "header": header})})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "QueryAdapter":
@@ -171,13 +171,14 @@ class QueryAdapter:
         try:
             tensors = load_tensors(data)
             attributes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+            envelope = json.loads(attributes[FORMAT]) if FORMAT in attributes else None
+            checksum, header = (envelope["checksum"], envelope["header"]) if envelope else (None, None)
         except (SafetensorError, ValueError, KeyError) as error:
             raise AdapterFileError(f"not a whole safetensors file ({error}). Use a backup, or train again.") from error
-        if attributes.get("format") != FORMAT:
+        if header is None:
             raise AdapterFileError("a safetensors file, but not a Deep Memory adapter.")
-        if attributes.get("checksum") != _checksum(attributes.get("header", ""), tensors):
+        if checksum != _checksum(header, tensors):
             raise AdapterFileError("damaged (its checksum does not match). Use a backup, or train again.")
-        header = json.loads(attributes["header"])
         if header["version"] > FORMAT_VERSION:
             raise AdapterFileError(
                 f"written in format {header['version']}, newer than this package knows ({FORMAT_VERSION}). "
@@ -203,9 +204,9 @@ def _normalised(vectors: Vectors, otherwise: Vectors) -> Vectors:
     return np.where(norms > 1e-6, vectors / np.maximum(norms, 1e-6), otherwise).astype(np.float32, copy=False)
 
 
-def _checksum(header: str, tensors: Mapping[str, Vectors]) -> str:
+def _checksum(header: Mapping[str, Any], tensors: Mapping[str, Vectors]) -> str:
     """SHA-256 over the header and every tensor: safetensors itself does not notice a flipped bit."""
-    digest = hashlib.sha256(header.encode())
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tensor.shape}".encode())

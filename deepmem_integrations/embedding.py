@@ -76,14 +76,14 @@ class Embedder:
     def fingerprint(self) -> Fingerprint:
         """Embed a few fixed texts, once, so that an adapter can tell this model from others."""
         if self._fingerprint is None:
-            probes = unit_rows([self.embed_query(text) for text in PROBES], "probe vector")
+            probes = unit_rows([self.embed_query(text) for text in PROBES], "embedding vector")
             self._fingerprint = Fingerprint(probes.shape[1], self.name, probes)
         return self._fingerprint
 
     def _sides_agree(self) -> bool:
         """Whether the document side embeds a query as the query side does (E5 and the like do not)."""
         probes = self.fingerprint().probes
-        as_documents = unit_rows(self._documents(list(PROBES)), "probe vector")
+        as_documents = unit_rows(self._documents(list(PROBES)), "embedding vector")
         return probes is not None and float(np.sum(probes * as_documents, axis=1).min()) > 0.9999
 
     def _in_batches(self, texts: Sequence[str], embed: Callable[[list[str]], ArrayLike], progress: str | None) -> Vectors:

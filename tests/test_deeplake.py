@@ -1,0 +1,266 @@
+import os
+import subprocess
+import sys
+import threading
+import uuid
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake, literal
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
+
+X = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+EVIL = "a' OR 1=1 --"
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXTS, children, max_size=3),
+    max_leaves=5,
+)
+
+
+def path_of(kind, tmp_path):
+    return f"mem://{uuid.uuid4().hex}" if kind == "mem" else str(tmp_path / "dataset")
+
+
+@pytest.fixture(params=["local", "mem"])
+def store(request, tmp_path):
+    return DeepLakeStore(path_of(request.param, tmp_path))
+
+
+@pytest.fixture
+def filled(store):
+    store.add(list("abcdef"), X, [f"text {i}" for i in range(6)], [{"k": i % 2, "name": f"n{i}"} for i in range(6)])
+    return store
+
+
+def cosines(query):
+    return (X @ query) / np.linalg.norm(X, axis=1) / np.linalg.norm(query)
+
+
+def test_a_new_store_is_empty_and_answers(store):
+    assert len(store) == 0
+    assert store.dimension is None
+    assert store.search(X[0]) == []
+    assert store.get(["a"]) == []
+    assert store.find() == []
+    assert store.ids() == []
+    assert list(store.vectors()) == []
+    assert store.delete(["a"]) == 0
+    store.clear()
+
+
+def test_search_is_exact_cosine_search_best_first(filled):
+    query = np.random.default_rng(1).normal(size=8)
+    found = filled.search(query, 4, with_vectors=True)
+    expected = np.argsort(-cosines(query))[:4]
+    assert [document.id for document in found] == ["abcdef"[row] for row in expected]
+    np.testing.assert_allclose([document.score for document in found], cosines(query)[expected], atol=1e-5)
+    np.testing.assert_array_equal(found[0].vector, X[expected[0]])
+    assert found[0].text == f"text {expected[0]}"
+    assert len(filled.search(query, 100)) == 6
+
+
+def test_filters(filled):
+    found = filled.search(X[0], 10, filter={"k": 1})
+    assert {document.id for document in found} == {"b", "d", "f"}
+    assert [document.id for document in found] == [d.id for d in filled.search(X[0], 10) if d.metadata["k"] == 1]
+    assert {d.id for d in filled.find({"k": 0, "name": ["n0", "n1", "n4"]})} == {"a", "e"}
+    assert filled.find({"k": 7}) == []
+    assert len(filled.find({"missing": None})) == 6
+    assert len(filled.find(limit=2)) == 2
+    for bad, message in (({"k": {}}, "compares with"), ({"k": []}, "no value at all"), ({3: 1}, "keys as strings")):
+        with pytest.raises(StoreError, match=message):
+            filled.find(bad)
+
+
+def test_adding_an_id_again_replaces_the_document(filled):
+    filled.add(["b", "g"], X[:2] + 1, ["new b", "g"])
+    assert len(filled) == 7
+    assert filled.get(["b"], with_vectors=True)[0].text == "new b"
+    np.testing.assert_array_equal(filled.get(["b"], with_vectors=True)[0].vector, X[0] + 1)
+    assert filled.get(["b"])[0].metadata == {}
+    filled.add(["h", "h"], X[:2], ["first", "last"])
+    assert [d.text for d in filled.get(["h"])] == ["last"]
+
+
+def test_get_keeps_the_order_asked_for_and_leaves_out_unknown_ids(filled):
+    assert [d.id for d in filled.get(["e", "nope", "a", "e"])] == ["e", "a"]
+
+
+def test_delete(filled):
+    assert filled.delete(["a", "nope", "e"]) == 2
+    assert filled.ids() == ["b", "c", "d", "f"]
+    filled.clear()
+    assert len(filled) == 0
+    filled.add(["z"], np.ones((1, 3)))
+    assert filled.dimension == 3
+
+
+def test_all_vectors_come_in_batches(filled, monkeypatch):
+    monkeypatch.setattr("deepmem_integrations.deeplake._BATCH", 4)
+    batches = list(filled.vectors())
+    assert [len(ids) for ids, _ in batches] == [4, 2]
+    np.testing.assert_array_equal(np.concatenate([vectors for _, vectors in batches]), X)
+
+
+def test_an_id_is_just_an_id(filled):
+    filled.add([EVIL, "'", '"', "\\", "a\nb", "%"], X, [EVIL] * 6, [{EVIL: EVIL}] * 6)
+    assert [d.id for d in filled.get([EVIL])] == [EVIL]
+    assert {d.id for d in filled.find({EVIL: EVIL})} == {EVIL, "'", '"', "\\", "a\nb", "%"}
+    assert filled.find({EVIL: "' OR 1=1 --"}) == []
+    assert filled.delete([EVIL]) == 1
+    assert len(filled) == 11
+    assert filled.delete(["x' OR '1'='1"]) == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.dictionaries(TEXTS, st.dictionaries(TEXTS, JSON, max_size=3), min_size=1, max_size=3))
+def test_any_id_and_any_json_metadata_come_back_exactly(documents):
+    store = DeepLakeStore(f"mem://{uuid.uuid4().hex}")
+    store.add(["other", *documents], np.ones((len(documents) + 1, 4)), None, [{}, *documents.values()])
+    for name, metadata in documents.items():
+        found = store.get([name])
+        assert [d.id for d in found] == [name]
+        assert found[0].metadata == metadata
+        assert list(map(type, found[0].metadata.values())) == list(map(type, metadata.values()))
+
+
+def test_literals():
+    assert literal("it's") == "'it''s'"
+    assert [literal(v) for v in (True, False, 3, 2.5, np.int64(4), np.float32(0.5))] == ["true", "false", "3", "2.5", "4", "0.5"]
+    for bad in (float("nan"), float("inf"), None, [1], "a\0b"):
+        with pytest.raises(StoreError):
+            literal(bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"vectors": X[:2] * np.nan}, InvalidVectorsError, "Vector 0 holds NaN"),
+        ({"vectors": X[:2] * 0}, InvalidVectorsError, "Vector 0 is all zeros"),
+        ({"vectors": X[:2, :5]}, EmbeddingMismatchError, "vectors of 8 dimensions; got 5"),
+        ({"vectors": X[:1]}, StoreError, "2 ids, 1 vectors"),
+        ({"texts": ["one"]}, StoreError, "1 texts"),
+        ({"ids": ["x", ""]}, StoreError, "Row 1: the id ''"),
+        ({"ids": ["x", 3]}, StoreError, "Row 1: the id 3"),
+        ({"metadatas": [{}, {"v": float("nan")}]}, StoreError, "document 'y' cannot be stored"),
+        ({"metadatas": [{}, {"v": object()}]}, StoreError, "document 'y' cannot be stored"),
+        ({"metadatas": [{}, {"v": (1, 2)}]}, StoreError, "would not come back"),
+        ({"metadatas": [{}, {1: 2}]}, StoreError, "would not come back"),
+    ],
+)
+def test_a_refused_write_changes_nothing(filled, change, error, message):
+    arguments = {"ids": ["x", "y"], "vectors": X[:2], "texts": ["x", "y"], "metadatas": [{}, {}], **change}
+    with pytest.raises(error, match=message):
+        filled.add(**arguments)
+    assert filled.ids() == list("abcdef")
+    assert len(filled.search(X[0], 10, filter={"k": 1})) == 3, "queries on metadata still work"
+
+
+def test_bad_searches_are_named(filled):
+    with pytest.raises(EmbeddingMismatchError, match="3 dimensions where 8"):
+        filled.search(np.ones(3))
+    with pytest.raises(InvalidVectorsError, match="all zeros"):
+        filled.search(np.zeros(8))
+    with pytest.raises(StoreError, match="1 or more; got 0"):
+        filled.search(X[0], 0)
+
+
+def test_documents_survive_and_readers_see_what_others_commit(tmp_path):
+    path = tmp_path / "dataset"
+    writer = DeepLakeStore(path)
+    writer.add(["a"], X[:1], ["one"], [{"list": [1, 2], "none": None}])
+    reader = DeepLakeStore(path, read_only=True)
+    assert reader.get(["a"])[0].metadata == {"list": [1, 2], "none": None}
+    writer.add(["b"], X[1:2])
+    reader.refresh()
+    assert reader.ids() == ["a", "b"]
+    for write in (lambda: reader.add(["c"], X[:1]), lambda: reader.delete(["a"]), reader.clear):
+        with pytest.raises(StoreError, match="read-only"):
+            write()
+    assert len(DeepLakeStore(path, overwrite=True)) == 0
+    assert not path.exists()
+
+
+def test_paths_that_cannot_be_opened(tmp_path):
+    with pytest.raises(StoreError, match="Deep Lake v3 path.*al://"):
+        DeepLakeStore("hub://organisation/name")
+    with pytest.raises(StoreError, match="no Deep Lake data set at .* read-only"):
+        DeepLakeStore(tmp_path / "none", read_only=True)
+
+
+def test_the_layouts_met_in_the_wild(tmp_path):
+    deeplake = import_deeplake()
+    types = deeplake.types
+    for number, (name, vector, metadata, text) in enumerate(
+        [("ids", "embeddings", "metadata", "documents"), ("id", "embedding", "metadata", "text")]
+    ):
+        path = str(tmp_path / str(number))
+        schema = {name: types.Text(), vector: types.Embedding(8), metadata: types.Dict(), text: types.Text()}
+        dataset = deeplake.create(path, schema=schema)
+        dataset.append({name: ["a", "b"], vector: X[:2], metadata: [{"k": 1, "s": "x", "deep": {"l": ["y"]}}, {}], text: ["A", "B"]})
+        dataset.commit()
+        store = DeepLakeStore(path)
+        assert store.get(["a"])[0].metadata == {"k": 1, "s": "x", "deep": {"l": ["y"]}}
+        assert store.search(X[1], 1)[0].text == "B"
+        store.add(["b", "c"], X[2:4], ["new", "C"], [{"k": 2}, {}])
+        assert store.ids() == ["a", "b", "c"]
+        assert [d.text for d in store.find({"k": 2})] == ["new"]
+        assert store.delete(["a"]) == 1
+
+    strange = deeplake.create(str(tmp_path / "strange"), schema={"foo": types.Text()})
+    strange.commit()
+    with pytest.raises(StoreError, match=r"has the columns \['foo'\]; expected ids, embeddings"):
+        DeepLakeStore(tmp_path / "strange")
+
+    schema = {n: types.Text() for n in ("ids", "documents", "mine")} | {"embeddings": types.Embedding(8), "metadata": types.Dict()}
+    deeplake.create(str(tmp_path / "more"), schema=schema).commit()
+    with pytest.raises(StoreError, match=r"cannot fill: \['mine'\]"):
+        DeepLakeStore(tmp_path / "more").add(["a"], X[:1])
+
+
+def test_threads_may_search_and_write_at_once(tmp_path):
+    stores = [DeepLakeStore(tmp_path / name) for name in "pq"]
+    for store in stores:
+        store.add([f"d{i}" for i in range(200)], np.random.default_rng(0).normal(size=(200, 16)))
+    failures = []
+
+    def work(store, writes):
+        try:
+            for step in range(15):
+                if writes:
+                    store.add([f"new {threading.get_ident()} {step}"], np.ones((1, 16)))
+                else:
+                    assert len(store.search(np.random.default_rng(step).normal(size=16), 5)) == 5
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(s, w), daemon=True) for s in stores for w in (True, False, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=50)
+    assert not any(thread.is_alive() for thread in threads), "a deadlock"
+    assert not failures
+    assert [len(store) for store in stores] == [215, 215]
+
+
+def test_deep_lakes_crash_reporting_stays_off(tmp_path):
+    script = (
+        "import os, tempfile; from deepmem_integrations.deeplake import import_deeplake; before = os.environ['TMPDIR'];"
+        "deeplake = import_deeplake(); assert os.environ['TMPDIR'] == before;"
+        "ds = deeplake.create('data', schema={'a': deeplake.types.Text()}); ds.append({'a': ['x']}); ds.commit(); print(len(ds))"
+    )
+    for name in ("temporary", "work"):
+        (tmp_path / name).mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
+    assert os.listdir(tmp_path / "temporary") == []
+    assert os.listdir(tmp_path / "work") == ["data"]

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepmem_integrations import QueryAdapter, Relevance, evaluate
+from deepmem_integrations._vectors import largest, nearest
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
+from deepmem_integrations.evaluation import Interval, bootstrap_mean, score_rankings
+from deepmem_integrations.labels import LabelRows
+
+CUTOFFS = (1, 3, 10, 50)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_scores_equal_trec_eval(seed):
+    rng = np.random.default_rng(seed)
+    n, documents = 8, 40
+    rankings = np.stack([rng.permutation(documents) for _ in range(n)])
+    labels = [
+        {int(row): float(rng.integers(1, 4)) for row in rng.choice(documents, size=rng.integers(1, 12), replace=False)} for _ in range(n)
+    ]
+    ours = score_rankings(rankings, LabelRows.of_rows(labels), CUTOFFS)
+
+    qrels = {f"q{i}": {f"d{row}": int(weight) for row, weight in query.items()} for i, query in enumerate(labels)}
+    run = {f"q{i}": {f"d{row}": float(-rank) for rank, row in enumerate(ranking)} for i, ranking in enumerate(rankings)}
+    cut = ",".join(map(str, CUTOFFS))
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, {f"recall.{cut}", f"ndcg_cut.{cut}", "recip_rank"}).evaluate(run)
+    for k in CUTOFFS:
+        for name, trec in ((f"recall@{k}", f"recall_{k}"), (f"ndcg@{k}", f"ndcg_cut_{k}")):
+            np.testing.assert_allclose(ours[name], [theirs[f"q{i}"][trec] for i in range(n)], atol=1e-6)
+    np.testing.assert_allclose(ours["mrr@50"], [theirs[f"q{i}"]["recip_rank"] for i in range(n)], atol=1e-6)
+
+
+@given(st.integers(1, 60), st.integers(0, 1000))
+def test_nearest_is_a_full_sort_cut_off(k, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 5, size=(4, 40)).astype(np.float32)  # many ties
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, 40)]
+    np.testing.assert_array_equal(largest(scores, min(k, 40)), expected)
+
+
+def test_a_large_search_is_done_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    queries, corpus = rng.normal(size=(50, 8)).astype(np.float32), rng.normal(size=(30, 8)).astype(np.float32)
+    whole = nearest(queries, corpus, 5)
+    monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 100)
+    np.testing.assert_array_equal(nearest(queries, corpus, 5), whole)
+
+
+def test_with_and_without_on_a_hand_made_case():
+    corpus = np.eye(3, dtype=np.float32)
+    queries = np.array([[1, 0.1, 0], [0.2, 1, 0.1]], dtype=np.float32)
+    relevance = Relevance(["p", "q"], [[("b", 1.0)], [("b", 1.0), ("c", 1.0)]])
+    turn = np.array([[0, 5, 0], [0, 0, 0], [0, 0, 0]], dtype=np.float32)
+    result = evaluate(queries, relevance, corpus, ["a", "b", "c"], adapter=QueryAdapter(3, linear=turn), top_k=(1, 2, 500))
+    assert result["without model"]["recall@1"] == pytest.approx((0 + 0.5) / 2)
+    assert result["with model"]["recall@1"] == pytest.approx((1 + 0.5) / 2)
+    assert result["with model"]["recall@500"] == 1.0, "k above the number of documents"
+    assert result.gains["recall@1"].mean == pytest.approx(0.5)
+    assert "recall@1         25.0     75.0   +50.0" in result.table()
+    assert result.to_json()["gain"]["recall@1"]["mean"] == pytest.approx(0.5)
+
+
+def test_without_an_adapter_nothing_differs(problem):
+    result = evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids, top_k=(10,))
+    assert result["with model"] == result["without model"]
+    assert result.gains["recall@10"] == Interval(0.0, 0.0, 0.0)
+
+
+def test_the_interval_covers_the_truth():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(200):
+        interval = bootstrap_mean(rng.normal(0.3, 1.0, size=(80, 1)), resamples=500, seed=seed)[0]
+        inside += interval.low <= 0.3 <= interval.high
+    assert 180 <= inside <= 198, "a 95% interval"
+
+
+def test_corpus_in_batches_equals_an_array(problem):
+    batches = ((problem.ids[i : i + 70], problem.corpus[i : i + 70]) for i in range(0, 300, 70))
+    whole = evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids)
+    assert evaluate(problem.test_queries, problem.test, batches) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"relevance": [[("a", 1.0)]]}, InvalidRelevanceError, "2 query vectors for 1"),
+        ({"relevance": [[("a", 1.0)], [("z", 1.0)]]}, InvalidRelevanceError, "Row 1 .*'z' is not in the corpus"),
+        ({"query_vectors": np.zeros((0, 3)), "relevance": []}, InvalidRelevanceError, "no query"),
+        ({"query_vectors": np.ones((2, 4))}, EmbeddingMismatchError, "4 dimensions where 3"),
+        ({"query_vectors": [[1, 2, 3], [0, 0, 0]]}, InvalidVectorsError, "Query vector 1 is all zeros"),
+        ({"query_vectors": [[1, 2, 3], [0, float("nan"), 0]]}, InvalidVectorsError, "Query vector 1 holds NaN"),
+        ({"query_vectors": [["x"]]}, InvalidVectorsError, "not a matrix of numbers"),
+        ({"query_vectors": [1, 2, 3]}, InvalidVectorsError, "need the shape"),
+        ({"corpus_vectors": np.zeros((0, 3)), "corpus_ids": []}, InvalidVectorsError, "corpus is empty"),
+        ({"corpus_ids": ["a", "b", "a"]}, InvalidVectorsError, "'a' appears twice"),
+        ({"corpus_ids": ["a", "b"]}, InvalidVectorsError, "2 ids for 3"),
+        ({"corpus_ids": ["a", "b", 3]}, InvalidVectorsError, "row 2 has 3"),
+        ({"corpus_ids": None}, InvalidVectorsError, "Pass corpus_ids"),
+        ({"top_k": ()}, ValueError, "top_k"),
+        ({"top_k": (0,)}, ValueError, "top_k"),
+        ({"adapter": QueryAdapter(4)}, None, None),
+        ({"adapter": QueryAdapter(4, linear=np.eye(4, dtype=np.float32))}, EmbeddingMismatchError, "3 dimensions where 4"),
+    ],
+)
+def test_bad_input_is_named(change, error, message):
+    arguments = {
+        "query_vectors": np.eye(3)[:2],
+        "relevance": [[("a", 1.0)], [("b", 1.0)]],
+        "corpus_vectors": np.eye(3),
+        "corpus_ids": ["a", "b", "c"],
+        **change,
+    }
+    if error is None:
+        evaluate(**arguments)
+    else:
+        with pytest.raises(error, match=message):
+            evaluate(**arguments)

@@ -1,0 +1,50 @@
+import subprocess
+import sys
+
+import pytest
+
+import deepmem_integrations
+from deepmem_integrations._extras import require
+from deepmem_integrations.errors import MissingExtraError
+
+HEAVY = ["torch", "deeplake", "openai", "langchain_core", "llama_index", "pydantic", "typer", "scipy", "sklearn"]
+
+
+def modules_after(statement):
+    script = f"import sys\n{statement}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_the_import_loads_nothing_heavy():
+    assert modules_after("import deepmem_integrations") == []
+    assert modules_after("from deepmem_integrations import QueryAdapter, Relevance, evaluate, train_adapter, DeepMemory") == []
+
+
+def test_each_part_loads_only_its_own():
+    assert "torch" not in modules_after("import deepmem_integrations.langchain")
+    assert "deeplake" not in modules_after("import deepmem_integrations.langchain")
+    assert modules_after("import deepmem_integrations.cli") == []
+
+
+def test_all_public_names_are_there():
+    for name in deepmem_integrations.__all__:
+        assert getattr(deepmem_integrations, name) is not None
+    assert dir(deepmem_integrations) == sorted(deepmem_integrations.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        deepmem_integrations.nope  # noqa: B018 - the access is the test
+    from deepmem_integrations import langchain
+
+    assert langchain.__all__ == ["DeepLake", "DeepMemoryRetriever"]
+
+
+def test_a_missing_extra_prints_its_install_line():
+    with pytest.raises(MissingExtraError, match=r'pip install "deepmem-integrations\[ann\]"') as caught:
+        require("no_such_package", extra="ann")
+    assert isinstance(caught.value, ImportError)
+
+
+def test_a_broken_package_is_not_taken_for_a_missing_one(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("import another_missing_one")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="another_missing_one"):
+        require("broken_package", extra="ann")

@@ -1,0 +1,283 @@
+import asyncio
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+
+from deepmem_integrations import DeepMemory, QueryAdapter, train_adapter
+from deepmem_integrations.errors import EmbeddingMismatchError, ModelNotFoundError, StoreError
+from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
+from tests.conftest import LookupEmbeddings
+
+
+class Lookup(LookupEmbeddings, Embeddings):
+    """The lookup model as a LangChain embedding model; its async calls are counted."""
+
+    async_queries = 0
+
+    async def aembed_query(self, text: str) -> list[float]:
+        self.async_queries += 1
+        return self.embed_query(text)
+
+
+def documents_of(problem):
+    return [Document(id=name, page_content=name, metadata={"half": row % 2}) for row, name in enumerate(problem.ids)]
+
+
+@pytest.fixture
+def db(problem, tmp_path):
+    db = DeepLake(tmp_path / "dataset", embedding=Lookup(problem))
+    db.add_documents(documents_of(problem))
+    return db
+
+
+@pytest.fixture
+def trained(db, problem):
+    db.vectorstore.deep_memory.train(problem.train)
+    return db
+
+
+def expected(problem, vector, k, keep=lambda row: True):
+    """Exact search with an already transformed query."""
+    order = np.argsort(-(problem.corpus @ vector), kind="stable")
+    return [problem.ids[row] for row in order if keep(row)][:k]
+
+
+def ids(documents):
+    return [document.id for document in documents]
+
+
+class TestDeepLakeStandard(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, tmp_path) -> VectorStore:
+        return DeepLake(tmp_path / "dataset", embedding=self.get_embeddings())
+
+
+class TestRetrieverStandard(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _store(self, tmp_path):
+        embedding = DeterministicFakeEmbedding(size=8)
+        self.store = DeepLake.from_texts(
+            [f"text {i}" for i in range(12)], embedding, dataset_path=tmp_path / "dataset", ids=[f"id {i}" for i in range(12)]
+        )
+        turn = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+        QueryAdapter(8, linear=turn).save(tmp_path / "adapter.safetensors")
+        self.file = tmp_path / "adapter.safetensors"
+
+    @property
+    def retriever_constructor(self):
+        return DeepMemoryRetriever
+
+    @property
+    def retriever_constructor_params(self):
+        return {"vectorstore": self.store, "memory": self.file}
+
+    @property
+    def retriever_query_example(self):
+        return "text 3"
+
+
+# ---- the vector store ------------------------------------------------------------------------------------------------
+
+
+def test_deep_memory_through_as_retriever_as_in_v3(trained, problem):
+    query = problem.test.queries[0]
+    plain = trained.as_retriever(search_kwargs={"k": 10})
+    assert ids(plain.invoke(query)) == expected(problem, problem.test_queries[0], 10)
+    deep = trained.as_retriever(search_kwargs={"deep_memory": True, "k": 10})
+    moved = trained.deep_memory.transform(problem.test_queries[0])
+    assert ids(deep.invoke(query)) == expected(problem, moved, 10)
+    plain.search_kwargs["deep_memory"] = True
+    assert ids(plain.invoke(query)) == expected(problem, moved, 10)
+    assert ids(plain.invoke(query)) != expected(problem, problem.test_queries[0], 10)
+
+
+def test_every_search_takes_deep_memory_and_filters(trained, problem):
+    query, vector = problem.test.queries[1], problem.test_queries[1].tolist()
+    moved = trained.deep_memory.transform(vector)
+    right = expected(problem, moved, 6, keep=lambda row: row % 2 == 1)
+    options = {"k": 6, "filter": {"half": 1}, "deep_memory": True}
+    assert ids(trained.similarity_search(query, **options)) == right
+    assert ids(trained.similarity_search_by_vector(vector, **options)) == right
+    scored = trained.similarity_search_with_score(query, **options)
+    assert ids(document for document, _ in scored) == right
+    rows = [problem.ids.index(name) for name in right]
+    np.testing.assert_allclose([score for _, score in scored], problem.corpus[rows] @ moved, atol=1e-5)
+    assert ids(trained.max_marginal_relevance_search(query, lambda_mult=1.0, **options)) == right
+    threshold = scored[2][1]
+    found = trained.similarity_search_with_relevance_scores(query, score_threshold=threshold - 1e-4, **options)
+    assert ids(document for document, _ in found) == right[:3]
+
+
+async def test_async_searches_use_the_models_own_async(trained, problem):
+    query = problem.test.queries[2]
+    options = {"k": 5, "deep_memory": True}
+    right = ids(trained.similarity_search(query, **options))
+    assert ids(await trained.asimilarity_search(query, **options)) == right
+    assert ids(document for document, _ in await trained.asimilarity_search_with_score(query, **options)) == right
+    assert ids(await trained.amax_marginal_relevance_search(query, lambda_mult=1.0, **options)) == right
+    assert ids(await trained.as_retriever(search_kwargs=options).ainvoke(query)) == right
+    assert trained.embeddings.async_queries == 4
+
+
+def test_without_a_model_deep_memory_is_an_error_that_says_how_to_train(db):
+    with pytest.raises(ModelNotFoundError, match=r"deep_memory\.train\(queries, relevance\)"):
+        db.as_retriever(search_kwargs={"deep_memory": True}).invoke("anything")
+    assert len(db.as_retriever(search_kwargs={"deep_memory": False}).invoke("anything")) == 4
+
+
+def test_an_unknown_option_is_an_error_not_ignored(db):
+    with pytest.raises(TypeError, match="distance_metric"):
+        db.similarity_search("q", distance_metric="l2")
+    with pytest.raises(TypeError, match="deepmemory"):
+        db.as_retriever(search_kwargs={"deepmemory": True}).invoke("q")
+
+
+def test_deleting(db):
+    assert db.delete(["doc-0", "doc-1"])
+    assert db.delete(filter={"half": 1})
+    assert len(db.store) == 149
+    for nothing in ({}, {"ids": ["a"], "delete_all": True}):
+        with pytest.raises(StoreError, match="Pass ids, a filter, or delete_all"):
+            db.delete(**nothing)
+    db.delete(delete_all=True)
+    assert db.similarity_search("q") == []
+
+
+def test_constructor_arguments(problem, tmp_path):
+    embedding = Lookup(problem)
+    assert DeepLake(tmp_path / "a", None, None, embedding).embeddings is embedding
+    with pytest.raises(StoreError, match="two names"):
+        DeepLake(tmp_path / "a", embedding=embedding, embedding_function=embedding)
+    bare = DeepLake(tmp_path / "a")
+    with pytest.raises(StoreError, match="no embedding model"):
+        bare.add_texts(["x"])
+    with pytest.raises(StoreError, match="deep_memory_path="):
+        _ = DeepLake("mem://x", embedding=embedding).deep_memory
+    remote = DeepLake("mem://y", embedding=embedding, deep_memory_path=tmp_path / "models")
+    assert remote.deep_memory.folder.path == tmp_path / "models"
+    assert remote.deep_memory is remote.deep_memory
+
+
+# ---- the retriever ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["DeepLake", "InMemoryVectorStore"])
+def any_store(request, db, problem):
+    if request.param == "DeepLake":
+        return db
+    store = InMemoryVectorStore(Lookup(problem))
+    store.add_documents(documents_of(problem))
+    return store
+
+
+def test_train_from_a_store_and_swap_one_retriever(any_store, problem, tmp_path):
+    memory = DeepMemory.from_langchain(any_store, path=tmp_path / "models")
+    memory.train(problem.train)
+    retriever = DeepMemoryRetriever(vectorstore=any_store, memory=memory, k=7)
+    for row in range(3):
+        moved = memory.transform(problem.test_queries[row])
+        query = problem.test.queries[row]
+        assert ids(retriever.invoke(query)) == expected(problem, moved, 7)
+        assert ids(retriever.invoke(query, k=2)) == expected(problem, moved, 2)
+        assert ids(retriever.invoke(query, deep_memory=False)) == expected(problem, problem.test_queries[row], 7)
+    assert retriever.batch(list(problem.test.queries[:3])) == [retriever.invoke(query) for query in problem.test.queries[:3]]
+
+
+async def test_the_async_twin_gives_the_same(any_store, problem, tmp_path):
+    memory = DeepMemory.from_langchain(any_store, path=tmp_path / "models")
+    memory.train(problem.train)
+    for search_type in ("similarity", "mmr"):
+        retriever = DeepMemoryRetriever(vectorstore=any_store, memory=memory, k=5, search_type=search_type)
+        for query in problem.test.queries[:3]:
+            assert ids(await retriever.ainvoke(query)) == ids(retriever.invoke(query))
+        assert ids(await retriever.ainvoke(query, k=2, deep_memory=False)) == ids(retriever.invoke(query, k=2, deep_memory=False))
+
+
+def test_mmr_reranks_with_the_transformed_query(any_store, problem):
+    adapter = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids).adapter
+    options = {"search_type": "mmr", "search_kwargs": {"lambda_mult": 1.0, "fetch_k": 30}}
+    retriever = DeepMemoryRetriever(vectorstore=any_store, memory=adapter, k=5, **options)
+    moved = adapter.transform(problem.test_queries[0])
+    assert ids(retriever.invoke(problem.test.queries[0])) == expected(problem, moved, 5)
+
+
+def test_filters_reach_the_store(db, problem):
+    adapter = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids).adapter
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=5, search_kwargs={"filter": {"half": 1}})
+    moved = adapter.transform(problem.test_queries[0])
+    assert ids(retriever.invoke(problem.test.queries[0])) == expected(problem, moved, 5, keep=lambda row: row % 2 == 1)
+
+
+def test_a_new_model_serves_the_next_query(trained, problem):
+    retriever = DeepMemoryRetriever(vectorstore=trained, memory=trained.deep_memory, k=10)
+    first = trained.deep_memory.get_model()
+    query = problem.test.queries[0]
+    before = ids(retriever.invoke(query))
+    trained.deep_memory.train(problem.train.take(range(5)))
+    assert ids(retriever.invoke(query)) == expected(problem, problem.test_queries[0], 10), "five queries give the identity"
+    trained.deep_memory.set_model(first)
+    assert ids(retriever.invoke(query)) == before
+
+
+async def test_parallel_calls_while_the_model_changes_get_one_or_the_other(trained, problem):
+    memory = trained.deep_memory
+    models = [memory.get_model(), memory.train(problem.train.take(range(5)))]
+    retriever = DeepMemoryRetriever(vectorstore=trained, memory=memory, k=10)
+    query = problem.test.queries[0]
+    answers = []
+    for model in models:
+        memory.set_model(model)
+        answers.append(ids(retriever.invoke(query)))
+    assert answers[0] != answers[1]
+
+    async def switch():
+        for turn in range(20):
+            await asyncio.to_thread(memory.set_model, models[turn % 2])
+
+    *found, _ = await asyncio.gather(*(retriever.ainvoke(query) for _ in range(50)), switch())
+    assert all(ids(documents) in answers for documents in found)
+
+
+def test_another_embedding_model_is_refused(trained, problem):
+    class Other(Lookup):
+        def embed_query(self, text):
+            return list(np.roll(super().embed_query(text), 1))
+
+    other = InMemoryVectorStore(Other(problem))
+    with pytest.raises(EmbeddingMismatchError, match="different vectors"):
+        DeepMemoryRetriever(vectorstore=other, memory=trained.deep_memory).invoke("q")
+    small = InMemoryVectorStore(DeterministicFakeEmbedding(size=5))
+    with pytest.raises(EmbeddingMismatchError, match="5 dimensions"):
+        DeepMemoryRetriever(vectorstore=small, memory=QueryAdapter(32)).invoke("q")
+
+
+def test_what_cannot_work_says_what_can(problem, tmp_path):
+    class Bare(InMemoryVectorStore):
+        @property
+        def embeddings(self):
+            return None
+
+    class Unlisted(VectorStore):
+        embeddings = Lookup(problem)
+        from_texts = similarity_search = None
+
+    bare = Bare(Lookup(problem))
+    with pytest.raises(StoreError, match="does not tell its embedding model"):
+        DeepMemoryRetriever(vectorstore=bare, memory=QueryAdapter(32)).invoke("q")
+    with pytest.raises(StoreError, match="has no embedding model"):
+        DeepMemory.from_langchain(bare, path=tmp_path)
+    with pytest.raises(StoreError, match="Train from arrays instead"):
+        DeepMemory.from_langchain(Unlisted(), path=tmp_path)
+    with pytest.raises(StoreError, match="Say where the models live"):
+        DeepMemory.from_langchain(InMemoryVectorStore(Lookup(problem)))
+
+
+def test_tracing_names_store_and_embedding_model(db):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=QueryAdapter(32))
+    parameters = retriever._get_ls_params()
+    assert parameters["ls_vector_store_provider"] == "DeepLake"
+    assert parameters["ls_embedding_provider"] == "Lookup"

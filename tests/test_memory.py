@@ -1,0 +1,307 @@
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
+from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import (
+    AdapterFileError,
+    EmbeddingMismatchError,
+    InvalidRelevanceError,
+    InvalidVectorsError,
+    JobNotFoundError,
+    ModelNotFoundError,
+    StorageError,
+    StoreError,
+)
+from deepmem_integrations.jobs import JobStatus, ModelFolder
+from deepmem_integrations.memory import ServedAdapter
+from tests.conftest import LookupEmbeddings
+
+
+@pytest.fixture
+def store(problem, tmp_path):
+    store = DeepLakeStore(tmp_path / "dataset")
+    store.add(problem.ids, problem.corpus)
+    return store
+
+
+@pytest.fixture
+def memory(store, embeddings):
+    return DeepMemory.from_deeplake(store, embeddings)
+
+
+def test_train_status_evaluate_as_in_v3(memory, problem, capsys):
+    job_id = memory.train(list(problem.train.queries), problem.train.relevance)
+    assert re.fullmatch("[0-9a-f]{24}", job_id)
+    assert memory.get_model() == job_id
+    capsys.readouterr()
+
+    status = memory.status(job_id)
+    assert (status.state, status.progress, status.eta) == ("completed", 1.0, 0.0)
+    table = capsys.readouterr().out.splitlines()
+    assert {len(line) for line in table} == {62}
+    assert table[1] == f"|{job_id:^60}|"
+    assert table[3] == "| status                     | completed                     |"
+    assert re.fullmatch(r"\| results +\| recall@10: \d+\.\d% \(\+\d+\.\d%\) +\|", table[8])
+    assert "on held-out training queries" in table[9]
+
+    result = memory.evaluate(queries=list(problem.test.queries), relevance=problem.test.relevance)
+    assert result["with model"]["recall@10"] > result["without model"]["recall@10"]
+    printed = capsys.readouterr().out
+    assert re.match(r"Embedding queries took \d+\.\d\d seconds\n---- Evaluating without Deep Memory ----\nRecall@1:\t  ", printed)
+    assert f"Recall@10:\t  {100 * result['with model']['recall@10']:.1f}%" in printed.split("---- Evaluating with Deep Memory ----")[1]
+
+
+def test_a_relevance_is_taken_wherever_two_lists_are(memory, problem):
+    memory.train(problem.train)
+    one = memory.evaluate(problem.test, top_k=[10])
+    assert memory.evaluate(relevance=problem.test, top_k=[10]) == one
+    assert memory.evaluate(problem.test.relevance, list(problem.test.queries), top_k=[10]) == one
+    assert memory.evaluate(problem.test, embedding=problem.test_queries, top_k=[10]) == one
+
+
+def test_models_survive_a_restart_and_are_chosen_by_name(memory, problem, store, embeddings):
+    first = memory.train(problem.train)
+    second = memory.train(problem.train.take(range(20)))
+    assert memory.get_model() == second
+    again = DeepMemory.from_deeplake(store.path, embeddings)
+    assert again.get_model() == second
+    again.set_model(first)
+    assert memory.get_model() == first
+    x = problem.test_queries[:3]
+    np.testing.assert_array_equal(memory.transform(x), again.transform(x)), "a running memory picks the new model up"
+    with pytest.raises(ValueError, match=rf"Invalid model name. Please choose from the following models: {first}, {second}"):
+        memory.set_model("nope")
+    with pytest.raises(ModelNotFoundError):
+        memory.set_model("../dataset")
+    assert memory.folder.path == type(memory.folder.path)(f"{store.path}.deepmemory")
+
+
+def test_without_a_model_the_error_says_how_to_train_one(memory, problem):
+    for call in (lambda: memory.adapter, memory.get_model, lambda: memory.evaluate(problem.test)):
+        with pytest.raises(ModelNotFoundError, match=r"no trained model in .*dataset\.deepmemory.*deep_memory\.train\(queries, relevance\)"):
+            call()
+
+
+def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
+    good = memory.train(problem.train)
+    with pytest.raises(InvalidRelevanceError, match="'nope' is not in the corpus"):
+        memory.train(["a query"], [[("nope", 1.0)]])
+    assert memory.get_model() == good
+    failed = [job for job in map(memory.folder.job, (p.stem for p in memory.folder.path.glob("jobs/*.json"))) if job.state == "failed"]
+    assert len(failed) == 1
+    assert "'nope' is not in the corpus" in failed[0].error
+    assert "failed" in str(failed[0])
+
+
+def test_bad_vectors_from_the_model_are_told(memory, problem):
+    with pytest.raises(InvalidVectorsError, match="Embedding vector 0 holds NaN"):
+        memory.train(problem.train, embedding_function=lambda texts: np.full((len(texts), 32), np.nan))
+    with pytest.raises(EmbeddingMismatchError, match="4 dimensions where 32"):
+        memory.train(problem.train, embedding_function=lambda texts: np.ones((len(texts), 4)))
+
+
+def test_an_empty_store_cannot_be_trained_on(tmp_path, embeddings, problem):
+    with pytest.raises(InvalidVectorsError, match="corpus is empty"):
+        DeepMemory.from_deeplake(tmp_path / "empty", embeddings).train(problem.train)
+
+
+def test_an_unwritable_folder_is_noticed_before_the_training(store, embeddings, problem, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    calls = []
+    memory = DeepMemory.from_deeplake(store, lambda texts: calls.append(texts), path=tmp_path / "file")
+    with pytest.raises(StorageError, match="Cannot write"):
+        memory.train(problem.train)
+    assert calls == []
+
+
+def test_in_a_read_only_folder_training_is_a_clear_error_and_the_model_serves_on(problem, embeddings, as_another_user):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        memory = DeepMemory.from_deeplake("mem://read-only", embeddings, path=folder / "models")
+        memory.corpus.add(problem.ids, problem.corpus)
+        good = memory.train(problem.train)
+        for path in (folder / "models", folder / "models" / "jobs", folder / "models" / "models"):
+            path.chmod(0o555)
+        with as_another_user():
+            with pytest.raises(StorageError, match="Permission denied"):
+                memory.train(problem.train)
+            with pytest.raises(StorageError, match="Permission denied"):
+                memory.set_model(good)
+            fresh = DeepMemory(memory.corpus, embeddings, folder / "models")
+            assert not fresh.adapter.is_identity
+            assert fresh.get_model() == good
+        for path in folder.glob("models/**/"):
+            path.chmod(0o755)
+
+
+@pytest.fixture
+def as_another_user():
+    """Root may write anywhere, so act as somebody else for a while."""
+
+    @contextlib.contextmanager
+    def act():
+        was = os.geteuid()
+        if was == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(was)
+
+    return act
+
+
+def test_a_damaged_model_is_told_and_another_one_can_be_used(memory, problem):
+    good = memory.train(problem.train)
+    bad = memory.train(problem.train.take(range(50)))
+    file = memory.folder.path / "models" / f"{bad}.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    fresh = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
+    with pytest.raises(AdapterFileError, match=f"{bad}.safetensors"):
+        fresh.transform(problem.test_queries)
+    with pytest.raises(AdapterFileError):
+        fresh.set_model(bad)
+    fresh.set_model(good)
+    fresh.transform(problem.test_queries)
+
+
+def test_another_embedding_model_is_refused(memory, problem, store):
+    memory.train(problem.train)
+
+    class Other(LookupEmbeddings):
+        model_name = "other"
+
+        def embed_query(self, text):
+            return list(np.roll(super().embed_query(text), 1))
+
+    other = DeepMemory.from_deeplake(store, Other(problem))
+    with pytest.raises(EmbeddingMismatchError, match=r"trained for lookup \(32 dimensions\) but is used with other"):
+        other.evaluate(problem.test)
+    served = ServedAdapter(memory)
+    with pytest.raises(EmbeddingMismatchError):
+        served.check(memory.adapter, Other(problem))
+    served.check(memory.adapter, LookupEmbeddings(problem))
+
+
+def test_v3s_token_is_told_to_be_unneeded(memory, problem):
+    with pytest.warns(UserWarning, match="token is ignored: Deep Memory trains on this machine"):
+        memory.train(problem.train.take(range(5)), token="secret")
+
+
+def test_a_remote_data_set_needs_a_place_for_models(embeddings, problem, tmp_path):
+    with pytest.raises(StoreError, match="no local folder.*pass the folder as path="):
+        DeepMemory.from_deeplake("mem://somewhere", embeddings)
+    memory = DeepMemory.from_deeplake("mem://somewhere", embeddings, path=tmp_path / "models here")
+    memory.corpus.add(problem.ids, problem.corpus)
+    memory.train(problem.train)
+    assert (tmp_path / "models here" / "current").exists()
+
+
+def test_jobs_have_names_not_paths(tmp_path):
+    folder = ModelFolder(tmp_path / "m")
+    with pytest.raises(JobNotFoundError, match="Jobs there: none"):
+        folder.job("x")
+    job = folder.new_job()
+    assert folder.job(job.id).state == "training"
+    with pytest.raises(JobNotFoundError, match=f"Jobs there: {job.id}"):
+        folder.job("../jobs/" + job.id)
+    assert folder.models() == []
+
+
+def test_the_table_of_a_running_job():
+    job = JobStatus(id="6508464cd80cab681bfcfff3", state="training", progress=0.25, seconds=10)
+    assert job.eta == pytest.approx(30)
+    assert str(job).splitlines()[3:8] == [
+        "| status                     | training                      |",
+        "-" * 62,
+        "| progress                   | eta: 30.0 seconds             |",
+        "-" * 62,
+        "| results                    | not available yet             |",
+    ]
+    assert json.dumps(job.error) == "null"
+
+
+# ---- embedding models ------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_embedding_model_is_taken(problem):
+    base = LookupEmbeddings(problem)
+
+    class LlamaIndexLike:
+        model_name = "unknown"
+
+        def get_query_embedding(self, text):
+            return base.embed_query(text)
+
+        def get_text_embedding_batch(self, texts):
+            return base.embed_documents(texts)
+
+    texts = list(problem.test.queries[:5])
+    for model, name in ((base, "lookup"), (LlamaIndexLike(), "LlamaIndexLike"), (base.embed_documents, "method")):
+        embedder = Embedder.of(model)
+        assert embedder.name == name
+        np.testing.assert_allclose(embedder.embed_queries(texts), problem.test_queries[:5], atol=1e-6)
+        np.testing.assert_allclose(embedder.embed_documents(texts), problem.test_queries[:5], atol=1e-6)
+    assert Embedder.of(embedder) is embedder
+    with pytest.raises(TypeError, match="int is no embedding model"):
+        Embedder(3)
+
+
+def test_queries_are_batched_only_where_both_sides_agree(problem):
+    class Counting(LookupEmbeddings):
+        calls = 0
+        prefix = 0.0
+
+        def embed_documents(self, texts):
+            self.calls += 1
+            return (np.array(super().embed_documents(texts)) + self.prefix).tolist()
+
+    symmetric, asymmetric = Counting(problem), Counting(problem)
+    asymmetric.prefix = 3.0
+    texts = list(problem.train.queries)
+    for model in (symmetric, asymmetric):
+        np.testing.assert_allclose(Embedder(model).embed_queries(texts), problem.train_queries, atol=1e-6)
+    assert symmetric.calls == 1 + 2, "the probes, then 240 texts in two batches"
+    assert asymmetric.calls == 1, "only the probes"
+
+
+# ---- serving without torch -------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_file_serves_where_torch_is_missing(memory, problem, tmp_path):
+    path = memory.folder.path / "models" / f"{memory.train(problem.train)}.safetensors"
+    np.save(tmp_path / "x.npy", problem.test_queries)
+    script = (
+        "import sys\n"
+        "blocked = {'torch', 'deeplake', 'openai', 'langchain_core', 'llama_index', 'typer', 'scipy', 'pydantic'}\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in blocked: raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import numpy as np\n"
+        "from deepmem_integrations import QueryAdapter, Relevance, evaluate\n"
+        "from deepmem_integrations.errors import MissingExtraError\n"
+        f"adapter = QueryAdapter.load({str(path)!r})\n"
+        f"np.save({str(tmp_path / 'y.npy')!r}, adapter.transform(np.load({str(tmp_path / 'x.npy')!r})))\n"
+        "from deepmem_integrations import train_adapter\n"
+        "try: train_adapter(np.eye(2), [[('a', 1.0)], [('b', 1.0)]], np.eye(2), ['a', 'b'])\n"
+        "except MissingExtraError as error: print(error)\n"
+        "assert not blocked & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 'pip install "deepmem-integrations[train]"' in done.stdout
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), memory.transform(problem.test_queries), atol=1e-6)
+    assert not QueryAdapter.load(path).is_identity
+    assert isinstance(problem.train, Relevance)

@@ -1,0 +1,211 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepmem_integrations import Relevance
+from deepmem_integrations.errors import DeepMemoryError, InvalidRelevanceError, StorageError
+from deepmem_integrations.relevance import InvalidLabelsWarning
+
+GOOD = [("a", 1.0)]
+
+names = st.text(min_size=1).filter(str.strip)
+rows = st.lists(
+    st.tuples(names, st.dictionaries(st.text(min_size=1), st.floats(0.01, 100), min_size=1, max_size=3)), min_size=1, max_size=6
+)
+
+
+def of_rows(value):
+    return Relevance([query for query, _ in value], [list(labels.items()) for _, labels in value])
+
+
+def test_keeps_queries_ids_and_labels_in_order():
+    relevance = Relevance(["one", "two"], [[("a", 1), ("b", 0.5)], GOOD], ["q1", "q2"])
+    assert list(relevance) == [("q1", "one", (("a", 1.0), ("b", 0.5))), ("q2", "two", (("a", 1.0),))]
+    assert relevance.relevance == [[("a", 1.0), ("b", 0.5)], [("a", 1.0)]]
+
+
+@pytest.mark.parametrize(
+    ("query", "labels", "message"),
+    [
+        ("", GOOD, "query is empty"),
+        ("  \n", GOOD, "query is empty"),
+        (None, GOOD, "not a string but NoneType"),
+        (7, GOOD, "not a string but int"),
+        ("q", [], "no relevant document"),
+        ("q", "ab", "not a list"),
+        ("q", ["ab"], "'ab' is not a"),
+        ("q", [("a",)], "is not a"),
+        ("q", [("", 1)], "document id ''"),
+        ("q", [(3, 1)], "document id 3"),
+        ("q", [("a", 0)], "not above 0"),
+        ("q", [("a", -1.0)], "not above 0"),
+        ("q", [("a", float("nan"))], "is nan"),
+        ("q", [("a", float("inf"))], "is inf"),
+        ("q", [("a", "1")], "not a number"),
+        ("q", [("a", True)], "not a number"),
+    ],
+)
+def test_an_invalid_row_is_named_or_dropped_with_a_count(query, labels, message):
+    queries, relevance = ["fine", query, "fine too"], [GOOD, labels, GOOD]
+    with pytest.raises(InvalidRelevanceError, match=rf"Row 1 .*{message}"):
+        Relevance(queries, relevance)
+    with pytest.warns(InvalidLabelsWarning, match=rf"Left out 1 of 3 labelled queries: 1 × .*{message}"):
+        kept = Relevance(queries, relevance, on_invalid="drop")
+    assert kept.queries == ("fine", "fine too")
+    assert kept.query_ids == ("0", "2"), "ids still say which rows of the input these were"
+    assert sum(kept.left_out.values()) == 1
+
+
+def test_lengths_must_agree():
+    with pytest.raises(InvalidRelevanceError, match="1 queries and 2 lists"):
+        Relevance(["q"], [GOOD, GOOD])
+    with pytest.raises(InvalidRelevanceError, match="2 query_ids for 1"):
+        Relevance(["q"], [GOOD], ["x", "y"])
+    with pytest.raises(InvalidRelevanceError, match="'x' appears twice"):
+        Relevance(["q", "r"], [GOOD, GOOD], ["x", "x"])
+    with pytest.raises(InvalidRelevanceError, match="same length"):
+        Relevance("a query", [GOOD])
+
+
+def test_the_same_document_twice_is_merged_and_counted():
+    relevance = Relevance(["q"], [[("a", 1.0), ("b", 1.0), ("a", 2.0)]])
+    assert relevance.documents == ((("a", 2.0), ("b", 1.0)),)
+    assert relevance.left_out == {"repeated documents merged": 1}
+
+
+def test_numpy_strings_and_weights_become_plain_values():
+    relevance = Relevance(np.array(["q"]), [[(np.str_("a"), np.float32(2))]])
+    assert json.dumps([relevance.queries, relevance.documents]) == '[["q"], [[["a", 2.0]]]]'
+
+
+def test_check_names_the_row_or_drops():
+    relevance = Relevance(["one", "two"], [[("a", 1), ("x", 1)], [("y", 1)]], ["q1", "q2"])
+    assert relevance.check(["a", "x", "y"]) is relevance
+    with pytest.raises(InvalidRelevanceError, match=r"Row 0 \(query id 'q1'\): document 'x' is not in the corpus"):
+        relevance.check(["a"])
+    with pytest.warns(InvalidLabelsWarning, match="Left out 1 of 2 labelled queries: 2 × document not in the corpus"):
+        kept = relevance.check(["a"], on_invalid="drop")
+    assert list(kept) == [("q1", "one", (("a", 1.0),))]
+    assert kept.left_out == {"document not in the corpus": 2, "no document left": 1}
+
+
+def test_of_takes_a_relevance_in_either_place():
+    relevance = Relevance(["q"], [GOOD])
+    assert Relevance.of(relevance) is relevance
+    assert Relevance.of(["x"], relevance) is relevance
+    assert Relevance.of(["q"], [GOOD]) == relevance
+    with pytest.raises(InvalidRelevanceError, match="together with relevance"):
+        Relevance.of(["q"])
+
+
+# ---- splits ----------------------------------------------------------------------------------------------------------
+
+
+def documents_of(relevance):
+    return {document for labels in relevance.documents for document, _ in labels}
+
+
+@given(st.integers(0, 5), st.floats(0.1, 0.9))
+def test_a_split_by_query_loses_and_repeats_nothing(seed, size):
+    relevance = Relevance([f"q{i}" for i in range(20)], [[(f"d{i % 7}", 1)] for i in range(20)])
+    train, test = relevance.split(size, seed=seed)
+    assert len(test) == round(20 * size)
+    assert sorted(train.query_ids + test.query_ids) == sorted(relevance.query_ids)
+    assert relevance.split(size, seed=seed) == (train, test)
+
+
+@given(st.integers(0, 20))
+def test_a_split_by_document_shares_none(seed):
+    rng = np.random.default_rng(seed)
+    labels = [[(f"d{d}", 1.0) for d in rng.choice(60, size=rng.integers(1, 4), replace=False)] for _ in range(60)]
+    relevance = Relevance([f"q{i}" for i in range(60)], labels)
+    train, test = relevance.split(0.25, by="document", seed=seed)
+    assert not documents_of(train) & documents_of(test)
+    assert len(test) > 0
+    assert len(train) + len(test) + sum(train.left_out.values()) == 60
+
+
+def test_where_labels_connect_everything_training_queries_are_dropped_and_counted():
+    # A chain: query i shares a document with query i + 1, so all are one component.
+    relevance = Relevance([f"q{i}" for i in range(40)], [[(f"d{i}", 1), (f"d{i + 1}", 1)] for i in range(40)])
+    train, test = relevance.split(0.2, by="document", seed=1)
+    assert len(test) == 8
+    assert not documents_of(train) & documents_of(test)
+    assert train.left_out["shares a document with the held-out part"] == 40 - 8 - len(train) > 0
+
+
+def test_impossible_splits_say_so():
+    same = Relevance(["q1", "q2", "q3"], [GOOD] * 3)
+    with pytest.raises(InvalidRelevanceError, match="too many queries share"):
+        same.split(0.34, by="document")
+    with pytest.raises(InvalidRelevanceError, match="leaves one side empty"):
+        same.split(0.01)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@given(rows)
+def test_jsonl_round_trip(tmp_path_factory, value):
+    relevance = of_rows(value)
+    path = tmp_path_factory.mktemp("jsonl") / "labels.jsonl"
+    relevance.to_jsonl(path)
+    assert Relevance.from_jsonl(path) == relevance
+
+
+def test_jsonl_takes_bare_ids_and_names_bad_lines(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"query": "a", "relevance": ["d1", ["d2", 0.5]]}\n\n{"query": "b", "relevance": ["d3"], "more": 1}\n')
+    relevance = Relevance.from_jsonl(path)
+    assert relevance.relevance == [[("d1", 1.0), ("d2", 0.5)], [("d3", 1.0)]]
+    path.write_text('{"query": "a", "relevance": ["d1"]}\n{"query": "a"\n')
+    with pytest.raises(InvalidRelevanceError, match="line 2: not JSON"):
+        Relevance.from_jsonl(path)
+    path.write_text('{"question": "a"}\n')
+    with pytest.raises(InvalidRelevanceError, match="line 1: needs the keys"):
+        Relevance.from_jsonl(path)
+    with pytest.raises(StorageError, match="Cannot read"):
+        Relevance.from_jsonl(tmp_path / "none.jsonl")
+
+
+def test_beir_round_trip_with_two_splits(tmp_path):
+    train = Relevance(["it's \"quoted\"", "two\u2028lines"], [[("d1", 2.0)], [("d 2", 1.0), ("d3", 1.0)]], ["1", "2"])
+    test = Relevance(["other"], [[("d1", 1.0)]], ["3"])
+    train.to_beir(tmp_path, "train")
+    test.to_beir(tmp_path, "test")
+    assert Relevance.from_beir(tmp_path, "train") == train
+    assert Relevance.from_beir(tmp_path, "test") == test
+    with pytest.raises(InvalidRelevanceError, match="another text for the query id '3'"):
+        Relevance(["changed"], [[("d1", 1.0)]], ["3"]).to_beir(tmp_path, "test")
+
+
+def test_beir_scores_of_zero_mean_judged_irrelevant(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "queries.jsonl").write_text('{"_id": "1", "text": "one"}\n{"_id": "2", "text": "two"}\n')
+    qrels = tmp_path / "qrels" / "train.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n1\tb\t0\n2\tc\t-1\n")
+    relevance = Relevance.from_beir(tmp_path)
+    assert list(relevance) == [("1", "one", (("a", 1.0),))]
+    assert relevance.left_out == {"judged irrelevant": 2, "no relevant document": 1}
+    qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\tmany\n")
+    with pytest.raises(InvalidRelevanceError, match="line 2: expected"):
+        Relevance.from_beir(tmp_path)
+    qrels.write_text("query-id\tcorpus-id\tscore\n9\ta\t1\n")
+    with pytest.raises(InvalidRelevanceError, match="'9' is not in queries"):
+        Relevance.from_beir(tmp_path)
+
+
+def test_llama_index_round_trip(tmp_path):
+    relevance = Relevance(["one", "two"], [[("a", 1.0)], [("b", 1.0), ("c", 1.0)]], ["q1", "q2"])
+    path = tmp_path / "dataset.json"
+    relevance.to_llama_index(path, {"a": "A", "b": "B", "c": "C"})
+    assert json.loads(path.read_text())["relevant_docs"] == {"q1": ["a"], "q2": ["b", "c"]}
+    assert Relevance.from_llama_index(path) == relevance
+    with pytest.raises(InvalidRelevanceError, match="'b' is not in the corpus"):
+        relevance.to_llama_index(path, {"a": "A"})
+    path.write_text('{"queries": []}')
+    with pytest.raises(DeepMemoryError, match="is not an EmbeddingQAFinetuneDataset"):
+        Relevance.from_llama_index(path)

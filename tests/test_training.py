@@ -1,0 +1,295 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from deepmem_integrations import Relevance, evaluate, train_adapter
+from deepmem_integrations.adapter import Memory, QueryAdapter
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
+from deepmem_integrations.evaluation import score_rankings
+from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training.linear import MAX_NEGATIVES, negative_rows, train_linear
+from deepmem_integrations.training.memory import Whitening, memory_values, target_means
+from deepmem_integrations.training.selection import CANDIDATES, HeldOut, Problem, choose, cross_validate, folds
+from tests.conftest import make_problem
+
+
+@pytest.fixture(scope="module")
+def trained(problem):
+    return train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids)
+
+
+def test_training_helps_on_queries_that_took_no_part(problem, trained):
+    result = evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids, adapter=trained.adapter, top_k=(1, 10))
+    assert result.gains["ndcg@10"].low > 0.05
+    assert result.gains["recall@10"].low > 0.02
+
+
+def test_the_report_tells_what_and_why(trained, problem):
+    report = trained.report
+    assert report.chosen != "identity"
+    assert "best on held-out training queries" in report.reason
+    assert (report.queries, report.documents) == (240, 300)
+    assert report.labelled_documents == len({d for labels in problem.train.documents for d, _ in labels})
+    assert [row["candidate"] for row in report.candidates] == [str(candidate) for candidate in CANDIDATES]
+    assert json.loads(json.dumps(report.to_json()))["seen"]["gains"]["ndcg@10"]["low"] > 0
+    assert "seen answers" in str(report)
+    assert "unseen answers" in str(report)
+    assert json.dumps(trained.adapter.metadata)
+
+
+def test_a_seed_fixes_the_result(problem, trained):
+    again = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids)
+    assert again.report.chosen == trained.report.chosen
+    np.testing.assert_array_equal(again.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries))
+
+
+def test_the_global_random_state_is_left_alone(problem):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the legacy global state is what must not change
+    expected = torch.rand(1), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    train_adapter(problem.train_queries[:30], problem.train.take(range(30)), problem.corpus, problem.ids)
+    assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
+
+
+def test_the_order_of_the_rows_does_not_matter(problem, trained):
+    order = np.random.default_rng(1).permutation(len(problem.train))
+    shuffled = train_adapter(problem.train_queries[order], problem.train.take(order), problem.corpus, problem.ids)
+    assert shuffled.report.chosen == trained.report.chosen
+    np.testing.assert_array_equal(shuffled.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries))
+
+
+def test_a_query_that_is_there_twice_is_merged(problem):
+    vectors = np.concatenate([problem.train_queries[:40], problem.train_queries[:1]])
+    labels = [*problem.train.take(range(40)).relevance, [("doc-299", 1.0)]]
+    result = train_adapter(vectors, labels, problem.corpus, problem.ids)
+    assert (result.report.queries, result.report.merged_queries) == (40, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shuffled_labels_give_the_identity(problem, seed):
+    order = np.random.default_rng(seed).permutation(len(problem.train))
+    shuffled = [problem.train.relevance[row] for row in order]
+    result = train_adapter(problem.train_queries, shuffled, problem.corpus, problem.ids, seed=seed)
+    assert result.adapter.is_identity
+    assert result.report.chosen == "identity"
+    assert "chance" in result.report.reason or "better than the identity" in result.report.reason
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_too_few_queries_give_the_identity(problem, count):
+    result = train_adapter(problem.train_queries[:count], problem.train.take(range(count)), problem.corpus, problem.ids)
+    assert result.adapter.is_identity
+    assert f"{count} labelled queries are too few" in result.report.reason
+    assert result.report.seen is None
+    x = problem.test_queries
+    np.testing.assert_allclose(result.adapter.transform(x), x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_one_document_gives_the_identity():
+    result = train_adapter(np.random.default_rng(0).normal(size=(20, 4)), [[("a", 1.0)]] * 20, np.ones((1, 4)), ["a"])
+    assert result.adapter.is_identity
+    assert "nothing to rank" in result.report.reason
+
+
+def test_small_and_odd_shapes_train():
+    # Fewer documents than 10, all queries asking for the same one, more dimensions than documents.
+    rng = np.random.default_rng(0)
+    result = train_adapter(rng.normal(size=(12, 50)), [[("a", 1.0)]] * 12, rng.normal(size=(3, 50)), ["a", "b", "c"])
+    assert result.report.queries == 12
+    same = train_adapter(rng.normal(size=(12, 4)), [[("a", 1.0)]] * 12, np.ones((5, 4)), list("abcde"))
+    assert np.isfinite(same.adapter.transform(rng.normal(size=(3, 4)))).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"relevance": [[("a", 1.0)]]}, InvalidRelevanceError, "2 query vectors for 1"),
+        ({"relevance": [[("a", 1.0)], []]}, InvalidRelevanceError, "Row 1 .*no relevant document"),
+        ({"relevance": [[("a", 1.0)], [("q", 1.0)]]}, InvalidRelevanceError, "'q' is not in the corpus"),
+        ({"relevance": [], "query_vectors": np.ones((0, 3))}, InvalidRelevanceError, "no labelled query"),
+        ({"query_vectors": [[1, 0, 0], [0, 0, 0]]}, InvalidVectorsError, "Query vector 1 is all zeros"),
+        ({"query_vectors": [[1, 0, 0], [0, np.nan, 0]]}, InvalidVectorsError, "Query vector 1 holds NaN"),
+        ({"query_vectors": np.ones((2, 5))}, EmbeddingMismatchError, "5 dimensions where 3"),
+        ({"corpus_vectors": np.array([[1, 0, 0], [0, np.inf, 0]])}, InvalidVectorsError, "Corpus vector 1 holds NaN or inf"),
+        ({"corpus_vectors": np.array([[1, 0, 0], [0, 0, 0]])}, InvalidVectorsError, "Corpus vector 1 is all zeros"),
+        ({"corpus_vectors": np.ones((0, 3)), "corpus_ids": []}, InvalidVectorsError, "corpus is empty"),
+        ({"corpus_vectors": iter([]), "corpus_ids": None}, InvalidVectorsError, "corpus is empty"),
+        ({"max_unseen_loss": -1}, ValueError, "max_unseen_loss"),
+        ({"max_unseen_loss": float("nan")}, ValueError, "max_unseen_loss"),
+    ],
+)
+def test_bad_input_is_named(change, error, message):
+    arguments = {
+        "query_vectors": np.eye(3)[:2],
+        "relevance": [[("a", 1.0)], [("b", 1.0)]],
+        "corpus_vectors": np.eye(3)[:2],
+        "corpus_ids": ["a", "b"],
+        **change,
+    }
+    with pytest.raises(error, match=message):
+        train_adapter(**arguments)
+
+
+def test_progress_ends_at_the_total(problem):
+    steps = []
+    train_adapter(
+        problem.train_queries[:40],
+        problem.train.take(range(40)),
+        problem.corpus,
+        problem.ids,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert steps[0][0] == 0
+    assert steps[-1][0] == steps[-1][1]
+    assert steps == sorted(steps)
+
+
+# ---- the parts -------------------------------------------------------------------------------------------------------
+
+
+def as_problem(given, seed=0):
+    unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
+    rows = {name: row for row, name in enumerate(given.ids)}
+    corpus = unit(given.corpus)
+    return Problem(unit(given.train_queries), LabelRows.of(given.train, rows), corpus, Whitening.of(corpus), seed)
+
+
+def test_the_linear_loss_is_the_cross_entropy_it_claims_to_be():
+    rng = np.random.default_rng(0)
+    queries, corpus = rng.normal(size=(6, 5)).astype(np.float32), rng.normal(size=(9, 5)).astype(np.float32)
+    labels = LabelRows.of_rows([{0: 1.0, 3: 3.0}, {1: 1.0}, {2: 1.0}, {4: 2.0, 5: 2.0}, {6: 1.0}, {7: 1.0}])
+    weight = torch.from_numpy(0.1 * rng.normal(size=(5, 5)).astype(np.float32))
+    from deepmem_integrations.training.linear import SCALE, _loss
+
+    ours = _loss(torch.from_numpy(queries), torch.from_numpy(target_means(labels, corpus)), torch.from_numpy(corpus), weight)
+    target = torch.zeros(6, 9)
+    for query in range(6):
+        for row, gain in labels.weight_of(query).items():
+            target[query, row] = gain
+    moved = torch.nn.functional.normalize(torch.from_numpy(queries) @ (torch.eye(5) + weight), dim=1)
+    theirs = torch.nn.functional.cross_entropy(SCALE * moved @ torch.from_numpy(corpus).T, target / target.sum(1, keepdim=True))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_linear_training_starts_at_the_identity_and_keeps_the_asked_epochs(problem):
+    given = as_problem(problem)
+    kept = given.linear("labelled", (1, 3))
+    assert set(kept) == {1, 3}
+    assert 0 < np.abs(kept[1]).max() < np.abs(kept[3]).max() < 1
+    alone = train_linear(given.queries, target_means(given.labels, given.corpus), given.corpus, epochs=(1,), seed=0)
+    assert not np.array_equal(alone[1], kept[1]), "other negatives, other gradient"
+
+
+def test_negatives_are_labelled_documents_or_the_corpus_or_a_sample_of_it():
+    labels = LabelRows.of_rows([{5: 1.0}, {2: 1.0, 5: 1.0}])
+    assert negative_rows("labelled", labels, 10, 0).tolist() == [2, 5]
+    assert negative_rows("corpus", labels, 10, 0).tolist() == list(range(10))
+    sampled = negative_rows("corpus", labels, 10 * MAX_NEGATIVES, 0)
+    assert {2, 5} <= set(sampled.tolist())
+    assert MAX_NEGATIVES <= len(sampled) <= MAX_NEGATIVES + 2
+
+
+def test_memory_values_are_whitened_targets_of_mean_alignment_one():
+    rng = np.random.default_rng(0)
+    corpus = rng.normal(size=(50, 6)).astype(np.float32) + 2
+    corpus /= np.linalg.norm(corpus, axis=1, keepdims=True)
+    labels = LabelRows.of_rows([{3: 1.0}, {7: 1.0, 9: 1.0}, {11: 2.0}])
+    whitening = Whitening.of(corpus)
+    covariance = corpus.T.astype(float) @ corpus / 50
+    ridge = 0.01 * np.trace(covariance) / 6 * np.eye(6)
+    np.testing.assert_allclose(whitening.matrix, np.linalg.inv(covariance + ridge), rtol=1e-3)
+    targets = target_means(labels, corpus)
+    np.testing.assert_allclose(targets[1], corpus[[7, 9]].mean(axis=0), atol=1e-6)
+    values = memory_values(targets, labels, corpus, whitening)
+    best = [max(corpus[row] @ values[query] for row in labels.weight_of(query)) for query in range(3)]
+    assert np.mean(best) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("view", ["seen", "unseen"])
+def test_folds_hold_every_query_out_once_and_unseen_ones_share_no_document(view):
+    rng = np.random.default_rng(0)
+    labels = LabelRows.of_rows([dict.fromkeys(rng.choice(40, size=2, replace=False).tolist(), 1.0) for _ in range(60)])
+    held_out = []
+    for train, held in folds(labels, view, seed=0):
+        held_out += held.tolist()
+        assert not set(train) & set(held)
+        if view == "unseen":
+            assert not {d for q in train for d in labels.weight_of(q)} & {d for q in held for d in labels.weight_of(q)}
+        else:
+            assert len(train) + len(held) == 60
+    assert sorted(held_out) == list(range(60))
+
+
+def test_cross_validation_scores_are_those_of_the_adapters_it_stands_for():
+    given = as_problem(make_problem(seed=3, documents=60, train=36, dimension=8))
+    views = cross_validate(given, tick=lambda: None)
+    for view in ("seen", "unseen"):
+        for train, held in folds(given.labels, view, given.seed):
+            for index in range(0, len(CANDIDATES), 13):
+                adapter = given.take(train).fit(CANDIDATES[index])
+                scores = adapter.transform(given.queries[held]) @ given.corpus.T
+                rankings = np.argsort(-scores, axis=1, kind="stable")
+                expected = score_rankings(rankings, given.labels.take(held), (10,))
+                np.testing.assert_allclose(views[view].ndcg[index, held], expected["ndcg@10"], atol=1e-5)
+                np.testing.assert_allclose(views[view].recall[index, held], expected["recall@10"], atol=1e-5)
+
+
+def held_out(**means):
+    """Scores of all candidates: the identity at 0.5, others as given, with a little noise."""
+    rng = np.random.default_rng(0)
+    base = np.full((len(CANDIDATES), 200), 0.5) + 0.05 * rng.normal(size=200)
+    for index, mean in means.get("gains", {}).items():
+        base[index] += mean + 0.05 * rng.normal(size=200)
+    zero = np.zeros_like(base)
+    return HeldOut(base, base, zero, zero)
+
+
+def test_the_guard_prefers_what_holds_up_on_unseen_answers():
+    # Candidate 20 shines where answers were seen and ruins the rest; 30 is good at both.
+    views = {"seen": held_out(gains={20: 0.3, 30: 0.1}), "unseen": held_out(gains={20: -0.1, 30: 0.05})}
+    assert choose(views, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
+    # A candidate that is best on seen answers and gives up 2 points on unseen ones is a matter of the tolerance.
+    views = {"seen": held_out(gains={20: 0.3, 30: 0.1}), "unseen": held_out(gains={20: 0.03, 30: 0.05})}
+    assert choose(views, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
+    assert choose(views, max_unseen_loss=5.0, seed=0).candidate == CANDIDATES[20]
+
+
+def test_each_metric_is_guarded_by_itself():
+    good, bad = held_out(gains={20: 0.1}), held_out(gains={20: -0.03})
+    mixed = HeldOut(bad.ndcg, good.recall, np.zeros_like(bad.ndcg), np.zeros_like(bad.ndcg))
+    assert choose({"seen": held_out(gains={20: 0.3}), "unseen": mixed}, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[0]
+
+
+def test_a_gain_that_popularity_explains_does_not_count():
+    scores = held_out(gains={20: 0.2})
+    popularity = scores.ndcg - held_out().ndcg
+    views = {"seen": HeldOut(scores.ndcg, scores.recall, popularity, popularity), "unseen": held_out()}
+    choice = choose(views, max_unseen_loss=1.0, seed=0)
+    assert choice.candidate == CANDIDATES[0]
+    assert "not by more than chance" in choice.reason
+
+
+def test_the_best_of_many_lucky_candidates_does_not_count():
+    rng = np.random.default_rng(0)
+    chosen = 0
+    for seed in range(20):
+        noise = 0.5 + 0.3 * rng.normal(size=(len(CANDIDATES), 60))
+        zero = np.zeros_like(noise)
+        view = HeldOut(noise, noise, zero, zero)
+        chosen += choose({"seen": view, "unseen": held_out()}, max_unseen_loss=5.0, seed=seed).candidate != CANDIDATES[0]
+    assert chosen <= 3, "76 lucky candidates at a level of 5%"
+
+
+def test_memory_alone_is_attention_over_the_training_queries(problem):
+    given = as_problem(problem)
+    candidate = next(c for c in CANDIDATES if c.linear is None and c.memory)
+    adapter = given.fit(candidate)
+    assert adapter.linear is None
+    np.testing.assert_array_equal(adapter.memory.keys, given.queries)
+    assert isinstance(adapter.memory, Memory)
+    assert isinstance(adapter, QueryAdapter)
+    assert Relevance.of(problem.train) is problem.train
