@@ -22,9 +22,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def deepmem(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, help="Print the version.")] = False,
 ) -> None:
     """Deep Memory: learn how your users ask, retrieve better."""
 

@@ -107,17 +107,15 @@ class Evaluation(dict[str, dict[str, float]]):
         differences = np.stack([per_query[WITH][name] - per_query[WITHOUT][name] for name in names], axis=1)
         self.gains = dict(zip(names, bootstrap_mean(differences), strict=True))
 
-    def table(self, metrics: Sequence[str] = ("recall", "ndcg", "mrr")) -> str:
-        """A table of means and gains, in points of 100; an interval that leaves 0 out is marked ``*``."""
-        heading = f"{'metric':<12}{'without':>9}{'with':>9}   gain [95% interval]"
-        lines = [heading, "-" * 58]
-        for metric in metrics:
-            for k in self.top_k:
-                name = f"{metric}@{k}"
-                gain = self.gains[name]
-                mark = " *" if gain.low > 0 or gain.high < 0 else ""
-                without, with_ = 100 * self[WITHOUT][name], 100 * self[WITH][name]
-                lines.append(f"{name:<12}{without:>9.1f}{with_:>9.1f}   {gain}{mark}")
+    def table(self) -> str:
+        """Recall at every cut-off, nDCG and MRR at 10 (or the last one), in points of 100, with gains and their intervals."""
+        last = 10 if 10 in self.top_k else self.top_k[-1]
+        lines = [f"{'metric':<12}{'without':>9}{'with':>9}   gain [95% interval]", "-" * 58]
+        for name in [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]:
+            gain = self.gains[name]
+            mark = " *" if gain.low > 0 or gain.high < 0 else ""
+            without, with_ = 100 * self[WITHOUT][name], 100 * self[WITH][name]
+            lines.append(f"{name:<12}{without:>9.1f}{with_:>9.1f}   {gain}{mark}")
         lines.append(f"{len(self.query_ids)} queries; * = the 95% interval of the paired difference leaves 0 out")
         return "\n".join(lines)
 

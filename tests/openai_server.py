@@ -31,7 +31,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(401, {"error": {"message": "Incorrect API key provided", "type": "invalid_request_error"}})
         data = [{"object": "embedding", "index": i, "embedding": embed(text)} for i, text in enumerate(request["input"])]
         # In reverse: clients must go by the index.
-        answer = {"object": "list", "data": data[::-1], "model": request["model"], "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        answer = {
+            "object": "list",
+            "data": data[::-1],
+            "model": request["model"],
+            "usage": {"prompt_tokens": 1, "total_tokens": 1},
+        }
         return self.answer(200, answer)
 
     def answer(self, status: int, value: dict) -> None:

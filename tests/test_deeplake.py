@@ -202,7 +202,9 @@ def test_the_layouts_met_in_the_wild(tmp_path):
         path = str(tmp_path / str(number))
         schema = {name: types.Text(), vector: types.Embedding(8), metadata: types.Dict(), text: types.Text()}
         dataset = deeplake.create(path, schema=schema)
-        dataset.append({name: ["a", "b"], vector: X[:2], metadata: [{"k": 1, "s": "x", "deep": {"l": ["y"]}}, {}], text: ["A", "B"]})
+        dataset.append(
+            {name: ["a", "b"], vector: X[:2], metadata: [{"k": 1, "s": "x", "deep": {"l": ["y"]}}, {}], text: ["A", "B"]}
+        )
         dataset.commit()
         store = DeepLakeStore(path)
         assert store.get(["a"])[0].metadata == {"k": 1, "s": "x", "deep": {"l": ["y"]}}
@@ -217,7 +219,10 @@ def test_the_layouts_met_in_the_wild(tmp_path):
     with pytest.raises(StoreError, match=r"has the columns \['foo'\]; expected ids, embeddings"):
         DeepLakeStore(tmp_path / "strange")
 
-    schema = {n: types.Text() for n in ("ids", "documents", "mine")} | {"embeddings": types.Embedding(8), "metadata": types.Dict()}
+    schema = {n: types.Text() for n in ("ids", "documents", "mine")} | {
+        "embeddings": types.Embedding(8),
+        "metadata": types.Dict(),
+    }
     deeplake.create(str(tmp_path / "more"), schema=schema).commit()
     with pytest.raises(StoreError, match=r"cannot fill: \['mine'\]"):
         DeepLakeStore(tmp_path / "more").add(["a"], X[:1])

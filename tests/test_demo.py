@@ -61,7 +61,9 @@ def test_documents_are_docstrings_by_symbol(tmp_path):
     folder = tmp_path / "some_package"
     folder.mkdir()
     (folder / "__init__.pyi").write_text(PACKAGE)
-    (folder / "types.pyi").write_text("def Text() -> Type:\n    '''A text column, which may be indexed for exact or inverted search.'''\n")
+    (folder / "types.pyi").write_text(
+        "def Text() -> Type:\n    '''A text column, which may be indexed for exact or inverted search.'''\n"
+    )
     documents = {document.id: document for document in api_documents(folder)}
     assert list(documents) == [
         "some_package",
@@ -131,7 +133,13 @@ def test_the_whole_demo_through_an_openai_compatible_server(server, tmp_path, ca
     assert evaluation.gains["recall@10"].low > 0
     assert evaluation.gains["recall@1"].low > 0
     printed = capsys.readouterr().out
-    for part in ("| completed ", "---- Evaluating with Deep Memory ----", "recall@10 ", "The first answer changed for", "with Deep Memory"):
+    for part in (
+        "| completed ",
+        "---- Evaluating with Deep Memory ----",
+        "recall@10 ",
+        "The first answer changed for",
+        "with Deep Memory",
+    ):
         assert part in printed
     assert len(DeepLakeStore(tmp_path / "dataset", read_only=True)) == len(api_documents())
     (model,) = (tmp_path / "dataset.deepmemory" / "models").iterdir()

@@ -20,7 +20,8 @@ def test_scores_equal_trec_eval(seed):
     n, documents = 8, 40
     rankings = np.stack([rng.permutation(documents) for _ in range(n)])
     labels = [
-        {int(row): float(rng.integers(1, 4)) for row in rng.choice(documents, size=rng.integers(1, 12), replace=False)} for _ in range(n)
+        {int(row): float(rng.integers(1, 4)) for row in rng.choice(documents, size=rng.integers(1, 12), replace=False)}
+        for _ in range(n)
     ]
     ours = score_rankings(rankings, LabelRows.of_rows(labels), CUTOFFS)
 

@@ -59,7 +59,10 @@ def test_train_status_evaluate_as_in_v3(memory, problem, capsys):
     assert result["with model"]["recall@10"] > result["without model"]["recall@10"]
     printed = capsys.readouterr().out
     assert re.match(r"Embedding queries took \d+\.\d\d seconds\n---- Evaluating without Deep Memory ----\nRecall@1:\t  ", printed)
-    assert f"Recall@10:\t  {100 * result['with model']['recall@10']:.1f}%" in printed.split("---- Evaluating with Deep Memory ----")[1]
+    assert (
+        f"Recall@10:\t  {100 * result['with model']['recall@10']:.1f}%"
+        in printed.split("---- Evaluating with Deep Memory ----")[1]
+    )
 
 
 def test_a_relevance_is_taken_wherever_two_lists_are(memory, problem):
@@ -89,7 +92,9 @@ def test_models_survive_a_restart_and_are_chosen_by_name(memory, problem, store,
 
 def test_without_a_model_the_error_says_how_to_train_one(memory, problem):
     for call in (lambda: memory.adapter, memory.get_model, lambda: memory.evaluate(problem.test)):
-        with pytest.raises(ModelNotFoundError, match=r"no trained model in .*dataset\.deepmemory.*deep_memory\.train\(queries, relevance\)"):
+        with pytest.raises(
+            ModelNotFoundError, match=r"no trained model in .*dataset\.deepmemory.*deep_memory\.train\(queries, relevance\)"
+        ):
             call()
 
 
@@ -98,7 +103,9 @@ def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
     with pytest.raises(InvalidRelevanceError, match="'nope' is not in the corpus"):
         memory.train(["a query"], [[("nope", 1.0)]])
     assert memory.get_model() == good
-    failed = [job for job in map(memory.folder.job, (p.stem for p in memory.folder.path.glob("jobs/*.json"))) if job.state == "failed"]
+    failed = [
+        job for job in map(memory.folder.job, (p.stem for p in memory.folder.path.glob("jobs/*.json"))) if job.state == "failed"
+    ]
     assert len(failed) == 1
     assert "'nope' is not in the corpus" in failed[0].error
     assert "failed" in str(failed[0])

@@ -172,7 +172,7 @@ def test_jsonl_takes_bare_ids_and_names_bad_lines(tmp_path):
 
 
 def test_beir_round_trip_with_two_splits(tmp_path):
-    train = Relevance(["it's \"quoted\"", "two\u2028lines"], [[("d1", 2.0)], [("d 2", 1.0), ("d3", 1.0)]], ["1", "2"])
+    train = Relevance(['it\'s "quoted"', "two\u2028lines"], [[("d1", 2.0)], [("d 2", 1.0), ("d3", 1.0)]], ["1", "2"])
     test = Relevance(["other"], [[("d1", 1.0)]], ["3"])
     train.to_beir(tmp_path, "train")
     test.to_beir(tmp_path, "test")

@@ -59,7 +59,9 @@ def test_the_order_of_the_rows_does_not_matter(problem, trained):
     order = np.random.default_rng(1).permutation(len(problem.train))
     shuffled = train_adapter(problem.train_queries[order], problem.train.take(order), problem.corpus, problem.ids)
     assert shuffled.report.chosen == trained.report.chosen
-    np.testing.assert_array_equal(shuffled.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries))
+    np.testing.assert_array_equal(
+        shuffled.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries)
+    )
 
 
 def test_a_query_that_is_there_twice_is_merged(problem):

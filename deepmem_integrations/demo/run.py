@@ -73,7 +73,7 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
 
     heading("3. Evaluate on questions that took no part in training: memory.evaluate(test_questions)")
     evaluation = memory.evaluate(test)
-    say("\n" + evaluation.table(("recall", "ndcg")))
+    say("\n" + evaluation.table())
 
     heading("4. The same questions side by side")
     show_side_by_side(test, embedder, memory, seed)
