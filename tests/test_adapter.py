@@ -81,7 +81,7 @@ def test_bad_vectors_are_refused():
     adapter = make_adapter()
     with pytest.raises(EmbeddingMismatchError, match="5 dimensions where 4"):
         adapter.transform(np.ones(5))
-    with pytest.raises(InvalidVectorsError, match="row|Query vector 1 holds NaN"):
+    with pytest.raises(InvalidVectorsError, match="Query vector 1 holds NaN"):
         adapter.transform([[1, 1, 1, 1], [1, 1, np.nan, 1]])
     with pytest.raises(InvalidVectorsError, match="need the shape"):
         adapter.transform(np.ones((1, 2, 4)))
