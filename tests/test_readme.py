@@ -22,15 +22,16 @@ SWAPS = {
         {block}
         assert len(retriever.invoke("a")) == 2
     """,
-    "QueryBundle": """
+    "index.as_retriever": """
         import numpy as np
-        from llama_index.core import MockEmbedding, QueryBundle, VectorStoreIndex
+        from llama_index.core import MockEmbedding, VectorStoreIndex
         from llama_index.core.schema import TextNode
         from deepmem_integrations import QueryAdapter
-        embed_model, adapter, query = MockEmbedding(4), QueryAdapter(4, linear=np.eye(4, dtype=np.float32)), "a question"
-        index = VectorStoreIndex([TextNode(text="a"), TextNode(text="b")], embed_model=embed_model)
+        from deepmem_integrations.llama_index import DeepMemoryRetriever
+        memory = QueryAdapter(4, linear=np.eye(4, dtype=np.float32))
+        index = VectorStoreIndex([TextNode(text="a"), TextNode(text="b")], embed_model=MockEmbedding(4))
         {block}
-        assert len(nodes) == 2
+        assert len(retriever.retrieve("a")) == 2
     """,
 }
 

@@ -1,0 +1,9 @@
+"""LlamaIndex parts: the retriever to swap in."""
+
+from deepmem_integrations._extras import require
+
+require("llama_index.core", extra="llama-index")
+
+from deepmem_integrations.llama_index.retrievers import DeepMemoryRetriever  # noqa: E402 - after the check above
+
+__all__ = ["DeepMemoryRetriever"]
