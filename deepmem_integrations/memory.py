@@ -44,6 +44,7 @@ class DeepMemory:
         self.folder = ModelFolder(path)
         self._lock = threading.Lock()
         self._loaded: tuple[object, QueryAdapter] | None = None
+        self._served = ServedAdapter(self)
 
     @classmethod
     def from_deeplake(
@@ -257,8 +258,15 @@ class DeepMemory:
         return loaded[1]
 
     def transform(self, vectors: ArrayLike) -> Vectors:
-        """Transform query vectors with the model in use: `QueryAdapter.transform`."""
-        return self.adapter.transform(vectors)
+        """Transform query vectors of the store's embedding model with the model in use: `QueryAdapter.transform`.
+
+        Raises:
+            ModelNotFoundError: There is none yet.
+            EmbeddingMismatchError: It was trained with another embedding model; a few texts are embedded once to find out.
+        """
+        adapter = self.adapter
+        self._served.check(adapter, self.embedder.model)
+        return adapter.transform(vectors)
 
     def _embedder(self, embedding_function: Callable[[list[str]], ArrayLike] | None) -> Embedder:
         return self.embedder if embedding_function is None else Embedder(embedding_function)

@@ -249,6 +249,8 @@ def test_another_embedding_model_is_refused(trained, problem):
 
     other = InMemoryVectorStore(Other(problem))
     with pytest.raises(EmbeddingMismatchError, match="different vectors"):
+        DeepLake(trained.store.path, embedding=Other(problem)).similarity_search("q", deep_memory=True)
+    with pytest.raises(EmbeddingMismatchError, match="different vectors"):
         DeepMemoryRetriever(vectorstore=other, memory=trained.deep_memory).invoke("q")
     small = InMemoryVectorStore(DeterministicFakeEmbedding(size=5))
     with pytest.raises(EmbeddingMismatchError, match="5 dimensions"):

@@ -45,14 +45,16 @@ def test_a_seed_fixes_the_result(problem, trained):
     np.testing.assert_array_equal(again.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries))
 
 
-def test_the_global_random_state_is_left_alone(problem):
+def test_global_random_state_and_thread_count_are_left_alone(problem):
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002 - the legacy global state is what must not change
     expected = torch.rand(1), np.random.rand()  # noqa: NPY002
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002
+    threads = torch.get_num_threads()
     train_adapter(problem.train_queries[:30], problem.train.take(range(30)), problem.corpus, problem.ids)
     assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
+    assert torch.get_num_threads() == threads
 
 
 def test_the_order_of_the_rows_does_not_matter(problem, trained):

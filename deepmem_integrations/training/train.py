@@ -28,6 +28,7 @@ from deepmem_integrations.training.selection import (
     View,
     choose,
     cross_validate,
+    single_threaded_operations,
 )
 
 MIN_QUERIES = 10
@@ -118,7 +119,8 @@ def train_adapter(
     else:
         views = cross_validate(problem, tick)
         choice = choose(views, max_unseen_loss=max_unseen_loss, seed=seed)
-    fitted = problem.fit(choice.candidate)
+    with single_threaded_operations():
+        fitted = problem.fit(choice.candidate)
     if progress:
         progress(steps, steps)
 
