@@ -8,6 +8,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
 from deepmem_integrations import DeepMemory, QueryAdapter, train_adapter
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, ModelNotFoundError, StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
 from tests.conftest import LookupEmbeddings
@@ -34,9 +35,17 @@ def db(problem, tmp_path):
     return db
 
 
+@pytest.fixture(scope="module")
+def adapter(problem):
+    fingerprint = Embedder(Lookup(problem)).fingerprint()
+    return train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, fingerprint=fingerprint).adapter
+
+
 @pytest.fixture
-def trained(db, problem):
-    db.vectorstore.deep_memory.train(problem.train)
+def trained(db, adapter):
+    """A store with a model that was trained before, so that not every test trains one."""
+    db.vectorstore.deep_memory.folder.save_model("before", adapter)
+    db.vectorstore.deep_memory.set_model("before")
     return db
 
 
@@ -187,9 +196,8 @@ def test_train_from_a_store_and_swap_one_retriever(any_store, problem, tmp_path)
     assert retriever.batch(list(problem.test.queries[:3])) == [retriever.invoke(query) for query in problem.test.queries[:3]]
 
 
-async def test_the_async_twin_gives_the_same(any_store, problem, tmp_path):
-    memory = DeepMemory.from_langchain(any_store, path=tmp_path / "models")
-    memory.train(problem.train)
+async def test_the_async_twin_gives_the_same(any_store, problem, adapter):
+    memory = adapter
     for search_type in ("similarity", "mmr"):
         retriever = DeepMemoryRetriever(vectorstore=any_store, memory=memory, k=5, search_type=search_type)
         for query in problem.test.queries[:3]:
@@ -197,16 +205,14 @@ async def test_the_async_twin_gives_the_same(any_store, problem, tmp_path):
         assert ids(await retriever.ainvoke(query, k=2, deep_memory=False)) == ids(retriever.invoke(query, k=2, deep_memory=False))
 
 
-def test_mmr_reranks_with_the_transformed_query(any_store, problem):
-    adapter = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids).adapter
+def test_mmr_reranks_with_the_transformed_query(any_store, problem, adapter):
     options = {"search_type": "mmr", "search_kwargs": {"lambda_mult": 1.0, "fetch_k": 30}}
     retriever = DeepMemoryRetriever(vectorstore=any_store, memory=adapter, k=5, **options)
     moved = adapter.transform(problem.test_queries[0])
     assert ids(retriever.invoke(problem.test.queries[0])) == expected(problem, moved, 5)
 
 
-def test_filters_reach_the_store(db, problem):
-    adapter = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids).adapter
+def test_filters_reach_the_store(db, problem, adapter):
     retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=5, search_kwargs={"filter": {"half": 1}})
     moved = adapter.transform(problem.test_queries[0])
     assert ids(retriever.invoke(problem.test.queries[0])) == expected(problem, moved, 5, keep=lambda row: row % 2 == 1)
