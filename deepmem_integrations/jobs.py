@@ -7,6 +7,7 @@ Every file is replaced atomically.
 import json
 import os
 import secrets
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -74,13 +75,14 @@ class JobStatus:
             chosen = str((self.report or {}).get("chosen", ""))
             rows.append([("model", part) if not index else ("", part) for index, part in enumerate(chosen.split(" + "))])
         if self.error:
-            rows[2] = [("results", self.error[:29])]
-        line = "-" * _WIDTH
-        lines = [line, f"|{self.id:^60}|", line]
+            lines = textwrap.wrap(f"error: {self.error}", width=29)
+            rows[2] = [("" if index else "results", line) for index, line in enumerate(lines)]
+        rule = "-" * _WIDTH
+        table = [rule, f"|{self.id:^60}|", rule]
         for row in rows:
-            lines += [f"| {name:<27}| {value:<30}|" for name, value in row]
-            lines.append(line)
-        return "\n".join(lines)
+            table += [f"| {name:<27}| {value:<30}|" for name, value in row]
+            table.append(rule)
+        return "\n".join(table)
 
 
 class ModelFolder:

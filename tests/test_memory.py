@@ -108,7 +108,9 @@ def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
     ]
     assert len(failed) == 1
     assert "'nope' is not in the corpus" in failed[0].error
-    assert "failed" in str(failed[0])
+    table = str(failed[0]).splitlines()
+    assert {len(line) for line in table} == {62}, "long errors are wrapped"
+    assert "| results                    | error: InvalidRelevanceError: |" in table
 
 
 def test_bad_vectors_from_the_model_are_told(memory, problem):
