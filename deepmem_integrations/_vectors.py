@@ -1,6 +1,6 @@
 """Checks and arithmetic on vectors, shared by training, evaluation and serving."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ _BLOCK_FLOATS = 1 << 23
 """Size of a block of scores: 32 MB of float32."""
 
 
-def unit_rows(vectors: ArrayLike, what: str, *, dimension: int | None = None) -> Vectors:
+def unit_rows(vectors: ArrayLike, what: str, *, dimension: int | None = None, ids: Sequence[str] | None = None) -> Vectors:
     """Return the vectors as a contiguous float32 matrix of unit rows.
 
     Args:
         vectors: (n, d), any real dtype.
         what: Name for error messages, e.g. ``"query vector"``.
         dimension: The d that is expected, where one is.
+        ids: Names of the rows, for error messages.
 
     Returns:
         (n, d) float32, rows of length 1. A new array; the argument is left alone.
@@ -41,14 +42,19 @@ def unit_rows(vectors: ArrayLike, what: str, *, dimension: int | None = None) ->
             f"The {what}s have {matrix.shape[1]} dimensions where {dimension} are expected. "
             "Embed them with the model that was used for training and for the store."
         )
+
+    def name_of(faulty: NDArray[np.bool_]) -> str:
+        row = int(faulty.argmax())
+        return f"{what.capitalize()} {row}" + (f" (id {ids[row]!r})" if ids is not None else "")
+
     # The largest component first: its division keeps the squares of very large and very small rows representable.
     scale = np.abs(matrix).max(axis=1, initial=0.0, keepdims=True)
     bad = ~np.isfinite(scale[:, 0])
     if bad.any():
-        raise InvalidVectorsError(f"{what.capitalize()} {int(bad.argmax())} holds NaN or infinity.")
+        raise InvalidVectorsError(f"{name_of(bad)} holds NaN or infinity.")
     zero = scale[:, 0] == 0
     if zero.any():
-        raise InvalidVectorsError(f"{what.capitalize()} {int(zero.argmax())} is all zeros: it has no direction.")
+        raise InvalidVectorsError(f"{name_of(zero)} is all zeros: it has no direction.")
     matrix /= scale
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix

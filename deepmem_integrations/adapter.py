@@ -14,7 +14,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from deepmem_integrations._files import write_bytes
-from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.errors import AdapterFileError, StorageError
 from deepmem_integrations.fingerprint import Fingerprint
 
@@ -40,8 +40,11 @@ class Memory:
 
     def shift(self, queries: Vectors) -> Vectors:
         """What is added to the queries, (n, d) float32 unit rows → (n, d) float32."""
-        kernel = np.exp((queries @ self.keys.T - 1.0) / self.temperature)
-        return np.asarray(self.strength * (kernel @ self.values), dtype=np.float32)
+        moved = np.empty((len(queries), self.values.shape[1]), dtype=np.float32)
+        for block in blocks(len(queries), len(self.keys)):
+            kernel = np.exp((queries[block] @ self.keys.T - 1.0) / self.temperature)
+            moved[block] = self.strength * (kernel @ self.values)
+        return moved
 
 
 class QueryAdapter:
@@ -158,6 +161,7 @@ class QueryAdapter:
             "memory": None if self.memory is None else {"temperature": self.memory.temperature, "strength": self.memory.strength},
             "metadata": self.metadata,
         }
+        header = json.loads(json.dumps(header))  # as it will be read
         # One entry, since safetensors writes several in random order: the same adapter gives the same bytes.
         return save_tensors(tensors, metadata={FORMAT: json.dumps({"checksum": _checksum(header, tensors), "header": header})})
 
@@ -177,20 +181,28 @@ class QueryAdapter:
             raise AdapterFileError(f"not a whole safetensors file ({error}). Use a backup, or train again.") from error
         if header is None:
             raise AdapterFileError("a safetensors file, but not a Deep Memory adapter.")
+        version = header.get("version") if isinstance(header, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise AdapterFileError(
+                f"written in format {version}, newer than this package knows ({FORMAT_VERSION}). Upgrade deepmem-integrations."
+            )
         if checksum != _checksum(header, tensors):
             raise AdapterFileError("damaged (its checksum does not match). Use a backup, or train again.")
-        if header["version"] > FORMAT_VERSION:
-            raise AdapterFileError(
-                f"written in format {header['version']}, newer than this package knows ({FORMAT_VERSION}). "
-                "Upgrade deepmem-integrations."
+        try:
+            dimension, memory = header["dimension"], None
+            if header["memory"]:
+                memory = Memory(tensors["memory.keys"], tensors["memory.values"], **header["memory"])
+            adapter = cls(
+                dimension,
+                linear=tensors.get("linear"),
+                memory=memory,
+                fingerprint=Fingerprint(dimension, header["model"], tensors.get("fingerprint.probes")),
+                metadata=header["metadata"],
             )
-        return cls(
-            header["dimension"],
-            linear=tensors.get("linear"),
-            memory=Memory(tensors["memory.keys"], tensors["memory.values"], **header["memory"]) if header["memory"] else None,
-            fingerprint=Fingerprint(header["dimension"], header["model"], tensors.get("fingerprint.probes")),
-            metadata=header["metadata"],
-        )
+            adapter.transform(np.ones(dimension))
+        except (KeyError, TypeError, ValueError) as error:
+            raise AdapterFileError(f"its parts do not fit together ({error!r}). Use a backup, or train again.") from error
+        return adapter
 
     def __repr__(self) -> str:
         """A line with the parts."""

@@ -33,7 +33,10 @@ def demo(
         str, typer.Option(help="minilm (in a package, no download), or openai:MODEL with OPENAI_API_KEY set.")
     ] = "minilm",
     path: Annotated[
-        Path | None, typer.Option(help="Keep the data set and the model in this folder; by default they are deleted.")
+        Path | None,
+        typer.Option(
+            help="Keep the data set and the model in this folder, replacing those of an earlier run; by default they are deleted."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes the training.")] = 0,
 ) -> None:

@@ -39,14 +39,20 @@ def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tup
             batches of different dimensions; a vector with NaN, infinity or nothing but zeros.
     """
     if ids is not None:
+        if not isinstance(vectors, np.ndarray | list | tuple):
+            raise InvalidVectorsError("corpus_ids go with an array of corpus vectors; batches bring their own ids.")
         matrix, names = np.asarray(vectors), list(ids)
     else:
-        if isinstance(vectors, np.ndarray):
+        if isinstance(vectors, np.ndarray | list | tuple) and not (len(vectors) and isinstance(vectors[0], tuple)):
             raise InvalidVectorsError("Pass corpus_ids with an array of corpus vectors: the labels name documents by id.")
         names, parts = [], []
         for batch_ids, batch in cast("Iterable[Batch]", vectors):
-            names += batch_ids
-            parts.append(np.asarray(batch, dtype=np.float32))
+            part = np.asarray(batch, dtype=np.float32)
+            if len(batch_ids) != len(part):
+                raise InvalidVectorsError(f"A batch of the corpus has {len(batch_ids)} ids for {len(part)} vectors.")
+            if len(part):
+                names += batch_ids
+                parts.append(part)
         if len({part.shape[1:] for part in parts}) > 1:
             raise InvalidVectorsError(f"The batches have different dimensions: {sorted({part.shape[1:] for part in parts})}.")
         matrix = np.concatenate(parts) if parts else np.empty((0, 0))
@@ -61,4 +67,4 @@ def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tup
         if name in seen:
             raise InvalidVectorsError(f"The document id {name!r} appears twice in the corpus (again in row {row}).")
         seen.add(name)
-    return [str(name) for name in names], unit_rows(matrix, "corpus vector")
+    return [str(name) for name in names], unit_rows(matrix, "corpus vector", ids=names)

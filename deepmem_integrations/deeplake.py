@@ -100,6 +100,10 @@ class DeepLakeStore:
     ) -> None:
         """Open the data set if it is there."""
         self.path = os.fspath(path)
+        if token is not None and not isinstance(token, str):
+            raise StoreError(f"token is a string; got {type(token).__name__}. An embedding model is passed as embedding=….")
+        if read_only and overwrite:
+            raise StoreError("read_only and overwrite exclude each other.")
         if self.path.startswith("hub://"):
             raise StoreError(
                 f"{self.path!r} is a Deep Lake v3 path, which version 4 cannot open. "
@@ -111,21 +115,16 @@ class DeepLakeStore:
         self._access: dict[str, Any] = {"token": token, "creds": dict(creds) if creds else None}
         self._dataset: Any = None
         with self._errors("open"):
-            exists = self._deeplake.exists(self.path, **self._access)
-            if exists and overwrite and not read_only:
+            if overwrite and self._deeplake.exists(self.path, **self._access):
                 self._deeplake.delete(self.path, **self._access)
-                exists = False
-            if exists:
-                opener = self._deeplake.open_read_only if read_only else self._deeplake.open
-                self._dataset = opener(self.path, **self._access)
-        if read_only and self._dataset is None:
+        self.layout = LAYOUTS[0]
+        if not self._open_if_there() and read_only:
             raise StoreError(f"There is no Deep Lake data set at {self.path!r} to open read-only.")
-        self.layout = LAYOUTS[0] if self._dataset is None else self._find_layout(self._columns())
 
     def __len__(self) -> int:
         """The number of documents."""
         with self._lock:
-            return 0 if self._dataset is None else len(self._dataset)
+            return len(self._dataset) if self._open_if_there() else 0
 
     @property
     def dataset(self) -> "deeplake.Dataset | deeplake.ReadOnlyDataset | None":
@@ -135,7 +134,7 @@ class DeepLakeStore:
     @property
     def dimension(self) -> int | None:
         """The length of the vectors; None before the first document."""
-        if self._dataset is None:
+        if not self._open_if_there():
             return None
         return int(self._dataset.schema[self.layout.vector].dtype.shape[0])
 
@@ -161,10 +160,13 @@ class DeepLakeStore:
             EmbeddingMismatchError: The store holds vectors of another dimension. Nothing was written.
         """
         self._must_be_writable()
-        ids = list(ids)
+        ids = _id_list(ids)
         if not ids:
             return
-        matrix = np.asarray(vectors, dtype=np.float32)
+        try:
+            matrix = np.asarray(vectors, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidVectorsError(f"The vectors are not a matrix of numbers: {error}.") from error
         texts = [""] * len(ids) if texts is None else list(texts)
         metadatas = [{}] * len(ids) if metadatas is None else list(metadatas)
         if not len(ids) == len(matrix) == len(texts) == len(metadatas):
@@ -175,12 +177,19 @@ class DeepLakeStore:
         for row, name in enumerate(ids):
             if not isinstance(name, str) or not name or "\0" in name:
                 raise StoreError(f"Row {row}: the id {name!r} is not a non-empty string without NUL characters.")
-        unit_rows(matrix, "vector")
+            if not isinstance(texts[row], str):
+                raise StoreError(f"The text of document {name!r} is not a string but {type(texts[row]).__name__}.")
+            try:
+                f"{name}{texts[row]}".encode()
+            except UnicodeEncodeError as error:
+                raise StoreError(f"The id or the text of document {name!r} is no valid Unicode: {error}.") from error
+        unit_rows(matrix, "vector", ids=ids)
         encoded = [_encode(metadata, name) for name, metadata in zip(ids, metadatas, strict=True)]
         last = list({name: row for row, name in enumerate(ids)}.values())
 
         with self._lock, self._errors("write"):
-            if self._dataset is None:
+            created = not self._open_if_there()
+            if created:
                 self._dataset = self._create(matrix.shape[1])
             if matrix.shape[1] != self.dimension:
                 raise EmbeddingMismatchError(
@@ -197,13 +206,16 @@ class DeepLakeStore:
             unknown = present - columns.keys()
             if unknown:
                 raise StoreError(f"The data set has columns this store cannot fill: {sorted(unknown)}.")
-            replaced = self._rows_of(columns[self.layout.id])
-            self._dataset.append({name: values for name, values in columns.items() if name in present})
-            self._delete_rows(replaced)
-            self._dataset.commit()
+            if EXACT_METADATA not in present:
+                _check_survives(columns)
+            with self._all_or_nothing(created):
+                replaced = self._rows_of(columns[self.layout.id])
+                self._dataset.append({name: values for name, values in columns.items() if name in present})
+                self._delete_rows(replaced)
 
     def get(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredDocument]:
         """The documents with these ids, in the order asked for; unknown ids are left out."""
+        ids = _id_list(ids)
         if not ids:
             return []
         found = {document.id: document for document in self._select(f"WHERE {_in(self.layout.id, ids)}", with_vectors)}
@@ -221,19 +233,19 @@ class DeepLakeStore:
         """
         self._must_be_writable()
         with self._lock, self._errors("write"):
-            rows = self._rows_of(ids)
+            rows = self._rows_of(_id_list(ids)) if self._open_if_there() else []
             if rows:
-                self._delete_rows(rows)
-                self._dataset.commit()
+                with self._all_or_nothing():
+                    self._delete_rows(rows)
             return len(rows)
 
     def clear(self) -> None:
-        """Delete the whole data set; the next `add` creates a new one, of any dimension."""
+        """Delete the data set with its whole folder; the next `add` creates a new one, of any dimension."""
         self._must_be_writable()
         with self._lock, self._errors("delete"):
-            if self._dataset is not None:
-                self._dataset = None
+            if self._open_if_there():
                 self._deeplake.delete(self.path, **self._access)
+            self._dataset = None
             self.layout = LAYOUTS[0]
 
     def search(
@@ -251,8 +263,8 @@ class DeepLakeStore:
             InvalidVectorsError: NaN, infinity, or nothing but zeros.
             EmbeddingMismatchError: The store holds vectors of another dimension.
         """
-        if k < 1:
-            raise StoreError(f"k is the number of documents to return, 1 or more; got {k}.")
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise StoreError(f"k is the number of documents to return, 1 or more; got {k!r}.")
         query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)[0]
         similarity = f"COSINE_SIMILARITY({self.layout.vector}, ARRAY[{','.join(map(repr, query.tolist()))}])"
         rest = f"{_where(filter, self.layout)} ORDER BY {similarity} DESC LIMIT {int(k)}"
@@ -263,14 +275,14 @@ class DeepLakeStore:
         return [name for (batch,) in self._scan([self.layout.id]) for name in batch]
 
     def vectors(self) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield (ids, (n, d) float32 vectors) of all documents in batches; documents added meanwhile may not appear."""
+        """Yield (ids, (n, d) float32 vectors) of all documents in batches, as they are committed when it starts."""
         for names, vectors in self._scan([self.layout.id, self.layout.vector]):
             yield names, np.asarray(vectors, dtype=np.float32)
 
     def refresh(self) -> None:
         """See what other writers have committed since the data set was opened."""
         with self._lock, self._errors("refresh"):
-            if self._dataset is not None:
+            if self._open_if_there():
                 self._dataset.refresh()
 
     # ---- inside ------------------------------------------------------------------------------------------------
@@ -285,6 +297,31 @@ class DeepLakeStore:
             EXACT_METADATA: types.Text(),
         }
         return self._deeplake.create(self.path, schema=schema, **self._access)  # type: ignore[no-any-return]
+
+    def _open_if_there(self) -> bool:
+        """Open the data set if that has not happened yet: another writer may have created it meanwhile."""
+        with self._lock, self._errors("open"):
+            if self._dataset is None and self._deeplake.exists(self.path, **self._access):
+                opener = self._deeplake.open_read_only if self.read_only else self._deeplake.open
+                dataset = opener(self.path, **self._access)
+                self.layout = self._find_layout({column.name for column in dataset.schema.columns})
+                self._dataset = dataset
+            return self._dataset is not None
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self, created: bool = False) -> Iterator[None]:
+        """Commit at the end; after a failure take back what was not committed, and a data set made for it."""
+        try:
+            yield
+            self._dataset.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                if created:
+                    self._dataset = None
+                    self._deeplake.delete(self.path, **self._access)
+                else:
+                    self._dataset.rollback()
+            raise
 
     def _columns(self) -> set[str]:
         return {column.name for column in self._dataset.schema.columns}
@@ -314,7 +351,7 @@ class DeepLakeStore:
             raise StoreError(f"Deep Lake cannot {verb} {self.path!r}: {error}") from error
 
     def _rows_of(self, ids: Sequence[str]) -> list[int]:
-        if self._dataset is None or not ids:
+        if not ids:
             return []
         inner = f"SELECT {self.layout.id}, ROW_NUMBER() AS {_ROW}"
         view = self._dataset.query(f"SELECT {_ROW} FROM ({inner}) WHERE {_in(self.layout.id, ids)}")
@@ -325,17 +362,20 @@ class DeepLakeStore:
             self._dataset.delete(row)
 
     def _scan(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        with self._lock, self._errors("read"):
-            view: Any = None if self._dataset is None else self._dataset.query(f"SELECT {', '.join(columns)}")
-            total = 0 if view is None else len(view)
+        """Read columns in batches from a handle of its own: it stays at the commit at which it was opened."""
+        with self._errors("read"):
+            if not self._open_if_there():
+                return
+            snapshot = self._deeplake.open_read_only(self.path, **self._access)
+            total = len(snapshot)
         for start in range(0, total, _BATCH):
             with self._lock, self._errors("read"):
-                batch = tuple(view[column][start : min(start + _BATCH, total)] for column in columns)
+                batch = tuple(snapshot[column][start : min(start + _BATCH, total)] for column in columns)
             yield batch
 
     def _select(self, rest: str, with_vectors: bool, score: str = "") -> list[StoredDocument]:
         with self._lock, self._errors("query"):
-            if self._dataset is None:
+            if not self._open_if_there():
                 return []
             layout = self.layout
             exact = EXACT_METADATA in self._columns()
@@ -411,13 +451,24 @@ def literal(value: str | bool | float) -> str:
     raise StoreError(f"A filter compares with strings and finite numbers, not with {value!r}.")
 
 
+def _id_list(ids: Sequence[str]) -> list[str]:
+    """The ids as a list; a bare string is a mistake, not a list of its characters."""
+    if isinstance(ids, str | bytes):
+        raise StoreError(f"Ids come as a list: [{ids!r}], not {ids!r}.")
+    return list(ids)
+
+
 def _in(column: str, values: Sequence[Any]) -> str:
+    if any(isinstance(value, bool | np.bool_) for value in values):  # Deep Lake has no IN for these
+        return "(" + " OR ".join(f"{column} = {literal(value)}" for value in values) + ")"
     return f"{column} IN ({', '.join(map(literal, values))})"
 
 
 def _where(filter: Filter | None, layout: Layout) -> str:
-    if not filter:
+    if filter is None:
         return ""
+    if not isinstance(filter, Mapping):
+        raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
     conditions = []
     for key, value in filter.items():
         if not isinstance(key, str):
@@ -431,7 +482,27 @@ def _where(filter: Filter | None, layout: Layout) -> str:
             conditions.append(_in(column, list(value)))
         else:
             conditions.append(f"{column} = {literal(value)}")
-    return "WHERE " + " AND ".join(conditions)
+    return "WHERE " + " AND ".join(conditions) if conditions else ""
+
+
+def _check_survives(columns: Mapping[str, Any]) -> None:
+    """Refuse metadata that a data set without our exact column would give back changed."""
+    layout = next(layout for layout in LAYOUTS if layout.id in columns)
+    for name, metadata in zip(columns[layout.id], columns[layout.metadata], strict=True):
+        if _changes(metadata):
+            raise StoreError(
+                f"The metadata of document {name!r} would not come back as it is: this data set was made by another tool and "
+                "keeps no None, no lists but of strings, and no integers beyond 64 bits."
+            )
+
+
+def _changes(value: Any) -> bool:
+    """Whether Deep Lake's dict column returns something else for a JSON value."""
+    if isinstance(value, dict):
+        return any(map(_changes, value.values()))
+    if isinstance(value, list):
+        return not all(isinstance(item, str) for item in value)
+    return value is None or (isinstance(value, int) and not -(2**63) <= value < 2**63)
 
 
 def _encode(metadata: Mapping[str, Any], name: str) -> str:
@@ -440,7 +511,9 @@ def _encode(metadata: Mapping[str, Any], name: str) -> str:
         text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
         same = json.loads(text) == metadata
     except (TypeError, ValueError) as error:
-        raise StoreError(f"The metadata of document {name!r} cannot be stored: {error}.") from error
+        raise StoreError(
+            f"The metadata of document {name!r} cannot be stored: {error}. Use plain strings, numbers, booleans, lists and dicts."
+        ) from error
     if not isinstance(metadata, Mapping) or not same:
         raise StoreError(
             f"The metadata of document {name!r} would not come back as it is: use a dict with string keys, lists instead of "

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.errors import EmbeddingError
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.errors import EmbeddingError, InvalidVectorsError
 from deepmem_integrations.fingerprint import PROBES, Fingerprint
 
 _BATCH = 128
@@ -21,7 +21,8 @@ class Embedder:
 
     Args:
         model: A LangChain ``Embeddings`` (``embed_query``, ``embed_documents``), a LlamaIndex ``BaseEmbedding``
-            (``get_query_embedding``, ``get_text_embedding_batch``), an `Embedder`, or a plain callable: list of texts → vectors.
+            (``get_query_embedding``, ``get_text_embedding_batch``), a sentence-transformers model (``encode``), an `Embedder`,
+            or a plain callable: list of texts → vectors.
 
     Raises:
         TypeError: None of these.
@@ -37,12 +38,14 @@ class Embedder:
             self._query, self._documents = model.embed_query, model.embed_documents
         elif hasattr(model, "get_query_embedding") and hasattr(model, "get_text_embedding_batch"):
             self._query, self._documents = model.get_query_embedding, model.get_text_embedding_batch
+        elif hasattr(model, "encode"):
+            self._query, self._documents = lambda text: np.asarray(model.encode([text]))[0], model.encode
         elif callable(model):
             self._query, self._documents = lambda text: np.asarray(model([text]))[0], model
         else:
             raise TypeError(
                 f"{type(model).__name__} is no embedding model: pass a LangChain Embeddings, a LlamaIndex BaseEmbedding, "
-                "or a function from a list of texts to their vectors."
+                "a sentence-transformers model, or a function from a list of texts to their vectors."
             )
 
     @classmethod
@@ -76,14 +79,14 @@ class Embedder:
     def fingerprint(self) -> Fingerprint:
         """Embed a few fixed texts, once, so that an adapter can tell this model from others."""
         if self._fingerprint is None:
-            probes = unit_rows([self.embed_query(text) for text in PROBES], "embedding vector")
+            probes = _unit_or_zero([self.embed_query(text) for text in PROBES])
             self._fingerprint = Fingerprint(probes.shape[1], self.name, probes)
         return self._fingerprint
 
     def _sides_agree(self) -> bool:
         """Whether the document side embeds a query as the query side does (E5 and the like do not)."""
         probes = self.fingerprint().probes
-        as_documents = unit_rows(self._documents(list(PROBES)), "embedding vector")
+        as_documents = _unit_or_zero(self._documents(list(PROBES)))
         return probes is not None and float(np.sum(probes * as_documents, axis=1).min()) > 0.9999
 
     def _in_batches(self, texts: Sequence[str], embed: Callable[[list[str]], ArrayLike], progress: str | None) -> Vectors:
@@ -94,6 +97,14 @@ class Embedder:
                 parts.append(np.asarray(embed(batch), dtype=np.float32))
                 bar.update(len(batch))
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+
+
+def _unit_or_zero(vectors: ArrayLike) -> Vectors:
+    """Rows of length 1; a model that has nothing to say of a text (TF-IDF, say) may give zeros."""
+    matrix = np.asarray(vectors, dtype=np.float32)
+    if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        raise InvalidVectorsError("The embedding model gives NaN, infinity, or something other than one vector a text.")
+    return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
 class OpenAIEmbedding:

@@ -159,8 +159,8 @@ def evaluate(
         raise InvalidRelevanceError(f"Got {len(queries)} query vectors for {len(labels)} labelled queries.")
     if len(queries) == 0:
         raise InvalidRelevanceError("There is no query to evaluate.")
-    if not top_k or min(top_k) < 1:
-        raise ValueError(f"top_k needs cut-offs of 1 or more; got {list(top_k)}.")
+    if not isinstance(top_k, Sequence) or not top_k or not all(isinstance(k, int) and k >= 1 for k in top_k):
+        raise ValueError(f"top_k is a list of cut-offs, each 1 or more; got {top_k!r}.")
 
     def score(vectors: Vectors) -> Scores:
         return score_rankings(nearest(vectors, corpus, max(top_k)), labels, top_k)

@@ -25,7 +25,7 @@ class Fingerprint:
     Attributes:
         dimension: The length of its vectors.
         model: Its name, where it has one.
-        probes: (3, d) float32 unit rows: its query vectors of `PROBES`; None where only vectors were at hand.
+        probes: (3, d) float32: its query vectors of `PROBES`, of length 1 (or 0); None where only vectors were at hand.
     """
 
     dimension: int
@@ -48,7 +48,9 @@ class Fingerprint:
             )
         if self.probes is None or other.probes is None:
             return
-        cosine = float(np.sum(self.probes * other.probes, axis=1).min())
+        # A model may have no vector for a probe text, and give zeros: then the other must, too.
+        both_zero = ~self.probes.any(axis=1) & ~other.probes.any(axis=1)
+        cosine = float(np.where(both_zero, 1.0, np.sum(self.probes * other.probes, axis=1)).min())
         if not cosine >= MIN_COSINE:
             raise EmbeddingMismatchError(
                 f"The adapter was trained for {self} but is used with {other}: the two models give the same text "

@@ -72,8 +72,12 @@ class JobStatus:
         if recall:
             rows[1].append(("", recall))
             rows[2].append(("", "on held-out training queries"))
-            chosen = str((self.report or {}).get("chosen", ""))
-            rows.append([("model", part) if not index else ("", part) for index, part in enumerate(chosen.split(" + "))])
+        elif self.state == "completed":
+            rows[2] = [("results", "nothing could be held out")]
+        if self.report:
+            chosen, reason = self.report["chosen"].split(" + "), textwrap.wrap(self.report["reason"], width=29)
+            for name, lines in (("model", chosen), ("why", reason)):
+                rows.append([("" if index else name, line) for index, line in enumerate(lines)])
         if self.error:
             lines = textwrap.wrap(f"error: {self.error}", width=29)
             rows[2] = [("" if index else "results", line) for index, line in enumerate(lines)]
@@ -180,7 +184,8 @@ class ModelFolder:
     def _must_exist(self, name: str) -> None:
         if not _plain_name(name) or not self._model_path(name).is_file():
             raise ModelNotFoundError(
-                f"Invalid model name. Please choose from the following models: {', '.join(self.models()) or 'none yet'}"
+                f"Invalid model name. Please choose from the following models: {', '.join(self.models()) or 'none yet'} "
+                f"(asked for {name!r} in {self.path})"
             )
 
 

@@ -16,7 +16,7 @@ class LabelRows:
     Attributes:
         starts: (n + 1,) int64; query i owns the entries ``starts[i]:starts[i + 1]``.
         documents: (labels,) int64 corpus rows.
-        weights: (labels,) float32, above 0.
+        weights: (labels,) float32, above 0, the largest of each query 1.
     """
 
     starts: NDArray[np.int64]
@@ -30,11 +30,15 @@ class LabelRows:
 
     @classmethod
     def of_rows(cls, labels: Sequence[Mapping[int, float]]) -> "LabelRows":
-        """Build from one mapping corpus row → weight for each query."""
+        """Build from one mapping corpus row → weight for each query. Weights are scaled to a largest one of 1 a query.
+
+        No metric and no loss depends on a query's scale; so no weight is too large or too small for float32.
+        """
+        scaled = [max(weight / max(query.values()), 1e-6) for query in labels for weight in query.values()]
         return cls(
             starts=np.cumsum([0, *map(len, labels)], dtype=np.int64),
             documents=np.array([row for query in labels for row in query], dtype=np.int64),
-            weights=np.array([weight for query in labels for weight in query.values()], dtype=np.float32),
+            weights=np.array(scaled, dtype=np.float32),
         )
 
     def __len__(self) -> int:

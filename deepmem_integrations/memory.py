@@ -1,5 +1,7 @@
 """`DeepMemory`: a store, an embedding model and a folder of trained models, with Deep Lake v3's verbs."""
 
+import contextlib
+import logging
 import os
 import threading
 import time
@@ -11,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpus import Corpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import ModelNotFoundError, StoreError
+from deepmem_integrations.errors import InvalidRelevanceError, ModelNotFoundError, StorageError, StoreError
 from deepmem_integrations.evaluation import TOP_K, WITH, WITHOUT, Evaluation, evaluate
 from deepmem_integrations.jobs import JobStatus, ModelFolder
 from deepmem_integrations.relevance import Labels, Relevance
@@ -24,6 +27,8 @@ from deepmem_integrations.training import train_adapter
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
+
+_logger = logging.getLogger(__name__)
 
 
 class DeepMemory:
@@ -83,11 +88,14 @@ class DeepMemory:
             StoreError: The store cannot be read in full, has no embedding model, or ``path`` is missing.
         """
         from deepmem_integrations.langchain.corpus import read_vectorstore
+        from deepmem_integrations.langchain.vectorstores import DeepLake
 
         corpus, embedding = read_vectorstore(vectorstore)
-        if path is None and not isinstance(corpus, DeepLakeStore):
+        if path is None and isinstance(vectorstore, DeepLake):
+            return vectorstore.deep_memory
+        if path is None:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
-        return cls(corpus, embedding, beside(corpus.path) if isinstance(corpus, DeepLakeStore) and path is None else str(path))
+        return cls(corpus, embedding, path)
 
     # ---- v3's verbs --------------------------------------------------------------------------------------------
 
@@ -102,6 +110,8 @@ class DeepMemory:
         seed: int = 0,
     ) -> str:
         """Train a model on labelled queries and put it in use.
+
+        Where the training chooses the identity, a model that is in use already stays; a warning is logged.
 
         Args:
             queries: The texts, or a `Relevance`.
@@ -121,7 +131,10 @@ class DeepMemory:
         """
         if token is not None:
             warnings.warn("token is ignored: Deep Memory trains on this machine.", UserWarning, stacklevel=2)
+        require("torch", extra="train")
         labels = Relevance.of(queries, relevance)
+        if not len(labels):
+            raise InvalidRelevanceError("There is no labelled query to learn from.")
         job = self.folder.new_job()
         try:
             embedder = self._embedder(embedding_function)
@@ -146,23 +159,33 @@ class DeepMemory:
                     progress=on_progress,
                 )
             self.folder.save_model(job.id, result.adapter)
-            self.folder.set_current(job.id)
+            seen = result.report.seen
+            self.folder.save_job(
+                replace(
+                    job,
+                    state="completed",
+                    progress=1.0,
+                    seconds=time.time() - job.started,
+                    recall=seen.chosen["recall@10"] if seen else None,
+                    recall_gain=seen.gains["recall@10"].mean if seen else None,
+                    report=result.report.to_json(),
+                )
+            )
+            in_use = self.folder.current()
+            if in_use is None or not result.adapter.is_identity:
+                self.folder.set_current(job.id)
+            else:
+                _logger.warning(
+                    "Training chose the identity (%s). The model in use stays %s; set_model(%r) would switch Deep Memory off.",
+                    result.report.reason,
+                    in_use,
+                    job.id,
+                )
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
-            self.folder.save_job(replace(job, state="failed", seconds=time.time() - job.started, error=reason))
+            with contextlib.suppress(StorageError):
+                self.folder.save_job(replace(job, state="failed", seconds=time.time() - job.started, error=reason))
             raise
-        seen = result.report.seen
-        self.folder.save_job(
-            replace(
-                job,
-                state="completed",
-                progress=1.0,
-                seconds=time.time() - job.started,
-                recall=seen.chosen["recall@10"] if seen else None,
-                recall_gain=seen.gains["recall@10"].mean if seen else None,
-                report=result.report.to_json(),
-            )
-        )
         return job.id
 
     def status(self, job_id: str) -> JobStatus:
@@ -200,7 +223,9 @@ class DeepMemory:
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
         """
-        labels = Relevance.of(relevance if queries is None else queries, relevance)  # type: ignore[arg-type]
+        if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
+            raise InvalidRelevanceError("relevance comes first, as in v3: evaluate(relevance, queries), or name both.")
+        labels = Relevance.of(queries, relevance)
         embedder = self._embedder(embedding_function)
         adapter = self.adapter
         ids, vectors = read_corpus(self.corpus.vectors())
@@ -295,7 +320,18 @@ class ServedAdapter:
 
     def __init__(self, memory: MemoryLike) -> None:
         """Read the file if it is one."""
-        self._memory = memory if isinstance(memory, DeepMemory | QueryAdapter) else QueryAdapter.load(os.fspath(memory))
+        self.memory = memory
+        if isinstance(memory, DeepMemory | QueryAdapter):
+            self._memory = memory
+        elif isinstance(memory, str | os.PathLike):
+            if os.path.isdir(memory):
+                raise StoreError(f"{os.fspath(memory)!r} is a folder: pass the DeepMemory itself, or a file in its models/.")
+            self._memory = QueryAdapter.load(os.fspath(memory))
+        else:
+            raise TypeError(
+                f"memory is a DeepMemory, a QueryAdapter (of a TrainingResult: result.adapter), or the path of an adapter file; "
+                f"got {type(memory).__name__}."
+            )
         self._checked: tuple[QueryAdapter, Any] | None = None
 
     @property

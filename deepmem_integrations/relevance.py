@@ -60,9 +60,14 @@ class Relevance:
                 f"queries and relevance need the same length, a list of documents for each query; "
                 f"got {len(queries)} queries and {len(relevance)} lists."
             )
+        if on_invalid not in ("raise", "drop"):
+            raise InvalidRelevanceError(f"on_invalid is 'raise' or 'drop'; got {on_invalid!r}.")
         if query_ids is not None and len(query_ids) != len(queries):
             raise InvalidRelevanceError(f"Got {len(query_ids)} query_ids for {len(queries)} queries.")
         ids = [str(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
+        for row, query_id in enumerate(ids):
+            if not isinstance(query_id, str):
+                raise InvalidRelevanceError(f"query_ids are strings; row {row} has {query_id!r} ({type(query_id).__name__}).")
         repeated = [name for name, count in Counter(ids).items() if count > 1]
         if repeated:
             raise InvalidRelevanceError(f"query_ids must differ from one another; {repeated[0]!r} appears twice.")
@@ -70,8 +75,8 @@ class Relevance:
         counts: Counter[str] = Counter()
         kept: list[tuple[str, str, tuple[tuple[str, float], ...]]] = []
         for row, (query_id, query, documents) in enumerate(zip(ids, queries, relevance, strict=True)):
-            reason = _fault(query, documents)
-            if reason is None:
+            fault = _fault(query, documents)
+            if fault is None:
                 merged: dict[str, float] = {}
                 for document, weight in documents:
                     merged[str(document)] = max(float(weight), merged.get(document, 0.0))
@@ -79,9 +84,9 @@ class Relevance:
                     counts["repeated documents merged"] += len(documents) - len(merged)
                 kept.append((query_id, str(query), tuple(merged.items())))
             elif on_invalid == "drop":
-                counts[reason] += 1
+                counts[fault[0]] += 1
             else:
-                raise InvalidRelevanceError(f"Row {row} (query id {query_id!r}): {reason}.")
+                raise InvalidRelevanceError(f"Row {row} (query id {query_id!r}): {': '.join(filter(None, fault))}.")
         _warn_dropped(len(queries) - len(kept), len(queries), counts)
 
         self.query_ids: tuple[str, ...] = tuple(query_id for query_id, _, _ in kept)
@@ -90,17 +95,20 @@ class Relevance:
         self.left_out: Mapping[str, int] = dict(counts)
 
     @classmethod
-    def of(cls, queries: "Relevance | Sequence[str]", relevance: "Relevance | Labels | None" = None) -> "Relevance":
+    def of(cls, queries: "Relevance | Sequence[str] | None", relevance: "Relevance | Labels | None" = None) -> "Relevance":
         """Accept what users pass: a `Relevance` in either place, or v3's two lists.
 
         Raises:
-            InvalidRelevanceError: Neither a `Relevance` nor two lists.
+            InvalidRelevanceError: Neither one `Relevance` nor two lists.
         """
-        for value in (queries, relevance):
-            if isinstance(value, Relevance):
-                return value
-        if isinstance(queries, Relevance) or relevance is None or isinstance(relevance, Relevance):
-            raise InvalidRelevanceError("Pass a Relevance, or queries together with relevance: [[(document id, weight)]].")
+        if isinstance(queries, Relevance) and relevance is None:
+            return queries
+        if isinstance(relevance, Relevance) and queries is None:
+            return relevance
+        if queries is None or relevance is None or isinstance(queries, Relevance) or isinstance(relevance, Relevance):
+            raise InvalidRelevanceError(
+                "Pass one Relevance and nothing beside it, or queries together with relevance: [[(document id, weight)]]."
+            )
         return cls(queries, relevance)
 
     def __len__(self) -> int:
@@ -194,6 +202,8 @@ class Relevance:
         size = round(len(self) * test_size)
         if not 0 < size < len(self):
             raise InvalidRelevanceError(f"test_size={test_size} of {len(self)} queries leaves one side empty.")
+        if by not in ("query", "document"):
+            raise InvalidRelevanceError(f"by is 'query' or 'document'; got {by!r}.")
         rng = np.random.default_rng(seed)
         if by == "query":
             order = rng.permutation(len(self))
@@ -261,8 +271,12 @@ class Relevance:
                 continue
             try:
                 query_id, document, score = fields[0], fields[1], float(fields[2])
+                if len(fields) != 3:
+                    raise ValueError(f"{len(fields)} fields")
             except (IndexError, ValueError) as error:
-                raise InvalidRelevanceError(f"{path}, line {number}: expected query-id, corpus-id, score.") from error
+                raise InvalidRelevanceError(
+                    f"{path}, line {number}: expected query-id, corpus-id and score between tabs ({error})."
+                ) from error
             if query_id not in texts and on_invalid == "raise":
                 raise InvalidRelevanceError(f"{path}, line {number}: query {query_id!r} is not in queries.jsonl.")
             labels = judged.setdefault(query_id, [])
@@ -282,8 +296,11 @@ class Relevance:
         """Write ``queries.jsonl`` and ``qrels/{split}.tsv``; queries of other splits already in the file are kept.
 
         Raises:
-            InvalidRelevanceError: A query id stands in ``queries.jsonl`` with another text.
+            InvalidRelevanceError: A query id stands in ``queries.jsonl`` with another text, or an id holds a tab or a newline.
         """
+        for name in (*self.query_ids, *(document for labels in self.documents for document, _ in labels)):
+            if not name.isprintable():
+                raise InvalidRelevanceError(f"The id {name!r} cannot stand in a tab-separated file.")
         folder = Path(folder)
         path = folder / "queries.jsonl"
         texts = {str(value["_id"]): value["text"] for _, value in _json_lines(path)} if path.exists() else {}
@@ -291,7 +308,7 @@ class Relevance:
             if texts.setdefault(query_id, query) != query:
                 raise InvalidRelevanceError(f"{path} already holds another text for the query id {query_id!r}.")
         lines = [json.dumps({"_id": query_id, "text": text}, ensure_ascii=False) for query_id, text in texts.items()]
-        qrels = [f"{query_id}\t{document}\t{weight:g}" for query_id, _, labels in self for document, weight in labels]
+        qrels = [f"{query_id}\t{document}\t{weight!r}" for query_id, _, labels in self for document, weight in labels]
         write_text(path, "\n".join(lines) + "\n")
         write_text(folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *qrels]) + "\n")
 
@@ -305,6 +322,8 @@ class Relevance:
         try:
             value = json.loads(read_text(path))
             queries, documents = dict(value["queries"]), dict(value["relevant_docs"])
+            if not documents.keys() <= queries.keys() or not all(isinstance(names, list) for names in documents.values()):
+                raise ValueError("relevant_docs must map ids of queries to lists of document ids")
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidRelevanceError(f"{path} is not an EmbeddingQAFinetuneDataset: {error!r}.") from error
         labels = [[(document, 1.0) for document in documents.get(query_id, [])] for query_id in queries]
@@ -330,29 +349,39 @@ class Relevance:
         write_text(Path(path), json.dumps(value, ensure_ascii=False, indent=4))
 
 
-def _fault(query: Any, documents: Any) -> str | None:
-    """What is wrong with a row, or None."""
+_EXAMPLE = '[("an id", 1.0)]'
+
+
+def _fault(query: Any, documents: Any) -> tuple[str, str] | None:
+    """What is wrong with a row, as (kind, particulars), or None."""
     if not isinstance(query, str):
-        return f"the query is not a string but {type(query).__name__}"
+        return "the query is not a string", f"got {type(query).__name__}"
     if not query.strip():
-        return "the query is empty"
+        return "the query is empty", ""
     if isinstance(documents, str) or not isinstance(documents, Sequence):
-        return "the relevance is not a list of (document id, weight)"
+        return "the relevance is not a list of (document id, weight)", f"got {documents!s:.60}, write {_EXAMPLE}"
     if not documents:
-        return "no relevant document"
+        return "no relevant document", ""
     for pair in documents:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            return f"{pair!r} is not a (document id, weight)"
+            return "a label is not a (document id, weight)", f"got {pair!s:.60}, write {_EXAMPLE}"
         document, weight = pair
         if not isinstance(document, str) or not document:
-            return f"the document id {document!r} is not a non-empty string"
+            return "a document id is not a non-empty string", f"got {document!r}"
         if isinstance(weight, bool | str) or not isinstance(weight, int | float | np.integer | np.floating):
-            return f"the weight {weight!r} of document {document!r} is not a number"
-        if not math.isfinite(weight):
-            return f"the weight of document {document!r} is {weight}"
-        if weight <= 0:
-            return f"the weight of document {document!r} is {weight}, not above 0"
+            return "a weight is not a number", f"got {weight!r} for document {document!r}"
+        if not _is_finite(weight):
+            return "a weight is NaN or infinite", f"document {document!r}"
+        if float(weight) <= 0:
+            return "a weight is not above 0", f"{weight} for document {document!r}"
     return None
+
+
+def _is_finite(weight: Any) -> bool:
+    try:
+        return math.isfinite(weight)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def _warn_dropped(dropped: int, total: int, counts: Mapping[str, int]) -> None:

@@ -142,6 +142,30 @@ def test_other_files_are_told_apart(tmp_path):
         QueryAdapter.load(tmp_path)
 
 
+def test_metadata_with_keys_that_json_changes_still_loads():
+    adapter = QueryAdapter(3, metadata={"e": {2: 0.1, 10: 0.2}})
+    assert QueryAdapter.from_bytes(adapter.to_bytes()).metadata == {"e": {"2": 0.1, "10": 0.2}}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"linear": np.eye(5, dtype=np.float32)},
+        {"memory": Memory(np.eye(4, 3, dtype=np.float32), np.eye(4, dtype=np.float32), 0.1, 1)},
+    ],
+)
+def test_parts_that_do_not_fit_are_noticed_on_loading(parts):
+    with pytest.raises(AdapterFileError, match="its parts do not fit together"):
+        QueryAdapter.from_bytes(make_adapter(**parts).to_bytes())
+
+
+def test_a_large_batch_is_done_in_blocks(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    whole = make_adapter().transform(x)
+    monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 20)
+    np.testing.assert_allclose(make_adapter().transform(x), whole, atol=1e-6)
+
+
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch):
     monkeypatch.setattr("deepmem_integrations.adapter.FORMAT_VERSION", 2)
     data = make_adapter().to_bytes()

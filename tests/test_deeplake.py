@@ -72,7 +72,13 @@ def test_filters(filled):
     assert filled.find({"k": 7}) == []
     assert len(filled.find({"missing": None})) == 6
     assert len(filled.find(limit=2)) == 2
-    for bad, message in (({"k": {}}, "compares with"), ({"k": []}, "no value at all"), ({3: 1}, "keys as strings")):
+    assert len(filled.find({"k": [True, False]})) == 6
+    for bad, message in (
+        ("k == 1", "A filter is a dict"),
+        ({"k": {}}, "compares with"),
+        ({"k": []}, "no value at all"),
+        ({3: 1}, "keys as strings"),
+    ):
         with pytest.raises(StoreError, match=message):
             filled.find(bad)
 
@@ -140,8 +146,8 @@ def test_literals():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"vectors": X[:2] * np.nan}, InvalidVectorsError, "Vector 0 holds NaN"),
-        ({"vectors": X[:2] * 0}, InvalidVectorsError, "Vector 0 is all zeros"),
+        ({"vectors": X[:2] * np.nan}, InvalidVectorsError, r"Vector 0 \(id 'x'\) holds NaN"),
+        ({"vectors": X[:2] * 0}, InvalidVectorsError, r"Vector 0 \(id 'x'\) is all zeros"),
         ({"vectors": X[:2, :5]}, EmbeddingMismatchError, "vectors of 8 dimensions; got 5"),
         ({"vectors": X[:1]}, StoreError, "2 ids, 1 vectors"),
         ({"texts": ["one"]}, StoreError, "1 texts"),
@@ -151,6 +157,10 @@ def test_literals():
         ({"metadatas": [{}, {"v": object()}]}, StoreError, "document 'y' cannot be stored"),
         ({"metadatas": [{}, {"v": (1, 2)}]}, StoreError, "would not come back"),
         ({"metadatas": [{}, {1: 2}]}, StoreError, "would not come back"),
+        ({"vectors": [[1.0, 2.0], [1.0]]}, InvalidVectorsError, "not a matrix of numbers"),
+        ({"texts": ["x", 3]}, StoreError, "text of document 'y' is not a string but int"),
+        ({"texts": ["x", "\ud800"]}, StoreError, "'y' is no valid Unicode"),
+        ({"ids": "xy"}, StoreError, r"Ids come as a list: \['xy'\]"),
     ],
 )
 def test_a_refused_write_changes_nothing(filled, change, error, message):
@@ -168,6 +178,59 @@ def test_bad_searches_are_named(filled):
         filled.search(np.zeros(8))
     with pytest.raises(StoreError, match="1 or more; got 0"):
         filled.search(X[0], 0)
+
+
+def test_a_bare_string_is_not_a_list_of_ids(filled):
+    for call in (filled.get, filled.delete):
+        with pytest.raises(StoreError, match=r"Ids come as a list: \['ab'\]"):
+            call("ab")
+    assert len(filled) == 6
+
+
+@pytest.mark.parametrize("step", ["_delete_rows", "_rows_of"])
+def test_a_write_that_fails_half_way_is_taken_back(filled, monkeypatch, step):
+    def fail(*_):
+        raise RuntimeError("the disk is gone")
+
+    monkeypatch.setattr(filled, step, fail)
+    with pytest.raises(StoreError, match="cannot write .*the disk is gone"):
+        filled.add(["a", "new"], X[:2])
+    monkeypatch.undo()
+    assert filled.ids() == list("abcdef")
+    filled.add(["a", "other"], X[:2], ["changed", "other"])
+    assert sorted(filled.ids()) == [*"abcdef", "other"]
+    assert filled.get(["a"])[0].text == "changed"
+
+
+def test_a_first_write_that_fails_leaves_no_data_set(store, monkeypatch):
+    monkeypatch.setattr(store, "_rows_of", lambda *_: 1 / 0)
+    with pytest.raises(StoreError):
+        store.add(["a"], X[:1])
+    monkeypatch.undo()
+    store.add(["a"], np.ones((1, 3)))
+    assert store.dimension == 3
+
+
+def test_a_scan_is_a_snapshot(filled, monkeypatch):
+    monkeypatch.setattr("deepmem_integrations.deeplake._BATCH", 2)
+    batches = filled.vectors()
+    ids = list(next(batches)[0])
+    filled.delete(["a", "f"])
+    filled.add(["c", "g"], X[:2])
+    for names, _ in batches:
+        ids += names
+    assert ids == list("abcdef")
+    assert sorted(filled.ids()) == ["b", "c", "d", "e", "g"]
+
+
+def test_a_data_set_that_another_writer_creates_later_is_found(tmp_path):
+    first, second = DeepLakeStore(tmp_path / "dataset"), DeepLakeStore(tmp_path / "dataset")
+    assert len(second) == 0
+    first.add(["a"], X[:1])
+    assert second.ids() == ["a"]
+    second.add(["b"], X[1:2])
+    first.refresh()
+    assert first.ids() == ["a", "b"]
 
 
 def test_documents_survive_and_readers_see_what_others_commit(tmp_path):
@@ -189,6 +252,10 @@ def test_documents_survive_and_readers_see_what_others_commit(tmp_path):
 def test_paths_that_cannot_be_opened(tmp_path):
     with pytest.raises(StoreError, match="Deep Lake v3 path.*al://"):
         DeepLakeStore("hub://organisation/name")
+    with pytest.raises(StoreError, match="exclude each other"):
+        DeepLakeStore(tmp_path / "none", read_only=True, overwrite=True)
+    with pytest.raises(StoreError, match="token is a string; got list. An embedding model is passed as embedding="):
+        DeepLakeStore(tmp_path / "none", token=[])
     with pytest.raises(StoreError, match="no Deep Lake data set at .* read-only"):
         DeepLakeStore(tmp_path / "none", read_only=True)
 
@@ -213,6 +280,9 @@ def test_the_layouts_met_in_the_wild(tmp_path):
         assert store.ids() == ["a", "b", "c"]
         assert [d.text for d in store.find({"k": 2})] == ["new"]
         assert store.delete(["a"]) == 1
+        for lossy in ({"n": None}, {"l": [1, 2]}, {"deep": {"big": 2**70}}):
+            with pytest.raises(StoreError, match="'d' would not come back as it is: this data set was made by another tool"):
+                store.add(["d"], X[:1], ["D"], [lossy])
 
     strange = deeplake.create(str(tmp_path / "strange"), schema={"foo": types.Text()})
     strange.commit()

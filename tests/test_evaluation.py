@@ -82,6 +82,7 @@ def test_the_interval_covers_the_truth():
 
 def test_corpus_in_batches_equals_an_array(problem):
     batches = ((problem.ids[i : i + 70], problem.corpus[i : i + 70]) for i in range(0, 300, 70))
+    batches = [([], np.empty((0, 32))), *batches]
     whole = evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids)
     assert evaluate(problem.test_queries, problem.test, batches) == whole
 
@@ -102,6 +103,14 @@ def test_corpus_in_batches_equals_an_array(problem):
         ({"corpus_ids": ["a", "b"]}, InvalidVectorsError, "2 ids for 3"),
         ({"corpus_ids": ["a", "b", 3]}, InvalidVectorsError, "row 2 has 3"),
         ({"corpus_ids": None}, InvalidVectorsError, "Pass corpus_ids"),
+        ({"corpus_ids": None, "corpus_vectors": [[1, 0, 0]]}, InvalidVectorsError, "Pass corpus_ids"),
+        (
+            {"corpus_ids": None, "corpus_vectors": [(["a"], np.eye(3)), (["b", "c"], np.eye(1, 3))]},
+            InvalidVectorsError,
+            "1 ids for 3",
+        ),
+        ({"corpus_vectors": iter([])}, InvalidVectorsError, "corpus_ids go with an array"),
+        ({"top_k": 10}, ValueError, "top_k"),
         ({"top_k": ()}, ValueError, "top_k"),
         ({"top_k": (0,)}, ValueError, "top_k"),
         ({"adapter": QueryAdapter(4)}, None, None),

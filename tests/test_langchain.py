@@ -6,10 +6,11 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+from pydantic import ValidationError
 
 from deepmem_integrations import DeepMemory, QueryAdapter, train_adapter
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import EmbeddingMismatchError, ModelNotFoundError, StoreError
+from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, ModelNotFoundError, StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
 from tests.conftest import LookupEmbeddings
 
@@ -149,8 +150,8 @@ def test_deleting(db):
     assert db.delete(["doc-0", "doc-1"])
     assert db.delete(filter={"half": 1})
     assert len(db.store) == 149
-    for nothing in ({}, {"ids": ["a"], "delete_all": True}):
-        with pytest.raises(StoreError, match="Pass ids, a filter, or delete_all"):
+    for nothing in ({}, {"ids": ["a"], "delete_all": True}, {"filter": {}}):
+        with pytest.raises(StoreError, match="Pass exactly one of: ids, a filter"):
             db.delete(**nothing)
     db.delete(delete_all=True)
     assert db.similarity_search("q") == []
@@ -223,7 +224,7 @@ def test_a_new_model_serves_the_next_query(trained, problem):
     first = trained.deep_memory.get_model()
     query = problem.test.queries[0]
     before = ids(retriever.invoke(query))
-    trained.deep_memory.train(problem.train.take(range(5)))
+    trained.deep_memory.set_model(trained.deep_memory.train(problem.train.take(range(5))))
     assert ids(retriever.invoke(query)) == expected(problem, problem.test_queries[0], 10), "five queries give the identity"
     trained.deep_memory.set_model(first)
     assert ids(retriever.invoke(query)) == before
@@ -282,6 +283,34 @@ def test_what_cannot_work_says_what_can(problem, tmp_path):
         DeepMemory.from_langchain(Unlisted(), path=tmp_path)
     with pytest.raises(StoreError, match="Say where the models live"):
         DeepMemory.from_langchain(InMemoryVectorStore(Lookup(problem)))
+
+
+def test_a_copy_with_another_memory_serves_that(db, problem, adapter):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=10)
+    query, plain = problem.test.queries[0], expected(problem, problem.test_queries[0], 10)
+    assert ids(retriever.invoke(query)) != plain
+    assert ids(retriever.model_copy(update={"memory": QueryAdapter(32)}).invoke(query)) == plain
+    retriever.memory = QueryAdapter(32)
+    assert ids(retriever.invoke(query)) == plain
+
+
+def test_mistakes_show_at_once(db, tmp_path):
+    with pytest.raises(ValidationError, match="top_k"):
+        DeepMemoryRetriever(vectorstore=db, memory=QueryAdapter(32), top_k=7)
+    (tmp_path / "bad.safetensors").write_bytes(b"no adapter")
+    with pytest.raises(AdapterFileError, match=r"bad\.safetensors: not a whole"):
+        DeepMemoryRetriever(vectorstore=db, memory=tmp_path / "bad.safetensors")
+    with pytest.raises(TypeError, match="memory is a DeepMemory"):
+        DeepMemoryRetriever(vectorstore=db, memory=None)
+    for bad in ("doc-1", b"x"):
+        with pytest.raises(StoreError, match="Ids come as a list"):
+            db.delete(bad)
+
+
+def test_from_langchain_shares_the_stores_own_deep_memory(problem, tmp_path):
+    db = DeepLake(tmp_path / "dataset", embedding=Lookup(problem), deep_memory_path=tmp_path / "elsewhere")
+    assert DeepMemory.from_langchain(db) is db.deep_memory
+    assert DeepMemory.from_langchain(db).folder.path == tmp_path / "elsewhere"
 
 
 def test_tracing_names_store_and_embedding_model(db):

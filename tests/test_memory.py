@@ -75,7 +75,7 @@ def test_a_relevance_is_taken_wherever_two_lists_are(memory, problem):
 
 def test_models_survive_a_restart_and_are_chosen_by_name(memory, problem, store, embeddings):
     first = memory.train(problem.train)
-    second = memory.train(problem.train.take(range(20)))
+    second = memory.train(problem.train.take(range(200)))
     assert memory.get_model() == second
     again = DeepMemory.from_deeplake(store.path, embeddings)
     assert again.get_model() == second
@@ -88,6 +88,43 @@ def test_models_survive_a_restart_and_are_chosen_by_name(memory, problem, store,
     with pytest.raises(ModelNotFoundError):
         memory.set_model("../dataset")
     assert memory.folder.path == type(memory.folder.path)(f"{store.path}.deepmemory")
+
+
+def test_the_identity_does_not_replace_a_model_in_use(memory, problem, caplog, capsys):
+    few = problem.train.take(range(5))
+    nothing = memory.train(few)
+    assert memory.get_model() == nothing, "the first model serves, whatever it is"
+    assert memory.adapter.is_identity
+    good = memory.train(problem.train)
+    assert memory.get_model() == good
+    assert not caplog.records
+    again = memory.train(few)
+    assert memory.get_model() == good
+    assert f"set_model('{again}') would switch Deep Memory off" in caplog.text
+    table = str(memory.status(again))
+    assert "| results                    | nothing could be held out     |" in table
+    assert "| model                      | identity                      |" in table
+    assert "| why                        | 5 labelled queries are too    |" in table
+    assert {len(line) for line in table.splitlines()} == {62}
+
+
+def test_arguments_in_the_wrong_order_or_place_are_told(memory, problem):
+    memory.train(problem.train)
+    with pytest.raises(InvalidRelevanceError, match=r"relevance comes first, as in v3: evaluate\(relevance, queries\)"):
+        memory.evaluate(list(problem.test.queries), problem.test.relevance)
+    with pytest.raises(InvalidRelevanceError, match="nothing beside it"):
+        memory.train(problem.train, problem.train.relevance)
+    with pytest.raises(InvalidRelevanceError, match="no labelled query"):
+        memory.train([], [])
+
+
+def test_what_a_memory_may_be(memory, tmp_path):
+    with pytest.raises(TypeError, match=r"memory is a DeepMemory, .*result\.adapter.* got NoneType"):
+        ServedAdapter(None)
+    with pytest.raises(StoreError, match="is a folder: pass the DeepMemory itself"):
+        ServedAdapter(tmp_path)
+    with pytest.raises(StorageError, match="Cannot read the adapter"):
+        ServedAdapter(tmp_path / "none.safetensors")
 
 
 def test_without_a_model_the_error_says_how_to_train_one(memory, problem):
@@ -114,7 +151,7 @@ def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
 
 
 def test_bad_vectors_from_the_model_are_told(memory, problem):
-    with pytest.raises(InvalidVectorsError, match="Embedding vector 0 holds NaN"):
+    with pytest.raises(InvalidVectorsError, match="The embedding model gives NaN"):
         memory.train(problem.train, embedding_function=lambda texts: np.full((len(texts), 32), np.nan))
     with pytest.raises(EmbeddingMismatchError, match="4 dimensions where 32"):
         memory.train(problem.train, embedding_function=lambda texts: np.ones((len(texts), 4)))
@@ -174,7 +211,7 @@ def as_another_user():
 
 def test_a_damaged_model_is_told_and_another_one_can_be_used(memory, problem):
     good = memory.train(problem.train)
-    bad = memory.train(problem.train.take(range(50)))
+    bad = memory.train(problem.train.take(range(200)))
     file = memory.folder.path / "models" / f"{bad}.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     fresh = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
@@ -258,7 +295,16 @@ def test_every_kind_of_embedding_model_is_taken(problem):
             return base.embed_documents(texts)
 
     texts = list(problem.test.queries[:5])
-    for model, name in ((base, "lookup"), (LlamaIndexLike(), "LlamaIndexLike"), (base.embed_documents, "method")):
+
+    class SentenceTransformerLike:
+        def encode(self, texts):
+            return np.array(base.embed_documents(texts))
+
+        def __call__(self, features):
+            raise AssertionError("a torch module is callable, but not with texts")
+
+    models = (base, LlamaIndexLike(), SentenceTransformerLike(), base.embed_documents)
+    for model, name in zip(models, ("lookup", "LlamaIndexLike", "SentenceTransformerLike", "method"), strict=True):
         embedder = Embedder.of(model)
         assert embedder.name == name
         np.testing.assert_allclose(embedder.embed_queries(texts), problem.test_queries[:5], atol=1e-6)
@@ -266,6 +312,17 @@ def test_every_kind_of_embedding_model_is_taken(problem):
     assert Embedder.of(embedder) is embedder
     with pytest.raises(TypeError, match="int is no embedding model"):
         Embedder(3)
+
+
+def test_a_model_without_a_vector_for_a_probe_text_still_has_a_fingerprint(problem):
+    class Silent(LookupEmbeddings):
+        def embed_query(self, text):
+            return [0.0] * 32 if "mitochondrion" in text else super().embed_query(text)
+
+    silent, talkative = Embedder(Silent(problem)).fingerprint(), Embedder(LookupEmbeddings(problem)).fingerprint()
+    silent.check(Embedder(Silent(problem)).fingerprint())
+    with pytest.raises(EmbeddingMismatchError):
+        silent.check(talkative)
 
 
 def test_queries_are_batched_only_where_both_sides_agree(problem):

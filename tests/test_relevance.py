@@ -32,27 +32,30 @@ def test_keeps_queries_ids_and_labels_in_order():
     [
         ("", GOOD, "query is empty"),
         ("  \n", GOOD, "query is empty"),
-        (None, GOOD, "not a string but NoneType"),
-        (7, GOOD, "not a string but int"),
+        (None, GOOD, "not a string: got NoneType"),
+        (7, GOOD, "not a string: got int"),
         ("q", [], "no relevant document"),
         ("q", "ab", "not a list"),
-        ("q", ["ab"], "'ab' is not a"),
-        ("q", [("a",)], "is not a"),
-        ("q", [("", 1)], "document id ''"),
-        ("q", [(3, 1)], "document id 3"),
+        ("q", ["ab"], "not a .*got ab, write"),
+        ("q", [("a",)], "a label is not a .document id, weight."),
+        ("q", [("", 1)], "a document id is not a non-empty string"),
+        ("q", [(3, 1)], "a document id is not a non-empty string: got 3"),
         ("q", [("a", 0)], "not above 0"),
         ("q", [("a", -1.0)], "not above 0"),
-        ("q", [("a", float("nan"))], "is nan"),
-        ("q", [("a", float("inf"))], "is inf"),
-        ("q", [("a", "1")], "not a number"),
-        ("q", [("a", True)], "not a number"),
+        ("q", [("a", float("nan"))], "NaN or infinite"),
+        ("q", [("a", float("inf"))], "NaN or infinite"),
+        ("q", [("a", "1")], "a weight is not a number"),
+        ("q", [("a", 10**400)], "NaN or infinite"),
+        ("q", {"a": 1.0}, r"not a list of .*write \[\(\"an id\", 1.0\)\]"),
+        ("q", [("a", True)], "a weight is not a number"),
     ],
 )
 def test_an_invalid_row_is_named_or_dropped_with_a_count(query, labels, message):
     queries, relevance = ["fine", query, "fine too"], [GOOD, labels, GOOD]
     with pytest.raises(InvalidRelevanceError, match=rf"Row 1 .*{message}"):
         Relevance(queries, relevance)
-    with pytest.warns(InvalidLabelsWarning, match=rf"Left out 1 of 3 labelled queries: 1 × .*{message}"):
+    kind = message.split(": got")[0].split(".*")[0]
+    with pytest.warns(InvalidLabelsWarning, match=rf"Left out 1 of 3 labelled queries: 1 × .*{kind}"):
         kept = Relevance(queries, relevance, on_invalid="drop")
     assert kept.queries == ("fine", "fine too")
     assert kept.query_ids == ("0", "2"), "ids still say which rows of the input these were"
@@ -76,6 +79,23 @@ def test_the_same_document_twice_is_merged_and_counted():
     assert relevance.left_out == {"repeated documents merged": 1}
 
 
+def test_many_invalid_rows_give_one_short_warning():
+    with pytest.warns(InvalidLabelsWarning) as caught:
+        Relevance(["q"] * 1000, [[(f"d{row}", 0)] for row in range(1000)], on_invalid="drop")
+    assert [str(warning.message) for warning in caught] == [
+        "Left out 1000 of 1000 labelled queries: 1000 × a weight is not above 0."
+    ]
+
+
+def test_options_are_checked():
+    with pytest.raises(InvalidRelevanceError, match="on_invalid is 'raise' or 'drop'; got 'ignore'"):
+        Relevance(["q"], [GOOD], on_invalid="ignore")
+    with pytest.raises(InvalidRelevanceError, match="by is 'query' or 'document'; got 'documents'"):
+        Relevance(["q"] * 5, [GOOD] * 5).split(0.2, by="documents")
+    with pytest.raises(InvalidRelevanceError, match="query_ids are strings; row 0 has 7"):
+        Relevance(["q"], [GOOD], [7])
+
+
 def test_numpy_strings_and_weights_become_plain_values():
     relevance = Relevance(np.array(["q"]), [[(np.str_("a"), np.float32(2))]])
     assert json.dumps([relevance.queries, relevance.documents]) == '[["q"], [[["a", 2.0]]]]'
@@ -95,7 +115,9 @@ def test_check_names_the_row_or_drops():
 def test_of_takes_a_relevance_in_either_place():
     relevance = Relevance(["q"], [GOOD])
     assert Relevance.of(relevance) is relevance
-    assert Relevance.of(["x"], relevance) is relevance
+    assert Relevance.of(None, relevance) is relevance
+    with pytest.raises(InvalidRelevanceError, match="nothing beside it"):
+        Relevance.of(["x"], relevance)
     assert Relevance.of(["q"], [GOOD]) == relevance
     with pytest.raises(InvalidRelevanceError, match="together with relevance"):
         Relevance.of(["q"])
@@ -182,6 +204,14 @@ def test_beir_round_trip_with_two_splits(tmp_path):
         Relevance(["changed"], [[("d1", 1.0)]], ["3"]).to_beir(tmp_path, "test")
 
 
+def test_beir_keeps_weights_exactly_and_refuses_ids_it_cannot_hold(tmp_path):
+    exact = Relevance(["q"], [[("a", 1234567.0), ("b", 0.123456789)]])
+    exact.to_beir(tmp_path)
+    assert Relevance.from_beir(tmp_path) == exact
+    with pytest.raises(InvalidRelevanceError, match=r"'d\\t2' cannot stand in a tab-separated file"):
+        Relevance(["q"], [[("d\t2", 1.0)]]).to_beir(tmp_path)
+
+
 def test_beir_scores_of_zero_mean_judged_irrelevant(tmp_path):
     (tmp_path / "qrels").mkdir()
     (tmp_path / "queries.jsonl").write_text('{"_id": "1", "text": "one"}\n{"_id": "2", "text": "two"}\n')
@@ -192,6 +222,9 @@ def test_beir_scores_of_zero_mean_judged_irrelevant(tmp_path):
     assert relevance.left_out == {"judged irrelevant": 2, "no relevant document": 1}
     qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\tmany\n")
     with pytest.raises(InvalidRelevanceError, match="line 2: expected"):
+        Relevance.from_beir(tmp_path)
+    qrels.write_text("1\t0\t512\t1\n")
+    with pytest.raises(InvalidRelevanceError, match="line 1: expected .*4 fields"):
         Relevance.from_beir(tmp_path)
     qrels.write_text("query-id\tcorpus-id\tscore\n9\ta\t1\n")
     with pytest.raises(InvalidRelevanceError, match="'9' is not in queries"):
@@ -206,6 +239,9 @@ def test_llama_index_round_trip(tmp_path):
     assert Relevance.from_llama_index(path) == relevance
     with pytest.raises(InvalidRelevanceError, match="'b' is not in the corpus"):
         relevance.to_llama_index(path, {"a": "A"})
+    path.write_text('{"queries": {"a": "q"}, "relevant_docs": {"a": "doc1"}}')
+    with pytest.raises(DeepMemoryError, match="lists of document ids"):
+        Relevance.from_llama_index(path)
     path.write_text('{"queries": []}')
     with pytest.raises(DeepMemoryError, match="is not an EmbeddingQAFinetuneDataset"):
         Relevance.from_llama_index(path)

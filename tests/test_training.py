@@ -1,4 +1,6 @@
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +101,51 @@ def test_one_document_gives_the_identity():
     assert "nothing to rank" in result.report.reason
 
 
+def test_vectors_of_one_text_that_differ_by_rounding_are_one_query(problem):
+    vectors = np.concatenate([problem.train_queries[:40], problem.train_queries[:40] * 3 + 1e-6])
+    result = train_adapter(vectors, problem.train.take(range(40)).relevance * 2, problem.corpus, problem.ids)
+    assert (result.report.queries, result.report.merged_queries) == (len({v.tobytes() for v in problem.train_queries[:40]}), 40)
+
+
+@pytest.mark.parametrize("weight", [1e300, 1e-300, 5, 10**300])
+def test_weights_of_any_size_count_by_their_ratio(problem, weight):
+    labels = [[(document, weight)] for [(document, _)] in problem.train.documents]
+    same = train_adapter(problem.train_queries, labels, problem.corpus, problem.ids)
+    usual = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids)
+    np.testing.assert_array_equal(same.adapter.transform(problem.test_queries), usual.adapter.transform(problem.test_queries))
+
+
+def test_a_document_that_answers_every_query_does_not_blind_the_guard(problem):
+    hub = [[*labels, ("doc-299", 0.2)] for labels in problem.train.relevance]
+    report = train_adapter(problem.train_queries, hub, problem.corpus, problem.ids).report
+    assert report.unseen.base["ndcg@10"] > 0
+    moved = [row["unseen ndcg@10"] for row in report.candidates]
+    assert len(set(moved)) > 10, "the unseen view tells candidates apart"
+
+
+def test_where_all_ask_for_the_same_the_harm_to_others_cannot_be_known():
+    rng = np.random.default_rng(0)
+    result = train_adapter(
+        rng.normal(size=(40, 8)), [[("a", 1.0)]] * 40, rng.normal(size=(30, 8)), [*"abcdefghij", *map(str, range(20))]
+    )
+    assert result.adapter.is_identity
+    assert "cannot be measured" in result.report.reason
+
+
+def test_trainings_at_once_leave_the_thread_count_as_it_was(problem):
+    before = torch.get_num_threads()
+
+    def train():
+        train_adapter(problem.train_queries[:40], problem.train.take(range(40)), problem.corpus, problem.ids)
+
+    threads = [threading.Thread(target=train) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.get_num_threads() == before
+
+
 def test_small_and_odd_shapes_train():
     # Fewer documents than 10, all queries asking for the same one, more dimensions than documents.
     rng = np.random.default_rng(0)
@@ -118,8 +165,12 @@ def test_small_and_odd_shapes_train():
         ({"query_vectors": [[1, 0, 0], [0, 0, 0]]}, InvalidVectorsError, "Query vector 1 is all zeros"),
         ({"query_vectors": [[1, 0, 0], [0, np.nan, 0]]}, InvalidVectorsError, "Query vector 1 holds NaN"),
         ({"query_vectors": np.ones((2, 5))}, EmbeddingMismatchError, "5 dimensions where 3"),
-        ({"corpus_vectors": np.array([[1, 0, 0], [0, np.inf, 0]])}, InvalidVectorsError, "Corpus vector 1 holds NaN or inf"),
-        ({"corpus_vectors": np.array([[1, 0, 0], [0, 0, 0]])}, InvalidVectorsError, "Corpus vector 1 is all zeros"),
+        (
+            {"corpus_vectors": np.array([[1, 0, 0], [0, np.inf, 0]])},
+            InvalidVectorsError,
+            r"Corpus vector 1 \(id 'b'\) holds NaN or inf",
+        ),
+        ({"corpus_vectors": np.array([[1, 0, 0], [0, 0, 0]])}, InvalidVectorsError, r"Corpus vector 1 \(id 'b'\) is all zeros"),
         ({"corpus_vectors": np.ones((0, 3)), "corpus_ids": []}, InvalidVectorsError, "corpus is empty"),
         ({"corpus_vectors": iter([]), "corpus_ids": None}, InvalidVectorsError, "corpus is empty"),
         ({"max_unseen_loss": -1}, ValueError, "max_unseen_loss"),
@@ -218,28 +269,35 @@ def test_folds_hold_every_query_out_once_and_unseen_ones_share_no_document(view)
     rng = np.random.default_rng(0)
     labels = LabelRows.of_rows([dict.fromkeys(rng.choice(40, size=2, replace=False).tolist(), 1.0) for _ in range(60)])
     held_out = []
-    for train, held in folds(labels, view, seed=0):
-        held_out += held.tolist()
-        assert not set(train) & set(held)
-        if view == "unseen":
-            assert not {d for q in train for d in labels.weight_of(q)} & {d for q in held for d in labels.weight_of(q)}
-        else:
-            assert len(train) + len(held) == 60
+    for fold in folds(labels, view, seed=0):
+        held_out += fold.held.tolist()
+        assert not set(fold.train) & set(fold.held)
+        assert len(fold.train) + len(fold.held) == 60, "no query is left out, however labels connect them"
+        for position, query in enumerate(fold.held):
+            scored = fold.held_labels.weight_of(position).keys()
+            assert scored
+            assert scored | set(fold.answered[position]) == labels.weight_of(query).keys()
+            if view == "unseen":
+                assert not scored & set(fold.train_labels.documents.tolist())
     assert sorted(held_out) == list(range(60))
 
 
 def test_cross_validation_scores_are_those_of_the_adapters_it_stands_for():
-    given = as_problem(make_problem(seed=3, documents=60, train=36, dimension=8))
+    made = make_problem(seed=3, documents=60, train=36, dimension=8)
+    two_answers = [[*labels, (made.ids[row % 7], 2.0)] for row, labels in enumerate(made.train.relevance)]
+    given = as_problem(replace(made, train=Relevance(made.train.queries, two_answers)))
     views = cross_validate(given, tick=lambda: None)
     for view in ("seen", "unseen"):
-        for train, held in folds(given.labels, view, given.seed):
+        for fold in folds(given.labels, view, given.seed):
             for index in range(0, len(CANDIDATES), 13):
-                adapter = given.take(train).fit(CANDIDATES[index])
-                scores = adapter.transform(given.queries[held]) @ given.corpus.T
+                adapter = given.take(fold.train, fold.train_labels).fit(CANDIDATES[index])
+                scores = adapter.transform(given.queries[fold.held]) @ given.corpus.T
+                for position, documents in enumerate(fold.answered):
+                    scores[position, documents] = -np.inf
                 rankings = np.argsort(-scores, axis=1, kind="stable")
-                expected = score_rankings(rankings, given.labels.take(held), (10,))
-                np.testing.assert_allclose(views[view].ndcg[index, held], expected["ndcg@10"], atol=1e-5)
-                np.testing.assert_allclose(views[view].recall[index, held], expected["recall@10"], atol=1e-5)
+                expected = score_rankings(rankings, fold.held_labels, (10,))
+                np.testing.assert_allclose(views[view].ndcg[index, fold.held], expected["ndcg@10"], atol=1e-5)
+                np.testing.assert_allclose(views[view].recall[index, fold.held], expected["recall@10"], atol=1e-5)
 
 
 def held_out(**means):

@@ -46,6 +46,7 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
     Returns:
         The evaluation on the test questions.
     """
+    embedder = Embedder(load_embedding(embedding))
     documents = api_documents()
     train, test = load_questions("train", documents), load_questions("test", documents)
     say(f"Documents: the API documentation inside deeplake {version('deeplake')}, {len(documents)} docstrings.")
@@ -55,7 +56,6 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
             say(f"  {split} questions: {count} × {reason} of this deeplake version, left out")
 
     heading(f"1. Embed the documents with {embedding} and ingest them into a Deep Lake v4 data set")
-    embedder = Embedder(load_embedding(embedding))
     vectors = embedder.embed_documents([document.text for document in documents], progress="Embedding documents")
     store = DeepLakeStore(folder / "dataset", overwrite=True)
     store.add(

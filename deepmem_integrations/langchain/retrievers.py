@@ -31,19 +31,25 @@ class DeepMemoryRetriever(BaseRetriever):
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     vectorstore: VectorStore
     memory: Any
     k: int = 4
     search_type: Literal["similarity", "mmr"] = "similarity"
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
-    _served: ServedAdapter = PrivateAttr()
+    _served: ServedAdapter | None = PrivateAttr(default=None)
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Read the adapter file, if it is one."""
-        super().model_post_init(context)
-        self._served = ServedAdapter(self.memory)
+    def __init__(self, **options: Any) -> None:
+        """Check the options and read the adapter file, if it is one, so that mistakes show at once."""
+        super().__init__(**options)
+        self._serve()
+
+    def _serve(self) -> ServedAdapter:
+        """The adapter behind ``memory``, which may have been assigned anew or replaced in a copy."""
+        if self._served is None or self._served.memory is not self.memory:
+            self._served = ServedAdapter(self.memory)
+        return self._served
 
     def _get_relevant_documents(
         self,
@@ -93,8 +99,9 @@ class DeepMemoryRetriever(BaseRetriever):
         return embeddings
 
     def _transform(self, vector: list[float], embeddings: Embeddings) -> list[float]:
-        adapter = self._served.adapter
-        self._served.check(adapter, embeddings)
+        served = self._serve()
+        adapter = served.adapter
+        served.check(adapter, embeddings)
         return list(map(float, adapter.transform(vector)))
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:

@@ -135,12 +135,12 @@ class DeepLake(VectorStore):
         Raises:
             StoreError: Not exactly one of the three.
         """
-        if (ids is not None) + (filter is not None) + delete_all != 1:
-            raise StoreError("Pass ids, a filter, or delete_all=True.")
+        if (ids is not None) + (filter is not None) + delete_all != 1 or filter == {}:
+            raise StoreError("Pass exactly one of: ids, a filter that is not empty, delete_all=True.")
         if delete_all:
             self.store.clear()
         else:
-            self.store.delete(list(ids) if ids is not None else [found.id for found in self.store.find(filter)])
+            self.store.delete(ids if ids is not None else [found.id for found in self.store.find(filter)])
         return True
 
     @classmethod

@@ -1,6 +1,7 @@
 """The retriever to swap in: any LlamaIndex vector index or vector store, searched with transformed queries."""
 
 import asyncio
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,6 +115,13 @@ def _vector_retriever(source: Any, options: dict[str, Any]) -> VectorIndexRetrie
     if isinstance(source, BasePydanticVectorStore):
         source = VectorStoreIndex.from_vector_store(source, embed_model=options.pop("embed_model", None))
     if isinstance(source, VectorStoreIndex):
+        known = {*inspect.signature(VectorIndexRetriever.__init__).parameters, "vector_store_kwargs"} - {
+            "self",
+            "index",
+            "kwargs",
+        }
+        if unknown := options.keys() - known:
+            raise StoreError(f"Unknown options: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.")
         retriever = source.as_retriever(**options)
         if isinstance(retriever, VectorIndexRetriever):
             return retriever

@@ -1,11 +1,12 @@
 """Choose the parts and their strength on held-out training queries, so that nobody is worse off.
 
-Each candidate is scored by cross-validation in two views. *Seen*: folds drawn at random, so that most held-out queries ask
-for documents that training queries asked for too. *Unseen*: folds that share no document, so that none does. The choice is
-the best candidate in the seen view among those that hold up in the unseen view, and the identity unless the choice beats
-it by more than chance, corrected for having picked the best of many.
+Each candidate is scored by cross-validation in two views. *Seen*: queries are held out at random, so that most ask for
+documents that training queries asked for too. *Unseen*: documents are held out together with queries that ask for them, so
+that no training label names them. The choice is the best candidate in the seen view among those that hold up in the unseen
+view, and the identity unless the choice beats it by more than chance, corrected for having picked the best of many.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.adapter import Memory, QueryAdapter
-from deepmem_integrations.grouping import document_groups, drop_shared
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.linear import Negatives, negative_rows, train_linear
 from deepmem_integrations.training.memory import Whitening, memory_values, target_means
@@ -90,9 +90,9 @@ class Problem:
     whitening: Whitening
     seed: int
 
-    def take(self, rows: NDArray[np.int64]) -> "Problem":
-        """The problem with these queries alone."""
-        return Problem(self.queries[rows], self.labels.take(rows), self.corpus, self.whitening, self.seed)
+    def take(self, rows: NDArray[np.int64], labels: LabelRows) -> "Problem":
+        """The problem with these queries alone, labelled so."""
+        return Problem(self.queries[rows], labels, self.corpus, self.whitening, self.seed)
 
     def linear(self, negatives: Negatives, epochs: tuple[int, ...] = EPOCHS) -> dict[int, Vectors]:
         """Train the linear part: epoch → W."""
@@ -163,14 +163,14 @@ def cross_validate(problem: Problem, tick: Callable[[], None]) -> dict[View, Hel
     scores: dict[View, NDArray[np.float64]] = {view: np.zeros((4, len(CANDIDATES), len(problem.labels))) for view in VIEWS}
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
         running = {
-            pool.submit(_score_fold, problem.take(train), problem.take(held)): (view, held)
+            pool.submit(_score_fold, problem, fold): (view, fold)
             for view in VIEWS
-            for train, held in folds(problem.labels, view, problem.seed)
+            for fold in folds(problem.labels, view, problem.seed)
         }
         try:
             for future in as_completed(running):
-                view, held = running[future]
-                scores[view][:, :, held] = future.result()
+                view, fold = running[future]
+                scores[view][:, :, fold.held] = future.result()
                 tick()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -179,39 +179,81 @@ def cross_validate(problem: Problem, tick: Callable[[], None]) -> dict[View, Hel
 
 @contextmanager
 def single_threaded_operations() -> Iterator[int]:
-    """Let every torch operation run in the thread that calls it; yields how many threads torch would have used."""
+    """Let every torch operation run in the thread that calls it; yields how many threads torch would have used.
+
+    The setting belongs to the whole process: of several trainings at once, the last to end restores it.
+    """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _threads_lock:
+        _threads_before.append(_threads_before[0] if _threads_before else torch.get_num_threads())
+        torch.set_num_threads(1)
+        threads = _threads_before[0]
     try:
         yield threads
     finally:
-        torch.set_num_threads(threads)
+        with _threads_lock:
+            _threads_before.pop()
+            if not _threads_before:
+                torch.set_num_threads(threads)
 
 
-def folds(labels: LabelRows, view: View, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield (training rows, held-out rows), each query held out once.
+_threads_lock = threading.Lock()
+_threads_before: list[int] = []
 
-    In the unseen view, queries that share documents are kept in one fold where such groups are small enough; for the rest,
-    training queries that share a document with the held-out fold are left out of its training.
+
+@dataclass(frozen=True)
+class Fold:
+    """What trains and what is held out in one round of the cross-validation.
+
+    Attributes:
+        train: Rows of the training queries.
+        train_labels: Their labels.
+        held: Rows of the held-out queries.
+        held_labels: The labels they are scored by.
+        answered: For each held-out query, corpus rows that answer it too but do not count: they are left out of its ranking.
     """
-    n = len(labels)
+
+    train: NDArray[np.int64]
+    train_labels: LabelRows
+    held: NDArray[np.int64]
+    held_labels: LabelRows
+    answered: list[list[int]]
+
+
+def folds(labels: LabelRows, view: View, seed: int) -> Iterator[Fold]:
+    """Yield the folds of a view; every query is held out once.
+
+    In the unseen view, a fold holds out a third of the labelled documents and the queries whose rarest document is among
+    them. Training queries lose their labels for these documents, and held-out queries are scored by these documents alone.
+    So no training label names a document that is asked for, even where labels connect all queries with each other, and
+    nothing else is lost.
+    """
     rng = np.random.default_rng(seed)
-    documents = labels.sets()
-    groups = [[row] for row in rng.permutation(n).tolist()]
-    if view == "unseen":
-        groups = sorted(document_groups(documents, largest=n // FOLDS, rng=rng), key=len, reverse=True)
-    parts: list[list[int]] = [[] for _ in range(FOLDS)]
-    for group in groups:
-        min(parts, key=len).extend(group)
-    for held in parts:
-        if view == "unseen":
-            train, _ = drop_shared(documents, held)
-        else:
-            inside = set(held)
-            train = [row for row in range(n) if row not in inside]
-        yield np.array(train, dtype=np.int64), np.array(sorted(held), dtype=np.int64)
+    n = len(labels)
+    if view == "seen":
+        for held in np.array_split(rng.permutation(n), FOLDS):
+            train = np.setdiff1d(np.arange(n), held)
+            yield Fold(train, labels.take(train), np.sort(held), labels.take(np.sort(held)), [[] for _ in held])
+        return
+
+    documents, counts = np.unique(labels.documents, return_counts=True)
+    count_of = dict(zip(documents.tolist(), counts.tolist(), strict=True))
+    drawn = rng.permutation(len(documents)) % FOLDS
+    fold_of = dict(zip(documents.tolist(), drawn.tolist(), strict=True))
+    weights = [labels.weight_of(query) for query in range(n)]
+    own = np.array([fold_of[min(query, key=lambda row: (count_of[row], row))] for query in weights])
+    for fold in range(FOLDS):
+        held = np.flatnonzero(own == fold)
+        others = np.flatnonzero(own != fold)
+        kept = {query: {d: w for d, w in weights[query].items() if fold_of[d] != fold} for query in others.tolist()}
+        yield Fold(
+            others,
+            LabelRows.of_rows(list(kept.values())),
+            held,
+            LabelRows.of_rows([{d: w for d, w in weights[query].items() if fold_of[d] == fold} for query in held.tolist()]),
+            [[d for d in weights[query] if fold_of[d] != fold] for query in held.tolist()],
+        )
 
 
 def choose(views: dict[View, HeldOut], *, max_unseen_loss: float, seed: int) -> Choice:
@@ -237,17 +279,18 @@ def choose(views: dict[View, HeldOut], *, max_unseen_loss: float, seed: int) -> 
     if best == 0:
         return Choice(CANDIDATES[0], "no candidate did better than the identity on held-out training queries")
     z, threshold = _max_statistic(seen.earned, best, seed)
-    if z <= threshold:
+    if not z > threshold:
         return Choice(
             CANDIDATES[0],
             f"{CANDIDATES[best]} came out best on held-out training queries, but not by more than chance "
             f"(z = {z:.1f}, where the best of {len(CANDIDATES) - 1} candidates needs {threshold:.1f})",
         )
-    best_for_unseen = f"the best candidate for unseen answers, {CANDIDATES[best_unseen]}"
-    place = "and is" if best == best_unseen else f"within {max_unseen_loss:g} points of"
+    place = "best for unseen answers too"
+    if best != best_unseen:
+        place = f"within {max_unseen_loss:g} points of the best for unseen answers, {CANDIDATES[best_unseen]}"
     return Choice(
         CANDIDATES[best],
-        f"best on held-out training queries (z = {z:.1f}, chance reaches {threshold:.1f}), {place} {best_for_unseen}",
+        f"best on held-out training queries (z = {z:.1f}, chance reaches {threshold:.1f}), {place}",
     )
 
 
@@ -276,14 +319,15 @@ def _max_statistic(scores: NDArray[np.float64], best: int, seed: int) -> tuple[f
     return float(mean[best - 1] / error[best - 1]), float(np.quantile(largest, 1 - SIGNIFICANCE))
 
 
-def _score_fold(train: Problem, held: Problem) -> NDArray[np.float64]:
-    """Scores of all candidates, trained on ``train``, on the queries of ``held``: (4, candidates, held queries).
+def _score_fold(problem: Problem, fold: Fold) -> NDArray[np.float64]:
+    """Scores of all candidates, trained without the held-out queries of a fold, on these: (4, candidates, held-out queries).
 
     A candidate's ranking is that of ``unit(q + qW) · D + β kernel V · D``: both products are computed once and combined.
     """
     import torch
 
-    queries, keys = held.queries, train.queries
+    train, labels = problem.take(fold.train, fold.train_labels), fold.held_labels
+    queries, keys = problem.queries[fold.held], train.queries
     moved: dict[Linear | None, Vectors] = {None: queries}
     shifts: dict[float, Vectors] = dict.fromkeys(TEMPERATURES, np.zeros_like(queries))
     if len(keys):
@@ -294,13 +338,16 @@ def _score_fold(train: Problem, held: Problem) -> NDArray[np.float64]:
         values = train.memory_values()
         shifts = {t: Memory(keys, values, t, 1.0).shift(queries) for t in TEMPERATURES}
 
-    corpus = torch.from_numpy(held.corpus)
-    popularity = _popularity(held.labels, len(held.corpus))
+    corpus = torch.from_numpy(problem.corpus)
+    popularity = _popularity(labels, len(corpus))
     scores = np.zeros((4, len(CANDIDATES), len(queries)))
-    for block in blocks(len(queries), len(held.corpus)):
-        gains = _Gains(held.labels, block, popularity)
+    for block in blocks(len(queries), len(corpus)):
+        gains = _Gains(labels, block, popularity)
         memory = {t: torch.from_numpy(shift[block]) @ corpus.T for t, shift in shifts.items()}
         linear_scores = {key: torch.from_numpy(vectors[block]) @ corpus.T for key, vectors in moved.items()}
+        for row, documents in enumerate(fold.answered[block]):
+            for scored in linear_scores.values():
+                scored[row, documents] = -torch.inf
         for index, candidate in enumerate(CANDIDATES):
             combined = linear_scores.get(candidate.linear, linear_scores[None])
             if candidate.memory:

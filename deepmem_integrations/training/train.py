@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpus import CorpusVectors, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError
@@ -28,6 +28,7 @@ from deepmem_integrations.training.selection import (
     View,
     choose,
     cross_validate,
+    folds,
     single_threaded_operations,
 )
 
@@ -116,6 +117,9 @@ def train_adapter(
             candidate,
             f"{len(queries)} labelled queries are too few to tell a gain from chance ({MIN_QUERIES} at least)",
         )
+    elif min(len(fold.train) for fold in folds(labels, "unseen", seed) if len(fold.held)) < MIN_QUERIES // 2:
+        reason = "nearly all queries ask for the same documents: what a transform does to the other documents cannot be measured"
+        choice = Choice(candidate, reason)
     else:
         views = cross_validate(problem, tick)
         choice = choose(views, max_unseen_loss=max_unseen_loss, seed=seed)
@@ -152,15 +156,22 @@ def train_adapter(
 def _in_canonical_order(queries: Vectors, labels: LabelRows) -> tuple[Vectors, LabelRows]:
     """Sort the queries by their vectors and merge equal ones: their documents unite, the larger weight stays.
 
-    So the caller's row order cannot change the folds and batches, and no query is held out while its twin trains.
+    So the caller's row order cannot change the folds and batches, and no query is held out while its twin trains. Vectors of
+    one text differ a little from batch to batch, so a cosine of 0.99999 counts as equal.
     """
-    merged: dict[bytes, tuple[Vectors, dict[int, float]]] = {}
-    for row, vector in enumerate(queries):
-        _, weights = merged.setdefault(vector.tobytes(), (vector, {}))
+    order = sorted(range(len(queries)), key=lambda row: queries[row].tobytes())
+    queries, labels = queries[order], labels.take(np.array(order))
+    first = np.arange(len(queries))
+    for block in blocks(len(queries), len(queries)):
+        rows, twins = np.nonzero(queries[block] @ queries.T > 0.99999)
+        for row, twin in zip((rows + block.start).tolist(), twins.tolist(), strict=True):
+            first[row] = min(first[row], first[twin])
+    merged: dict[int, dict[int, float]] = {}
+    for row, representative in enumerate(first.tolist()):
+        weights = merged.setdefault(representative, {})
         for document, weight in labels.weight_of(row).items():
             weights[document] = max(weight, weights.get(document, 0.0))
-    ordered = [merged[key] for key in sorted(merged)]
-    return np.stack([vector for vector, _ in ordered]), LabelRows.of_rows([dict(sorted(w.items())) for _, w in ordered])
+    return queries[list(merged)], LabelRows.of_rows([dict(sorted(weights.items())) for weights in merged.values()])
 
 
 def _view_report(held_out: HeldOut, index: int) -> ViewReport:
