@@ -1,13 +1,12 @@
 """A thin, correct store over a Deep Lake v4 data set, used by both frameworks' vector stores.
 
-Every text that reaches a query is escaped here (`literal`), every call on a data set is serialised by a lock (Deep Lake 4.7
+Every text that reaches a query is escaped (see `_tql`), every call on a data set is serialised by a lock (Deep Lake 4.7
 fails when one thread queries while another appends, and its bound queries deadlock between threads), and metadata comes back
 exactly as it went in.
 """
 
 import contextlib
 import json
-import math
 import os
 import tempfile
 import threading
@@ -19,14 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._tql import Filter, is_in, where
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
 if TYPE_CHECKING:
     import deeplake
-
-Filter = Mapping[str, Any]
-"""Metadata that a document must have: key → value, key → list of allowed values, or key → None (the key is absent)."""
 
 _SCORE = "deepmem_score"
 _ROW = "deepmem_row"
@@ -218,12 +215,12 @@ class DeepLakeStore:
         ids = _id_list(ids)
         if not ids:
             return []
-        found = {document.id: document for document in self._select(f"WHERE {_in(self.layout.id, ids)}", with_vectors)}
+        found = {document.id: document for document in self._select(f"WHERE {is_in(self.layout.id, ids)}", with_vectors)}
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[StoredDocument]:
         """The documents whose metadata passes the filter, in the order of the data set."""
-        return self._select(f"{_where(filter, self.layout)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
+        return self._select(f"{where(filter, self.layout.metadata)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete documents by id, in one commit; unknown ids are left alone.
@@ -267,7 +264,7 @@ class DeepLakeStore:
             raise StoreError(f"k is the number of documents to return, 1 or more; got {k!r}.")
         query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)[0]
         similarity = f"COSINE_SIMILARITY({self.layout.vector}, ARRAY[{','.join(map(repr, query.tolist()))}])"
-        rest = f"{_where(filter, self.layout)} ORDER BY {similarity} DESC LIMIT {int(k)}"
+        rest = f"{where(filter, self.layout.metadata)} ORDER BY {similarity} DESC LIMIT {int(k)}"
         return self._select(rest, with_vectors, f", {similarity} AS {_SCORE}")
 
     def ids(self) -> list[str]:
@@ -354,7 +351,7 @@ class DeepLakeStore:
         if not ids:
             return []
         inner = f"SELECT {self.layout.id}, ROW_NUMBER() AS {_ROW}"
-        view = self._dataset.query(f"SELECT {_ROW} FROM ({inner}) WHERE {_in(self.layout.id, ids)}")
+        view = self._dataset.query(f"SELECT {_ROW} FROM ({inner}) WHERE {is_in(self.layout.id, ids)}")
         return [int(row) for row in view[_ROW][:]] if len(view) else []
 
     def _delete_rows(self, rows: Sequence[int]) -> None:
@@ -434,55 +431,11 @@ def import_deeplake() -> Any:
 _import_lock = threading.Lock()
 
 
-def literal(value: str | bool | float) -> str:
-    """Write a value into a TQL query. A quote is doubled, so that no text can end the literal.
-
-    Raises:
-        StoreError: Neither a string nor a finite number.
-    """
-    if isinstance(value, str):
-        if "\0" in value:
-            raise StoreError(f"{value!r} holds a NUL character, which no query can contain.")
-        return "'" + value.replace("'", "''") + "'"
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value):
-        return repr(value.item() if isinstance(value, np.generic) else value)
-    raise StoreError(f"A filter compares with strings and finite numbers, not with {value!r}.")
-
-
 def _id_list(ids: Sequence[str]) -> list[str]:
     """The ids as a list; a bare string is a mistake, not a list of its characters."""
     if isinstance(ids, str | bytes):
         raise StoreError(f"Ids come as a list: [{ids!r}], not {ids!r}.")
     return list(ids)
-
-
-def _in(column: str, values: Sequence[Any]) -> str:
-    if any(isinstance(value, bool | np.bool_) for value in values):  # Deep Lake has no IN for these
-        return "(" + " OR ".join(f"{column} = {literal(value)}" for value in values) + ")"
-    return f"{column} IN ({', '.join(map(literal, values))})"
-
-
-def _where(filter: Filter | None, layout: Layout) -> str:
-    if filter is None:
-        return ""
-    if not isinstance(filter, Mapping):
-        raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
-    conditions = []
-    for key, value in filter.items():
-        if not isinstance(key, str):
-            raise StoreError(f"Filters name metadata keys as strings; got {key!r}.")
-        column = f"{layout.metadata}[{literal(key)}]"
-        if value is None:
-            conditions.append(f"{column} IS NULL")
-        elif isinstance(value, list | tuple | set | frozenset):
-            if not value:
-                raise StoreError(f"The filter on {key!r} allows no value at all.")
-            conditions.append(_in(column, list(value)))
-        else:
-            conditions.append(f"{column} = {literal(value)}")
-    return "WHERE " + " AND ".join(conditions) if conditions else ""
 
 
 def _check_survives(columns: Mapping[str, Any]) -> None:

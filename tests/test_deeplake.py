@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake, literal
+from deepmem_integrations._tql import literal
+from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
 X = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)

@@ -162,6 +162,12 @@ def test_constructor_arguments(problem, tmp_path):
     assert DeepLake(tmp_path / "a", None, None, embedding).embeddings is embedding
     with pytest.raises(StoreError, match="two names"):
         DeepLake(tmp_path / "a", embedding=embedding, embedding_function=embedding)
+    with pytest.raises(StoreError, match="embedding is a LangChain Embeddings; got str"):
+        DeepLake(tmp_path / "a", embedding="minilm")
+    with pytest.raises(StoreError, match="An embedding model is passed as embedding="):
+        DeepLake(tmp_path / "a", embedding)
+    with pytest.raises(StoreError, match="takes a LangChain vector store; got Lookup"):
+        DeepMemory.from_langchain(embedding)
     bare = DeepLake(tmp_path / "a")
     with pytest.raises(StoreError, match="no embedding model"):
         bare.add_texts(["x"])

@@ -30,8 +30,10 @@ def read_vectorstore(vectorstore: VectorStore) -> tuple[Corpus, Embeddings]:
     """The corpus and the embedding model of a vector store.
 
     Raises:
-        StoreError: A store without an embedding model, or of a kind whose vectors cannot be listed.
+        StoreError: No vector store, one without an embedding model, or of a kind whose vectors cannot be listed.
     """
+    if not isinstance(vectorstore, VectorStore):
+        raise StoreError(f"from_langchain takes a LangChain vector store; got {type(vectorstore).__name__}.")
     embeddings = vectorstore.embeddings
     if embeddings is None:
         raise StoreError(f"{type(vectorstore).__name__} has no embedding model: create the store with one.")

@@ -15,7 +15,8 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from deepmem_integrations.deeplake import DeepLakeStore, Filter, StoredDocument
+from deepmem_integrations._tql import Filter
+from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.memory import DeepMemory, beside
 
@@ -59,6 +60,8 @@ class DeepLake(VectorStore):
         if embedding is not None and embedding_function is not None:
             raise StoreError("embedding and embedding_function are two names for the same thing: pass one.")
         self._embedding = embedding if embedding is not None else embedding_function
+        if self._embedding is not None and not hasattr(self._embedding, "embed_query"):
+            raise StoreError(f"embedding is a LangChain Embeddings; got {type(self._embedding).__name__}.")
         self.store = DeepLakeStore(dataset_path, read_only=read_only, overwrite=overwrite, token=token, creds=creds)
         self._deep_memory_path = deep_memory_path
         self._deep_memory: DeepMemory | None = None

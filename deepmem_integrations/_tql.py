@@ -1,0 +1,62 @@
+"""Parts of TQL, Deep Lake's query language. Every text that reaches a query is escaped here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepmem_integrations.errors import StoreError
+
+Filter = Mapping[str, Any]
+"""Metadata that a document must have: key → value, key → list of allowed values, or key → None (the key is absent)."""
+
+
+def literal(value: str | bool | float) -> str:
+    """Write a value into a TQL query. A quote is doubled, so that no text can end the literal.
+
+    Raises:
+        StoreError: Neither a string nor a finite number.
+    """
+    if isinstance(value, str):
+        if "\0" in value:
+            raise StoreError(f"{value!r} holds a NUL character, which no query can contain.")
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value):
+        return repr(value.item() if isinstance(value, np.generic) else value)
+    raise StoreError(f"A filter compares with strings and finite numbers, not with {value!r}.")
+
+
+def is_in(column: str, values: Sequence[Any]) -> str:
+    """The condition that a column holds one of the values."""
+    if any(isinstance(value, bool | np.bool_) for value in values):  # Deep Lake has no IN for these
+        return "(" + " OR ".join(f"{column} = {literal(value)}" for value in values) + ")"
+    return f"{column} IN ({', '.join(map(literal, values))})"
+
+
+def where(filter: Filter | None, metadata_column: str) -> str:
+    """The WHERE clause of a filter; empty where there is none.
+
+    Raises:
+        StoreError: Not a filter, or a value that no query can compare with.
+    """
+    if filter is None:
+        return ""
+    if not isinstance(filter, Mapping):
+        raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
+    conditions = []
+    for key, value in filter.items():
+        if not isinstance(key, str):
+            raise StoreError(f"Filters name metadata keys as strings; got {key!r}.")
+        column = f"{metadata_column}[{literal(key)}]"
+        if value is None:
+            conditions.append(f"{column} IS NULL")
+        elif isinstance(value, list | tuple | set | frozenset):
+            if not value:
+                raise StoreError(f"The filter on {key!r} allows no value at all.")
+            conditions.append(is_in(column, list(value)))
+        else:
+            conditions.append(f"{column} = {literal(value)}")
+    return "WHERE " + " AND ".join(conditions) if conditions else ""
