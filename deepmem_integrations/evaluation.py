@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepmem_integrations._vectors import Vectors, nearest, unit_rows
+from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpus import CorpusVectors, read_corpus
-from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.labels import LabelRows, labelled_vectors
 from deepmem_integrations.relevance import Labels, Relevance
 
 TOP_K = (1, 3, 5, 10, 50, 100)
@@ -153,12 +152,7 @@ def evaluate(
         EmbeddingMismatchError: Dimensions differ.
     """
     ids, corpus = read_corpus(corpus_vectors, corpus_ids)
-    labels, query_ids = row_labels(relevance, ids)
-    queries = unit_rows(query_vectors, "query vector", dimension=corpus.shape[1])
-    if len(queries) != len(labels):
-        raise InvalidRelevanceError(f"Got {len(queries)} query vectors for {len(labels)} labelled queries.")
-    if len(queries) == 0:
-        raise InvalidRelevanceError("There is no query to evaluate.")
+    queries, labels, query_ids = labelled_vectors(query_vectors, relevance, ids, dimension=corpus.shape[1])
     if not isinstance(top_k, Sequence) or not top_k or not all(isinstance(k, int) and k >= 1 for k in top_k):
         raise ValueError(f"top_k is a list of cut-offs, each 1 or more; got {top_k!r}.")
 
@@ -168,15 +162,3 @@ def evaluate(
     without = score(queries)
     with_model = without if adapter is None or adapter.is_identity else score(adapter.transform(queries))
     return Evaluation({WITH: with_model, WITHOUT: without}, query_ids, top_k)
-
-
-def row_labels(relevance: Relevance | Labels, corpus_ids: Sequence[str]) -> tuple[LabelRows, Sequence[str]]:
-    """Labels as corpus rows, and the query ids.
-
-    Raises:
-        InvalidRelevanceError: A label is invalid or names a document that is not in the corpus.
-    """
-    if not isinstance(relevance, Relevance):
-        relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance)
-    rows = {name: row for row, name in enumerate(corpus_ids)}
-    return LabelRows.of(relevance.check(rows), rows), relevance.query_ids

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from deepmem_integrations.relevance import Relevance
+from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.relevance import Labels, Relevance
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,28 @@ class LabelRows:
     def sets(self) -> list[list[int]]:
         """For each query the list of its corpus rows."""
         return [self[query][0].tolist() for query in range(len(self))]
+
+
+def labelled_vectors(
+    query_vectors: ArrayLike, relevance: Relevance | Labels, corpus_ids: Sequence[str], *, dimension: int
+) -> tuple[Vectors, LabelRows, tuple[str, ...]]:
+    """Check that query vectors, labels and corpus belong together.
+
+    Returns:
+        (n, d) float32 unit rows, their labels as corpus rows, and the n query ids.
+
+    Raises:
+        InvalidRelevanceError: No query, another number of labels than vectors, an invalid label, or an unknown document.
+        InvalidVectorsError: A query vector with NaN, infinity or nothing but zeros.
+        EmbeddingMismatchError: The query vectors do not have ``dimension``.
+    """
+    if not isinstance(relevance, Relevance):
+        relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance)
+    rows = {name: row for row, name in enumerate(corpus_ids)}
+    labels = LabelRows.of(relevance.check(rows), rows)
+    queries = unit_rows(query_vectors, "query vector", dimension=dimension)
+    if len(queries) != len(labels):
+        raise InvalidRelevanceError(f"Got {len(queries)} query vectors for {len(labels)} labelled queries.")
+    if len(queries) == 0:
+        raise InvalidRelevanceError("There is no labelled query.")
+    return queries, labels, relevance.query_ids

@@ -124,7 +124,7 @@ def test_an_id_is_just_an_id(filled):
     assert filled.delete(["x' OR '1'='1"]) == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(TEXTS, st.dictionaries(TEXTS, JSON, max_size=3), min_size=1, max_size=3))
 def test_any_id_and_any_json_metadata_come_back_exactly(documents):
     store = DeepLakeStore(f"mem://{uuid.uuid4().hex}")

@@ -1,5 +1,6 @@
 """A data set on an S3 endpoint: moto's server, on this machine."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -13,13 +14,15 @@ from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import StoreError
 
 pytestmark = pytest.mark.slow
-PORT = 5577
 
 
 @pytest.fixture(scope="module")
 def creds():
-    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(PORT)], stderr=subprocess.DEVNULL)
-    endpoint = f"http://127.0.0.1:{PORT}"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}"
     try:
         for _ in range(100):
             try:

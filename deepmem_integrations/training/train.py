@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._vectors import Vectors, blocks, unit_rows
+from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpus import CorpusVectors, read_corpus
-from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.evaluation import bootstrap_mean, row_labels
+from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.fingerprint import Fingerprint
-from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.labels import LabelRows, labelled_vectors
 from deepmem_integrations.relevance import Labels, Relevance
 from deepmem_integrations.training.memory import Whitening
 from deepmem_integrations.training.report import TrainingReport, ViewReport
@@ -88,13 +87,8 @@ def train_adapter(
     if not max_unseen_loss >= 0:
         raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
     ids, corpus = read_corpus(corpus_vectors, corpus_ids)
-    labels, _ = row_labels(relevance, ids)
-    given = unit_rows(query_vectors, "query vector", dimension=corpus.shape[1])
-    if len(given) != len(labels):
-        raise InvalidRelevanceError(f"Got {len(given)} query vectors for {len(labels)} labelled queries.")
-    if len(labels) == 0:
-        raise InvalidRelevanceError("There is no labelled query to learn from.")
-    queries, labels = _in_canonical_order(given, labels)
+    given, given_labels, _ = labelled_vectors(query_vectors, relevance, ids, dimension=corpus.shape[1])
+    queries, labels = _in_canonical_order(given, given_labels)
 
     views: dict[View, HeldOut] = {}
     candidate = Candidate()
