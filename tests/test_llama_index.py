@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from llama_index.core import QueryBundle, SimpleKeywordTableIndex, VectorStoreIndex
+from llama_index.core import QueryBundle, SummaryIndex, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -138,8 +138,8 @@ def test_an_adapter_trained_through_langchain_serves_here(problem, index, tmp_pa
 
 
 def test_what_cannot_work_is_refused(problem, index, embed_model, adapter):
-    keywords = SimpleKeywordTableIndex([TextNode(text="a")], llm=MockLLM())
-    for source in (keywords.as_retriever(), keywords, object()):
+    everything = SummaryIndex([TextNode(text="a")])
+    for source in (everything.as_retriever(), everything, object()):
         with pytest.raises(StoreError, match="does not search by query vector"):
             DeepMemoryRetriever(source, memory=adapter)
     with pytest.raises(StoreError, match="brings its own settings: set similarity_top_k"):

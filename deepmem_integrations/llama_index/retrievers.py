@@ -12,7 +12,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
 
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.memory import MemoryLike, ServedAdapter
@@ -81,10 +81,10 @@ class DeepMemoryRetriever(BaseRetriever):
     def _applies(self, query_bundle: QueryBundle) -> bool:
         if not self.deep_memory or isinstance(query_bundle, TransformedQueryBundle):
             return False
-        if not self._retriever._needs_embedding():
+        store, mode = self._retriever._vector_store, self._retriever._vector_store_query_mode
+        if not store.is_embedding_query or mode in (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE):
             raise StoreError(
-                f"The query mode {self._retriever._vector_store_query_mode.value!r} of "
-                f"{type(self._retriever._vector_store).__name__} searches without a query vector, so there is nothing to "
+                f"The query mode {mode.value!r} of {type(store).__name__} searches without a query vector: there is nothing to "
                 "transform. Use the default or the hybrid mode, or DeepMemoryRetriever(…, deep_memory=False)."
             )
         return True
