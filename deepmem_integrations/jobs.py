@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from deepmem_integrations._files import read_text, write_text
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.errors import JobNotFoundError, ModelNotFoundError
+from deepmem_integrations.errors import JobNotFoundError, ModelNotFoundError, StorageError
 
 State = Literal["pending", "training", "completed", "failed"]
 
@@ -121,12 +121,16 @@ class ModelFolder:
 
         Raises:
             JobNotFoundError: No job has this id.
+            StorageError: Its file is damaged.
         """
         path = self._job_path(job_id)
         if not _plain_name(job_id) or not path.is_file():
             known = ", ".join(sorted(file.stem for file in self.path.glob("jobs/*.json"))) or "none"
             raise JobNotFoundError(f"There is no training job {job_id!r} in {self.path}. Jobs there: {known}.")
-        job = JobStatus(**json.loads(read_text(path)))
+        try:
+            job = JobStatus(**json.loads(read_text(path)))
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"{path} is damaged or was written by another version ({error}).") from error
         return replace(job, seconds=time.time() - job.started) if job.state == "training" else job
 
     def _job_path(self, job_id: str) -> Path:

@@ -339,17 +339,13 @@ class ServedAdapter:
         """The adapter in use now."""
         return self._memory.adapter if isinstance(self._memory, DeepMemory) else self._memory
 
-    def is_checked(self, adapter: QueryAdapter, model: Any) -> bool:
-        """Whether `check` has passed for these two, so that it would not embed anything."""
-        return self._checked is not None and self._checked[0] is adapter and self._checked[1] is model
-
     def check(self, adapter: QueryAdapter, model: Any) -> None:
         """Refuse an embedding model that the adapter was not trained with; embeds a few texts the first time.
 
         Raises:
             EmbeddingMismatchError: Another model.
         """
-        if not self.is_checked(adapter, model):
+        if self._checked is None or self._checked[0] is not adapter or self._checked[1] is not model:
             if adapter.fingerprint.probes is not None:
                 same = isinstance(self._memory, DeepMemory) and self._memory.embedder.model is model
                 adapter.check((self._memory.embedder if same else Embedder(model)).fingerprint())  # type: ignore[union-attr]

@@ -264,6 +264,9 @@ def test_jobs_have_names_not_paths(tmp_path):
     with pytest.raises(JobNotFoundError, match=f"Jobs there: {job.id}"):
         folder.job("../jobs/" + job.id)
     assert folder.models() == []
+    (tmp_path / "m" / "jobs" / f"{job.id}.json").write_text('{"id": "x"')
+    with pytest.raises(StorageError, match=f"{job.id}.json is damaged"):
+        folder.job(job.id)
 
 
 def test_the_table_of_a_running_job():
