@@ -204,7 +204,7 @@ class DeepLakeStore:
             if unknown:
                 raise StoreError(f"The data set has columns this store cannot fill: {sorted(unknown)}.")
             if EXACT_METADATA not in present:
-                _check_survives(columns)
+                _check_survives(columns[self.layout.id], columns[self.layout.metadata])
             with self._all_or_nothing(created):
                 replaced = self._rows_of(columns[self.layout.id])
                 self._dataset.append({name: values for name, values in columns.items() if name in present})
@@ -438,10 +438,9 @@ def _id_list(ids: Sequence[str]) -> list[str]:
     return list(ids)
 
 
-def _check_survives(columns: Mapping[str, Any]) -> None:
+def _check_survives(ids: Sequence[str], metadatas: Sequence[Any]) -> None:
     """Refuse metadata that a data set without our exact column would give back changed."""
-    layout = next(layout for layout in LAYOUTS if layout.id in columns)
-    for name, metadata in zip(columns[layout.id], columns[layout.metadata], strict=True):
+    for name, metadata in zip(ids, metadatas, strict=True):
         if _changes(metadata):
             raise StoreError(
                 f"The metadata of document {name!r} would not come back as it is: this data set was made by another tool and "

@@ -36,7 +36,10 @@ class LabelRows:
 
         No metric and no loss depends on a query's scale; so no weight is too large or too small for float32.
         """
-        scaled = [max(weight / max(query.values()), 1e-6) for query in labels for weight in query.values()]
+        scaled: list[float] = []
+        for query in labels:
+            largest = max(query.values())
+            scaled += [max(weight / largest, 1e-6) for weight in query.values()]
         return cls(
             starts=np.cumsum([0, *map(len, labels)], dtype=np.int64),
             documents=np.array([row for query in labels for row in query], dtype=np.int64),
@@ -60,10 +63,6 @@ class LabelRows:
     def take(self, queries: NDArray[np.int64]) -> "LabelRows":
         """The labels of these queries, in this order."""
         return LabelRows.of_rows([self.weight_of(query) for query in queries])
-
-    def sets(self) -> list[list[int]]:
-        """For each query the list of its corpus rows."""
-        return [self[query][0].tolist() for query in range(len(self))]
 
 
 def labelled_vectors(

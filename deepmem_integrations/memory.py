@@ -82,7 +82,7 @@ class DeepMemory:
 
         Args:
             vectorstore: One of those in `deepmem_integrations.langchain.corpus`.
-            path: The folder for jobs and models; only a local Deep Lake data set has a default.
+            path: The folder for jobs and models; without it, a `DeepLake` store gives its own ``deep_memory``.
 
         Raises:
             StoreError: The store cannot be read in full, has no embedding model, or ``path`` is missing.

@@ -296,7 +296,8 @@ class Relevance:
         """Write ``queries.jsonl`` and ``qrels/{split}.tsv``; queries of other splits already in the file are kept.
 
         Raises:
-            InvalidRelevanceError: A query id stands in ``queries.jsonl`` with another text, or an id holds a tab or a newline.
+            InvalidRelevanceError: A query id stands in ``queries.jsonl`` with another text, or an id holds a tab, a newline or
+                anything else that does not print.
         """
         for name in (*self.query_ids, *(document for labels in self.documents for document, _ in labels)):
             if not name.isprintable():
