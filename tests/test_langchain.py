@@ -140,8 +140,8 @@ def test_without_a_model_deep_memory_is_an_error_that_says_how_to_train(db):
 
 
 def test_an_unknown_option_is_an_error_not_ignored(db):
-    with pytest.raises(TypeError, match="distance_metric"):
-        db.similarity_search("q", distance_metric="l2")
+    with pytest.raises(TypeError, match="distance"):
+        db.similarity_search("q", distance="l2")
     with pytest.raises(TypeError, match="deepmemory"):
         db.as_retriever(search_kwargs={"deepmemory": True}).invoke("q")
 
@@ -281,11 +281,13 @@ def test_what_cannot_work_says_what_can(problem, tmp_path):
         from_texts = similarity_search = None
 
     bare = Bare(Lookup(problem))
-    with pytest.raises(StoreError, match="does not tell its embedding model"):
+    with pytest.raises(StoreError, match="does not tell it"):
         DeepMemoryRetriever(vectorstore=bare, memory=QueryAdapter(32)).invoke("q")
     with pytest.raises(StoreError, match="has no embedding model"):
         DeepMemory.from_langchain(bare, path=tmp_path)
-    with pytest.raises(StoreError, match="Train from arrays instead"):
+    with pytest.raises(
+        StoreError, match=r"Pass its documents: from_langchain\(…, documents=\[…\]\), or train with its search alone"
+    ):
         DeepMemory.from_langchain(Unlisted(), path=tmp_path)
     with pytest.raises(StoreError, match="Say where the models live"):
         DeepMemory.from_langchain(InMemoryVectorStore(Lookup(problem)))
