@@ -324,8 +324,9 @@ class DeepLakeStore:
             if not self._open_if_there():
                 raise StoreError(f"There is no data set at {self.path!r} yet: add documents first.")
             types = self._deeplake.types
-            self._dataset[self.layout.text].create_index(types.TextIndex(types.BM25))
-            self._dataset.commit()
+            with contextlib.suppress(self._deeplake.IndexAlreadyExistsError):
+                self._dataset[self.layout.text].create_index(types.TextIndex(types.BM25))
+                self._dataset.commit()
 
     def query(self, tql: str) -> list[StoredDocument]:
         """The documents that a query in Deep Lake's own language finds.

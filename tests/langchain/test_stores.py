@@ -23,7 +23,7 @@ from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
 from deepmem_integrations.langchain.corpus import document_id
 from tests.conftest import LookupEmbeddings, Problem, make_problem
-from tests.test_langchain import Lookup
+from tests.langchain.conftest import Lookup
 
 pytestmark = [
     pytest.mark.slow,
