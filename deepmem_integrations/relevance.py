@@ -389,8 +389,10 @@ def _fault(query: Any, documents: Any) -> tuple[str, str] | None:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             return "a label is not a (document id, weight)", f"got {pair!s:.60}, write {_EXAMPLE}"
         document, weight = pair
-        if not isinstance(document, str) or not document:
-            return "a document id is not a non-empty string", f"got {document!r}"
+        if document is None or document == "":
+            return "a document has no id", "take documents that have the store's ids, as memory.documents() gives them"
+        if not isinstance(document, str):
+            return "a document id is not a string", f"got {document!r}"
         if isinstance(weight, bool | str) or not isinstance(weight, int | float | np.integer | np.floating):
             return "a weight is not a number", f"got {weight!r} for document {document!r}"
         if not _is_finite(weight):

@@ -145,7 +145,7 @@ class ChromaCorpus(StoreCorpus):
         collection = self.store._collection
         spaces = [(collection.configuration_json.get(index) or {}).get("space") for index in ("hnsw", "spann")]
         name = next(filter(None, spaces), (collection.metadata or {}).get("hnsw:space", "l2"))
-        return {"ip": "dot"}.get(name, name)
+        return {"ip": "dot"}.get(name, str(name))
 
     def read_vectors(self) -> Iterator[Batch]:
         """Yield batches."""
@@ -212,7 +212,7 @@ class PGVectorCorpus(StoreCorpus):
     def metric(self) -> str:
         """From the store."""
         name = getattr(self.store._distance_strategy, "value", self.store._distance_strategy)
-        return {"inner": "dot"}.get(name, name)
+        return {"inner": "dot"}.get(name, str(name))
 
     def read_vectors(self) -> Iterator[Batch]:
         """Yield batches."""

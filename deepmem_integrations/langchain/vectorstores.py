@@ -5,14 +5,15 @@
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from deepmem_integrations._tql import Filter
@@ -206,7 +207,7 @@ class DeepLake(VectorStore):
         Raises:
             StoreError: Not exactly one of the three.
         """
-        if (ids is not None) + (filter is not None) + delete_all != 1 or filter == {}:
+        if (ids is not None) + (filter is not None) + bool(delete_all) != 1 or filter == {}:
             raise StoreError("Pass exactly one of: ids, a filter that is not empty, delete_all=True.")
         if delete_all:
             self.store.clear()
@@ -330,14 +331,33 @@ class DeepLake(VectorStore):
         Raises:
             StoreError: There is no text index.
         """
-        vector = self._moved(self._embed(query, {"deep_memory": deep_memory}), deep_memory)
-        return [_document(found) for found in self.store.hybrid_search(query, vector, k, fetch_k=fetch_k, filter=filter)]
+        vector = self._embed(query, {"deep_memory": deep_memory})
+        return self._fuse(query, vector, k, fetch_k, filter, deep_memory)
 
     async def ahybrid_search(
         self, query: str, k: int = 4, fetch_k: int = 50, *, filter: Filter | None = None, deep_memory: bool = False
     ) -> list[Document]:
-        """`hybrid_search` off the event loop."""
-        return await run_in_executor(None, self.hybrid_search, query, k, fetch_k, filter=filter, deep_memory=deep_memory)
+        """`hybrid_search` with the embedding model's own async."""
+        vector = await self._aembed(query, {"deep_memory": deep_memory})
+        return await run_in_executor(None, self._fuse, query, vector, k, fetch_k, filter, deep_memory)
+
+    def search(self, query: str, search_type: str, **options: Any) -> list[Document]:
+        """Any search by its name: ``similarity``, ``mmr``, ``similarity_score_threshold`` or ``hybrid``."""
+        if search_type == "hybrid":
+            return self.hybrid_search(query, **options)
+        return super().search(query, search_type, **options)
+
+    async def asearch(self, query: str, search_type: str, **options: Any) -> list[Document]:
+        """`search` with the embedding model's own async."""
+        if search_type == "hybrid":
+            return await self.ahybrid_search(query, **options)
+        return await super().asearch(query, search_type, **options)
+
+    def as_retriever(self, **options: Any) -> VectorStoreRetriever:
+        """A retriever over this store, as of any LangChain store; ``search_type="hybrid"`` is one more."""
+        if options.get("search_type") != "hybrid":
+            return super().as_retriever(**options)
+        return HybridRetriever(vectorstore=self, **{"tags": self._get_retriever_tags(), **options})
 
     def _select_relevance_score_fn(self) -> Any:
         return lambda cosine: min(1.0, max(0.0, cosine))
@@ -390,10 +410,32 @@ class DeepLake(VectorStore):
         query = self._moved(vector, deep_memory)
         return query, self.store.search(query, k, filter=filter, with_vectors=with_vectors, metric=metric)
 
+    def _fuse(
+        self, query: str, vector: list[float], k: int, fetch_k: int, filter: Filter | None, deep_memory: bool
+    ) -> list[Document]:
+        found = self.store.hybrid_search(query, self._moved(vector, deep_memory), k, fetch_k=fetch_k, filter=filter)
+        return [_document(document) for document in found]
+
     def _query(self, tql: str, options: SearchOptions) -> list[Document]:
         if used := [name for name, value in options.items() if value]:
             raise StoreError(f"A TQL query says itself what to find: write {', '.join(used)} into it, or leave tql out.")
         return [_document(found) for found in self.store.query(tql)]
+
+
+class HybridRetriever(VectorStoreRetriever):
+    """What ``DeepLake.as_retriever(search_type="hybrid")`` gives: LangChain's own retriever knows no such search."""
+
+    allowed_search_types: ClassVar[Collection[str]] = ("hybrid",)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return self.vectorstore.search(query, self.search_type, **(self.search_kwargs | kwargs))
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return await self.vectorstore.asearch(query, self.search_type, **(self.search_kwargs | kwargs))
 
 
 def _metric(name: str | None) -> Metric:

@@ -2,14 +2,17 @@ import asyncio
 
 import numpy as np
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_core.runnables import ConfigurableField
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, StoreError
-from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
+from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
 from tests.langchain.conftest import Lookup, documents_of, expected, ids
 
 
@@ -177,8 +180,183 @@ def test_from_langchain_shares_the_stores_own_deep_memory(problem, tmp_path):
     assert DeepMemory.from_langchain(db).folder.path == tmp_path / "elsewhere"
 
 
-def test_tracing_names_store_and_embedding_model(db):
-    retriever = DeepMemoryRetriever(vectorstore=db, memory=QueryAdapter(32))
-    parameters = retriever._get_ls_params()
-    assert parameters["ls_vector_store_provider"] == "DeepLake"
-    assert parameters["ls_embedding_provider"] == "Lookup"
+# ---- per call, and from what is there --------------------------------------------------------------------------------
+
+
+def test_k_and_deep_memory_are_configurable_without_reading_or_probing_again(db, problem, adapter, tmp_path):
+    file = adapter.save(tmp_path / "adapter.safetensors")
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=file, k=5)
+    configurable = retriever.configurable_fields(
+        k=ConfigurableField(id="k"), deep_memory=ConfigurableField(id="deep_memory"), search_type=ConfigurableField(id="type")
+    )
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    moved = adapter.transform(vector)
+    asked = []
+    original = db.embeddings.embed_query
+    db.embeddings.embed_query = lambda text: asked.append(text) or original(text)
+    assert ids(configurable.invoke(query)) == expected(problem, moved, 5)
+    file.unlink()
+    asked.clear()
+    assert ids(configurable.invoke(query, config={"configurable": {"k": 2}})) == expected(problem, moved, 2)
+    assert ids(configurable.with_config(configurable={"deep_memory": False}).invoke(query)) == expected(problem, vector, 5)
+    assert len(configurable.with_config(configurable={"type": "mmr"}).invoke(query)) == 5
+    assert asked == [query] * 3, "only the queries are embedded, no probes again"
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        configurable.invoke(query, config={"configurable": {"k": 0}})
+
+
+def test_search_kwargs_may_hold_k_and_deep_memory(db, problem, adapter):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, search_kwargs={"k": 3, "deep_memory": False})
+    assert (retriever.k, retriever.deep_memory, retriever.search_kwargs) == (3, False, {})
+    query = problem.test.queries[0]
+    assert ids(retriever.invoke(query)) == expected(problem, problem.test_queries[0], 3)
+    retriever.search_kwargs["deep_memory"] = True
+    assert ids(retriever.invoke(query)) == expected(problem, adapter.transform(problem.test_queries[0]), 3)
+    with pytest.raises(ValidationError, match="k is given twice"):
+        DeepMemoryRetriever(vectorstore=db, memory=adapter, k=3, search_kwargs={"k": 3})
+
+
+def test_without_k_the_stores_own_default_holds(db, problem, adapter):
+    assert len(DeepMemoryRetriever(vectorstore=db, memory=adapter).invoke(problem.test.queries[0])) == 4
+
+
+def test_an_existing_retriever_keeps_its_settings(db, problem, adapter):
+    before = db.as_retriever(
+        search_type="mmr",
+        search_kwargs={"k": 5, "lambda_mult": 1.0, "filter": {"half": 1}},
+        tags=["support"],
+        metadata={"team": "a"},
+        name="support search",
+    )
+    after = DeepMemoryRetriever.from_retriever(before, adapter)
+    assert (after.k, after.search_type, after.tags, after.metadata) == (5, "mmr", ["support"], {"team": "a"})
+    assert after.get_name() == "support search"
+    moved = adapter.transform(problem.test_queries[0])
+    assert ids(after.invoke(problem.test.queries[0])) == expected(problem, moved, 5, keep=lambda row: row % 2 == 1)
+    assert before.search_kwargs["k"] == 5, "the old one is left alone"
+
+    class Own(VectorStoreRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            return []
+
+    for other in (Own(vectorstore=db), after, db):
+        with pytest.raises(StoreError, match=r"takes what vectorstore\.as_retriever\(\) gives; a .* DeepMemoryEmbeddings"):
+            DeepMemoryRetriever.from_retriever(other, adapter)
+
+
+# ---- search types ----------------------------------------------------------------------------------------------------
+
+
+async def test_thresholds_are_the_stores_own_relevance_scores(any_store, problem, adapter):
+    query, moved = problem.test.queries[0], adapter.transform(problem.test_queries[0])
+    order = expected(problem, moved, 10)
+    cosines = [float(problem.corpus[problem.ids.index(name)] @ moved) for name in order]
+    retriever = DeepMemoryRetriever(
+        vectorstore=any_store,
+        memory=adapter,
+        k=10,
+        search_type="similarity_score_threshold",
+        search_kwargs={"score_threshold": (cosines[2] + cosines[3]) / 2},
+    )
+    assert ids(retriever.invoke(query)) == order[:3]
+    assert ids(await retriever.ainvoke(query)) == order[:3]
+    assert ids(retriever.invoke(query, score_threshold=(cosines[4] + cosines[5]) / 2)) == order[:5]
+    assert retriever.invoke(query, score_threshold=1.0) == []
+
+
+class Unscored(InMemoryVectorStore):
+    """A store whose search by vector gives no scores, like most."""
+
+    @property
+    def similarity_search_with_score_by_vector(self):
+        raise AttributeError
+
+
+def test_a_search_that_the_store_cannot_do_points_to_what_works(db, problem, adapter):
+    threshold = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": 0.5}}
+    with pytest.raises(StoreError, match=r"Unscored gives no scores .* DeepMemoryEmbeddings\(embeddings, memory\)"):
+        DeepMemoryRetriever(vectorstore=Unscored(Lookup(problem)), memory=adapter, **threshold).invoke("q")
+    with pytest.raises(ValidationError, match='needs search_kwargs={"score_threshold": a number}'):
+        DeepMemoryRetriever(vectorstore=db, memory=adapter, search_type="similarity_score_threshold")
+
+    class TextOnly(VectorStore):
+        embeddings = Lookup(problem)
+        from_texts = None
+
+        def similarity_search(self, query, k=4, **kwargs):
+            return [Document(page_content=f"{k} by text")]
+
+    retriever = DeepMemoryRetriever(vectorstore=TextOnly(), memory=adapter, k=2)
+    with pytest.raises(StoreError, match="TextOnly cannot be searched by vector .* DeepMemoryEmbeddings"):
+        retriever.invoke("q")
+    assert retriever.invoke("q", deep_memory=False) == [Document(page_content="2 by text")], "the store's own search"
+
+
+async def test_a_text_only_store_is_told_apart_in_async_calls_too(problem, adapter):
+    class TextOnly(VectorStore):
+        embeddings = Lookup(problem)
+        from_texts = similarity_search = None
+
+    with pytest.raises(StoreError, match="cannot be searched by vector"):
+        await DeepMemoryRetriever(vectorstore=TextOnly(), memory=adapter).ainvoke("q")
+
+
+# ---- applied once ----------------------------------------------------------------------------------------------------
+
+
+async def test_over_a_store_with_wrapped_embeddings_a_query_is_transformed_once(problem, adapter, db):
+    wrapped = DeepMemoryEmbeddings(db.embeddings, adapter)
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    moved = adapter.transform(vector)
+    assert expected(problem, adapter.transform(moved), 10) != expected(problem, moved, 10), "twice would show"
+    store = DeepLake(db.store.path, embedding=wrapped)
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=10)
+    for found in (retriever.invoke(query), await retriever.ainvoke(query)):
+        assert ids(found) == expected(problem, moved, 10)
+    for found in (retriever.invoke(query, deep_memory=False), await retriever.ainvoke(query, deep_memory=False)):
+        assert ids(found) == expected(problem, vector, 10)
+
+
+# ---- tracing ---------------------------------------------------------------------------------------------------------
+
+
+class Recorder(BaseCallbackHandler):
+    """What callbacks hear."""
+
+    def __init__(self):
+        self.started, self.ended, self.failed = [], [], []
+
+    def on_retriever_start(self, serialized, query, *, metadata=None, tags=None, **kwargs):
+        self.started.append((query, metadata, tags))
+
+    def on_retriever_end(self, documents, **kwargs):
+        self.ended.append(documents)
+
+    def on_retriever_error(self, error, **kwargs):
+        self.failed.append(error)
+
+
+def test_traces_name_the_store_the_embedding_model_and_the_adapter(trained, problem, adapter, tmp_path):
+    file = adapter.save(tmp_path / "adapter.safetensors")
+    recorder = Recorder()
+    memory = trained.deep_memory
+    for given, name in ((memory, f"before in {memory.folder.path}"), (adapter, repr(adapter)), (file, str(file))):
+        retriever = DeepMemoryRetriever(vectorstore=trained, memory=given, tags=["a"])
+        documents = retriever.invoke(problem.test.queries[0], config={"callbacks": [recorder]})
+        query, metadata, tags = recorder.started.pop()
+        assert (query, tags) == (problem.test.queries[0], ["a"])
+        assert metadata["ls_vector_store_provider"] == "DeepLake"
+        assert metadata["ls_embedding_provider"] == "Lookup"
+        assert metadata["embedding_model"] == "lookup"
+        assert metadata["deep_memory"] == name
+        assert recorder.ended.pop() == documents
+    retriever.invoke("q", config={"callbacks": [recorder]}, deep_memory=False)
+    assert recorder.started.pop()[1]["deep_memory"] == "off"
+
+
+def test_errors_reach_the_callbacks(db, problem):
+    recorder = Recorder()
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=QueryAdapter(5))
+    with pytest.raises(EmbeddingMismatchError):
+        retriever.invoke("q", config={"callbacks": [recorder]})
+    assert isinstance(recorder.failed[0], EmbeddingMismatchError)

@@ -8,6 +8,7 @@ import os
 import tempfile
 import uuid
 import warnings
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
+from deepmem_integrations import DeepMemory, QueryAdapter, Relevance, train_adapter
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
 from deepmem_integrations.langchain.corpus import document_id
@@ -241,6 +243,12 @@ class Trained:
     memory: DeepMemory
 
 
+@pytest.fixture(scope="module")
+def trained_adapter(asked, texts):
+    fingerprint = Embedder(Lookup(texts)).fingerprint()
+    return train_adapter(asked.train_queries, asked.train, asked.corpus, asked.ids, fingerprint=fingerprint).adapter
+
+
 KINDS = {"deeplake": InDeepLake, "memory": InMemory, "faiss": InFaiss, "chroma": InChroma, "qdrant": InQdrant}
 
 
@@ -396,3 +404,47 @@ def test_stores_that_rank_vectors_of_unequal_length_by_anything_but_cosine_are_r
             DeepMemoryRetriever(vectorstore=store, memory=QueryAdapter(32)).invoke("q")
     client.close()
     engine.dispose()
+
+
+async def test_a_store_in_hybrid_mode_is_refused_and_wrapped_embeddings_serve_it(texts, asked, documents, trained_adapter):
+    from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
+    from qdrant_client import QdrantClient, models
+
+    class Words(SparseEmbeddings):
+        """One dimension a word."""
+
+        def embed_query(self, text):
+            words = sorted({zlib.crc32(word.encode()) for word in text.split()})
+            return SparseVector(indices=words, values=[1.0] * len(words))
+
+        def embed_documents(self, texts):
+            return [self.embed_query(text) for text in texts]
+
+    client = QdrantClient(":memory:")
+    dense = models.VectorParams(size=32, distance=models.Distance.COSINE)
+    client.create_collection("both", {"": dense}, sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()})
+
+    def opened(embeddings):
+        return QdrantVectorStore(
+            client,
+            "both",
+            embeddings,
+            retrieval_mode=RetrievalMode.HYBRID,
+            sparse_embedding=Words(),
+            validate_embeddings=False,
+        )
+
+    store = opened(Lookup(texts))
+    store.add_documents(documents)
+    query, vector = texts.test.queries[0], asked.test_queries[0]
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=trained_adapter, k=5)
+    for call in (retriever.invoke(query, deep_memory=False), await retriever.ainvoke(query, deep_memory=False)):
+        assert [document.metadata["_id"] for document in call] == names(asked, nearest(asked, vector, 5)), "no word is in common"
+    with pytest.raises(StoreError, match=r"set up for hybrid or sparse search.* DeepMemoryEmbeddings\(embeddings, memory\)"):
+        retriever.invoke(query)
+    with pytest.raises(StoreError, match="set up for hybrid"):
+        await retriever.ainvoke(query)
+    wrapped = opened(DeepMemoryEmbeddings(Lookup(texts), trained_adapter)).as_retriever(search_kwargs={"k": 5})
+    found = [document.metadata["_id"] for document in wrapped.invoke(query)]
+    assert found == names(asked, nearest(asked, trained_adapter.transform(vector), 5))
+    client.close()
