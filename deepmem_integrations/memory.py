@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_NEAR = 50
+_NEAR = 20
 """How many documents a corpus that can only be searched gives for each training query."""
 
 

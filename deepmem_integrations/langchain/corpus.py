@@ -21,6 +21,8 @@ from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.vectorstores import DeepLake, DeepLakeCorpus
 
 _BATCH = 1_000
+_EVEN = 1.05
+"""Lengths up to this ratio count as equal: an index of 8 bits a number gives unit vectors back nearly so."""
 _Item = TypeVar("_Item")
 
 
@@ -64,7 +66,7 @@ class StoreCorpus(ABC):
             if metric != "cosine":
                 lengths = np.linalg.norm(np.asarray(vectors, dtype=np.float32), axis=1)
                 shortest, longest = min(shortest, lengths.min()), max(longest, lengths.max())
-                if metric not in ("l2", "dot") or longest > 1.01 * shortest:
+                if metric not in ("l2", "dot") or longest > _EVEN * shortest:
                     raise StoreError(
                         f"{type(self.store).__name__} ranks by {metric}, and its vectors have lengths of {shortest:.3g} to "
                         f"{longest:.3g}; Deep Memory works on cosine similarity. Make the store with cosine distance, or "

@@ -406,6 +406,17 @@ def test_stores_that_rank_vectors_of_unequal_length_by_anything_but_cosine_are_r
     engine.dispose()
 
 
+async def test_a_postgres_store_that_is_opened_for_async_alone_cannot_be_trained_from(texts, postgres, tmp_path):
+    from langchain_postgres import PGVector
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(postgres.replace("postgresql://", "postgresql+psycopg://"))
+    memory = DeepMemory.from_langchain(PGVector(Lookup(texts), connection=engine), path=tmp_path)
+    with pytest.raises(StoreError, match="async_mode=True; open it once more without"):
+        memory.documents()
+    await engine.dispose()
+
+
 async def test_a_store_in_hybrid_mode_is_refused_and_wrapped_embeddings_serve_it(texts, asked, documents, trained_adapter):
     from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
     from qdrant_client import QdrantClient, models

@@ -109,6 +109,14 @@ async def test_distance_metrics(db, problem, trained):
         await db.asimilarity_search_with_relevance_scores(query, distance_metric="l2")
 
 
+def test_v3s_filters(db, problem):
+    query = problem.test.queries[0]
+    right = ids(db.similarity_search(query, filter={"half": 1}))
+    assert ids(db.similarity_search(query, filter={"metadata": {"half": 1}})) == right
+    db.add_texts(["doc-1"], [{"metadata": "a word"}], ["named so"])
+    assert ids(db.similarity_search(query, filter={"metadata": "a word"})) == ["named so"]
+
+
 async def test_tql(db):
     tql = "SELECT * WHERE metadata['half'] = 1 LIMIT 3"
     right = ["doc-1", "doc-3", "doc-5"]
