@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpus import Corpus, SearchedCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
@@ -282,7 +282,7 @@ class DeepMemory:
 
         def embed() -> Vectors:
             if embedding is not None:
-                return np.asarray(embedding, dtype=np.float32)
+                return unit_rows(embedding, "query vector")
             adapter.check(embedder.fingerprint())
             started = time.monotonic()
             vectors = embedder.embed_queries(labels.queries, progress="Embedding queries")

@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 from langchain_core.documents import Document
@@ -73,15 +74,6 @@ class StoreCorpus(ABC):
                         "normalise the vectors, with which L2 and dot product rank alike."
                     )
             yield ids, vectors
-
-    def check(self) -> None:
-        """Look at the first vectors, which is no full proof.
-
-        Raises:
-            StoreError: As `vectors`.
-        """
-        if self.metric != "cosine":
-            next(self.vectors(), None)
 
 
 class InMemoryCorpus(StoreCorpus):
@@ -272,6 +264,10 @@ _KINDS = {
 }
 
 
+_checked: "WeakSet[VectorStore]" = WeakSet()
+"""Stores that `check_lengths` has seen."""
+
+
 class GivenCorpus:
     """Documents that the caller passes, embedded again.
 
@@ -383,6 +379,21 @@ def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
     return _KINDS[kind](vectorstore)
 
 
+def check_lengths(vectorstore: VectorStore) -> None:
+    """Look at the first vectors of a store, once, whether their lengths would change the ranking. No full proof.
+
+    Raises:
+        StoreError: As `StoreCorpus.vectors`.
+    """
+    # A PGVector that is opened for async alone cannot be looked into from here, nor can a store of an unknown kind.
+    if kind_of(vectorstore) is None or getattr(vectorstore, "async_mode", False) or vectorstore in _checked:
+        return
+    corpus = store_corpus(vectorstore)
+    if corpus.metric != "cosine":
+        next(corpus.vectors(), None)
+    _checked.add(vectorstore)
+
+
 def embeddings_of(vectorstore: VectorStore) -> Embeddings:
     """The embedding model of a store, without our own wrapper.
 
@@ -413,8 +424,10 @@ def read_vectorstore(
     if documents is not None:
         if not scan:
             raise StoreError("Pass the store's documents, or scan=False to do without them, not both.")
+        check_lengths(vectorstore)
         return GivenCorpus(documents, embeddings), embeddings
     if not scan:
+        check_lengths(vectorstore)
         return FoundCorpus(vectorstore, embeddings), embeddings
     if isinstance(vectorstore, DeepLake):
         return DeepLakeCorpus(vectorstore.store), embeddings

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from typing import Any, Literal
-from weakref import WeakSet
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -15,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.corpus import embeddings_of, kind_of, store_corpus
+from deepmem_integrations.langchain.corpus import check_lengths, embeddings_of
 from deepmem_integrations.memory import MemoryLike, ServedAdapter
 
 _SEARCHES = {
@@ -27,9 +26,6 @@ _SEARCHES = {
         "similarity_search_by_vector_with_relevance_scores",
     ),
 }
-
-_checked: "WeakSet[VectorStore]" = WeakSet()
-"""Stores whose first vectors were seen to suit a transform."""
 
 
 class DeepMemoryRetriever(BaseRetriever):
@@ -145,19 +141,22 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         embeddings, deep_memory, options = self._request(kwargs)
         if embeddings is None:
-            return await self.vectorstore.asearch(query, self.search_type, **options)
+            plain: list[Document] = await self._call("search", query, self.search_type, **options)
+            return plain
         name, options, threshold = self._by_vector(options)
         vector = await embeddings.aembed_query(query)
         if deep_memory:
             # The first query embeds a few texts to check the embedding model, and a new model is read from disk.
             vector = await run_in_executor(None, self._transform, vector, embeddings)
         with self._not_implemented():
-            # A PGVector that was opened without async_mode refuses its own async methods.
-            if getattr(self.vectorstore, "async_mode", True) and hasattr(self.vectorstore, f"a{name}"):
-                found = await getattr(self.vectorstore, f"a{name}")(vector, **options)
-            else:
-                found = await run_in_executor(None, getattr(self.vectorstore, name), vector, **options)
-            return self._above(threshold, found)
+            return self._above(threshold, await self._call(name, vector, **options))
+
+    async def _call(self, name: str, *args: Any, **options: Any) -> Any:
+        """A method of the store, in its own async where it has that."""
+        # A PGVector that was opened without async_mode refuses its own async methods.
+        if getattr(self.vectorstore, "async_mode", True) and hasattr(self.vectorstore, f"a{name}"):
+            return await getattr(self.vectorstore, f"a{name}")(*args, **options)
+        return await run_in_executor(None, getattr(self.vectorstore, name), *args, **options)
 
     def _request(self, kwargs: dict[str, Any]) -> tuple[Embeddings | None, bool, dict[str, Any]]:
         """The model to embed the query with, whether to transform it, and what goes to the store.
@@ -206,11 +205,7 @@ class DeepMemoryRetriever(BaseRetriever):
         return [document for document, score in found if relevance(score) >= threshold]
 
     def _transform(self, vector: list[float], embeddings: Embeddings) -> list[float]:
-        store = self.vectorstore
-        if kind_of(store) is not None and store not in _checked:
-            if not getattr(store, "async_mode", False):  # what opens for async alone cannot be looked into from here
-                store_corpus(store).check()
-            _checked.add(store)
+        check_lengths(self.vectorstore)
         return self._serve().transform(vector, embeddings)
 
     @contextlib.contextmanager

@@ -337,7 +337,10 @@ async def test_all_search_types_async(trained, asked, texts):
 async def test_a_store_that_is_opened_for_sync_answers_async_calls_too(trained, asked, texts):
     retriever = DeepMemoryRetriever(vectorstore=trained.store, memory=trained.memory, k=5)
     moved = trained.memory.transform(asked.test_queries[0])
-    assert found(trained, await retriever.ainvoke(texts.test.queries[0])) == names(asked, nearest(asked, moved, 5))
+    query = texts.test.queries[0]
+    assert found(trained, await retriever.ainvoke(query)) == names(asked, nearest(asked, moved, 5))
+    plain = names(asked, nearest(asked, asked.test_queries[0], 5))
+    assert found(trained, await retriever.ainvoke(query, deep_memory=False)) == plain
 
 
 def test_wrapped_embeddings_serve_inside_the_store_and_are_applied_once(trained, asked, texts):
@@ -402,6 +405,9 @@ def test_stores_that_rank_vectors_of_unequal_length_by_anything_but_cosine_are_r
             list(DeepMemory.from_langchain(store, path=tmp_path).corpus.vectors())
         with pytest.raises(StoreError, match=f"ranks by {metric}"):
             DeepMemoryRetriever(vectorstore=store, memory=QueryAdapter(32)).invoke("q")
+        for options in ({"documents": []}, {"scan": False}):
+            with pytest.raises(StoreError, match=f"ranks by {metric}"):
+                DeepMemory.from_langchain(store, path=tmp_path, **options)
     client.close()
     engine.dispose()
 
