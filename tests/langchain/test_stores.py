@@ -23,7 +23,7 @@ from deepmem_integrations import DeepMemory, QueryAdapter, Relevance, train_adap
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
-from deepmem_integrations.langchain.corpus import document_id
+from deepmem_integrations.langchain.stores import document_id
 from tests.conftest import LookupEmbeddings, Problem, make_problem
 from tests.langchain.conftest import Lookup
 
