@@ -47,6 +47,8 @@ def where(filter: Filter | None, metadata_column: str) -> str:
     if not isinstance(filter, Mapping):
         raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
     conditions = []
+    if filter.keys() == {"metadata"} and isinstance(filter["metadata"], Mapping):  # as Deep Lake v3 had it
+        filter = filter["metadata"]
     for key, value in filter.items():
         if not isinstance(key, str):
             raise StoreError(f"Filters name metadata keys as strings; got {key!r}.")

@@ -1,7 +1,7 @@
 """The documents to search: their ids and vectors, from arrays or from a store."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, cast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,10 +17,29 @@ CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch
 
 
 class Corpus(Protocol):
-    """What Deep Memory needs of a store: all ids and vectors, once through."""
+    """What Deep Memory needs of a store: all its documents, once through."""
 
     def vectors(self) -> Iterator[Batch]:
         """Yield (ids, (n, d) vectors) batches."""
+        ...
+
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of documents with their ids, texts and metadata, as the store's framework knows them."""
+        ...
+
+
+@runtime_checkable
+class SearchedCorpus(Protocol):
+    """A store too large to be read in full, or one that lists nothing: what its own search finds stands for all of it."""
+
+    def near(self, queries: Vectors, k: int, ids: Collection[str]) -> Iterator[Batch]:
+        """Yield, each once, the k documents nearest to each query and those with the given ids.
+
+        Args:
+            queries: (n, d) float32.
+            k: How many documents for each query.
+            ids: Documents that are wanted in any case; unknown ids are left out.
+        """
         ...
 
 

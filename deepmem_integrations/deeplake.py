@@ -11,19 +11,22 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._tql import Filter, is_in, where
+from deepmem_integrations._tql import Filter, is_in, literal, where
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
 if TYPE_CHECKING:
     import deeplake
+
+Metric = Literal["cos", "l2"]
+"""Cosine similarity, the larger the nearer; Euclidean distance, the smaller the nearer."""
 
 _SCORE = "deepmem_score"
 _ROW = "deepmem_row"
@@ -59,7 +62,7 @@ class StoredDocument:
         text: Its text.
         metadata: Its metadata; JSON values come back exactly as they were added.
         vector: (d,) float32, as it was added; None where not asked for.
-        score: Cosine similarity to the query; None outside of a search.
+        score: By what a search ranked it; None outside of a search.
     """
 
     id: str
@@ -246,26 +249,105 @@ class DeepLakeStore:
             self.layout = LAYOUTS[0]
 
     def search(
-        self, vector: ArrayLike, k: int = 10, *, filter: Filter | None = None, with_vectors: bool = False
+        self,
+        vector: ArrayLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        with_vectors: bool = False,
+        metric: Metric = "cos",
     ) -> list[StoredDocument]:
-        """The k documents with the largest cosine similarity, best first.
+        """The k documents nearest to a vector, best first.
 
         Args:
             vector: (d,), of any length but 0.
             k: At least 1.
             filter: Metadata the documents must have.
             with_vectors: Also return the documents' vectors.
+            metric: By what to rank; the scores are cosine similarities, or Euclidean distances.
 
         Raises:
             InvalidVectorsError: NaN, infinity, or nothing but zeros.
             EmbeddingMismatchError: The store holds vectors of another dimension.
         """
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise StoreError(f"k is the number of documents to return, 1 or more; got {k!r}.")
-        query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)[0]
-        similarity = f"COSINE_SIMILARITY({self.layout.vector}, ARRAY[{','.join(map(repr, query.tolist()))}])"
-        rest = f"{where(filter, self.layout.metadata)} ORDER BY {similarity} DESC LIMIT {int(k)}"
-        return self._select(rest, with_vectors, f", {similarity} AS {_SCORE}")
+        _check_k(k)
+        given = np.asarray(vector, dtype=np.float32)
+        unit = unit_rows(given[None], "query vector", dimension=self.dimension)[0]
+        array = f"ARRAY[{','.join(map(repr, (unit if metric == 'cos' else given).tolist()))}]"
+        column = self.layout.vector
+        nearest = f"COSINE_SIMILARITY({column}, {array})" if metric == "cos" else f"L2_NORM({column} - {array})"
+        order = f"ORDER BY {nearest} {'DESC' if metric == 'cos' else 'ASC'} LIMIT {int(k)}"
+        return self._select(f"{where(filter, self.layout.metadata)} {order}", with_vectors, f", {nearest} AS {_SCORE}")
+
+    def hybrid_search(
+        self, text: str, vector: ArrayLike, k: int = 10, *, fetch_k: int = 50, filter: Filter | None = None
+    ) -> list[StoredDocument]:
+        """The k best documents of two rankings, by cosine similarity and by BM25 over the texts.
+
+        Their ranks are fused, as their scores have no common scale: a document's score is the sum of 1 / (60 + rank) over the
+        rankings that have it (reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009).
+
+        Args:
+            text: The words to look for.
+            vector: (d,), of any length but 0.
+            k: At least 1.
+            fetch_k: How many of each ranking take part; no fewer than k.
+            filter: Metadata the documents must have.
+
+        Raises:
+            StoreError: The data set has no text index; `create_text_index` makes it.
+        """
+        _check_k(k)
+        fetch_k = max(k, fetch_k)
+        words = f"BM25_SIMILARITY({self.layout.text}, {literal(text)})"
+        rankings = (
+            self.search(vector, fetch_k, filter=filter),
+            self._select(f"{where(filter, self.layout.metadata)} ORDER BY {words} DESC LIMIT {fetch_k}", False),
+        )
+        scores: dict[str, float] = {}
+        documents: dict[str, StoredDocument] = {}
+        for ranking in rankings:
+            for rank, document in enumerate(ranking, start=1):
+                scores[document.id] = scores.get(document.id, 0.0) + 1 / (60 + rank)
+                documents[document.id] = document
+        best = sorted(scores, key=lambda name: -scores[name])[:k]
+        return [replace(documents[name], score=scores[name]) for name in best]
+
+    def create_text_index(self) -> None:
+        """Index the texts for `hybrid_search`, once for a data set; texts that are added later are found, too.
+
+        Raises:
+            StoreError: The store is read-only or has no documents yet.
+        """
+        self._must_be_writable()
+        with self._lock, self._errors("index"):
+            if not self._open_if_there():
+                raise StoreError(f"There is no data set at {self.path!r} yet: add documents first.")
+            types = self._deeplake.types
+            with contextlib.suppress(self._deeplake.IndexAlreadyExistsError):
+                self._dataset[self.layout.text].create_index(types.TextIndex(types.BM25))
+                self._dataset.commit()
+
+    def query(self, tql: str) -> list[StoredDocument]:
+        """The documents that a query in Deep Lake's own language finds.
+
+        Args:
+            tql: A whole query, ``SELECT * WHERE …``, which selects the columns of ids, texts and metadata.
+
+        Raises:
+            StoreError: Deep Lake cannot run it, or such a column is not selected.
+        """
+        with self._lock, self._errors("query"):
+            if not self._open_if_there():
+                return []
+            view = self._dataset.query(tql)
+            selected = {column.name for column in view.schema.columns}
+            metadata = EXACT_METADATA if EXACT_METADATA in selected else self.layout.metadata
+            needed = [self.layout.id, self.layout.text, metadata]
+            if missing := set(needed) - selected:
+                raise StoreError(f"The query does not select {', '.join(sorted(missing))}: start it with SELECT *.")
+            columns = [view[name][:] for name in needed] if len(view) else [[], [], []]
+        return [StoredDocument(name, text or "", _decode(value)) for name, text, value in zip(*columns, strict=True)]
 
     def ids(self) -> list[str]:
         """All ids, in the order of the data set."""
@@ -275,6 +357,17 @@ class DeepLakeStore:
         """Yield (ids, (n, d) float32 vectors) of all documents in batches, as they are committed when it starts."""
         for names, vectors in self._scan([self.layout.id, self.layout.vector]):
             yield names, np.asarray(vectors, dtype=np.float32)
+
+    def documents(self) -> Iterator[list[StoredDocument]]:
+        """Yield all documents without their vectors in batches, as they are committed when it starts."""
+        exact = self._open_if_there() and EXACT_METADATA in self._columns()
+        for ids, texts, metadatas in self._scan(
+            [self.layout.id, self.layout.text, EXACT_METADATA if exact else self.layout.metadata]
+        ):
+            yield [
+                StoredDocument(id=name, text=text or "", metadata=_decode(metadata))
+                for name, text, metadata in zip(ids, texts, metadatas, strict=True)
+            ]
 
     def refresh(self) -> None:
         """See what other writers have committed since the data set was opened."""
@@ -345,6 +438,11 @@ class DeepLakeStore:
         except (StoreError, InvalidVectorsError, EmbeddingMismatchError):
             raise
         except Exception as error:
+            if "BM25_SIMILARITY cannot be used without index" in str(error):
+                raise StoreError(
+                    f"The data set {self.path!r} has no text index to search words by: make it once with create_text_index() "
+                    "(db.store.create_text_index() for the LangChain vector store)."
+                ) from error
             raise StoreError(f"Deep Lake cannot {verb} {self.path!r}: {error}") from error
 
     def _rows_of(self, ids: Sequence[str]) -> list[int]:
@@ -390,7 +488,7 @@ class DeepLakeStore:
             StoredDocument(
                 id=columns[layout.id][row],
                 text=columns[layout.text][row] or "",  # a column of empty texts alone comes back as None
-                metadata=json.loads(metadata[row]) if exact else _plain(metadata[row].to_dict()),
+                metadata=_decode(metadata[row]),
                 vector=np.asarray(columns[layout.vector][row], dtype=np.float32) if with_vectors else None,
                 score=float(scores[row]) if scores is not None else None,
             )
@@ -429,6 +527,11 @@ def import_deeplake() -> Any:
 
 
 _import_lock = threading.Lock()
+
+
+def _check_k(k: int) -> None:
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise StoreError(f"k is the number of documents to return, 1 or more; got {k!r}.")
 
 
 def _id_list(ids: Sequence[str]) -> list[str]:
@@ -472,6 +575,11 @@ def _encode(metadata: Mapping[str, Any], name: str) -> str:
             "tuples, and plain strings, numbers, booleans and None."
         )
     return text
+
+
+def _decode(metadata: Any) -> dict[str, Any]:
+    """Metadata of our exact column (JSON), or of Deep Lake's dict column."""
+    return json.loads(metadata) if isinstance(metadata, str) else _plain(metadata.to_dict())  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:

@@ -22,15 +22,16 @@ class Embedder:
     Args:
         model: A LangChain ``Embeddings`` (``embed_query``, ``embed_documents``), a LlamaIndex ``BaseEmbedding``
             (``get_query_embedding``, ``get_text_embedding_batch``), a sentence-transformers model (``encode``), an `Embedder`,
-            or a plain callable: list of texts → vectors.
+            or a plain callable: list of texts → vectors. Our own wrappers around a model are taken off (`untransformed`).
 
     Raises:
         TypeError: None of these.
+        EmbeddingError: Our own wrapper lies inside another one.
     """
 
     def __init__(self, model: Any) -> None:
         """Find the model's two sides."""
-        self.model = model
+        self.model = model = untransformed(model)
         self._fingerprint: Fingerprint | None = None
         self._query: Callable[[str], ArrayLike]
         self._documents: Callable[[list[str]], ArrayLike]
@@ -97,6 +98,24 @@ class Embedder:
                 parts.append(np.asarray(embed(batch), dtype=np.float32))
                 bar.update(len(batch))
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+
+
+def untransformed(model: Any) -> Any:
+    """The embedding model without our own wrapper, which transforms queries: nothing is ever to be transformed twice.
+
+    Raises:
+        EmbeddingError: Our wrapper lies inside another tool's (a cache, say), where it cannot be taken off.
+    """
+    if hasattr(model, "untransformed"):
+        return untransformed(model.untransformed)
+    for part in getattr(model, "__dict__", {}).values():
+        if hasattr(part, "untransformed"):
+            outer, inner = type(model).__name__, type(part).__name__
+            raise EmbeddingError(
+                f"{outer} holds a {inner}, so its queries are transformed already and would be transformed twice. "
+                f"Put it the other way round, {inner}({outer}(…)), or use {outer} over the model itself."
+            )
+    return model
 
 
 def _unit_or_zero(vectors: ArrayLike) -> Vectors:

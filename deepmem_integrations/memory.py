@@ -6,29 +6,34 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.corpus import Corpus, read_corpus
+from deepmem_integrations.corpus import Corpus, SearchedCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import InvalidRelevanceError, ModelNotFoundError, StorageError, StoreError
+from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError, ModelNotFoundError, StorageError, StoreError
 from deepmem_integrations.evaluation import TOP_K, WITH, WITHOUT, Evaluation, evaluate
 from deepmem_integrations.jobs import JobStatus, ModelFolder
 from deepmem_integrations.relevance import Labels, Relevance
 from deepmem_integrations.training import train_adapter
 
 if TYPE_CHECKING:
+    from langchain_core.documents import Document
     from langchain_core.vectorstores import VectorStore
 
 _logger = logging.getLogger(__name__)
+
+_NEAR = 20
+"""How many documents a corpus that can only be searched gives for each training query."""
 
 
 class DeepMemory:
@@ -37,12 +42,12 @@ class DeepMemory:
     Safe to share between threads. A model that another thread or process puts in use is picked up by the next query.
 
     Args:
-        corpus: The store's ids and vectors.
+        corpus: The store's documents.
         embedding: The embedding model of the store: whatever `Embedder` takes.
         path: The folder for jobs and models; made when first needed.
     """
 
-    def __init__(self, corpus: Corpus, embedding: Any, path: str | os.PathLike[str]) -> None:
+    def __init__(self, corpus: Corpus | SearchedCorpus, embedding: Any, path: str | os.PathLike[str]) -> None:
         """Keep the three parts; nothing is read or written yet."""
         self.corpus = corpus
         self.embedder = Embedder.of(embedding)
@@ -77,25 +82,50 @@ class DeepMemory:
         return cls(store, embedding, beside(store.path) if path is None else path)
 
     @classmethod
-    def from_langchain(cls, vectorstore: "VectorStore", path: str | os.PathLike[str] | None = None) -> "DeepMemory":
+    def from_langchain(
+        cls,
+        vectorstore: "VectorStore",
+        path: str | os.PathLike[str] | None = None,
+        *,
+        documents: "Iterable[Document] | None" = None,
+        scan: bool = True,
+    ) -> "DeepMemory":
         """Deep Memory for a LangChain vector store.
 
         Args:
-            vectorstore: One of those in `deepmem_integrations.langchain.corpus`.
+            vectorstore: The store. `DeepLake`, ``InMemoryVectorStore``, ``FAISS``, ``Chroma``, ``QdrantVectorStore``,
+                ``PGVector`` and ``PGVectorStore`` are read as they are; any other needs one of the two options below.
             path: The folder for jobs and models; without it, a `DeepLake` store gives its own ``deep_memory``.
+            documents: The store's documents, with their ids there, to be embedded again instead of read from the store.
+            scan: False never reads the store in full, which suits one of very many documents: the documents that it finds for
+                the training queries, and those in the labels, stand for the whole. They are embedded again.
 
         Raises:
-            StoreError: The store cannot be read in full, has no embedding model, or ``path`` is missing.
+            StoreError: The store cannot be read in full, has no embedding model, ranks vectors of unequal length by anything
+                but cosine similarity, a document has no id, or ``path`` is missing.
         """
         from deepmem_integrations.langchain.corpus import read_vectorstore
         from deepmem_integrations.langchain.vectorstores import DeepLake
 
-        corpus, embedding = read_vectorstore(vectorstore)
-        if path is None and isinstance(vectorstore, DeepLake):
+        corpus, embedding = read_vectorstore(vectorstore, documents, scan=scan)
+        if path is None and isinstance(vectorstore, DeepLake) and documents is None and scan:
             return vectorstore.deep_memory
         if path is None:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
         return cls(corpus, embedding, path)
+
+    def documents(self) -> list[Any]:
+        """All documents of the store with their ids: what labels are written for.
+
+        Returns:
+            LangChain ``Document`` objects for a LangChain vector store, `deeplake.StoredDocument` for a bare data set.
+
+        Raises:
+            StoreError: The store is only searched (``scan=False``), never read in full.
+        """
+        if isinstance(self.corpus, SearchedCorpus):
+            raise StoreError("With scan=False the store's documents are not listed: bring those to write labels for yourself.")
+        return [document for batch in self.corpus.documents() for document in batch]
 
     # ---- v3's verbs --------------------------------------------------------------------------------------------
 
@@ -138,9 +168,9 @@ class DeepMemory:
         job = self.folder.new_job()
         try:
             embedder = self._embedder(embedding_function)
-            ids, vectors = read_corpus(self.corpus.vectors())
-            labels.check(ids)
-            query_vectors = embedder.embed_queries(labels.queries, progress="Embedding queries")
+            ids, vectors, query_vectors = self._read(
+                labels, lambda: embedder.embed_queries(labels.queries, progress="Embedding queries"), _NEAR
+            )
             with tqdm(desc="Training", unit="step", delay=1) as bar:
 
                 def on_progress(done: int, total: int) -> None:
@@ -188,6 +218,27 @@ class DeepMemory:
             raise
         return job.id
 
+    def trainer(self, **options: Any) -> Callable[[Relevance], str]:
+        """`train` as the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
+
+        Of a generator that streams its labels piece by piece, all of them are trained on, at once: a `Relevance` adds up.
+
+        Args:
+            options: For `train`: ``seed``, ``max_unseen_loss``, …
+
+        Returns:
+            A function from a `Relevance` to the job's id.
+        """
+
+        def train(labels: Relevance) -> str:
+            if not isinstance(labels, Relevance):
+                raise InvalidRelevanceError(
+                    f"memory.trainer() takes a Relevance; the step before it gave {type(labels).__name__}."
+                )
+            return self.train(labels, **options)
+
+        return train
+
     def status(self, job_id: str) -> JobStatus:
         """Print v3's table of a job and return its state. Its recall is measured on held-out training queries.
 
@@ -228,14 +279,18 @@ class DeepMemory:
         labels = Relevance.of(queries, relevance)
         embedder = self._embedder(embedding_function)
         adapter = self.adapter
-        ids, vectors = read_corpus(self.corpus.vectors())
-        labels.check(ids)
-        if embedding is None:
+
+        def embed() -> Vectors:
+            if embedding is not None:
+                return unit_rows(embedding, "query vector")
             adapter.check(embedder.fingerprint())
             started = time.monotonic()
-            embedding = embedder.embed_queries(labels.queries, progress="Embedding queries")
+            vectors = embedder.embed_queries(labels.queries, progress="Embedding queries")
             print(f"Embedding queries took {time.monotonic() - started:.2f} seconds")  # noqa: T201 - as v3 did
-        result = evaluate(embedding, labels, vectors, ids, adapter=adapter, top_k=top_k)
+            return vectors
+
+        ids, vectors, query_vectors = self._read(labels, embed, max(top_k), adapter)
+        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k)
         for title, side in (("without", WITHOUT), ("with", WITH)):
             print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
             for k in top_k:
@@ -293,6 +348,25 @@ class DeepMemory:
         self._served.check(adapter, self.embedder.model)
         return adapter.transform(vectors)
 
+    def _read(
+        self, labels: Relevance, embed: Callable[[], Vectors], k: int, adapter: QueryAdapter | None = None
+    ) -> tuple[list[str], Vectors, Vectors]:
+        """The corpus's ids and vectors, and the query vectors.
+
+        Of a corpus that can only be searched, the k documents nearest to each query, plain and moved by ``adapter``: of an
+        exact store that gives the same first k as the whole corpus would.
+        """
+        if isinstance(self.corpus, SearchedCorpus):
+            queries = embed()
+            searches = queries if adapter is None else np.concatenate([queries, adapter.transform(queries)])
+            wanted = {document for row in labels.documents for document, _ in row}
+            ids, vectors = read_corpus(self.corpus.near(searches, k, wanted))
+            labels.check(ids)
+            return ids, vectors, queries
+        ids, vectors = read_corpus(self.corpus.vectors())
+        labels.check(ids)  # before the queries are embedded, which may cost money
+        return ids, vectors, embed()
+
     def _embedder(self, embedding_function: Callable[[list[str]], ArrayLike] | None) -> Embedder:
         return self.embedder if embedding_function is None else Embedder(embedding_function)
 
@@ -305,6 +379,10 @@ class DeepMemory:
     def __repr__(self) -> str:
         """A line with the folder and the model in use."""
         return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.current()!r})"
+
+
+class TransformedVector(list[float]):
+    """A query vector that has been transformed: nothing of ours transforms it again."""
 
 
 MemoryLike = DeepMemory | QueryAdapter | str | os.PathLike[str]
@@ -338,6 +416,34 @@ class ServedAdapter:
     def adapter(self) -> QueryAdapter:
         """The adapter in use now."""
         return self._memory.adapter if isinstance(self._memory, DeepMemory) else self._memory
+
+    @property
+    def name(self) -> str:
+        """What traces call it: the model in use, the file, or the adapter's parts."""
+        if isinstance(self._memory, DeepMemory):
+            return f"{self._memory.folder.current()} in {self._memory.folder.path}"
+        return repr(self._memory) if self.memory is self._memory else os.fspath(self.memory)  # type: ignore[arg-type]
+
+    def transform(self, vector: Sequence[float] | Vectors, model: Any = None) -> TransformedVector:
+        """Transform one query vector, once: one that this gave before comes back as it is.
+
+        Args:
+            vector: (d,), any length but 0.
+            model: The embedding model it comes from, to be checked; None where it is not known.
+
+        Raises:
+            EmbeddingMismatchError: Another dimension, or another model than that of the training.
+            InvalidVectorsError: Not one vector of finite numbers.
+        """
+        if isinstance(vector, TransformedVector):
+            return vector
+        given = np.asarray(vector)
+        if given.ndim != 1:
+            raise InvalidVectorsError(f"One query vector at a time, of the shape (dimension,); got {given.shape}.")
+        adapter = self.adapter  # once: the model in use may change between two looks
+        if model is not None:
+            self.check(adapter, model)
+        return TransformedVector(adapter.transform(given).tolist())
 
     def check(self, adapter: QueryAdapter, model: Any) -> None:
         """Refuse an embedding model that the adapter was not trained with; embeds a few texts the first time.

@@ -127,6 +127,27 @@ class Relevance:
         """Hash of the rows."""
         return hash((self.query_ids, self.queries, self.documents))
 
+    def __add__(self, other: object) -> "Relevance":
+        """The rows of both, so that labels which come piece by piece add up, as in a LangChain ``stream``.
+
+        A query id that is taken already gives way to a row number.
+        """
+        if not isinstance(other, Relevance):
+            return NotImplemented
+        ids = list(self.query_ids)
+        taken = set(ids)
+        for query_id in other.query_ids:
+            row = len(ids)
+            while query_id in taken:
+                query_id, row = str(row), row + 1
+            taken.add(query_id)
+            ids.append(query_id)
+        total = object.__new__(Relevance)  # its rows are checked already, and there may be thousands of pieces
+        total.query_ids, total.queries = tuple(ids), self.queries + other.queries
+        total.documents = self.documents + other.documents
+        total.left_out = dict(Counter(self.left_out) + Counter(other.left_out))
+        return total
+
     def __repr__(self) -> str:
         """A line with the counts."""
         return f"Relevance({len(self)} queries, {sum(map(len, self.documents))} labels)"
@@ -169,7 +190,8 @@ class Relevance:
             raise InvalidRelevanceError(
                 f"Row {row} (query id {self.query_ids[row]!r}): document {document!r} is not in the corpus "
                 f"of {len(known)} documents ({len(unknown)} such labels in all). "
-                'Use the ids of the store, or drop such labels with Relevance.check(ids, on_invalid="drop").'
+                "Use the ids of the store, as memory.documents() gives them, or drop such labels with "
+                'Relevance.check(ids, on_invalid="drop").'
             )
         labels = [[(document, weight) for document, weight in row if document in known] for row in self.documents]
         rows = [row for row, left in enumerate(labels) if left]
@@ -367,8 +389,10 @@ def _fault(query: Any, documents: Any) -> tuple[str, str] | None:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             return "a label is not a (document id, weight)", f"got {pair!s:.60}, write {_EXAMPLE}"
         document, weight = pair
-        if not isinstance(document, str) or not document:
-            return "a document id is not a non-empty string", f"got {document!r}"
+        if document is None or document == "":
+            return "a document has no id", "take documents that have the store's ids, as memory.documents() gives them"
+        if not isinstance(document, str):
+            return "a document id is not a string", f"got {document!r}"
         if isinstance(weight, bool | str) or not isinstance(weight, int | float | np.integer | np.floating):
             return "a weight is not a number", f"got {weight!r} for document {document!r}"
         if not _is_finite(weight):

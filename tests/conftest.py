@@ -1,6 +1,11 @@
 """Shared fixtures: a small problem with something to learn, and the optional test collections."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,3 +106,28 @@ class LookupEmbeddings:
 @pytest.fixture
 def embeddings(problem):
     return LookupEmbeddings(problem)
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """Credentials of an S3 endpoint with an empty ``bucket``: moto's server, on this machine."""
+    import boto3
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"{endpoint}/moto-api/")
+                break
+            except OSError:
+                time.sleep(0.2)
+        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y"}
+        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).create_bucket(Bucket="bucket")
+        yield {**keys, "endpoint_url": endpoint, "aws_region": "us-east-1"}
+    finally:
+        process.terminate()
+        process.wait()

@@ -34,7 +34,7 @@ def test_all_public_names_are_there():
         deepmem_integrations.nope  # noqa: B018 - the access is the test
     from deepmem_integrations import langchain
 
-    assert langchain.__all__ == ["DeepLake", "DeepMemoryRetriever"]
+    assert langchain.__all__ == ["DeepLake", "DeepMemoryEmbeddings", "DeepMemoryQueryTransform", "DeepMemoryRetriever"]
 
 
 def test_a_missing_extra_prints_its_install_line():

@@ -38,8 +38,9 @@ def test_keeps_queries_ids_and_labels_in_order():
         ("q", "ab", "not a list"),
         ("q", ["ab"], "not a .*got ab, write"),
         ("q", [("a",)], "a label is not a .document id, weight."),
-        ("q", [("", 1)], "a document id is not a non-empty string"),
-        ("q", [(3, 1)], "a document id is not a non-empty string: got 3"),
+        ("q", [("", 1)], "a document has no id"),
+        ("q", [(None, 1)], "a document has no id"),
+        ("q", [(3, 1)], "a document id is not a string: got 3"),
         ("q", [("a", 0)], "not above 0"),
         ("q", [("a", -1.0)], "not above 0"),
         ("q", [("a", float("nan"))], "NaN or infinite"),
@@ -245,3 +246,24 @@ def test_llama_index_round_trip(tmp_path):
     path.write_text('{"queries": []}')
     with pytest.raises(DeepMemoryError, match="is not an EmbeddingQAFinetuneDataset"):
         Relevance.from_llama_index(path)
+
+
+def test_pieces_add_up():
+    a = Relevance(["p", "q"], [[("d1", 1.0)], [("d2", 0.5)]])
+    b = Relevance(["r", "s"], [[("d1", 1.0)], [("d3", 1.0)]], ["1", "mine"])
+    total = a + b + Relevance(["t"], [[("d4", 1.0)]])
+    assert total.queries == ("p", "q", "r", "s", "t")
+    assert total.query_ids == ("0", "1", "2", "mine", "4")
+    assert total.documents == a.documents + b.documents + ((("d4", 1.0),),)
+    assert (a + Relevance([], [])) == a
+    assert hash(total) == hash(Relevance(total.queries, total.documents, total.query_ids))
+    merged = Relevance(["p"], [[("d1", 1.0), ("d1", 0.5)]])
+    assert (merged + merged).left_out == {"repeated documents merged": 2}
+    with pytest.raises(TypeError):
+        a + 1
+
+
+def test_an_id_that_a_number_took_gives_way_too():
+    a = Relevance(["p"], [[("d", 1.0)]], ["1"])
+    b = Relevance(["q", "r"], [[("d", 1.0)]] * 2, ["1", "2"])
+    assert (a + b).query_ids == ("1", "2", "3")

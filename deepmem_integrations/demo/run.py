@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deepmem_integrations._vectors import nearest, unit_rows
+from deepmem_integrations.corpus import read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.demo.documents import ApiDocument, api_documents
 from deepmem_integrations.demo.models import load_embedding
@@ -76,15 +77,13 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
     say("\n" + evaluation.table())
 
     heading("4. The same questions side by side")
-    show_side_by_side(test, embedder, memory, seed)
+    show_side_by_side(test, embedder, memory, store, seed)
     return evaluation
 
 
-def show_side_by_side(test: Relevance, embedder: Embedder, memory: DeepMemory, seed: int) -> None:
+def show_side_by_side(test: Relevance, embedder: Embedder, memory: DeepMemory, store: DeepLakeStore, seed: int) -> None:
     """Count how often the first answer changed, and print the first three answers to some of those questions."""
-    batches = [(list(ids), np.asarray(vectors)) for ids, vectors in memory.corpus.vectors()]
-    names = [name for ids, _ in batches for name in ids]
-    corpus = unit_rows(np.concatenate([vectors for _, vectors in batches]), "corpus vector")
+    names, corpus = read_corpus(store.vectors())
     queries = unit_rows(embedder.embed_queries(test.queries), "query vector")
     without, with_ = (
         [[names[index] for index in row] for row in nearest(vectors, corpus, 3)]

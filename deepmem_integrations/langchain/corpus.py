@@ -1,48 +1,113 @@
-"""Read the ids and vectors of LangChain vector stores."""
+"""The documents of a LangChain vector store, for training: read from the store, passed by the caller, or found by its search."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import numpy as np
+from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_core.vectorstores import VectorStore
+from tqdm.auto import tqdm
 
-from deepmem_integrations.corpus import Batch, Corpus
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.corpus import Batch, Corpus, SearchedCorpus
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.vectorstores import DeepLake
+from deepmem_integrations.langchain.stores import batches, check_lengths, document_id, embeddings_of, store_corpus
+from deepmem_integrations.langchain.vectorstores import DeepLake, DeepLakeCorpus
 
 
-class InMemoryCorpus:
-    """The documents of an `InMemoryVectorStore`."""
+class GivenCorpus:
+    """Documents that the caller passes, embedded again.
 
-    def __init__(self, vectorstore: InMemoryVectorStore) -> None:
-        """Keep the store; it is read when asked."""
-        self._documents: dict[str, dict[str, Any]] = vectorstore.store
-
-    def vectors(self) -> Iterator[Batch]:
-        """Yield all documents as one batch."""
-        documents = list(self._documents.values())
-        if documents:
-            yield [document["id"] for document in documents], np.array([document["vector"] for document in documents])
-
-
-def read_vectorstore(vectorstore: VectorStore) -> tuple[Corpus, Embeddings]:
-    """The corpus and the embedding model of a vector store.
+    Args:
+        documents: The documents, with the ids they have in the store.
+        embeddings: The store's embedding model.
 
     Raises:
-        StoreError: No vector store, one without an embedding model, or of a kind whose vectors cannot be listed.
+        StoreError: A document has no id.
+    """
+
+    def __init__(self, documents: Iterable[Document], embeddings: Embeddings) -> None:
+        """Check the ids; nothing is embedded yet."""
+        self._documents = list(documents)
+        self._embedder = Embedder(embeddings)
+        self._vectors: Vectors | None = None
+        for row, document in enumerate(self._documents):
+            if not document.id:
+                raise StoreError(
+                    f"Document {row} has no id, so no label can name it: give each the id it has in the store "
+                    "(ids = vectorstore.add_documents(documents) returns them)."
+                )
+
+    def vectors(self) -> Iterator[Batch]:
+        """Yield all documents as one batch, embedded the first time."""
+        if self._vectors is None:
+            texts = [document.page_content for document in self._documents]
+            self._vectors = self._embedder.embed_documents(texts, progress="Embedding documents")
+        yield [str(document.id) for document in self._documents], self._vectors
+
+    def documents(self) -> Iterator[Sequence[Document]]:
+        """Yield all documents."""
+        yield self._documents
+
+
+class FoundCorpus:
+    """What a store's own vector search finds, embedded again.
+
+    Args:
+        vectorstore: Any store that searches by vector, fetches by id and tells the ids of what it finds.
+        embeddings: Its embedding model.
+    """
+
+    def __init__(self, vectorstore: VectorStore, embeddings: Embeddings) -> None:
+        """Keep both; nothing is searched yet."""
+        self._store = vectorstore
+        self._embedder = Embedder(embeddings)
+
+    def near(self, queries: Vectors, k: int, ids: Collection[str]) -> Iterator[Batch]:
+        """Yield the k documents nearest to each query and those with the given ids, each once.
+
+        Raises:
+            StoreError: The store cannot search by vector, cannot fetch by id, or does not tell ids.
+        """
+        seen: set[str] = set()
+        for batch in batches(self._find(queries, k, sorted(ids))):
+            new = {name: document for document in batch if (name := document_id(document, self._store)) not in seen}
+            seen |= new.keys()
+            if new:
+                yield list(new), self._embedder.embed_documents([document.page_content for document in new.values()])
+
+    def _find(self, queries: Vectors, k: int, ids: Sequence[str]) -> Iterator[Document]:
+        try:
+            for batch in batches(ids):
+                yield from self._store.get_by_ids(batch)
+            for query in tqdm(queries, desc="Searching", unit="query", delay=1):
+                yield from self._store.similarity_search_by_vector(query.tolist(), k=k)
+        except NotImplementedError as error:
+            raise StoreError(
+                f"{type(self._store).__name__} cannot search by vector and fetch by id ({error}): pass "
+                "from_langchain(…, documents=[…]) instead of scan=False."
+            ) from error
+
+
+def read_vectorstore(
+    vectorstore: VectorStore, documents: Iterable[Document] | None, *, scan: bool
+) -> tuple[Corpus | SearchedCorpus, Embeddings]:
+    """The corpus and the embedding model of a vector store; see `DeepMemory.from_langchain`.
+
+    Raises:
+        StoreError: No vector store, one without an embedding model, or of a kind that is not read as it is.
     """
     if not isinstance(vectorstore, VectorStore):
         raise StoreError(f"from_langchain takes a LangChain vector store; got {type(vectorstore).__name__}.")
-    embeddings = vectorstore.embeddings
-    if embeddings is None:
-        raise StoreError(f"{type(vectorstore).__name__} has no embedding model: create the store with one.")
+    embeddings = embeddings_of(vectorstore)
+    if documents is not None:
+        if not scan:
+            raise StoreError("Pass the store's documents, or scan=False to do without them, not both.")
+        check_lengths(vectorstore)
+        return GivenCorpus(documents, embeddings), embeddings
+    if not scan:
+        check_lengths(vectorstore)
+        return FoundCorpus(vectorstore, embeddings), embeddings
     if isinstance(vectorstore, DeepLake):
-        return vectorstore.store, embeddings
-    if isinstance(vectorstore, InMemoryVectorStore):
-        return InMemoryCorpus(vectorstore), embeddings
-    raise StoreError(
-        f"The vectors of a {type(vectorstore).__name__} cannot be listed here; DeepLake and InMemoryVectorStore can. "
-        "Train from arrays instead: train_adapter(query_vectors, relevance, corpus_vectors, corpus_ids), "
-        "then DeepMemoryRetriever(vectorstore=…, memory=result.adapter) serves any store."
-    )
+        return DeepLakeCorpus(vectorstore.store), embeddings
+    return store_corpus(vectorstore), embeddings

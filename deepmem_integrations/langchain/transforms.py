@@ -1,0 +1,100 @@
+"""The query transform as a step of a chain, which can be trained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import run_in_executor
+
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import StoreError
+from deepmem_integrations.memory import DeepMemory, MemoryLike, ServedAdapter
+from deepmem_integrations.relevance import Labels, Relevance
+
+
+class DeepMemoryQueryTransform(Runnable[str | Sequence[float], list[float]]):
+    """A query in, its transformed vector out: ``transform | RunnableLambda(vectorstore.similarity_search_by_vector)``.
+
+    Takes a text or the vector of one; a vector that it, or another part of this package, has transformed before passes
+    unchanged. ``transform`` is a Runnable's own method, for streams, and is not what you may look for: call ``invoke``.
+
+    Args:
+        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        embeddings: The embedding model for texts; by default that of the `DeepMemory`.
+
+    Raises:
+        AdapterFileError: ``memory`` is the path of a file that is no adapter.
+    """
+
+    def __init__(self, memory: MemoryLike, embeddings: Embeddings | None = None) -> None:
+        """Keep both and read the adapter, if it is a file."""
+        self.memory = memory
+        self._served = ServedAdapter(memory)
+        self._embedder = None if embeddings is None else Embedder(embeddings)
+        if embeddings is None and isinstance(memory, DeepMemory):
+            self._embedder = memory.embedder
+
+    def fit(
+        self, queries: Sequence[str] | Relevance, relevance: Labels | Relevance | None = None, **options: Any
+    ) -> "DeepMemoryQueryTransform":
+        """Train on labelled queries: `DeepMemory.train`, whose model is then in use here.
+
+        Args:
+            queries: The texts, or a `Relevance`.
+            relevance: For each query its documents as (id, weight), weight > 0.
+            options: For `DeepMemory.train`: ``seed``, ``max_unseen_loss``, …
+
+        Returns:
+            This very object.
+
+        Raises:
+            StoreError: ``memory`` is a bare adapter.
+        """
+        if not isinstance(self.memory, DeepMemory):
+            raise StoreError(
+                "fit needs the documents that the labels name, and an adapter has none: make it with "
+                'DeepMemoryQueryTransform(DeepMemory.from_langchain(vectorstore, path="…")).'
+            )
+        self.memory.train(queries, relevance, **options)
+        return self
+
+    def invoke(self, input: str | Sequence[float], config: RunnableConfig | None = None, **kwargs: Any) -> list[float]:
+        """Transform one query.
+
+        Args:
+            input: A text, or a (d,) vector of any length but 0.
+            config: As for every Runnable.
+            kwargs: None are known.
+
+        Returns:
+            (d,) of length 1.
+
+        Raises:
+            StoreError: A text, and no embedding model.
+            ModelNotFoundError: No model was trained yet.
+            EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
+        """
+        return self._call_with_config(self._transformed, input, config, **kwargs)
+
+    async def ainvoke(self, input: str | Sequence[float], config: RunnableConfig | None = None, **kwargs: Any) -> list[float]:
+        """`invoke` with the embedding model's own async."""
+        return await self._acall_with_config(self._atransformed, input, config, **kwargs)
+
+    def _transformed(self, query: str | Sequence[float]) -> list[float]:
+        if isinstance(query, str):
+            embedder = self._for_texts()
+            return self._served.transform(embedder.embed_query(query), embedder.model)
+        return self._served.transform(query)
+
+    async def _atransformed(self, query: str | Sequence[float]) -> list[float]:
+        if isinstance(query, str) and hasattr(model := self._for_texts().model, "aembed_query"):
+            return await run_in_executor(None, self._served.transform, await model.aembed_query(query), model)
+        return await run_in_executor(None, self._transformed, query)
+
+    def _for_texts(self) -> Embedder:
+        if self._embedder is None:
+            raise StoreError(
+                "A text needs an embedding model: pass DeepMemoryQueryTransform(memory, embeddings=…), or its vector."
+            )
+        return self._embedder

@@ -1,0 +1,85 @@
+"""What Deep Lake v3 programs still say to the vector store, and what answers them today."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.errors import StoreError
+
+_REPLACED = {
+    "ingestion_batch_size": "texts are embedded and written in one commit; call add_texts with as many at a time as you like",
+    "num_workers": "Deep Lake v4 sets its own number of threads",
+    "verbose": "nothing is printed; use Python's logging",
+    "exec_option": "queries run in Deep Lake v4's own engine",
+    "runtime": "Deep Memory trains on this machine, and the data set is where dataset_path says",
+    "index_params": "make an index on the data set itself, ds()[column].create_index(…)",
+}
+
+
+def warn_of_replaced(arguments: dict[str, Any]) -> None:
+    """One warning for all constructor arguments that mean nothing any more."""
+    used = [name for name, value in arguments.items() if value is not None]
+    if used:
+        told = "; ".join(f"{name}: {_REPLACED[name]}" for name in used)
+        warnings.warn(f"These arguments of Deep Lake v3 are ignored. {told}.", UserWarning, stacklevel=3)
+
+
+class V3Dataset:
+    """A Deep Lake v4 data set on which v3's ``dataset.text.data(aslist=True)["value"]`` works, too.
+
+    ``id``, ``text``, ``metadata`` and ``embedding`` are v3's tensors, in the order of the data set; everything else is the v4
+    data set's own.
+
+    Args:
+        store: The store; the data set need not exist yet.
+    """
+
+    def __init__(self, store: DeepLakeStore) -> None:
+        """Keep the store."""
+        self._store = store
+        self.id = V3Tensor(store, "id")
+        self.text = V3Tensor(store, "text")
+        self.metadata = V3Tensor(store, "metadata")
+        self.embedding = V3Tensor(store, "embedding")
+
+    def __len__(self) -> int:
+        """The number of documents."""
+        return len(self._store)
+
+    def __getitem__(self, key: Any) -> Any:
+        """The v4 data set's own column or row."""
+        return self._dataset[key]
+
+    def __getattr__(self, name: str) -> Any:
+        """The v4 data set's own attribute."""
+        return getattr(self._dataset, name)
+
+    @property
+    def _dataset(self) -> Any:
+        if not len(self._store):
+            raise StoreError(f"There is no data set at {self._store.path!r} yet: add documents first.")
+        return self._store.dataset
+
+
+class V3Tensor:
+    """One of v3's tensors.
+
+    Args:
+        store: The store.
+        name: ``id``, ``text``, ``metadata`` or ``embedding``.
+    """
+
+    def __init__(self, store: DeepLakeStore, name: str) -> None:
+        """Keep both; it is read when asked."""
+        self._store = store
+        self._name = name
+
+    def data(self, aslist: bool = False, fetch_chunks: bool = False) -> dict[str, Any]:
+        """All values, as ``{"value": …}``: a list, or an array without ``aslist``. ``fetch_chunks`` only chose how to read."""
+        if self._name == "embedding":
+            values: list[Any] = [vector for _, batch in self._store.vectors() for vector in batch]
+        else:
+            values = [getattr(document, self._name) for batch in self._store.documents() for document in batch]
+        return {"value": values if aslist else np.array(values)}

