@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import bm25s
 import numpy as np
+import Stemmer
+import torch
+from llama_index.core.embeddings import BaseEmbedding
+from llama_index.finetuning import EmbeddingAdapterFinetuneEngine, EmbeddingQAFinetuneDataset
+from nudge import NUDGEM, NUDGEN
 from numpy.typing import NDArray
 
 from benchmarks.data import Corpus, Queries
@@ -66,23 +72,23 @@ def ours(corpus: Corpus, train: Queries, **options: float) -> Fitted:
     return _transformed(corpus, result.adapter.transform, f"{result.report.chosen}: {result.report.reason}")
 
 
+class Lookup(BaseEmbedding):
+    """LlamaIndex's embedding model, which knows the vectors of all texts already."""
+
+    vectors: dict[str, list[float]]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self.vectors[text]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self.vectors[query]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self.vectors[query]
+
+
 def llama_index(corpus: Corpus, train: Queries, **options: int) -> Fitted:
-    """LlamaIndex's EmbeddingAdapterFinetuneEngine; its embedding model is a look-up of the vectors that the others get too."""
-    from llama_index.core.embeddings import BaseEmbedding
-    from llama_index.finetuning import EmbeddingAdapterFinetuneEngine, EmbeddingQAFinetuneDataset
-
-    class Lookup(BaseEmbedding):
-        vectors: dict[str, list[float]]
-
-        def _get_text_embedding(self, text: str) -> list[float]:
-            return self.vectors[text]
-
-        def _get_query_embedding(self, query: str) -> list[float]:
-            return self.vectors[query]
-
-        async def _aget_query_embedding(self, query: str) -> list[float]:
-            return self.vectors[query]
-
+    """LlamaIndex's EmbeddingAdapterFinetuneEngine, its defaults but for ``options``."""
     lookup = Lookup(vectors=_by_text(corpus.texts, corpus.vectors) | _by_text(train.relevance.queries, train.vectors))
     dataset = EmbeddingQAFinetuneDataset(
         queries={query_id: query for query_id, query, _ in train.relevance},
@@ -107,7 +113,6 @@ def llama_index(corpus: Corpus, train: Queries, **options: int) -> Fitted:
 
 def nudge(corpus: Corpus, train: Queries, *, kind: str) -> Fitted:
     """NUDGE-M or NUDGE-N (Zeighami et al. 2024) move the document vectors; a fifth of the queries is their validation set."""
-    from nudge import NUDGEM, NUDGEN
 
     def answered(queries: Queries) -> dict[str, object]:
         labels = corpus.rows(queries.relevance)
@@ -159,8 +164,6 @@ def triplet(corpus: Corpus, train: Queries) -> Fitted:
 
     The report comes without a package. Learning rate and epoch are chosen on held-out training queries.
     """
-    import torch
-
     fit, held_out = train.hold_out()
     labels = corpus.rows(fit.relevance)
     queries, documents = torch.from_numpy(fit.vectors), torch.from_numpy(corpus.vectors)
@@ -213,9 +216,6 @@ def bm25_and_vectors(corpus: Corpus, train: Queries) -> Fitted:
 
 def _bm25(texts: Sequence[str]) -> Callable[[Sequence[str]], NDArray[np.float32]]:
     """Index texts with bm25s' defaults, English stop words and stems; from queries to their scores, (n, N)."""
-    import bm25s
-    import Stemmer
-
     tokens = partial(bm25s.tokenize, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, return_ids=False)
     retriever = bm25s.BM25()
     retriever.index(tokens(list(texts)), show_progress=False)
