@@ -27,8 +27,9 @@ def details(rows: Iterable[Row]) -> str:
     found = {row["row"]: row for row in rows}
     first = next(row for row in found.values() if "all" in row)
     kinds = [kind for kind in ("seen", "unseen") if "mean" in first[kind] and first[kind]["queries"] < first["all"]["queries"]]
-    head = [f"{first['collection']} × {first['model']}, {first['all']['queries']} queries", *METRICS, "gain in nDCG@10 [95%]"]
-    head += [f"{kind} ({first[kind]['queries']}): nDCG@10, gain" for kind in kinds]
+    counts = f"{first['all']['queries']} queries, {first['seen']['queries']} seen, {first['unseen']['queries']} unseen"
+    head = [f"{first['collection']} × {first['model']}: {counts}", *METRICS, "gain in nDCG@10 [95%]"]
+    head += [f"{kind}: nDCG@10, gain" for kind in kinds]
     lines = []
     for key, title in TITLES.items():
         if key not in found:
