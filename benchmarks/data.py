@@ -1,0 +1,111 @@
+"""The test collections of the folder that ``DEEPMEM_DATA`` names, with the vectors that lie beside them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deepmem_integrations import Relevance
+from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.labels import LabelRows
+
+GENERATED = "tatqa-generated"
+"""tatqa, trained on questions that a language model wrote for the test passages, tested on the human ones."""
+
+COLLECTIONS = ("scifact", "nfcorpus", "cranfield", "stackfaq", "tatqa", GENERATED)
+MODELS = ("minilm", "wordllama")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """N documents: ids, texts, and vectors, (N, d) float32 unit rows."""
+
+    ids: list[str]
+    texts: list[str]
+    vectors: Vectors
+
+    def rows(self, relevance: Relevance) -> LabelRows:
+        """The labels as row numbers."""
+        return LabelRows.of(relevance, {document: row for row, document in enumerate(self.ids)})
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Labelled queries with their vectors, (n, d) float32 unit rows."""
+
+    relevance: Relevance
+    vectors: Vectors
+
+    def __len__(self) -> int:
+        """The number of queries, n."""
+        return len(self.relevance)
+
+    def take(self, rows: Sequence[int]) -> "Queries":
+        """These queries, in this order."""
+        return Queries(self.relevance.take(rows), self.vectors[list(rows)])
+
+    def hold_out(self, share: float = 0.2, seed: int = 0) -> tuple["Queries", "Queries"]:
+        """Draw (kept, held out) at random, for peers that want validation queries or have a hyper-parameter to choose."""
+        order = np.random.default_rng(seed).permutation(len(self)).tolist()
+        size = round(share * len(self))
+        return self.take(sorted(order[size:])), self.take(sorted(order[:size]))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A corpus with queries to learn from and queries to test with. The latter are for reporting alone."""
+
+    name: str
+    corpus: Corpus
+    train: Queries
+    test: Queries
+
+
+def load(name: str, model: str) -> Collection:
+    """Load a collection of `COLLECTIONS` with the vectors of a model of `MODELS`."""
+    source = name.removesuffix("-generated")
+    folder = _data() / "data" / source
+    arrays = np.load(_data() / "embeddings" / model / f"{source}.npz")
+    texts = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in _json_lines(folder / "corpus.jsonl")}
+    ids = arrays["corpus_ids"].tolist()
+    corpus = Corpus(ids, [texts[document] for document in ids], unit_rows(arrays["corpus"], "document vector"))
+    vectors = dict(zip(arrays["query_ids"].tolist(), unit_rows(arrays["queries"], "query vector"), strict=True))
+    train = _generated(folder, model) if name == GENERATED else _split(folder, "train", vectors)
+    return Collection(name, corpus, train, _split(folder, "test", vectors))
+
+
+def _data() -> Path:
+    folder = Path(os.environ.get("DEEPMEM_DATA", ""))
+    if not (folder / "embeddings").is_dir():
+        raise SystemExit("DEEPMEM_DATA must name the folder with data/ and embeddings/ in it, see benchmarks/README.md.")
+    return folder
+
+
+def _split(folder: Path, name: str, vectors: Mapping[str, Vectors]) -> Queries:
+    relevance = Relevance.from_beir(folder, name)
+    return Queries(relevance, np.stack([vectors[query_id] for query_id in relevance.query_ids]))
+
+
+def _generated(folder: Path, model: str) -> Queries:
+    rows = _json_lines(folder / "generated.jsonl")
+    relevance = Relevance([row["question"] for row in rows], [[(row["_id"], 1.0)] for row in rows])
+    return Queries(relevance, unit_rows(_embed(relevance.queries, model), "query vector"))
+
+
+def _embed(texts: Sequence[str], model: str) -> Vectors:
+    """Embed the texts that no file has vectors of, with the very model of the files; its weights come in a package."""
+    if model == "minilm":
+        from deepmem_integrations.demo.models import MiniLM
+
+        return MiniLM().embed_documents(texts)
+    import wordllama
+
+    folder = Path(wordllama.__file__).parent
+    return wordllama.WordLlama.load(cache_dir=folder, disable_download=True).embed(list(texts))
+
+
+def _json_lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

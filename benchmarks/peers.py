@@ -1,0 +1,256 @@
+"""The methods compared, each a short function from a corpus and training queries to something that ranks the corpus."""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import bm25s
+import llama_index.finetuning.embeddings.adapter_utils  # the engine would import it on the clock
+import numpy as np
+import Stemmer
+import torch
+from llama_index.core.embeddings import BaseEmbedding
+from llama_index.finetuning import EmbeddingAdapterFinetuneEngine, EmbeddingQAFinetuneDataset
+from nudge import NUDGEM, NUDGEN
+from numpy.typing import NDArray
+
+from benchmarks.data import Corpus, Queries
+from benchmarks.results import DEPTH
+from deepmem_integrations import evaluate, train_adapter
+from deepmem_integrations._vectors import Vectors, largest, nearest
+
+Rank = Callable[[Queries], NDArray[np.int64]]
+"""Queries → (n, min(N, DEPTH)) corpus rows, best first. It must not look at their labels."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came out of training.
+
+    Attributes:
+        rank: How to search with it.
+        note: What was chosen on the way.
+    """
+
+    rank: Rank
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row of the comparison.
+
+    Attributes:
+        title: Its name for readers.
+        fit: From the corpus and the training queries.
+        packages: The distributions that do the work.
+        rewrites_index: Whether document vectors change, so that the store has to be written again.
+        collections: The only collections it is meant for; all where None.
+    """
+
+    title: str
+    fit: Callable[[Corpus, Queries], Fitted]
+    packages: tuple[str, ...] = ()
+    rewrites_index: bool = False
+    collections: tuple[str, ...] | None = None
+
+
+def _transformed(corpus: Corpus, transform: Callable[[Vectors], Vectors], note: str = "") -> Fitted:
+    return Fitted(lambda queries: nearest(transform(queries.vectors), corpus.vectors, DEPTH), note)
+
+
+def no_adaptation(corpus: Corpus, train: Queries) -> Fitted:
+    """The vectors as they are."""
+    return _transformed(corpus, lambda vectors: vectors)
+
+
+def ours(corpus: Corpus, train: Queries, **options: float) -> Fitted:
+    """This library."""
+    result = train_adapter(train.vectors, train.relevance, corpus.vectors, corpus.ids, seed=0, **options)
+    return _transformed(corpus, result.adapter.transform, f"{result.report.chosen}: {result.report.reason}")
+
+
+class Lookup(BaseEmbedding):
+    """LlamaIndex's embedding model, which knows the vectors of all texts already."""
+
+    vectors: dict[str, list[float]]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self.vectors[text]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self.vectors[query]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self.vectors[query]
+
+
+def llama_index(corpus: Corpus, train: Queries, **options: int) -> Fitted:
+    """LlamaIndex's EmbeddingAdapterFinetuneEngine, its defaults but for ``options``."""
+    lookup = Lookup(vectors=_by_text(corpus.texts, corpus.vectors) | _by_text(train.relevance.queries, train.vectors))
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={query_id: query for query_id, query, _ in train.relevance},
+        corpus=dict(zip(corpus.ids, corpus.texts, strict=True)),
+        relevant_docs={query_id: [name for name, _ in labels] for query_id, _, labels in train.relevance},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        engine = EmbeddingAdapterFinetuneEngine(
+            dataset, lookup, dim=corpus.vectors.shape[1], model_output_path=folder, device="cpu", **options
+        )
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+            engine.finetune()
+        model = engine.get_finetuned_model(device="cpu")
+
+    def rank(queries: Queries) -> NDArray[np.int64]:
+        lookup.vectors |= _by_text(queries.relevance.queries, queries.vectors)
+        vectors = [model.get_query_embedding(query) for query in queries.relevance.queries]
+        return nearest(np.array(vectors, dtype=np.float32), corpus.vectors, DEPTH)
+
+    return Fitted(rank)
+
+
+def nudge(corpus: Corpus, train: Queries, *, kind: str) -> Fitted:
+    """NUDGE-M or NUDGE-N (Zeighami et al. 2024) move the document vectors; a fifth of the queries is their validation set."""
+
+    def answered(queries: Queries) -> dict[str, object]:
+        labels = corpus.rows(queries.relevance)
+        return {"q_embs": queries.vectors, "q_ans_indx": [labels[row][0].tolist() for row in range(len(labels))]}
+
+    fit, validation = train.hold_out()
+    with contextlib.redirect_stdout(io.StringIO()):
+        method = {"M": NUDGEM, "N": NUDGEN}[kind]()
+        moved = method.finetune_embeddings(corpus.vectors, answered(fit), answered(validation))
+    # By dot product, unnormalised: so the package wants it.
+    return Fitted(lambda queries: nearest(queries.vectors, np.asarray(moved, dtype=np.float32), DEPTH))
+
+
+RIDGE_STRENGTHS = (*np.logspace(-1, 6, 15).tolist(), 1.5e4)
+"""λ; the last is the default of DREditor's code."""
+
+
+def ridge(corpus: Corpus, train: Queries, *, published: bool) -> Fitted:
+    """Ridge regression of the mean of a query's documents v on the query q, in closed form: q ← q(I + ΔW).
+
+    ``published`` is DREditor (arXiv 2401.12540; there is no package, this is the formula of its authors' code), which minimises
+    ‖Q(I + ΔW) − V‖² + λ mean‖v ΔW‖². Otherwise the penalty is the usual λ‖ΔW‖² / d, which stays well-posed with fewer queries
+    than dimensions. λ is chosen on held-out training queries.
+    """
+
+    def solve(queries: Queries, strength: float) -> Vectors:
+        labels, q = corpus.rows(queries.relevance), queries.vectors.astype(np.float64)
+        targets = [labels[row] for row in range(len(labels))]
+        v = np.stack([np.average(corpus.vectors[rows], axis=0, weights=weights) for rows, weights in targets]).astype(np.float64)
+        identity = np.eye(q.shape[1])
+        prior = v.T @ v / len(v) if published else identity / len(identity)
+        # Least norm where DREditor's matrix is singular: its code fails there.
+        delta = np.linalg.lstsq(strength * prior + q.T @ q, q.T @ (v - q))[0]
+        return (identity + delta).astype(np.float32)
+
+    fit, held_out = train.hold_out()
+    best = max(RIDGE_STRENGTHS, key=lambda strength: _ndcg(corpus, held_out, held_out.vectors @ solve(fit, strength)))
+    matrix = solve(train, best)
+    return _transformed(corpus, lambda vectors: vectors @ matrix, f"λ {best:g}")
+
+
+TRIPLET_RATES = (1e-3, 3e-3, 1e-2)
+TRIPLET_MARGIN = 0.3
+TRIPLET_EPOCHS = 100
+
+
+def triplet(corpus: Corpus, train: Queries) -> Fitted:
+    """A linear adapter with random initial weights and a triplet loss against random negatives (after Chroma's report).
+
+    The report comes without a package. Learning rate and epoch are chosen on held-out training queries.
+    """
+    fit, held_out = train.hold_out()
+    labels = corpus.rows(fit.relevance)
+    queries, documents = torch.from_numpy(fit.vectors), torch.from_numpy(corpus.vectors)
+    loss_of = torch.nn.TripletMarginWithDistanceLoss(
+        distance_function=lambda a, b: 1 - torch.cosine_similarity(a, b), margin=TRIPLET_MARGIN
+    )
+    best, chosen, note = -1.0, np.eye(documents.shape[1], dtype=np.float32), ""
+    for rate in TRIPLET_RATES:
+        torch.manual_seed(0)
+        rng = np.random.default_rng(0)
+        adapter = torch.nn.Linear(documents.shape[1], documents.shape[1], bias=False)
+        optimizer = torch.optim.Adam(adapter.parameters(), lr=rate)
+        for epoch in range(1, TRIPLET_EPOCHS + 1):
+            positive = np.array([rng.choice(labels[row][0]) for row in range(len(labels))])
+            negative = np.array([_other(rng, len(documents), labels[row][0]) for row in range(len(labels))])
+            for batch in np.array_split(rng.permutation(len(labels)), max(1, len(labels) // 64)):
+                loss = loss_of(adapter(queries[batch]), documents[positive[batch]], documents[negative[batch]])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            if epoch % 5 == 0:
+                matrix = adapter.weight.detach().numpy().T.copy()
+                if (ndcg := _ndcg(corpus, held_out, held_out.vectors @ matrix)) > best:
+                    best, chosen, note = ndcg, matrix, f"learning rate {rate:g}, {epoch} epochs"
+    return _transformed(corpus, lambda vectors: vectors @ chosen, note)
+
+
+def bm25(corpus: Corpus, train: Queries) -> Fitted:
+    """Words instead of vectors."""
+    score = _bm25(corpus.texts)
+    return Fitted(lambda queries: largest(score(queries.relevance.queries), min(DEPTH, len(corpus.ids))))
+
+
+def bm25_and_vectors(corpus: Corpus, train: Queries) -> Fitted:
+    """Reciprocal rank fusion of BM25 and the vectors as they are, with the usual constant of 60 (Cormack et al. 2009)."""
+    score = _bm25(corpus.texts)
+    count = len(corpus.ids)
+
+    def rank(queries: Queries) -> NDArray[np.int64]:
+        fused = np.zeros((len(queries), count))
+        for scores in (score(queries.relevance.queries), queries.vectors @ corpus.vectors.T):
+            ranking = largest(scores, count)
+            np.put_along_axis(
+                fused, ranking, np.take_along_axis(fused, ranking, axis=1) + 1 / (60 + np.arange(1, count + 1)), axis=1
+            )
+        return largest(fused, min(DEPTH, count))
+
+    return Fitted(rank)
+
+
+def _bm25(texts: Sequence[str]) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Index texts with bm25s' defaults, English stop words and stems; from queries to their scores, (n, N)."""
+    tokens = partial(bm25s.tokenize, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, return_ids=False)
+    retriever = bm25s.BM25()
+    retriever.index(tokens(list(texts)), show_progress=False)
+    return lambda queries: np.stack([retriever.get_scores(words) for words in tokens(list(queries))])
+
+
+def _ndcg(corpus: Corpus, queries: Queries, vectors: Vectors) -> float:
+    return evaluate(vectors, queries.relevance, corpus.vectors, corpus.ids, top_k=(10,))["without model"]["ndcg@10"]
+
+
+def _other(rng: np.random.Generator, count: int, relevant: NDArray[np.int64]) -> int:
+    """A random row that is not relevant."""
+    while (row := int(rng.integers(count))) in relevant:
+        pass
+    return row
+
+
+def _by_text(texts: Sequence[str], vectors: Vectors) -> dict[str, list[float]]:
+    return dict(zip(texts, vectors.tolist(), strict=True))
+
+
+TORCH, LLAMA_INDEX = ("torch",), ("llama-index-finetuning", "llama-index-core", "llama-index-embeddings-adapter")
+
+PEERS = {
+    "none": Peer("no adaptation", no_adaptation),
+    "llama-index": Peer("LlamaIndex adapter", llama_index, LLAMA_INDEX),
+    "llama-index-4": Peer("LlamaIndex adapter, 4 epochs", partial(llama_index, epochs=4), LLAMA_INDEX),
+    "triplet": Peer("random linear, triplet loss", triplet, TORCH),
+    "ridge": Peer("ridge to the identity", partial(ridge, published=False)),
+    "dreditor": Peer("ridge as in DREditor", partial(ridge, published=True)),
+    "nudge-m": Peer("NUDGE-M", partial(nudge, kind="M"), ("nudge-ft",), rewrites_index=True),
+    "nudge-n": Peer("NUDGE-N", partial(nudge, kind="N"), ("nudge-ft",), rewrites_index=True),
+    "ours": Peer("ours", ours, TORCH),
+    "ours-unseen": Peer("ours, max_unseen_loss=0", partial(ours, max_unseen_loss=0), TORCH, collections=("tatqa",)),
+    "bm25": Peer("BM25", bm25, ("bm25s",)),
+    "bm25-vectors": Peer("BM25 + vectors (RRF)", bm25_and_vectors, ("bm25s",)),
+}

@@ -1,0 +1,91 @@
+"""What is kept of a measurement: rows as plain JSON values, merged into a file so that single rows can be measured again."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import Collection
+from deepmem_integrations.evaluation import Scores, bootstrap_mean, score_rankings
+
+FOLDER = Path(__file__).parent / "results"
+METRICS = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10")
+DEPTH = 100
+"""How many documents a ranking needs to have for `METRICS`."""
+
+FEWEST = 100
+"""Seen and unseen queries are reported apart where there are this many of the kind: the interval is too wide otherwise."""
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+def score(rankings: NDArray[np.int64], collection: Collection) -> Scores:
+    """Score rankings of the test queries, (n, DEPTH) corpus rows, best first: metric → (n,)."""
+    scores = score_rankings(rankings, collection.corpus.rows(collection.test.relevance), top_k=(1, 10, DEPTH))
+    return {name: scores[name] for name in METRICS}
+
+
+def summarise(scores: Scores, base: Scores, collection: Collection) -> Row:
+    """Means, and the paired difference to ``base`` with its 95% interval, over all test queries and over both kinds."""
+    asked = {document for labels in collection.train.relevance.documents for document, _ in labels}
+    known = np.array([np.mean([name in asked for name, _ in labels]) for labels in collection.test.relevance.documents])
+    return {
+        "all": _means(scores, base, np.ones(len(known), dtype=bool)),
+        "seen": _means(scores, base, known == 1),  # every relevant document carries a training label
+        "unseen": _means(scores, base, known == 0),  # none does
+    }
+
+
+def _means(scores: Scores, base: Scores, which: NDArray[np.bool_]) -> Row:
+    count = int(which.sum())
+    if count < FEWEST and not which.all():
+        return {"queries": count}
+    values = np.stack([scores[name][which] for name in METRICS], axis=1)
+    before = np.stack([base[name][which] for name in METRICS], axis=1)
+    gains = bootstrap_mean(values - before)
+    return {
+        "queries": count,
+        "mean": dict(zip(METRICS, values.mean(axis=0).tolist(), strict=True)),
+        "gain": {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in zip(METRICS, gains, strict=True)},
+    }
+
+
+def timed(work: Callable[[], T]) -> tuple[T, Row]:
+    """Do some work: what it returned, and the seconds, on the clock and of CPU (which others on the machine do not lengthen)."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    done = work()
+    return done, {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
+
+
+def machine(packages: Iterable[str]) -> Row:
+    """Versions of the packages that matter to a row, and what it ran on."""
+    named = sorted({"deepmem-integrations", "numpy", "torch", *packages})
+    return {
+        "versions": {name: version(name) for name in named} | {"python": platform.python_version()},
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+    }
+
+
+def merge(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows into a file; they replace those of the same collection, model and name."""
+    merged = {_key(row): row for row in (*read(path), *rows)}
+    path.parent.mkdir(exist_ok=True)
+    lines = ",\n".join(json.dumps(merged[key], ensure_ascii=False) for key in sorted(merged))
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file; none where there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["model"], row["collection"], row["row"]
