@@ -15,7 +15,9 @@ _BLOCK_FLOATS = 1 << 23
 """Size of a block of scores: 32 MB of float32."""
 
 
-def unit_rows(vectors: ArrayLike, what: str, *, dimension: int | None = None, ids: Sequence[str] | None = None) -> Vectors:
+def unit_rows(
+    vectors: ArrayLike, what: str, *, dimension: int | None = None, ids: Sequence[str] | None = None, first: int = 0
+) -> Vectors:
     """Return the vectors as a contiguous float32 matrix of unit rows.
 
     Args:
@@ -23,6 +25,7 @@ def unit_rows(vectors: ArrayLike, what: str, *, dimension: int | None = None, id
         what: Name for error messages, e.g. ``"query vector"``.
         dimension: The d that is expected, where one is.
         ids: Names of the rows, for error messages.
+        first: The number of the first row, for error messages.
 
     Returns:
         (n, d) float32, rows of length 1. A new array; the argument is left alone.
@@ -45,7 +48,7 @@ def unit_rows(vectors: ArrayLike, what: str, *, dimension: int | None = None, id
 
     def name_of(faulty: NDArray[np.bool_]) -> str:
         row = int(faulty.argmax())
-        return f"{what.capitalize()} {row}" + (f" (id {ids[row]!r})" if ids is not None else "")
+        return f"{what.capitalize()} {first + row}" + (f" (id {ids[row]!r})" if ids is not None else "")
 
     # The largest component first: its division keeps the squares of very large and very small rows representable.
     scale = np.abs(matrix).max(axis=1, initial=0.0, keepdims=True)

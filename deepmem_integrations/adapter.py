@@ -2,49 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from deepmem_integrations._files import write_bytes
-from deepmem_integrations._vectors import Vectors, blocks, unit_rows
-from deepmem_integrations.errors import AdapterFileError, StorageError
+from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.attention import MANY_KEYS, KernelSpace, Lists, Memory
+from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
+from deepmem_integrations.examples import Examples, Explanation, Growth, Influence, ValueSpace
 from deepmem_integrations.fingerprint import Fingerprint
+from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.relevance import Labels, Relevance
 
 FORMAT = "deepmem-adapter"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-
-@dataclass(frozen=True)
-class Memory:
-    """The part that remembers what was asked: an attention layer whose keys are the training queries.
-
-    Attributes:
-        keys: (m, d) float32 unit rows, the training queries.
-        values: (m, d) float32, the direction in which each of them moves a query.
-        temperature: Width of the kernel ``exp((x·key − 1) / temperature)``, above 0.
-        strength: Factor of the sum, above 0.
-    """
-
-    keys: Vectors
-    values: Vectors
-    temperature: float
-    strength: float
-
-    def shift(self, queries: Vectors) -> Vectors:
-        """What is added to the queries, (n, d) float32 unit rows → (n, d) float32."""
-        moved = np.empty((len(queries), self.values.shape[1]), dtype=np.float32)
-        for block in blocks(len(queries), len(self.keys)):
-            kernel = np.exp((queries[block] @ self.keys.T - 1.0) / self.temperature)
-            moved[block] = self.strength * (kernel @ self.values)
-        return moved
+SAME = 0.9999
+"""Queries whose places in the kernel space have this cosine share a key."""
 
 
 class QueryAdapter:
@@ -57,6 +39,7 @@ class QueryAdapter:
         dimension: d, the length of the vectors.
         linear: W, (d, d) float32.
         memory: The memory part.
+        examples: The labelled queries behind the memory.
         fingerprint: The embedding model it was trained with; by default its dimension is all that is known.
         metadata: Anything JSON can hold, kept in the file.
     """
@@ -67,6 +50,7 @@ class QueryAdapter:
         *,
         linear: Vectors | None = None,
         memory: Memory | None = None,
+        examples: Examples | None = None,
         fingerprint: Fingerprint | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
@@ -74,6 +58,7 @@ class QueryAdapter:
         self.dimension = dimension
         self.linear = linear
         self.memory = memory
+        self.examples = examples if memory is not None else None
         self.fingerprint = fingerprint or Fingerprint(dimension)
         self.metadata: Mapping[str, Any] = dict(metadata or {})
 
@@ -97,12 +82,185 @@ class QueryAdapter:
         """
         given = np.asarray(vectors)
         queries = unit_rows(given[None] if given.ndim == 1 else given, "query vector", dimension=self.dimension)
-        moved = queries
-        if self.linear is not None:
-            moved = _normalised(queries + queries @ self.linear, queries)
+        moved = self._turned(queries)
         if self.memory is not None:
             moved = _normalised(moved + self.memory.shift(queries), moved)
         return moved[0] if given.ndim == 1 else moved
+
+    def _turned(self, queries: Vectors) -> Vectors:
+        """What the linear part makes of unit rows."""
+        return queries if self.linear is None else _normalised(queries + queries @ self.linear, queries)
+
+    def explain(self, vector: ArrayLike, top: int = 5) -> Explanation:
+        """Name the training queries that move a query.
+
+        Args:
+            vector: (d,), any real dtype.
+            top: How many, at most.
+
+        Returns:
+            How far each part turns the query, and who did it. It prints well.
+
+        Raises:
+            EmbeddingMismatchError: The vector has another dimension.
+            InvalidVectorsError: Not one vector of finite numbers with a direction.
+        """
+        query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)
+        turned, final = self._turned(query), self.transform(query)
+        influences: list[Influence] = []
+        if self.memory is not None:
+            rows, weights, similarities = (found[0] for found in self.memory.attend(query))
+            pushes = weights[:, None] * self.memory.values[rows]
+            shift = pushes.sum(axis=0)
+            shares = pushes @ shift / max(float(shift @ shift), 1e-12)
+            for place in np.argsort(-shares)[:top].tolist():
+                influences.append(self._influence(int(rows[place]), float(similarities[place]), float(shares[place])))
+        return Explanation(
+            degrees=_degrees(query, final),
+            linear_degrees=_degrees(query, turned),
+            memory_degrees=_degrees(turned, final),
+            influences=tuple(influences),
+        )
+
+    def _influence(self, key: int, similarity: float, share: float) -> Influence:
+        if self.examples is None:
+            return Influence((f"training query {key}",), (), {}, similarity, share)
+        examples = self.examples
+        rows = examples.of_key(key).tolist()
+        documents: dict[str, float] = {}
+        for row in rows:
+            for name, weight in examples.documents_of(row).items():
+                documents[name] = max(weight, documents.get(name, 0.0))
+        texts = () if examples.texts is None else tuple(examples.texts[row] for row in rows)
+        return Influence(tuple(examples.query_ids[row] for row in rows), texts, documents, similarity, share)
+
+    @property
+    def growth(self) -> Growth | None:
+        """What was added and forgotten since the training, and whether a training is due; None without a memory part."""
+        if self.examples is None:
+            return None
+        e = self.examples
+        return Growth(e.trained_in_all, len(e.query_ids) - e.trained, e.trained_in_all - e.trained, self.linear is not None)
+
+    def remember(
+        self,
+        query_vectors: ArrayLike,
+        relevance: Relevance | Labels,
+        documents: Mapping[str, ArrayLike] | None = None,
+        *,
+        query_ids: Sequence[str] | None = None,
+        query_texts: Sequence[str] | None = None,
+    ) -> "QueryAdapter":
+        """Add labelled queries to the memory, without a training and without the corpus.
+
+        The memory is then what it would be, had these queries been there when it was built, with the whitening and the scale
+        of its training. The linear part stays as it is; `growth` says when a full training is due.
+
+        Args:
+            query_vectors: (n, d), any real dtype.
+            relevance: The labels of these n queries. The ids of a `Relevance` must be new to the adapter.
+            documents: Document id → (d,) vector, for the documents that the adapter does not know yet: those that no query
+                of the training asked for. More may be passed.
+            query_ids: The ids of a bare ``relevance``; by default made up.
+            query_texts: Kept if the adapter keeps texts.
+
+        Returns:
+            A new adapter.
+
+        Raises:
+            InvalidRelevanceError: There is no memory part to add to, an id is known already, the numbers differ, or a
+                document's vector is missing.
+            InvalidVectorsError: A vector that cannot be used.
+            EmbeddingMismatchError: Another dimension.
+        """
+        memory, examples = self._growing("remembers")
+        if not isinstance(relevance, Relevance):
+            made_up = [f"added {len(examples.query_ids) + row}" for row in range(len(relevance))]
+            relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance, query_ids or made_up)
+        elif query_ids is not None:
+            raise InvalidRelevanceError("query_ids go with a bare relevance; a Relevance has its own.")
+        queries = unit_rows(query_vectors, "query vector", dimension=self.dimension)
+        if len(queries) != len(relevance) or (query_texts is not None and len(query_texts) != len(queries)):
+            raise InvalidRelevanceError(f"Got {len(queries)} query vectors for {len(relevance)} labelled queries.")
+        known = set(examples.query_ids).intersection(relevance.query_ids)
+        if known:
+            raise InvalidRelevanceError(
+                f"The adapter has a query {min(known)!r} already: forget it first, or give the new one another id."
+            )
+        wanted = {name for query in relevance.documents for name, _ in query} - set(examples.document_ids)
+        missing = sorted(wanted - set(documents or {}))
+        if missing:
+            raise InvalidRelevanceError(
+                f"No query of the training asked for the document {missing[0]!r} ({len(missing)} in all are new): pass their "
+                "vectors, documents={id: vector}."
+            )
+        vectors = {
+            name: unit_rows(np.asarray((documents or {})[name])[None], "document vector", dimension=self.dimension, ids=[name])[0]
+            for name in wanted
+        }
+        places = memory.space.place(queries) if memory.space else queries
+        keys, owners = memory.keys, np.empty(len(queries), dtype=np.int64)
+        for row, place in enumerate(places):
+            same = np.flatnonzero(keys @ place > SAME)
+            owners[row] = same[0] if len(same) else len(keys)
+            if not len(same):
+                keys = np.concatenate([keys, place[None]])
+        labels = [dict(query) for query in relevance.documents]
+        grown = examples.added(relevance.query_ids, query_texts, owners, labels, vectors)
+        return self._with(*sorted_into_lists(memory, keys, grown))
+
+    def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> "QueryAdapter":
+        """Take labelled queries out of the memory, or documents out of all labels, without a training or the corpus.
+
+        Nothing of them is left in the memory, nor in its file. What the linear part learned from them stays until the next
+        full training: `growth` says so.
+
+        Args:
+            query_ids: Queries to forget.
+            document_ids: Documents to forget. A query that asked for no other document is forgotten too.
+
+        Returns:
+            A new adapter.
+
+        Raises:
+            InvalidRelevanceError: There is no memory part, or an id is unknown.
+        """
+        memory, examples = self._growing("forgets")
+        for what, given, known in (
+            ("query", query_ids, set(examples.query_ids)),
+            ("document", document_ids, set(examples.document_ids)),
+        ):
+            if isinstance(given, str):
+                raise InvalidRelevanceError(f"{what}_ids is a list of ids; got the string {given!r}.")
+            unknown = sorted(set(given) - known)
+            if unknown:
+                raise InvalidRelevanceError(f"The adapter knows no {what} {unknown[0]!r} ({len(unknown)} unknown in all).")
+        left, keys = examples.without(query_ids, document_ids)
+        if not left.query_ids:
+            return self._with(None, None)
+        return self._with(*sorted_into_lists(memory, memory.keys[keys], left))
+
+    def linear_only(self) -> "QueryAdapter":
+        """Without the memory: nothing of a training query's vector, id or text is in it or its file."""
+        return self._with(None, None)
+
+    def _growing(self, verb: str) -> tuple[Memory, Examples]:
+        if self.memory is None or self.examples is None:
+            why = "has no memory part" if self.memory is None else "comes from a file of format 1, which named no queries"
+            raise InvalidRelevanceError(
+                f"Only a memory {verb}, and this adapter {why}: train again with the labels as they are now."
+            )
+        return self.memory, self.examples
+
+    def _with(self, memory: Memory | None, examples: Examples | None) -> "QueryAdapter":
+        return QueryAdapter(
+            self.dimension,
+            linear=self.linear,
+            memory=memory,
+            examples=examples,
+            fingerprint=self.fingerprint,
+            metadata=self.metadata,
+        )
 
     def check(self, fingerprint: Fingerprint) -> None:
         """Refuse an embedding model other than the one of the training.
@@ -115,7 +273,8 @@ class QueryAdapter:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, atomically.
 
-        The file holds the vectors of the training queries (the memory's keys), no texts.
+        With a memory part the file holds the training queries' vectors (whitened) and ids, those of their documents, and the
+        texts only if they were to be kept. `linear_only` leaves all that out.
 
         Returns:
             The path.
@@ -146,19 +305,30 @@ class QueryAdapter:
 
     def to_bytes(self) -> bytes:
         """The content of the file: safetensors with a JSON header and a checksum."""
-        tensors: dict[str, Vectors] = {}
+        tensors: dict[str, NDArray[Any]] = {}
         if self.linear is not None:
-            tensors["linear"] = np.ascontiguousarray(self.linear)
+            tensors["linear"] = self.linear
         if self.memory is not None:
-            tensors["memory.keys"] = np.ascontiguousarray(self.memory.keys)
-            tensors["memory.values"] = np.ascontiguousarray(self.memory.values)
+            tensors["memory.keys"] = self.memory.keys
+            if self.memory.space is not None:
+                tensors["memory.centre"] = self.memory.space.centre
+                tensors["memory.projection"] = self.memory.space.projection
+            if self.memory.lists is not None:
+                tensors["memory.centroids"] = self.memory.lists.centroids
+                tensors["memory.starts"] = self.memory.lists.starts
+            if self.examples is None:
+                tensors["memory.values"] = self.memory.values
+            else:
+                tensors |= _example_tensors(self.examples)
         if self.fingerprint.probes is not None:
-            tensors["fingerprint.probes"] = np.ascontiguousarray(self.fingerprint.probes)
+            tensors["fingerprint.probes"] = self.fingerprint.probes
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         header = {
             "version": FORMAT_VERSION,
             "dimension": self.dimension,
             "model": self.fingerprint.model,
-            "memory": None if self.memory is None else {"temperature": self.memory.temperature, "strength": self.memory.strength},
+            "memory": self.memory and {name: getattr(self.memory, name) for name in ("temperature", "strength", "neighbours")},
+            "examples": self.examples and _example_names(self.examples),
             "metadata": self.metadata,
         }
         header = json.loads(json.dumps(header))  # as it will be read
@@ -189,18 +359,29 @@ class QueryAdapter:
         if checksum != _checksum(header, tensors):
             raise AdapterFileError("damaged (its checksum does not match). Use a backup, or train again.")
         try:
-            dimension, memory = header["dimension"], None
+            dimension, memory, examples = header["dimension"], None, None
             if header["memory"]:
-                memory = Memory(tensors["memory.keys"], tensors["memory.values"], **header["memory"])
+                space = None
+                if "memory.centre" in tensors:
+                    space = KernelSpace(tensors["memory.centre"], tensors["memory.projection"])
+                lists = None
+                if "memory.centroids" in tensors:
+                    lists = Lists(tensors["memory.centroids"], tensors["memory.starts"])
+                # In version 1 every key took part.
+                settings = {"neighbours": None, **header["memory"]}
+                examples = _read_examples(header["examples"], tensors) if header.get("examples") else None
+                values = tensors["memory.values"] if examples is None else examples.values
+                memory = Memory(tensors["memory.keys"], values, space=space, lists=lists, **settings)
             adapter = cls(
                 dimension,
                 linear=tensors.get("linear"),
                 memory=memory,
+                examples=examples,
                 fingerprint=Fingerprint(dimension, header["model"], tensors.get("fingerprint.probes")),
                 metadata=header["metadata"],
             )
             adapter.transform(np.ones(dimension))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise AdapterFileError(f"its parts do not fit together ({error!r}). Use a backup, or train again.") from error
         return adapter
 
@@ -216,7 +397,54 @@ def _normalised(vectors: Vectors, otherwise: Vectors) -> Vectors:
     return np.where(norms > 1e-6, vectors / np.maximum(norms, 1e-6), otherwise).astype(np.float32, copy=False)
 
 
-def _checksum(header: Mapping[str, Any], tensors: Mapping[str, Vectors]) -> str:
+def sorted_into_lists(memory: Memory, keys: Vectors, examples: Examples) -> tuple[Memory, Examples]:
+    """A memory with these keys and the values of the examples, in lists where there are very many."""
+    lists = None
+    if len(keys) >= MANY_KEYS:
+        order, lists = Lists.of(keys)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        keys, examples = keys[order], replace(examples, owners=place[examples.owners])
+    return replace(memory, keys=keys, values=examples.values, lists=lists), examples
+
+
+def _degrees(one: Vectors, other: Vectors) -> float:
+    """The angle between two unit vectors, by their chord: exact for small angles, where the cosine is not."""
+    return float(np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(one.astype(np.float64) - other) / 2, 0, 1))))
+
+
+def _example_tensors(examples: Examples) -> dict[str, NDArray[Any]]:
+    return {
+        "examples.owners": examples.owners,
+        "examples.starts": examples.labels.starts,
+        "examples.labels": examples.labels.documents,
+        "examples.weights": examples.labels.weights,
+        "examples.documents": examples.documents,
+        "examples.mean": examples.space.mean,
+        "examples.projection": examples.space.projection,
+    }
+
+
+def _example_names(examples: Examples) -> dict[str, Any]:
+    names = ("query_ids", "texts", "document_ids", "trained", "trained_in_all")
+    return {name: getattr(examples, name) for name in names} | {"scale": examples.space.scale}
+
+
+def _read_examples(names: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Examples:
+    return Examples(
+        query_ids=tuple(names["query_ids"]),
+        texts=None if names["texts"] is None else tuple(names["texts"]),
+        owners=tensors["examples.owners"],
+        labels=LabelRows(*(tensors[f"examples.{part}"] for part in ("starts", "labels", "weights"))),
+        document_ids=tuple(names["document_ids"]),
+        documents=tensors["examples.documents"],
+        space=ValueSpace(tensors["examples.mean"], tensors["examples.projection"], names["scale"]),
+        trained=names["trained"],
+        trained_in_all=names["trained_in_all"],
+    )
+
+
+def _checksum(header: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 over the header and every tensor: safetensors itself does not notice a flipped bit."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):

@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.errors import InvalidVectorsError
 
 Batch = tuple[Sequence[str], ArrayLike]
@@ -43,47 +43,77 @@ class SearchedCorpus(Protocol):
         ...
 
 
-def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tuple[list[str], Vectors]:
-    """Gather a corpus in memory.
+def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> Iterator[tuple[list[str], Vectors]]:
+    """Check a corpus and go through it once, batch by batch.
 
     Args:
-        vectors: An (N, d) array with ``ids``, or batches of (ids, vectors) without.
+        vectors: An (N, d) array, memory-mapped or not, with ``ids``, or batches of (ids, vectors) without.
         ids: The ids of the array's rows.
 
-    Returns:
-        The N ids, and their vectors as (N, d) float32 unit rows.
+    Yields:
+        Ids and their vectors as (n, d) float32 unit rows, n ≥ 1.
 
     Raises:
         InvalidVectorsError: No document; ids and vectors that differ in number; an id that is no string or appears twice;
             batches of different dimensions; a vector with NaN, infinity or nothing but zeros.
     """
-    if ids is not None:
-        if not isinstance(vectors, np.ndarray | list | tuple):
-            raise InvalidVectorsError("corpus_ids go with an array of corpus vectors; batches bring their own ids.")
-        matrix, names = np.asarray(vectors), list(ids)
-    else:
-        if isinstance(vectors, np.ndarray | list | tuple) and not (len(vectors) and isinstance(vectors[0], tuple)):
-            raise InvalidVectorsError("Pass corpus_ids with an array of corpus vectors: the labels name documents by id.")
-        names, parts = [], []
-        for batch_ids, batch in cast("Iterable[Batch]", vectors):
-            part = np.asarray(batch, dtype=np.float32)
-            if len(batch_ids) != len(part):
-                raise InvalidVectorsError(f"A batch of the corpus has {len(batch_ids)} ids for {len(part)} vectors.")
-            if len(part):
-                names += batch_ids
-                parts.append(part)
-        if len({part.shape[1:] for part in parts}) > 1:
-            raise InvalidVectorsError(f"The batches have different dimensions: {sorted({part.shape[1:] for part in parts})}.")
-        matrix = np.concatenate(parts) if parts else np.empty((0, 0))
-    if len(names) == 0 or len(matrix) == 0:
-        raise InvalidVectorsError("The corpus is empty: add documents to the store before training or evaluating.")
-    if len(names) != len(matrix):
-        raise InvalidVectorsError(f"Got {len(names)} ids for {len(matrix)} corpus vectors.")
     seen: set[str] = set()
-    for row, name in enumerate(names):
-        if not isinstance(name, str):
-            raise InvalidVectorsError(f"Document ids are strings; row {row} has {name!r} ({type(name).__name__}).")
-        if name in seen:
-            raise InvalidVectorsError(f"The document id {name!r} appears twice in the corpus (again in row {row}).")
-        seen.add(name)
-    return [str(name) for name in names], unit_rows(matrix, "corpus vector", ids=names)
+    dimension = None
+    for names, part in _batches(vectors, ids):
+        if len(names) != len(part):
+            raise InvalidVectorsError(f"A batch of the corpus has {len(names)} ids for {len(part)} vectors.")
+        if not len(part):
+            continue
+        for row, name in enumerate(names, start=len(seen)):
+            if not isinstance(name, str):
+                raise InvalidVectorsError(f"Document ids are strings; row {row} has {name!r} ({type(name).__name__}).")
+            if name in seen:
+                raise InvalidVectorsError(f"The document id {name!r} appears twice in the corpus (again in row {row}).")
+            seen.add(name)
+        unit = unit_rows(part, "corpus vector", ids=names, first=len(seen) - len(names))
+        if dimension is not None and unit.shape[1] != dimension:
+            raise InvalidVectorsError(f"The batches have different dimensions: {sorted({dimension, unit.shape[1]})}.")
+        dimension = unit.shape[1]
+        yield [str(name) for name in names], unit
+    if not seen:
+        raise InvalidVectorsError("The corpus is empty: add documents to the store before training or evaluating.")
+
+
+def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tuple[list[str], Vectors]:
+    """Gather a corpus in memory.
+
+    Args:
+        vectors: As for `unit_batches`.
+        ids: Likewise.
+
+    Returns:
+        The N ids, and their vectors as (N, d) float32 unit rows.
+
+    Raises:
+        InvalidVectorsError: As `unit_batches` does.
+    """
+    names: list[str] = []
+    parts: list[Vectors] = []
+    for batch_ids, part in unit_batches(vectors, ids):
+        names += batch_ids
+        parts.append(part)
+    return names, np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _batches(vectors: CorpusVectors, ids: Sequence[str] | None) -> Iterator[tuple[Sequence[Any], NDArray[Any]]]:
+    is_matrix = isinstance(vectors, np.ndarray | list | tuple)
+    if ids is None:
+        if is_matrix and not (len(vectors) and isinstance(vectors[0], tuple)):  # type: ignore[arg-type,index]
+            raise InvalidVectorsError("Pass corpus_ids with an array of corpus vectors: the labels name documents by id.")
+        for names, part in cast("Iterable[Batch]", vectors):
+            yield list(names), np.asarray(part)
+        return
+    if not is_matrix:
+        raise InvalidVectorsError("corpus_ids go with an array of corpus vectors; batches bring their own ids.")
+    matrix = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors)
+    if len(ids) != len(matrix):
+        raise InvalidVectorsError(f"Got {len(ids)} ids for {len(matrix)} corpus vectors.")
+    if matrix.ndim != 2:
+        unit_rows(matrix, "corpus vector")
+    for block in blocks(len(matrix), matrix.shape[1]):
+        yield list(ids[block]), matrix[block]

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError, ModelNotFoundError, StorageError, StoreError
 from deepmem_integrations.evaluation import TOP_K, WITH, WITHOUT, Evaluation, evaluate
+from deepmem_integrations.examples import Explanation
 from deepmem_integrations.jobs import JobStatus, ModelFolder
 from deepmem_integrations.relevance import Labels, Relevance
 from deepmem_integrations.training import train_adapter
@@ -136,8 +137,10 @@ class DeepMemory:
         embedding_function: Callable[[list[str]], ArrayLike] | None = None,
         token: str | None = None,
         *,
-        max_unseen_loss: float = 1.0,
+        validation: Relevance | None = None,
+        max_unseen_loss: float | None = None,
         seed: int = 0,
+        keep_texts: bool = False,
     ) -> str:
         """Train a model on labelled queries and put it in use.
 
@@ -148,8 +151,10 @@ class DeepMemory:
             relevance: For each query its documents as (id, weight), weight > 0.
             embedding_function: Embeds the queries in place of the store's embedding model.
             token: Deep Lake v3 trained on its servers; there is no such server any more, and nothing to log in to.
+            validation: Labelled queries of your own to choose by, in place of held-out training queries.
             max_unseen_loss: See `train_adapter`.
             seed: Fixes the result.
+            keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
 
         Returns:
             The job's id, which is the model's name too.
@@ -171,6 +176,10 @@ class DeepMemory:
             ids, vectors, query_vectors = self._read(
                 labels, lambda: embedder.embed_queries(labels.queries, progress="Embedding queries"), _NEAR
             )
+            judges = None
+            if validation is not None:
+                validation.check(ids)
+                judges = embedder.embed_queries(validation.queries, progress="Embedding validation queries"), validation
             with tqdm(desc="Training", unit="step", delay=1) as bar:
 
                 def on_progress(done: int, total: int) -> None:
@@ -183,8 +192,10 @@ class DeepMemory:
                     labels,
                     vectors,
                     ids,
+                    validation=judges,
                     max_unseen_loss=max_unseen_loss,
                     seed=seed,
+                    query_texts=labels.queries if keep_texts else None,
                     fingerprint=embedder.fingerprint(),
                     progress=on_progress,
                 )
@@ -316,6 +327,73 @@ class DeepMemory:
         """
         self.folder.load_model(name)
         self.folder.set_current(name)
+
+    # ---- growing and explaining --------------------------------------------------------------------------------
+
+    def remember(self, relevance: Relevance) -> str:
+        """Add labelled queries to the model in use, without a training, and put the result in use.
+
+        Only the memory part learns: see `QueryAdapter.remember`, and `QueryAdapter.growth` for when to train again.
+
+        Args:
+            relevance: Labelled queries with ids that are new to the model.
+
+        Returns:
+            The new model's name.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+            InvalidRelevanceError: The model has no memory part, an id is known, or a document is not in the store.
+        """
+        adapter = self.adapter
+        known = set(adapter.examples.document_ids) if adapter.examples else set()
+        wanted = {name for query in relevance.documents for name, _ in query} - known
+        documents: dict[str, Vectors] = {}
+        if wanted:
+            nothing = np.empty((0, adapter.dimension), dtype=np.float32)
+            searched = isinstance(self.corpus, SearchedCorpus)
+            batches = self.corpus.near(nothing, 1, wanted) if isinstance(self.corpus, SearchedCorpus) else self.corpus.vectors()
+            for ids, vectors in batches:
+                rows = [row for row, name in enumerate(ids) if name in wanted]
+                documents |= {ids[row]: np.asarray(vectors, dtype=np.float32)[row] for row in rows}
+                if len(documents) == len(wanted) and not searched:
+                    break
+            relevance.check(known | documents.keys())
+        vectors = self.embedder.embed_queries(relevance.queries, progress="Embedding queries")
+        return self._grown(adapter.remember(vectors, relevance, documents, query_texts=relevance.queries))
+
+    def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
+        """Take labelled queries, or documents, out of the memory of the model in use, and put the result in use.
+
+        The models before it keep what they knew: delete them where that matters. See `QueryAdapter.forget`.
+
+        Returns:
+            The new model's name.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+            InvalidRelevanceError: The model has no memory part, or an id is unknown.
+        """
+        return self._grown(self.adapter.forget(query_ids=query_ids, document_ids=document_ids))
+
+    def _grown(self, adapter: QueryAdapter) -> str:
+        job = self.folder.new_job()
+        self.folder.save_model(job.id, adapter)
+        self.folder.save_job(replace(job, state="completed", progress=1.0, report=adapter.metadata.get("report")))
+        self.folder.set_current(job.id)
+        if adapter.growth is not None and adapter.growth.retraining_due:
+            _logger.warning("%s", adapter.growth)
+        return job.id
+
+    def explain(self, query: str, top: int = 5) -> Explanation:
+        """Name the training queries that move a query: `QueryAdapter.explain`.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+        """
+        adapter = self.adapter
+        self._served.check(adapter, self.embedder.model)
+        return adapter.explain(self.embedder.embed_queries([query])[0], top)
 
     # ---- serving -----------------------------------------------------------------------------------------------
 

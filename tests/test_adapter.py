@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deepmem_integrations import QueryAdapter
-from deepmem_integrations.adapter import Memory
+from deepmem_integrations._vectors import unit_rows
+from deepmem_integrations.attention import BUDGET, Lists, Memory
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, InvalidVectorsError, StorageError
 from deepmem_integrations.fingerprint import Fingerprint
 
@@ -167,7 +169,7 @@ def test_a_large_batch_is_done_in_blocks(monkeypatch):
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.adapter.FORMAT_VERSION", 2)
+    monkeypatch.setattr("deepmem_integrations.adapter.FORMAT_VERSION", 3)
     data = make_adapter().to_bytes()
     monkeypatch.undo()
     with pytest.raises(AdapterFileError, match="Upgrade deepmem-integrations"):
@@ -218,3 +220,25 @@ def test_bare_arrays_leave_only_the_dimension_to_compare():
     probes = unit(np.ones((3, 4))).astype(np.float32)
     QueryAdapter(4).check(Fingerprint(4, "any", probes))
     QueryAdapter(4, fingerprint=Fingerprint(4, "one", probes)).check(Fingerprint(4))
+
+
+def test_very_many_keys_are_searched_in_lists_with_nearly_the_same_result(tmp_path):
+    rng = np.random.default_rng(0)
+    topics = rng.normal(size=(300, 24))
+    keys = unit_rows(topics[rng.integers(300, size=25_000)] + 0.5 * rng.normal(size=(25_000, 24)), "key")
+    values = rng.normal(size=(25_000, 24)).astype(np.float32)
+    exact = Memory(keys, values, temperature=0.1, strength=2.0)
+    order, lists = Lists.of(keys)
+    assert sorted(order.tolist()) == list(range(25_000))
+    assert lists.starts[-1] == 25_000
+    sorted_memory = replace(exact, keys=keys[order], values=values[order], lists=lists)
+    queries = unit_rows(topics[rng.integers(300, size=200)] + 0.5 * rng.normal(size=(200, 24)), "query")
+    expected, found = exact.shift(queries), sorted_memory.shift(queries)
+    error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert np.median(error) < 1e-4
+    assert error.mean() < 0.01
+    assert 0 < max(part.stop - part.start for part in lists.near(queries[0])) < BUDGET
+    adapter = QueryAdapter(24, memory=sorted_memory)
+    again = QueryAdapter.load(adapter.save(tmp_path / "many.safetensors"))
+    np.testing.assert_allclose(again.transform(queries), adapter.transform(queries), atol=1e-6)
+    assert again.memory.lists is not None

@@ -153,7 +153,7 @@ def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
 def test_bad_vectors_from_the_model_are_told(memory, problem):
     with pytest.raises(InvalidVectorsError, match="The embedding model gives NaN"):
         memory.train(problem.train, embedding_function=lambda texts: np.full((len(texts), 32), np.nan))
-    with pytest.raises(EmbeddingMismatchError, match="4 dimensions where 32"):
+    with pytest.raises(EmbeddingMismatchError, match="4 dimensions, those of the corpus 32"):
         memory.train(problem.train, embedding_function=lambda texts: np.ones((len(texts), 4)))
 
 
@@ -374,3 +374,38 @@ def test_an_adapter_file_serves_where_torch_is_missing(memory, problem, tmp_path
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), memory.transform(problem.test_queries), atol=1e-6)
     assert not QueryAdapter.load(path).is_identity
     assert isinstance(problem.train, Relevance)
+
+
+def test_remember_and_forget_put_a_grown_model_in_use(memory, problem, caplog):
+    first = memory.train(problem.train.take(range(100)), keep_texts=True)
+    if memory.adapter.memory is None:
+        pytest.fail("this problem gives a memory part")
+    new = problem.train.take(range(100, 110))
+    second = memory.remember(new)
+    assert memory.get_model() == second != first
+    assert set(new.query_ids) <= set(memory.adapter.examples.query_ids)
+    top = memory.explain(new.queries[0]).influences[0]
+    assert new.queries[0] in top.texts
+    third = memory.forget(query_ids=new.query_ids[:4])
+    assert memory.get_model() == third
+    assert not set(new.query_ids[:4]) & set(memory.adapter.examples.query_ids)
+    assert memory.adapter.growth.added == 6
+    with caplog.at_level("WARNING"):
+        memory.remember(problem.train.take(range(110, 140)))
+    assert "A full training is due" in caplog.text
+    memory.set_model(first)
+    assert memory.adapter.growth.added == 0
+
+
+def test_a_document_that_is_not_in_the_store_cannot_be_remembered(memory, problem):
+    name = memory.train(problem.train.take(range(100)))
+    with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
+        memory.remember(Relevance(["new"], [[("nowhere", 1.0)]], ["new"]))
+    assert memory.get_model() == name
+
+
+def test_validation_queries_are_embedded_and_judge(memory, problem):
+    job_id = memory.train(problem.train, validation=problem.test)
+    assert memory.folder.job(job_id).report["seen"]["queries"] == f"{len(problem.test)} validation queries"
+    with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
+        memory.train(problem.train, validation=Relevance(["new"], [[("nowhere", 1.0)]]))

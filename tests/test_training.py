@@ -11,9 +11,13 @@ from deepmem_integrations.adapter import Memory, QueryAdapter
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training import stand_in
+from deepmem_integrations.training.choice import choose, label_agreement
+from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
+from deepmem_integrations.training.folds import folds
 from deepmem_integrations.training.linear import MAX_NEGATIVES, negative_rows, train_linear
-from deepmem_integrations.training.memory import Whitening, memory_values, target_means
-from deepmem_integrations.training.selection import CANDIDATES, HeldOut, Problem, choose, cross_validate, folds
+from deepmem_integrations.training.memory import CorpusStatistics, target_means, value_space
+from deepmem_integrations.training.problem import CANDIDATES, Problem
 from tests.conftest import make_problem
 
 
@@ -83,6 +87,7 @@ def test_shuffled_labels_give_the_identity(problem, seed):
     assert result.adapter.is_identity
     assert result.report.chosen == "identity"
     assert "chance" in result.report.reason or "better than the identity" in result.report.reason
+    assert abs(result.report.agreement) < 3
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
@@ -164,7 +169,7 @@ def test_small_and_odd_shapes_train():
         ({"relevance": [], "query_vectors": np.ones((0, 3))}, InvalidRelevanceError, "no labelled query"),
         ({"query_vectors": [[1, 0, 0], [0, 0, 0]]}, InvalidVectorsError, "Query vector 1 is all zeros"),
         ({"query_vectors": [[1, 0, 0], [0, np.nan, 0]]}, InvalidVectorsError, "Query vector 1 holds NaN"),
-        ({"query_vectors": np.ones((2, 5))}, EmbeddingMismatchError, "5 dimensions where 3"),
+        ({"query_vectors": np.ones((2, 5))}, EmbeddingMismatchError, "5 dimensions, those of the corpus 3"),
         (
             {"corpus_vectors": np.array([[1, 0, 0], [0, np.inf, 0]])},
             InvalidVectorsError,
@@ -203,6 +208,137 @@ def test_progress_ends_at_the_total(problem):
     assert steps == sorted(steps)
 
 
+def test_labels_that_agree_with_the_vectors_are_told_from_those_that_do_not():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(40, 8)).astype(np.float32)
+    near = (targets + rng.normal(size=targets.shape)).astype(np.float32)
+    assert label_agreement(near, targets) > 5
+    chance = [label_agreement(near[rng.permutation(40)], targets) for _ in range(200)]
+    assert abs(np.mean(chance)) < 0.5
+    assert np.mean(np.array(chance) > 3) < 0.02
+    assert label_agreement(near[:1], targets[:1]) == 0
+    assert label_agreement(near, np.repeat(targets[:1], 40, axis=0)) == pytest.approx(0, abs=1e-3), "all ask for the same"
+
+
+def test_validation_queries_choose_in_place_of_held_out_ones(problem):
+    half = len(problem.test_queries) // 2
+    own = problem.test.take(range(half))
+    result = train_adapter(
+        problem.train_queries, problem.train, problem.corpus, problem.ids, validation=(problem.test_queries[:half], own)
+    )
+    assert result.report.seen.queries == f"{half} validation queries"
+    assert "held-out" in result.report.unseen.queries
+    assert "best on validation queries" in result.report.reason
+    by_hand = evaluate(problem.test_queries[:half], own, problem.corpus, problem.ids, adapter=result.adapter, top_k=(10,))
+    assert result.report.seen.chosen["ndcg@10"] == pytest.approx(by_hand["with model"]["ndcg@10"], abs=1e-5)
+    assert result.report.seen.gains["recall@10"].mean == pytest.approx(by_hand.gains["recall@10"].mean, abs=1e-5)
+
+
+def test_validation_queries_that_train_too_do_not_count(problem):
+    both = np.concatenate([problem.train_queries[:5], problem.test_queries])
+    labels = [*problem.train.relevance[:5], *problem.test.relevance]
+    report = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, validation=(both, labels)).report
+    assert report.validation_left_out == 5
+    assert report.seen.queries == f"{len(problem.test)} validation queries"
+    with pytest.raises(InvalidRelevanceError, match="Every validation query is a training query"):
+        train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, validation=(both[:5], labels[:5]))
+
+
+def test_generated_labels_are_used_boldly_unless_a_limit_is_given(problem):
+    written = Relevance(problem.train.queries, problem.train.relevance, generated=True)
+    bold = train_adapter(problem.train_queries, written, problem.corpus, problem.ids).report
+    assert (bold.generated, bold.max_unseen_loss) == (bold.queries, None)
+    assert "best recall@10" in bold.reason
+    assert bold.seen.chosen["recall@10"] == max(row["seen recall@10"] for row in bold.candidates)
+    limited = train_adapter(problem.train_queries, written, problem.corpus, problem.ids, max_unseen_loss=1).report
+    assert limited.max_unseen_loss == 1
+    best = max(limited.candidates, key=lambda row: row["unseen ndcg@10"] + row["unseen recall@10"])
+    for metric in ("ndcg@10", "recall@10"):
+        assert limited.unseen.chosen[metric] >= best[f"unseen {metric}"] - 0.01 - 1e-9
+
+
+def test_queries_that_people_wrote_judge_where_there_are_enough(problem):
+    flags = [row % 3 > 0 for row in range(len(problem.train))]
+    mixed = Relevance(problem.train.queries, problem.train.relevance, generated=flags)
+    report = train_adapter(problem.train_queries, mixed, problem.corpus, problem.ids).report
+    assert "that people wrote" in report.seen.queries
+    assert int(report.seen.queries.split()[0]) == report.queries - report.generated
+    assert report.max_unseen_loss == 1
+
+
+def test_where_every_document_has_a_label_nothing_is_unseen_but_harm_is_limited_all_the_same(problem):
+    everything = np.concatenate([problem.train_queries, problem.corpus])
+    labels = [*problem.train.relevance, *[[(name, 1.0)] for name in problem.ids]]
+    report = train_adapter(everything, labels, problem.corpus, problem.ids).report
+    assert report.labelled_documents == report.documents
+    assert report.max_unseen_loss is None
+    assert all(report.unseen.gains[metric].high > -0.01 for metric in report.unseen.gains)
+
+
+def test_ids_and_texts_are_kept_as_asked(problem):
+    names = [f"q{row}" for row in range(len(problem.train))]
+    result = train_adapter(
+        problem.train_queries,
+        problem.train.relevance,
+        problem.corpus,
+        problem.ids,
+        query_ids=names,
+        query_texts=problem.train.queries,
+    )
+    kept = dict(zip(result.adapter.examples.query_ids, result.adapter.examples.texts, strict=True))
+    assert kept == dict(zip(names, problem.train.queries, strict=True))
+    with pytest.raises(InvalidRelevanceError, match="has its own"):
+        train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, query_ids=names)
+    with pytest.raises(InvalidRelevanceError, match="2 query_texts"):
+        train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, query_texts=["a", "b"])
+
+
+# ---- the corpus ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["memory-mapped", "batches", "float64"])
+def test_a_corpus_in_any_form_gives_the_same_adapter(problem, trained, form, tmp_path):
+    corpus, ids = problem.corpus, problem.ids
+    if form == "memory-mapped":
+        np.save(tmp_path / "corpus.npy", corpus)
+        corpus = np.load(tmp_path / "corpus.npy", mmap_mode="r")
+    elif form == "batches":
+        parts = np.array_split(np.arange(len(ids)), 7)
+        corpus, ids = (([problem.ids[row] for row in part], problem.corpus[part]) for part in parts), None
+    else:
+        corpus = corpus.astype(np.float64)
+    result = train_adapter(problem.train_queries, problem.train, corpus, ids)
+    assert result.report.chosen == trained.report.chosen
+    np.testing.assert_allclose(
+        result.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries), atol=1e-4
+    )
+
+
+def test_of_a_large_corpus_a_part_stands_for_all(problem, monkeypatch):
+    monkeypatch.setattr(stand_in, "MAX_DOCUMENTS", 400)
+    monkeypatch.setattr(stand_in, "NEAR", 3)
+    rng = np.random.default_rng(9)
+    corpus = np.concatenate([rng.normal(size=(2_000, problem.corpus.shape[1])), problem.corpus]).astype(np.float32)
+    ids = [*[f"other-{row}" for row in range(2_000)], *problem.ids]
+    queries = problem.train_queries[:60]
+    labelled = {document for labels in problem.train.documents[:60] for document, _ in labels}
+    unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
+    batches = ((ids[start : start + 150], corpus[start : start + 150]) for start in range(0, len(ids), 150))
+    kept = stand_in.read_training_corpus(batches, None, unit(queries), labelled, seed=0)
+    assert kept.total == 2_300
+    assert len(kept.ids) == 400
+    assert labelled <= set(kept.ids)
+    near = np.argsort(-(unit(queries) @ unit(corpus).T), axis=1)[:, :3]
+    assert {ids[row] for row in near.ravel()} <= set(kept.ids), "the nearest to every query are there"
+    np.testing.assert_allclose(kept.vectors, unit(corpus)[[ids.index(name) for name in kept.ids]], atol=1e-6)
+    np.testing.assert_allclose(kept.statistics.mean, unit(corpus).mean(axis=0), atol=1e-6)
+    drawn = [int(name.split("-")[1]) for name in kept.ids if name.startswith("other")]
+    assert 700 < np.mean(drawn) < 1_300, "others are drawn from all of it"
+    report = train_adapter(queries, problem.train.take(range(60)), corpus, ids).report
+    assert (report.documents, report.ranked_documents) == (2_300, 400)
+    assert "400 documents stand for all" in str(report)
+
+
 # ---- the parts -------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +346,13 @@ def as_problem(given, seed=0):
     unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
     rows = {name: row for row, name in enumerate(given.ids)}
     corpus = unit(given.corpus)
-    return Problem(unit(given.train_queries), LabelRows.of(given.train, rows), corpus, Whitening.of(corpus), seed)
+    return Problem(
+        unit(given.train_queries),
+        LabelRows.of(given.train, rows),
+        corpus,
+        CorpusStatistics.empty(corpus.shape[1]).add(corpus),
+        seed,
+    )
 
 
 def test_the_linear_loss_is_the_cross_entropy_it_claims_to_be():
@@ -253,13 +395,15 @@ def test_memory_values_are_whitened_targets_of_mean_alignment_one():
     corpus = rng.normal(size=(50, 6)).astype(np.float32) + 2
     corpus /= np.linalg.norm(corpus, axis=1, keepdims=True)
     labels = LabelRows.of_rows([{3: 1.0}, {7: 1.0, 9: 1.0}, {11: 2.0}])
-    whitening = Whitening.of(corpus)
+    statistics = CorpusStatistics.empty(6).add(corpus[:20]).add(corpus[20:])
+    np.testing.assert_allclose(statistics.mean, corpus.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(statistics.covariance, np.cov(corpus.T, bias=True), atol=1e-6)
     covariance = corpus.T.astype(float) @ corpus / 50
     ridge = 0.01 * np.trace(covariance) / 6 * np.eye(6)
-    np.testing.assert_allclose(whitening.matrix, np.linalg.inv(covariance + ridge), rtol=1e-3)
+    np.testing.assert_allclose(statistics.value_map(), np.linalg.inv(covariance + ridge), rtol=1e-3)
     targets = target_means(labels, corpus)
     np.testing.assert_allclose(targets[1], corpus[[7, 9]].mean(axis=0), atol=1e-6)
-    values = memory_values(targets, labels, corpus, whitening)
+    values = value_space(targets, labels, corpus, statistics).place(targets)
     best = [max(corpus[row] @ values[query] for row in labels.weight_of(query)) for query in range(3)]
     assert np.mean(best) == pytest.approx(1, abs=1e-4)
 
@@ -313,26 +457,28 @@ def held_out(**means):
 def test_the_guard_prefers_what_holds_up_on_unseen_answers():
     # Candidate 20 shines where answers were seen and ruins the rest; 30 is good at both.
     views = {"seen": held_out(gains={20: 0.3, 30: 0.1}), "unseen": held_out(gains={20: -0.1, 30: 0.05})}
-    assert choose(views, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
+    assert choose(views, agreement=9.0, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
     # A candidate that is best on seen answers and gives up 2 points on unseen ones is a matter of the tolerance.
     views = {"seen": held_out(gains={20: 0.3, 30: 0.1}), "unseen": held_out(gains={20: 0.03, 30: 0.05})}
-    assert choose(views, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
-    assert choose(views, max_unseen_loss=5.0, seed=0).candidate == CANDIDATES[20]
+    assert choose(views, agreement=9.0, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
+    assert choose(views, agreement=9.0, max_unseen_loss=5.0, seed=0).candidate == CANDIDATES[20]
 
 
 def test_each_metric_is_guarded_by_itself():
     good, bad = held_out(gains={20: 0.1}), held_out(gains={20: -0.03})
     mixed = HeldOut(bad.ndcg, good.recall, np.zeros_like(bad.ndcg), np.zeros_like(bad.ndcg))
-    assert choose({"seen": held_out(gains={20: 0.3}), "unseen": mixed}, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[0]
+    assert choose({"seen": held_out(gains={20: 0.3}), "unseen": mixed}, agreement=9.0).candidate == CANDIDATES[0]
 
 
 def test_a_gain_that_popularity_explains_does_not_count():
     scores = held_out(gains={20: 0.2})
     popularity = scores.ndcg - held_out().ndcg
     views = {"seen": HeldOut(scores.ndcg, scores.recall, popularity, popularity), "unseen": held_out()}
-    choice = choose(views, max_unseen_loss=1.0, seed=0)
+    choice = choose(views, agreement=0.0)
     assert choice.candidate == CANDIDATES[0]
-    assert "not by more than chance" in choice.reason
+    assert "no more than chance" in choice.reason
+    views["seen"] = replace(scores, ndcg_by_popularity=0 * popularity, recall_by_popularity=0 * popularity)
+    assert choose(views, agreement=0.0).candidate == CANDIDATES[20], "a gain beyond chance needs no agreement"
 
 
 def test_the_best_of_many_lucky_candidates_does_not_count():
@@ -342,8 +488,10 @@ def test_the_best_of_many_lucky_candidates_does_not_count():
         noise = 0.5 + 0.3 * rng.normal(size=(len(CANDIDATES), 60))
         zero = np.zeros_like(noise)
         view = HeldOut(noise, noise, zero, zero)
-        chosen += choose({"seen": view, "unseen": held_out()}, max_unseen_loss=5.0, seed=seed).candidate != CANDIDATES[0]
-    assert chosen <= 3, "76 lucky candidates at a level of 5%"
+        chosen += (
+            choose({"seen": view, "unseen": held_out()}, agreement=0.0, max_unseen_loss=5.0, seed=seed).candidate != CANDIDATES[0]
+        )
+    assert chosen <= 3, "79 lucky candidates at a level of 5%"
 
 
 def test_memory_alone_is_attention_over_the_training_queries(problem):
@@ -351,7 +499,16 @@ def test_memory_alone_is_attention_over_the_training_queries(problem):
     candidate = next(c for c in CANDIDATES if c.linear is None and c.memory)
     adapter = given.fit(candidate)
     assert adapter.linear is None
-    np.testing.assert_array_equal(adapter.memory.keys, given.queries)
+    space = adapter.memory.space
+    places = (given.queries - given.queries.mean(axis=0)) @ space.projection
+    np.testing.assert_allclose(adapter.memory.keys, places / np.linalg.norm(places, axis=1, keepdims=True), atol=1e-5)
+    assert len(adapter.memory.keys) > adapter.memory.neighbours
+    x = given.queries[:3]
+    similarity = adapter.memory.space.place(x) @ adapter.memory.keys.T
+    for row in range(3):
+        near = np.argsort(-similarity[row])[: adapter.memory.neighbours]
+        factors = adapter.memory.strength * np.exp((similarity[row, near] - 1) / adapter.memory.temperature)
+        np.testing.assert_allclose(adapter.memory.shift(x)[row], factors @ adapter.memory.values[near], atol=1e-5)
     assert isinstance(adapter.memory, Memory)
     assert isinstance(adapter, QueryAdapter)
     assert Relevance.of(problem.train) is problem.train

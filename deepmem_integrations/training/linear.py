@@ -25,8 +25,15 @@ WEIGHT_DECAY = 0.5
 SCALE = 20.0
 """Inverse temperature of the softmax over cosines, as in sentence-transformers' MultipleNegativesRankingLoss."""
 BATCH = 64
-MAX_NEGATIVES = 20_000
-"""Of a larger corpus, the labelled documents and this many random others stand for the whole."""
+MAX_NEGATIVES = 10_000
+"""Of a larger corpus, the labelled documents and this many others stand for the whole."""
+
+
+def device() -> "torch.device":
+    """Where to compute: CUDA where there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def negative_rows(negatives: Negatives, labels: LabelRows, corpus_size: int, seed: int) -> NDArray[np.int64]:
@@ -60,9 +67,10 @@ def train_linear(
     """
     import torch
 
-    query, target, document = (torch.from_numpy(array) for array in (queries, targets, documents))
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.zeros(queries.shape[1], queries.shape[1], requires_grad=True)
+    where = device()
+    query, target, document = (torch.from_numpy(array).to(where) for array in (queries, targets, documents))
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the batches are the same wherever they are used
+    weight = torch.zeros(queries.shape[1], queries.shape[1], device=where, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     kept: dict[int, Vectors] = {}
     for epoch in range(1, max(epochs) + 1):
@@ -72,7 +80,7 @@ def train_linear(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         if epoch in epochs:
-            kept[epoch] = weight.detach().numpy().copy()
+            kept[epoch] = weight.detach().cpu().numpy().copy()
     return kept
 
 

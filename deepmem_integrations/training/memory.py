@@ -1,43 +1,90 @@
 """The memory part: learns *what users asked for*, and serves documents that have labels."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks
+from deepmem_integrations.attention import KernelSpace
+from deepmem_integrations.examples import ValueSpace
 from deepmem_integrations.labels import LabelRows
 
 RIDGE = 0.01
-"""λ as a share of the mean eigenvalue of the corpus covariance."""
+"""λ of the values' whitening, as a share of the mean eigenvalue."""
+CORPUS_WEIGHT = 3
+"""In the kernel space's covariance the corpus counts as much as this many queries for each dimension."""
 
 
-@dataclass(frozen=True)
-class Whitening:
-    """The corpus statistics that turn a document vector into the direction that favours it over the others.
-
-    Without the whitening, a step towards a document is mostly a step towards what all documents have in common.
+class CorpusStatistics:
+    """The mean and the covariance of document vectors, gathered batch by batch.
 
     Attributes:
-        mean: (d,) float32, the mean document.
-        matrix: (d, d) float32, ``(C + λ I)⁻¹`` with C = DᵀD / N and λ = 0.01 · tr(C) / d.
+        count: How many documents.
     """
 
-    mean: Vectors
-    matrix: Vectors
+    def __init__(self, count: int, total: NDArray[np.float64], second: NDArray[np.float64]) -> None:
+        """Keep the sums: (d,) of the vectors, and (d, d) of their outer products, both float64."""
+        self.count = count
+        self._total = total
+        self._second = second
 
     @classmethod
-    def of(cls, corpus: Vectors) -> "Whitening":
-        """Compute both from the (N, d) unit rows of a corpus."""
-        n, d = corpus.shape
-        total, second = np.zeros(d), np.zeros((d, d))
-        for block in blocks(n, d):
-            part = corpus[block].astype(np.float64)
-            total += part.sum(axis=0)
-            second += part.T @ part
-        covariance = second / n
-        ridge = RIDGE * np.trace(covariance) / d
-        matrix = np.linalg.inv(covariance + ridge * np.eye(d))
-        return cls((total / n).astype(np.float32), matrix.astype(np.float32))
+    def empty(cls, dimension: int) -> "CorpusStatistics":
+        """Of no document yet."""
+        return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
+
+    def add(self, documents: Vectors) -> "CorpusStatistics":
+        """Add (n, d) float32 unit rows. A block's products are float32, their sum is float64."""
+        for block in blocks(len(documents), documents.shape[1]):
+            part = documents[block]
+            self.count += len(part)
+            self._total += part.sum(axis=0, dtype=np.float64)
+            self._second += part.T @ part
+        return self
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(d,) float64."""
+        return self._total / self.count
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """(d, d) float64, about the mean."""
+        return np.asarray(self._second / self.count - np.outer(self.mean, self.mean))
+
+    def value_map(self) -> Vectors:
+        """``(E[d dᵀ] + λ I)⁻¹``, (d, d) float32: turns a document into the direction that favours it over the others.
+
+        Without it, a step towards a document is mostly a step towards what all documents have in common.
+        """
+        moment = self._second / self.count
+        d = len(moment)
+        return np.asarray(np.linalg.inv(moment + RIDGE * np.trace(moment) / d * np.eye(d)), dtype=np.float32)
+
+    def kernel_space(self, queries: Vectors) -> KernelSpace:
+        """Centre on the training queries; whiten by their covariance and the corpus', each scaled to a mean eigenvalue of 1.
+
+        Few queries do not tell their covariance: the corpus stands in. The identity is added to the mix, so that directions
+        in which nothing varies are not blown up.
+
+        Args:
+            queries: (n, d) float32 unit rows, n ≥ 1.
+        """
+        n, d = queries.shape
+        centre = queries.mean(axis=0)
+        spread = (queries - centre).T.astype(np.float64) @ (queries - centre) / n
+        mixed = (n * _mean_eigenvalue_one(spread) + CORPUS_WEIGHT * d * _mean_eigenvalue_one(self.covariance)) / (
+            n + CORPUS_WEIGHT * d
+        )
+        # Any P with P Pᵀ = (C + I)⁻¹ gives the same products between whitened queries.
+        factor = np.linalg.cholesky(mixed + np.eye(d))
+        return KernelSpace(centre, np.asarray(np.linalg.inv(factor).T, dtype=np.float32))
+
+
+def _mean_eigenvalue_one(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    mean = np.trace(covariance) / len(covariance)
+    return np.asarray(covariance / mean if mean > 1e-12 else covariance)
 
 
 def target_means(labels: LabelRows, corpus: Vectors) -> Vectors:
@@ -49,20 +96,20 @@ def target_means(labels: LabelRows, corpus: Vectors) -> Vectors:
     return means
 
 
-def memory_values(targets: Vectors, labels: LabelRows, corpus: Vectors, whitening: Whitening) -> Vectors:
-    """The value of each training query: where its documents lie, whitened.
+def value_space(targets: Vectors, labels: LabelRows, documents: Vectors, statistics: CorpusStatistics) -> ValueSpace:
+    """How documents become values of the memory.
+
+    They are whitened, and scaled so that a value's product with the best of its own documents is 1 on average.
 
     Args:
         targets: (n, d) from `target_means`.
         labels: The labels of the same queries.
-        corpus: (N, d) float32 unit rows.
-        whitening: Of the same corpus.
-
-    Returns:
-        (n, d) float32, scaled so that a value's product with the best of its own documents is 1 on average.
+        documents: (N, d) float32 unit rows that the labels name.
+        statistics: Of the corpus.
     """
-    values = (targets - whitening.mean) @ whitening.matrix
-    best = np.array([(corpus[labels[query][0]] @ values[query]).max() for query in range(len(labels))])
-    scale = float(best.mean())
+    unscaled = ValueSpace(statistics.mean.astype(np.float32), statistics.value_map(), 1.0)
+    values = unscaled.place(targets)
+    best = np.array([(documents[labels[query][0]] @ values[query]).max() for query in range(len(labels))])
+    average = float(best.mean())
     # A corpus whose documents are all the same has no direction that favours one of them.
-    return np.asarray(values / scale if scale > 1e-6 else np.zeros_like(values), dtype=np.float32)
+    return replace(unscaled, scale=1 / average if average > 1e-6 else 0.0)

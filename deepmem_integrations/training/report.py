@@ -12,11 +12,13 @@ class ViewReport:
     """Held-out scores of the choice in one view; means between 0 and 1.
 
     Attributes:
+        queries: What was measured on, e.g. ``held-out training queries``, and how many.
         base: ``ndcg@10`` and ``recall@10`` of the untransformed queries.
         chosen: Those of the chosen candidate.
         gains: Their paired differences with 95% intervals.
     """
 
+    queries: str
     base: Mapping[str, float]
     chosen: Mapping[str, float]
     gains: Mapping[str, Interval]
@@ -24,34 +26,42 @@ class ViewReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Everything here was measured on training queries that were held out in turn; the test split took no part.
+    """Everything here was measured on training queries that were held out in turn, or on the validation queries given.
 
     Attributes:
         chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + memory(τ=0.1, β=2)``, or ``identity``.
         reason: Why.
-        seen: Held-out queries drawn at random; None where there were too few queries to hold any out.
+        seen: Held-out queries drawn at random, or the validation queries; None where there were too few queries.
         unseen: Held-out queries whose documents no training query asks for.
+        agreement: By how many standard errors queries lie nearer to their own documents than to other queries' documents.
         queries: How many labelled queries the training used, after merging those with the same vector.
+        generated: How many of them a language model wrote.
         documents: The size of the corpus.
+        ranked_documents: How many of them took part in training and selection: all, unless the corpus is very large.
         labelled_documents: How many documents carry a label.
         merged_queries: How many queries were merged into another one with the same vector.
+        validation_left_out: How many validation queries were left out for being training queries too.
         candidates: Each candidate's mean held-out scores.
         seconds: Wall time of the training.
         seed: The seed.
-        max_unseen_loss: The tolerance, in points.
+        max_unseen_loss: The tolerance, in points; None where loss on unseen answers was not limited.
     """
 
     chosen: str
     reason: str
     seen: ViewReport | None
     unseen: ViewReport | None
+    agreement: float
     queries: int
+    generated: int
     documents: int
+    ranked_documents: int
     labelled_documents: int
     merged_queries: int
+    validation_left_out: int
     seconds: float
     seed: int
-    max_unseen_loss: float
+    max_unseen_loss: float | None
     candidates: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -60,18 +70,30 @@ class TrainingReport:
 
     def __str__(self) -> str:
         """A few lines for people."""
+        labels = f"{self.queries:,} labelled queries"
+        if self.generated:
+            labels += f" ({self.generated:,} written by a language model)"
         lines = [
-            f"{self.queries} labelled queries, {self.labelled_documents} of {self.documents} documents labelled, "
-            f"{self.seconds:.1f} s",
+            f"{labels}, {self.labelled_documents:,} of {self.documents:,} documents labelled, {self.seconds:.1f} s",
             f"chosen: {self.chosen}",
             f"why:    {self.reason}",
         ]
+        if self.ranked_documents < self.documents:
+            kept = "the labelled, the nearest to queries, others at random"
+            lines.append(f"corpus: {self.ranked_documents:,} documents stand for all: {kept}")
         for name, view in (("seen answers", self.seen), ("unseen answers", self.unseen)):
             if view:
                 lines += [
                     f"{name:<15} {metric:<10} {100 * view.base[metric]:5.1f} → {100 * view.chosen[metric]:5.1f}   {gain}"
                     for metric, gain in view.gains.items()
                 ]
-        if self.seen:
-            lines.append("(held-out training queries, 3-fold cross-validation; 95% intervals)")
+        if self.seen and self.unseen:
+            measured = sorted({self.seen.queries, self.unseen.queries}, reverse=True)
+            lines.append(f"(95% intervals; measured on {' and '.join(measured)})")
+        if self.unseen and self.max_unseen_loss is None and self.unseen.gains["recall@10"].high < 0:
+            lines.append(
+                "Documents without a label rank lower than before. Label them too, or limit that with max_unseen_loss=1."
+                if self.labelled_documents < self.documents
+                else "Documents added from now on rank lower until they have labels and a training."
+            )
         return "\n".join(lines)

@@ -1,0 +1,249 @@
+"""The labelled queries behind an adapter's memory, kept so that it can grow, forget and explain itself."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.labels import LabelRows
+
+RETRAINING = 0.2
+"""A full training is due when this share of the labelled queries came or went."""
+
+
+@dataclass(frozen=True)
+class ValueSpace:
+    """How a document becomes the direction that favours it over the others: ``scale · (document − mean) · projection``.
+
+    Attributes:
+        mean: (d,) float32, the mean document of the corpus at training.
+        projection: (d, d) float32, the whitening of that corpus.
+        scale: Makes values of the training comparable to queries.
+    """
+
+    mean: Vectors
+    projection: Vectors
+    scale: float
+
+    def place(self, documents: Vectors) -> Vectors:
+        """(n, d) float32 unit rows → (n, d) float32."""
+        return np.asarray((documents - self.mean) @ self.projection * np.float32(self.scale), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled queries, as many as were given; those with the same vector share a key of the memory.
+
+    Attributes:
+        query_ids: r ids.
+        texts: r texts, or None where they were not to be kept.
+        owners: (r,) int64, the memory's key of each query.
+        labels: Their documents, as rows of ``document_ids``.
+        document_ids: The L labelled documents.
+        documents: (L, d) float32, each placed in the value space.
+        space: The value space.
+        trained: The first so many were there when the adapter was trained; the rest came later.
+        trained_in_all: How many there were at training; some may have been forgotten since.
+    """
+
+    query_ids: tuple[str, ...]
+    texts: tuple[str, ...] | None
+    owners: NDArray[np.int64]
+    labels: LabelRows
+    document_ids: tuple[str, ...]
+    documents: Vectors
+    space: ValueSpace
+    trained: int
+    trained_in_all: int
+
+    @cached_property
+    def values(self) -> Vectors:
+        """(m, d) float32, the value of each key: the weighted mean of its documents' places.
+
+        Of queries that share a key the documents unite; the larger weight stays.
+        """
+        keys = np.repeat(self.owners, np.diff(self.labels.starts))
+        # By key, document and falling weight; the first of each key and document is the one that counts.
+        order = np.lexsort((-self.labels.weights, self.labels.documents, keys))
+        keys, documents, weights = keys[order], self.labels.documents[order], self.labels.weights[order]
+        first = np.ones(len(keys), dtype=bool)
+        first[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
+        keys, documents, weights = keys[first], documents[first], weights[first]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        sums = np.add.reduceat(self.documents[documents] * weights[:, None], starts, axis=0)
+        return np.asarray(sums / np.add.reduceat(weights, starts)[:, None], dtype=np.float32)
+
+    def of_key(self, key: int) -> NDArray[np.int64]:
+        """The rows of the queries that share a key."""
+        return np.flatnonzero(self.owners == key)
+
+    def documents_of(self, row: int) -> dict[str, float]:
+        """Document id → weight of one query."""
+        return {self.document_ids[document]: weight for document, weight in self.labels.weight_of(row).items()}
+
+    def added(
+        self,
+        query_ids: Sequence[str],
+        texts: Sequence[str] | None,
+        owners: NDArray[np.int64],
+        labels: Sequence[Mapping[str, float]],
+        documents: Mapping[str, Vectors],
+    ) -> "Examples":
+        """With more queries, whose documents are known or come with their (d,) unit vectors."""
+        row_of = {name: row for row, name in enumerate(self.document_ids)}
+        new = [name for name in dict.fromkeys(name for query in labels for name in query) if name not in row_of]
+        row_of |= {name: len(self.document_ids) + row for row, name in enumerate(new)}
+        mine = [self.labels.weight_of(row) for row in range(len(self.labels))]
+        theirs = [{row_of[name]: weight for name, weight in query.items()} for query in labels]
+        placed = [self.space.place(np.stack([documents[name] for name in new]))] if new else []
+        return replace(
+            self,
+            query_ids=(*self.query_ids, *query_ids),
+            texts=None if self.texts is None else (*self.texts, *(texts or [""] * len(query_ids))),
+            owners=np.concatenate([self.owners, owners]),
+            labels=LabelRows.of_rows([*mine, *theirs]),
+            document_ids=(*self.document_ids, *new),
+            documents=np.concatenate([self.documents, *placed]),
+        )
+
+    def without(self, query_ids: Collection[str], document_ids: Collection[str]) -> tuple["Examples", NDArray[np.int64]]:
+        """Without these queries, and without these documents: queries that are left with none go too.
+
+        Returns:
+            What is left, and the (kept,) rows of the memory's keys that still have a query.
+        """
+        gone, gone_documents = set(query_ids), set(document_ids)
+        labels: list[dict[int, float]] = []
+        rows: list[int] = []
+        for row, query_id in enumerate(self.query_ids):
+            left = {d: w for d, w in self.labels.weight_of(row).items() if self.document_ids[d] not in gone_documents}
+            if query_id not in gone and left:
+                rows.append(row)
+                labels.append(left)
+        keys, owners = np.unique(self.owners[rows], return_inverse=True)
+        used = sorted({document for query in labels for document in query})
+        place = {document: row for row, document in enumerate(used)}
+        left_over = replace(
+            self,
+            query_ids=tuple(self.query_ids[row] for row in rows),
+            texts=None if self.texts is None else tuple(self.texts[row] for row in rows),
+            owners=owners.reshape(-1),
+            labels=LabelRows.of_rows([{place[d]: w for d, w in query.items()} for query in labels]),
+            document_ids=tuple(self.document_ids[document] for document in used),
+            documents=self.documents[used],
+            trained=sum(row < self.trained for row in rows),
+        )
+        return left_over, keys
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How an adapter's labelled queries differ from those of its training.
+
+    Attributes:
+        trained: Queries of the training.
+        added: Queries that were added since.
+        forgotten: Queries of the training that were forgotten since.
+        linear: Whether there is a linear part, which neither learns nor forgets without a training.
+    """
+
+    trained: int
+    added: int
+    forgotten: int
+    linear: bool
+
+    @property
+    def retraining_due(self) -> bool:
+        """Whether the whole should be trained again: much has changed, or something forgotten still shapes the linear part."""
+        return (self.linear and self.forgotten > 0) or self.added + self.forgotten >= RETRAINING * self.trained
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "trained": self.trained,
+            "added": self.added,
+            "forgotten": self.forgotten,
+            "linear": self.linear,
+            "retraining_due": self.retraining_due,
+        }
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        lines = [f"trained on {self.trained} labelled queries; since then {self.added} added, {self.forgotten} forgotten"]
+        if self.linear and self.forgotten:
+            lines.append(
+                f"The linear part still carries what it learned from the {self.forgotten} forgotten: its weights are a sum over "
+                "all training queries, from which none can be read back, nor taken out without a training."
+            )
+        if self.linear and self.added:
+            lines.append(f"The linear part knows nothing of the {self.added} added.")
+        lines.append("A full training is due." if self.retraining_due else "No full training is due yet.")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """A training query, or several with the same vector, that moved a query.
+
+    Attributes:
+        query_ids: Their ids.
+        texts: Their texts; empty where they were not kept.
+        documents: Document id → weight: where they point.
+        similarity: To the query, −1 to 1, in the memory's centred and whitened space.
+        share: Of the memory's movement, along its direction; over all training queries they add up to 1.
+    """
+
+    query_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    documents: Mapping[str, float]
+    similarity: float
+    share: float
+
+    def __str__(self) -> str:
+        """One line."""
+        name = " | ".join(repr(text) for text in self.texts) or ", ".join(self.query_ids)
+        return f"{100 * self.share:5.1f}%  (similarity {self.similarity:.2f})  {name} → {', '.join(self.documents)}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an adapter did to one query.
+
+    Attributes:
+        degrees: The angle between the query and what it became.
+        linear_degrees: How far the linear part alone turned it.
+        memory_degrees: How far the memory turned it from there.
+        influences: The training queries that moved it most, the strongest first.
+    """
+
+    degrees: float
+    linear_degrees: float
+    memory_degrees: float
+    influences: tuple[Influence, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "degrees": self.degrees,
+            "linear_degrees": self.linear_degrees,
+            "memory_degrees": self.memory_degrees,
+            "influences": [
+                {
+                    "query_ids": list(influence.query_ids),
+                    "texts": list(influence.texts),
+                    "documents": dict(influence.documents),
+                    "similarity": influence.similarity,
+                    "share": influence.share,
+                }
+                for influence in self.influences
+            ],
+        }
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        head = f"moved by {self.degrees:.1f}° (linear part {self.linear_degrees:.1f}°, memory {self.memory_degrees:.1f}°)"
+        return "\n".join([head, *map(str, self.influences)])

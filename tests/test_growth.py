@@ -1,0 +1,185 @@
+"""Remembering, forgetting and explaining, without the corpus and without a training."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deepmem_integrations import QueryAdapter, train_adapter
+from deepmem_integrations._vectors import unit_rows
+from deepmem_integrations.attention import Memory
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
+from deepmem_integrations.training.problem import Attention, Candidate, Linear, Problem
+
+
+@pytest.fixture(scope="module", params=[None, Linear("labelled", 8)], ids=["memory", "linear + memory"])
+def grown_from(request, problem):
+    """An adapter trained on the first 60 queries, with texts, of one kind."""
+    chosen = Candidate(request.param, Attention(0.13, 4.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Problem, "fit", lambda self, _, fit=Problem.fit: fit(self, chosen))
+        labels = problem.train.take(range(60))
+        result = train_adapter(problem.train_queries[:60], labels, problem.corpus, problem.ids, query_texts=labels.queries)
+    return result.adapter
+
+
+def rebuilt(adapter, problem, rows, without=()):
+    """The memory part from scratch: the remaining queries, with the adapter's own spaces and scale, and numpy alone."""
+    space, values = adapter.memory.space, adapter.examples.space
+    merged = {}
+    for row in rows:
+        labels = {d: w for d, w in problem.train.documents[row] if d not in without}
+        if labels:
+            _, kept = merged.setdefault(problem.train_queries[row].tobytes(), (problem.train_queries[row], {}))
+            for document, weight in labels.items():
+                kept[document] = max(weight, kept.get(document, 0))
+    keys = space.place(unit_rows(np.stack([vector for vector, _ in merged.values()]), "query vector"))
+    corpus = unit_rows(problem.corpus, "corpus vector")
+    targets = [
+        sum(weight * corpus[problem.ids.index(d)] for d, weight in labels.items()) / sum(labels.values())
+        for _, labels in merged.values()
+    ]
+    placed = (np.stack(targets) - values.mean) @ values.projection * values.scale
+    memory = Memory(keys, placed.astype(np.float32), adapter.memory.temperature, adapter.memory.strength, space)
+    return QueryAdapter(adapter.dimension, linear=adapter.linear, memory=memory)
+
+
+def vectors_of(problem):
+    return dict(zip(problem.ids, problem.corpus, strict=True))
+
+
+def test_what_was_added_is_as_if_it_had_always_been_there(grown_from, problem):
+    more = problem.train.take(range(60, 130))
+    adapter = grown_from.remember(problem.train_queries[60:130], more, vectors_of(problem), query_texts=more.queries)
+    expected = rebuilt(grown_from, problem, range(130))
+    np.testing.assert_allclose(adapter.transform(problem.test_queries), expected.transform(problem.test_queries), atol=2e-5)
+    assert adapter.growth.added == 70
+    assert adapter.growth.retraining_due
+    assert len(grown_from.examples.query_ids) == 60, "the old adapter is as it was"
+    assert set(adapter.examples.texts) == set(problem.train.queries[:130])
+    again = QueryAdapter.from_bytes(adapter.to_bytes())
+    np.testing.assert_allclose(again.transform(problem.test_queries), adapter.transform(problem.test_queries), atol=1e-6)
+    assert again.growth == adapter.growth
+
+
+def test_what_was_forgotten_is_as_if_it_had_never_been_there(grown_from, problem):
+    gone = problem.train.query_ids[3:9]
+    adapter = grown_from.forget(query_ids=gone)
+    expected = rebuilt(grown_from, problem, [row for row in range(60) if not 3 <= row < 9])
+    np.testing.assert_allclose(adapter.transform(problem.test_queries), expected.transform(problem.test_queries), atol=2e-5)
+    assert adapter.growth.forgotten == 6
+    assert adapter.growth.retraining_due == (grown_from.linear is not None)
+    if grown_from.linear is not None:
+        assert "still carries what it learned from the 6 forgotten" in str(adapter.growth)
+    data = adapter.to_bytes()
+    for text in problem.train.queries[3:9]:
+        assert f'"{text}"'.encode() not in data
+
+
+def test_a_forgotten_document_is_in_no_label_any_more(grown_from, problem):
+    document = problem.train.documents[0][0][0]
+    adapter = grown_from.forget(document_ids=[document])
+    expected = rebuilt(grown_from, problem, range(60), without={document})
+    np.testing.assert_allclose(adapter.transform(problem.test_queries), expected.transform(problem.test_queries), atol=2e-5)
+    assert document not in adapter.examples.document_ids
+    assert len(adapter.examples.documents) == len(grown_from.examples.documents) - 1
+
+
+def test_remember_and_forget_undo_each_other(grown_from, problem):
+    more = problem.train.take(range(60, 70))
+    there = grown_from.remember(problem.train_queries[60:70], more, vectors_of(problem))
+    back = there.forget(query_ids=more.query_ids)
+    np.testing.assert_array_equal(back.transform(problem.test_queries), grown_from.transform(problem.test_queries))
+    assert (back.growth.added, back.growth.forgotten) == (0, 0)
+
+
+def test_several_answers_and_twins_survive_growth(grown_from, problem):
+    twin = problem.train_queries[:1]
+    known, new = grown_from.examples.document_ids[0], next(i for i in problem.ids if i not in grown_from.examples.document_ids)
+    adapter = grown_from.remember(twin, [[(known, 1.0), (new, 0.5)]], vectors_of(problem), query_ids=["twin"])
+    assert len(adapter.memory.keys) == len(grown_from.memory.keys), "the same vector, the same key"
+    first = adapter.explain(problem.train_queries[0]).influences[0]
+    assert {problem.train.query_ids[0], "twin"} <= set(first.query_ids)
+    assert new in first.documents
+    undone = adapter.forget(query_ids=["twin"])
+    np.testing.assert_array_equal(undone.transform(problem.test_queries), grown_from.transform(problem.test_queries))
+
+
+def test_explain_names_who_moved_a_query(grown_from, problem):
+    explanation = grown_from.explain(problem.train_queries[5] * 7, top=3)
+    first = explanation.influences[0]
+    assert first.query_ids == (problem.train.query_ids[5],)
+    assert first.texts == (problem.train.queries[5],)
+    assert dict(first.documents) == dict(problem.train.documents[5])
+    assert first.similarity == pytest.approx(1, abs=1e-3)
+    assert len(explanation.influences) == 3
+    shares = [influence.share for influence in grown_from.explain(problem.train_queries[5], top=100).influences]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+    query = unit_rows(problem.train_queries[5:6], "query vector")[0]
+    angle = np.degrees(np.arccos(grown_from.transform(query) @ query))
+    assert explanation.degrees == pytest.approx(angle, abs=0.1)
+    assert (explanation.linear_degrees > 0) == (grown_from.linear is not None)
+    assert json.loads(json.dumps(explanation.to_json()))["influences"][0]["texts"] == [problem.train.queries[5]]
+    assert repr(problem.train.queries[5]) in str(explanation)
+
+
+def test_explain_without_a_memory_says_how_far_it_turned(grown_from, problem):
+    explanation = grown_from.linear_only().explain(problem.test_queries[0])
+    assert explanation.influences == ()
+    assert explanation.memory_degrees == pytest.approx(0, abs=0.05)
+    with pytest.raises(EmbeddingMismatchError):
+        grown_from.explain(np.ones(3))
+
+
+def test_texts_are_kept_only_if_asked(problem):
+    result = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids)
+    assert result.adapter.examples.texts is None
+    data = result.adapter.to_bytes()
+    assert not any(text.encode() in data for text in problem.train.queries)
+
+
+def test_a_linear_only_file_holds_nothing_of_the_queries(grown_from, problem):
+    data = grown_from.linear_only().to_bytes()
+    assert len(data) < 100_000
+    assert grown_from.memory.keys[0].tobytes() not in data
+    assert b"memory.keys" not in data
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, p: a.remember(p.train_queries[:1], p.train.take([0])), "has a query '.*' already"),
+        (lambda a, p: a.remember(p.train_queries[60:61], [[("nowhere", 1.0)]]), "'nowhere' .*pass their vectors"),
+        (lambda a, p: a.remember(p.train_queries[60:62], p.train.take([60])), "2 query vectors for 1"),
+        (lambda a, p: a.forget(query_ids=["nobody"]), "no query 'nobody'"),
+        (lambda a, p: a.forget(document_ids=["nothing"]), "no document 'nothing'"),
+        (lambda a, p: a.forget(query_ids="abc"), "list of ids"),
+        (lambda a, p: a.linear_only().forget(query_ids=["q"]), "no memory part"),
+        (lambda a, p: a.linear_only().remember(p.train_queries[:1], p.train.take([0])), "no memory part"),
+    ],
+)
+def test_bad_growth_is_named(grown_from, problem, change, message):
+    with pytest.raises(InvalidRelevanceError, match=message):
+        change(grown_from, problem)
+
+
+def test_a_bad_vector_is_named(grown_from, problem):
+    new = next(name for name in problem.ids if name not in grown_from.examples.document_ids)
+    for vector, error in ((np.full(problem.corpus.shape[1], np.nan), InvalidVectorsError), (np.ones(2), EmbeddingMismatchError)):
+        with pytest.raises(error, match="[Dd]ocument vector"):
+            grown_from.remember(problem.train_queries[60:61], [[(new, 1.0)]], {new: vector})
+
+
+def test_forgetting_everything_leaves_the_linear_part(grown_from, problem):
+    empty = grown_from.forget(query_ids=grown_from.examples.query_ids)
+    assert empty.memory is None
+    assert empty.is_identity == (grown_from.linear is None)
+
+
+def test_half_of_a_file_is_refused_even_with_a_right_checksum(grown_from):
+    broken = replace(grown_from.examples, owners=grown_from.examples.owners[:-1])
+    data = QueryAdapter(grown_from.dimension, linear=grown_from.linear, memory=grown_from.memory, examples=broken).to_bytes()
+    with pytest.raises(ValueError, match="do not fit together"):
+        QueryAdapter.from_bytes(data)
