@@ -21,8 +21,9 @@ from deepmem_integrations.corpus import Batch
 from deepmem_integrations.deeplake import DeepLakeStore, Metric, StoredDocument
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.v3 import V3Dataset, warn_of_replaced
+from deepmem_integrations.langchain.v3 import V3Dataset
 from deepmem_integrations.memory import DeepMemory, TransformedVector, beside
+from deepmem_integrations.v3 import warn_of_replaced
 
 Scored = list[tuple[Document, float]]
 
