@@ -77,11 +77,11 @@ def _leaf(part: MetadataFilter, store: DeepLakeStore) -> Condition:
         case FilterOperator.EQ:
             text = f"{column} = {literal(value)}"
         case FilterOperator.NE:
-            text = f"NOT {column} = {literal(value)}"
+            text = f"NOT ({column} = {literal(value)})"
         case FilterOperator.IN:
             text = one_of(column, value)
         case FilterOperator.NIN:
-            text = f"NOT {one_of(column, value)}"
+            text = f"NOT ({one_of(column, value)})"
         case FilterOperator.ANY:
             text = " OR ".join(f"CONTAINS({column}, {literal(item)})" for item in value) or FALSE
         case FilterOperator.ALL:

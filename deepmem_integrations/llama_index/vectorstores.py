@@ -4,6 +4,7 @@
 # mypy: disable-error-code="override"
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -182,13 +183,13 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
             Their ids.
 
         Raises:
-            StoreError: Metadata that is not JSON, or a read-only store. Nothing was written.
+            StoreError: Metadata with NaN or infinity, or a read-only store. Nothing was written.
         """
         self._store.add(
             [node.node_id for node in nodes],
             [node.get_embedding() for node in nodes],
             [node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes],
-            [node_to_metadata_dict(node, remove_text=True) for node in nodes],
+            [_metadata(node) for node in nodes],
         )
         return [node.node_id for node in nodes]
 
@@ -320,6 +321,16 @@ def _no_model(texts: list[str]) -> ArrayLike:
         "A LlamaIndex vector store does not know its embedding model: pass embedding_function=…, make the store with "
         "DeepLakeVectorStore(…, embed_model=…), or train with DeepMemory.from_llama_index(index)."
     )
+
+
+def _metadata(node: BaseNode) -> dict[str, Any]:
+    """A node's metadata and everything else of it but text and embedding, as LlamaIndex's stores write it."""
+    try:
+        # LlamaIndex writes NaN as null, without a word; dates become texts.
+        json.dumps(node.metadata, allow_nan=False, default=str)
+    except ValueError as error:
+        raise StoreError(f"The metadata of node {node.node_id!r} cannot be stored: {error}.") from error
+    return node_to_metadata_dict(node, remove_text=True)
 
 
 def _node(found: StoredDocument) -> BaseNode:

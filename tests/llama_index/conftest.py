@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.types import CompletionResponse, LLMMetadata
+from llama_index.core.llms import CustomLLM
+from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import TextNode
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from deepmem_integrations import train_adapter
 from deepmem_integrations.embedding import Embedder
@@ -54,6 +57,33 @@ class Lookup(BaseEmbedding):
     async def _aget_text_embeddings(self, texts):
         self._calls["atexts"] += 1
         return [self._vector(text) for text in texts]
+
+
+class Scripted(CustomLLM):
+    """Answers from a script, the last answer again and again, word by word where it is streamed; keeps what it was told."""
+
+    script: list[str]
+    told: list[str] = Field(default_factory=list)
+
+    @property
+    def metadata(self):
+        return LLMMetadata()
+
+    def _next(self, prompt):
+        self.told.append(prompt)
+        return self.script[min(len(self.told), len(self.script)) - 1]
+
+    @llm_completion_callback()
+    def complete(self, prompt, formatted=False, **kwargs):
+        return CompletionResponse(text=self._next(prompt))
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt, formatted=False, **kwargs):
+        text = ""
+        for word in self._next(prompt).split(" "):
+            delta = f" {word}" if text else word
+            text += delta
+            yield CompletionResponse(text=text, delta=delta)
 
 
 def nodes_of(problem):
