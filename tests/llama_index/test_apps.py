@@ -14,6 +14,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
@@ -43,6 +44,12 @@ def swapped(request, index, problem, adapter):
 @pytest.fixture
 def llm():
     return Scripted(script=["A scripted answer."])
+
+
+@pytest.fixture
+def memory():
+    """LlamaIndex's default one leaves a database connection open."""
+    return ChatMemoryBuffer.from_defaults(token_limit=3000)
 
 
 def contexts(llm):
@@ -76,9 +83,9 @@ async def test_a_streaming_query_engine(swapped, llm, problem):
     assert contexts(llm) == [right(1)] * 2
 
 
-async def test_a_chat_engine(swapped, llm, problem):
+async def test_a_chat_engine(swapped, llm, memory, problem):
     retriever, right = swapped
-    chat = ContextChatEngine.from_defaults(retriever=retriever, llm=llm)
+    chat = ContextChatEngine.from_defaults(retriever=retriever, llm=llm, memory=memory)
     for number, answer in ((0, chat.chat(problem.test.queries[0])), (1, await chat.achat(problem.test.queries[1]))):
         assert str(answer) == "A scripted answer."
         assert ids(answer.source_nodes) == right(number)
@@ -91,10 +98,10 @@ async def test_a_chat_engine(swapped, llm, problem):
     assert contexts(llm) == [right(number) for number in range(4)]
 
 
-def test_a_chat_engine_that_rewrites_the_question(swapped, problem):
+def test_a_chat_engine_that_rewrites_the_question(swapped, memory, problem):
     retriever, right = swapped
     llm = Scripted(script=["First.", problem.test.queries[5], "Second."])
-    chat = CondensePlusContextChatEngine.from_defaults(retriever=retriever, llm=llm)
+    chat = CondensePlusContextChatEngine.from_defaults(retriever=retriever, llm=llm, memory=memory)
     assert str(chat.chat(problem.test.queries[4])) == "First."
     answer = chat.chat("And that?")
     assert str(answer) == "Second."
@@ -102,14 +109,14 @@ def test_a_chat_engine_that_rewrites_the_question(swapped, problem):
 
 
 # LlamaIndex's workflows look at every attribute of theirs, pydantic's deprecated ones, too.
-@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
-async def test_an_agent_with_the_retriever_in_its_tool(swapped, problem):
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning", "ignore:is_running called:DeprecationWarning")
+async def test_an_agent_with_the_retriever_in_its_tool(swapped, memory, problem):
     retriever, right = swapped
     call = f'Thought: I look it up.\nAction: search\nAction Input: {{"input": "{problem.test.queries[2]}"}}'
     llm = Scripted(script=[call, "From the tool.", "Thought: I know it.\nAnswer: Found it."])
     engine = RetrieverQueryEngine.from_args(retriever, llm=llm)
     tool = QueryEngineTool.from_defaults(engine, name="search", description="Searches.")
-    answer = await ReActAgent(tools=[tool], llm=llm).run("Where is it?")
+    answer = await ReActAgent(tools=[tool], llm=llm).run("Where is it?", memory=memory)
     assert str(answer) == "Found it."
     assert contexts(llm)[1] == right(2)
     (called,) = answer.tool_calls
