@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
 from deepmem_integrations.corpus import Batch
 from deepmem_integrations.errors import StoreError
@@ -137,14 +138,23 @@ class PostgresCorpus(IndexCorpus):
 
     def read_vectors(self) -> Iterator[Batch]:
         """Yield batches."""
+        for rows in self._read("embedding"):
+            # Half precision comes in a class of its own.
+            vectors = [row.embedding.to_numpy() if hasattr(row.embedding, "to_numpy") else row.embedding for row in rows]
+            yield [row.node_id for row in rows], np.array(vectors, dtype=np.float32)
+
+    def documents(self) -> Iterator[Sequence[BaseNode]]:
+        """Yield batches; the store's own get_nodes fails on half precision."""
+        for rows in self._read("text", "metadata_"):
+            yield [metadata_dict_to_node(row.metadata_, text=row.text) for row in rows]
+
+    def _read(self, *names: str) -> Iterator[list[Any]]:
         self.store._initialize()
         table, last = self.store._table_class, -1
         with self.store._session() as session:
-            query = session.query(table.id, table.node_id, table.embedding).order_by(table.id)
+            query = session.query(table.id, table.node_id, *(getattr(table, name) for name in names)).order_by(table.id)
             while rows := query.filter(table.id > last).limit(BATCH).all():
-                # Half precision comes in a class of its own.
-                vectors = [row.embedding.to_numpy() if hasattr(row.embedding, "to_numpy") else row.embedding for row in rows]
-                yield [row.node_id for row in rows], np.array(vectors, dtype=np.float32)
+                yield rows
                 last = rows[-1].id
 
 
