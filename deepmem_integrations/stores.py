@@ -4,13 +4,14 @@ The stores' own packages are not needed and not imported.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpus import Batch
+from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.errors import StoreError
 
 BATCH = 1_000
@@ -77,6 +78,29 @@ class StoreCorpus(ABC):
             next(self.vectors(), None)
 
 
+class DeepLakeCorpus:
+    """All documents of a Deep Lake data set, as a framework knows them.
+
+    Args:
+        store: The store; it is read when asked.
+        document: Makes the framework's document of one.
+    """
+
+    def __init__(self, store: DeepLakeStore, document: Callable[[StoredDocument], Any]) -> None:
+        """Keep both."""
+        self.store = store
+        self._document = document
+
+    def vectors(self) -> Iterator[Batch]:
+        """Yield (ids, (n, d) vectors) batches."""
+        return self.store.vectors()
+
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of documents with their ids."""
+        for batch in self.store.documents():
+            yield [self._document(found) for found in batch]
+
+
 def kind_of(store: Any, kinds: Iterable[str]) -> str | None:
     """Which of the kinds a store is of, in the way `StoreCorpus.kind` writes it; a subclass is of its base's kind."""
     names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(store).__mro__]
@@ -109,6 +133,8 @@ def faiss_vectors(index: Any, start: int, rows: int, instead: str) -> Vectors:
         StoreError: The index cannot give its vectors back; the message ends in ``instead``.
     """
     try:
+        if not hasattr(index, "make_direct_map"):
+            index.reconstruct(start)  # where this fails, reconstruct_n would abort the whole process
         return np.asarray(index.reconstruct_n(start, rows), dtype=np.float32)
     except RuntimeError as error:
         raise StoreError(

@@ -12,7 +12,7 @@ from deepmem_integrations.corpus import Batch, Corpus, GivenCorpus, SearchedCorp
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.stores import check_lengths, document_id, embeddings_of, store_corpus
-from deepmem_integrations.langchain.vectorstores import DeepLake, DeepLakeCorpus
+from deepmem_integrations.langchain.vectorstores import DeepLake
 from deepmem_integrations.stores import batches
 
 
@@ -92,5 +92,5 @@ def read_vectorstore(
         check_lengths(vectorstore)
         return FoundCorpus(vectorstore, embeddings), embeddings
     if isinstance(vectorstore, DeepLake):
-        return DeepLakeCorpus(vectorstore.store), embeddings
+        return vectorstore.corpus(), embeddings
     return store_corpus(vectorstore), embeddings

@@ -10,7 +10,7 @@ from deepmem_integrations.corpus import Corpus, GivenCorpus
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.stores import KINDS, check_lengths
-from deepmem_integrations.llama_index.vectorstores import DeepLakeCorpus, DeepLakeVectorStore
+from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore
 from deepmem_integrations.stores import kind_of
 
 
@@ -30,7 +30,7 @@ def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tup
     store = index.vector_store
     if nodes is None:
         if isinstance(store, DeepLakeVectorStore):
-            return DeepLakeCorpus(store.store), model
+            return store.corpus(), model
         kind = kind_of(store, KINDS)
         if kind is not None:
             return KINDS[kind](index), model

@@ -6,7 +6,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,33 +25,12 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._tql import Condition
-from deepmem_integrations.corpus import Batch
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.filters import TRUE, all_of, condition, key, one_of
 from deepmem_integrations.memory import DeepMemory, ServedAdapter, beside
+from deepmem_integrations.stores import DeepLakeCorpus
 from deepmem_integrations.v3 import warn_of_replaced
-
-
-class DeepLakeCorpus:
-    """All documents of a Deep Lake data set, as LlamaIndex knows them.
-
-    Args:
-        store: The store.
-    """
-
-    def __init__(self, store: DeepLakeStore) -> None:
-        """Keep the store; it is read when asked."""
-        self.store = store
-
-    def vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches."""
-        return self.store.vectors()
-
-    def documents(self) -> Iterator[Sequence[BaseNode]]:
-        """Yield batches of nodes."""
-        for batch in self.store.documents():
-            yield [_node(found) for found in batch]
 
 
 class DeepLakeVectorStore(BasePydanticVectorStore):
@@ -170,6 +149,10 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
             StoreError: No local data set, and none was given.
         """
         return beside(self._store.path) if self._deep_memory_path is None else self._deep_memory_path
+
+    def corpus(self) -> DeepLakeCorpus:
+        """All nodes, for training."""
+        return DeepLakeCorpus(self._store, _node)
 
     # ---- writing and reading -----------------------------------------------------------------------------------
 
@@ -302,7 +285,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
     def _serve(self) -> ServedAdapter:
         if self._served is None:
             model = self._embed_model or _no_model
-            self._served = ServedAdapter(DeepMemory(DeepLakeCorpus(self._store), model, self.deep_memory_path))
+            self._served = ServedAdapter(DeepMemory(self.corpus(), model, self.deep_memory_path))
         return self._served
 
     def _condition(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Condition:
