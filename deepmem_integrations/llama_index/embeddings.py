@@ -18,17 +18,22 @@ _NO_CACHE = (
 )
 
 
+_OF_THE_MODEL = {"callback_manager", "embed_batch_size", "num_workers", "rate_limiter"}
+"""What says how the model works, and is to reach it when it is set here."""
+
+
 class DeepMemoryEmbedding(BaseEmbedding):
     """Embed texts as before, and queries with Deep Memory.
 
     Give it to an index, a pipeline or ``Settings.embed_model`` in place of the model, and all searches of the index are
-    transformed. A model that is put in use meanwhile serves the next query. Everything else, callbacks and batches too, is
-    the model's own. Training, and `DeepMemoryRetriever`, look through it to the model itself.
+    transformed. A model that is put in use meanwhile serves the next query. Everything else is the model's own: its callbacks,
+    batches and limits, which are passed on to it when they are set here. Training, and `DeepMemoryRetriever`, look through it
+    to the model itself.
 
     Args:
         base: The embedding model; one that is wrapped already is unwrapped.
         memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
-        options: As of every LlamaIndex embedding model; by default those of ``base``.
+        embeddings_cache: None; a cache is refused here, and can be set on ``base``.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -38,15 +43,15 @@ class DeepMemoryEmbedding(BaseEmbedding):
     base: SerializeAsAny[BaseEmbedding]
     _served: ServedAdapter = PrivateAttr()
 
-    def __init__(self, base: BaseEmbedding, memory: MemoryLike, **options: Any) -> None:
+    def __init__(self, base: BaseEmbedding, memory: MemoryLike, *, embeddings_cache: None = None) -> None:
         """Keep the model and read the adapter, if it is a file."""
         base = untransformed(base)
         if not isinstance(base, BaseEmbedding):
             raise EmbeddingError(f"DeepMemoryEmbedding wraps a LlamaIndex embedding model; got {type(base).__name__}.")
-        if options.get("embeddings_cache") is not None:
+        if embeddings_cache is not None:
             raise EmbeddingError(_NO_CACHE)
-        names = ("model_name", "embed_batch_size", "num_workers", "callback_manager")
-        super().__init__(base=base, **{name: getattr(base, name) for name in names} | options)  # type: ignore[call-arg]
+        kept = {name: getattr(base, name) for name in ("model_name", *_OF_THE_MODEL) if hasattr(base, name)}
+        super().__init__(base=base, **kept)  # type: ignore[call-arg]
         self._served = ServedAdapter(memory)
 
     @classmethod
@@ -66,12 +71,12 @@ class DeepMemoryEmbedding(BaseEmbedding):
         return data
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Pass the callback manager on to the model, which sends the events; refuse a cache."""
+        """Pass on to the model how it is to work; refuse a cache."""
         if name == "embeddings_cache" and value is not None:
             raise EmbeddingError(_NO_CACHE)
         super().__setattr__(name, value)
-        if name == "callback_manager":
-            self.base.callback_manager = value
+        if name in _OF_THE_MODEL:
+            setattr(self.base, name, value)
 
     # ---- queries -----------------------------------------------------------------------------------------------
 

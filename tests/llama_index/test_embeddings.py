@@ -157,6 +157,9 @@ async def test_events_come_once_and_from_the_model(problem, embed_model, adapter
     await wrapped.aget_query_embedding("q")
     wrapped.get_text_embedding_batch(problem.ids[:150])
     assert len(heard.get_event_pairs(CBEventType.EMBEDDING)) == 4
+    wrapped.embed_batch_size = 30
+    wrapped.get_text_embedding_batch(problem.ids[:150])
+    assert len(heard.get_event_pairs(CBEventType.EMBEDDING)) == 4 + 5
 
 
 async def test_the_event_loop_runs_on_while_the_adapter_works(problem, embed_model, adapter, monkeypatch):
