@@ -90,10 +90,13 @@ def test_a_bias_of_zeros_is_none(layer, tmp_path):
 
 
 class Evil:
-    """Runs a command where it is unpickled."""
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def __reduce__(self):
-        return os.mkdir, ("/tmp/deepmem-evil",)
+        return os.mkdir, (self.folder,)
 
 
 def test_what_is_no_linear_layer_is_refused_and_nothing_in_a_file_runs(tmp_path):
@@ -106,12 +109,12 @@ def test_what_is_no_linear_layer_is_refused_and_nothing_in_a_file_runs(tmp_path)
     with pytest.raises(StorageError, match="Cannot read the adapter .*No such file"):
         import_linear_adapter(tmp_path / "nowhere.bin")
     (tmp_path / "text.bin").write_text("no weights")
-    (tmp_path / "evil.bin").write_bytes(pickle.dumps({"linear.weight": Evil()}))
-    torch.save({"linear.weight": Evil()}, tmp_path / "evil2.bin")
+    (tmp_path / "evil.bin").write_bytes(pickle.dumps({"linear.weight": Evil(str(tmp_path / "made"))}, protocol=2))
+    torch.save({"linear.weight": Evil(str(tmp_path / "made"))}, tmp_path / "evil2.bin")
     for name in ("text.bin", "evil.bin", "evil2.bin"):
         with pytest.raises(AdapterFileError, match="not a file of weights"):
             import_linear_adapter(tmp_path / name)
-    assert not os.path.exists("/tmp/deepmem-evil")
+    assert not (tmp_path / "made").exists()
     torch.save([1], tmp_path / "list.bin")
     with pytest.raises(AdapterFileError, match="holds a list"):
         import_linear_adapter(tmp_path / "list.bin")
