@@ -91,7 +91,7 @@ def _split(folder: Path, name: str, vectors: Mapping[str, Vectors]) -> Queries:
 
 def _generated(folder: Path, model: str) -> Queries:
     rows = _json_lines(folder / "generated.jsonl")
-    relevance = Relevance([row["question"] for row in rows], [[(row["_id"], 1.0)] for row in rows])
+    relevance = Relevance([row["question"] for row in rows], [[(row["_id"], 1.0)] for row in rows], generated=True)
     return Queries(relevance, unit_rows(_embed(relevance.queries, model), "query vector"))
 
 

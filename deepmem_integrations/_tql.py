@@ -8,7 +8,12 @@ import numpy as np
 
 from deepmem_integrations.errors import StoreError
 
-Filter = Mapping[str, Any]
+
+class Condition(str):
+    """A condition of TQL itself, its values escaped (by `literal` and the like)."""
+
+
+Filter = Mapping[str, Any] | Condition
 """Metadata that a document must have: key → value, key → list of allowed values, or key → None (the key is absent)."""
 
 
@@ -44,6 +49,8 @@ def where(filter: Filter | None, metadata_column: str) -> str:
     """
     if filter is None:
         return ""
+    if isinstance(filter, Condition):
+        return f"WHERE {filter}"
     if not isinstance(filter, Mapping):
         raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
     conditions = []

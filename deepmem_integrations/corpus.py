@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidVectorsError
 
 Batch = tuple[Sequence[str], ArrayLike]
@@ -26,6 +27,33 @@ class Corpus(Protocol):
     def documents(self) -> Iterator[Sequence[Any]]:
         """Yield batches of documents with their ids, texts and metadata, as the store's framework knows them."""
         ...
+
+
+class GivenCorpus:
+    """Documents that the caller passes, embedded again.
+
+    Args:
+        documents: n documents, as the store's framework knows them.
+        ids: Their n ids in the store.
+        texts: The n texts to embed.
+        model: The store's embedding model: whatever `Embedder` takes.
+    """
+
+    def __init__(self, documents: Sequence[Any], ids: Sequence[str], texts: Sequence[str], model: Any) -> None:
+        """Keep them; nothing is embedded yet."""
+        self._documents, self._ids, self._texts = documents, ids, texts
+        self._embedder = Embedder.of(model)
+        self._vectors: Vectors | None = None
+
+    def vectors(self) -> Iterator[Batch]:
+        """Yield all documents as one batch, embedded the first time."""
+        if self._vectors is None:
+            self._vectors = self._embedder.embed_documents(self._texts, progress="Embedding documents")
+        yield self._ids, self._vectors
+
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield all documents."""
+        yield self._documents
 
 
 @runtime_checkable

@@ -280,7 +280,14 @@ class DeepLakeStore:
         return self._select(f"{where(filter, self.layout.metadata)} {order}", with_vectors, f", {nearest} AS {_SCORE}")
 
     def hybrid_search(
-        self, text: str, vector: ArrayLike, k: int = 10, *, fetch_k: int = 50, filter: Filter | None = None
+        self,
+        text: str,
+        vector: ArrayLike,
+        k: int = 10,
+        *,
+        fetch_k: int = 50,
+        filter: Filter | None = None,
+        alpha: float = 0.5,
     ) -> list[StoredDocument]:
         """The k best documents of two rankings, by cosine similarity and by BM25 over the texts.
 
@@ -293,11 +300,14 @@ class DeepLakeStore:
             k: At least 1.
             fetch_k: How many of each ranking take part; no fewer than k.
             filter: Metadata the documents must have.
+            alpha: What the vectors' ranking counts, from 0 (the words alone) to 1 (the vectors alone); 0.5 for an even sum.
 
         Raises:
             StoreError: The data set has no text index; `create_text_index` makes it.
         """
         _check_k(k)
+        if not 0 <= alpha <= 1:
+            raise StoreError(f"alpha lies between 0 (words) and 1 (vectors); got {alpha!r}.")
         fetch_k = max(k, fetch_k)
         words = f"BM25_SIMILARITY({self.layout.text}, {literal(text)})"
         rankings = (
@@ -306,9 +316,9 @@ class DeepLakeStore:
         )
         scores: dict[str, float] = {}
         documents: dict[str, StoredDocument] = {}
-        for ranking in rankings:
-            for rank, document in enumerate(ranking, start=1):
-                scores[document.id] = scores.get(document.id, 0.0) + 1 / (60 + rank)
+        for ranking, weight in zip(rankings, (2 * alpha, 2 - 2 * alpha), strict=True):
+            for rank, document in enumerate(ranking if weight else [], start=1):
+                scores[document.id] = scores.get(document.id, 0.0) + weight / (60 + rank)
                 documents[document.id] = document
         best = sorted(scores, key=lambda name: -scores[name])[:k]
         return [replace(documents[name], score=scores[name]) for name in best]
@@ -358,12 +368,14 @@ class DeepLakeStore:
         for names, vectors in self._scan([self.layout.id, self.layout.vector]):
             yield names, np.asarray(vectors, dtype=np.float32)
 
+    def metadata(self) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
+        """Yield (ids, metadata) of all documents in batches, as they are committed when it starts."""
+        for ids, metadatas in self._scan([self.layout.id, self._metadata_column()]):
+            yield ids, [_decode(metadata) for metadata in metadatas]
+
     def documents(self) -> Iterator[list[StoredDocument]]:
         """Yield all documents without their vectors in batches, as they are committed when it starts."""
-        exact = self._open_if_there() and EXACT_METADATA in self._columns()
-        for ids, texts, metadatas in self._scan(
-            [self.layout.id, self.layout.text, EXACT_METADATA if exact else self.layout.metadata]
-        ):
+        for ids, texts, metadatas in self._scan([self.layout.id, self.layout.text, self._metadata_column()]):
             yield [
                 StoredDocument(id=name, text=text or "", metadata=_decode(metadata))
                 for name, text, metadata in zip(ids, texts, metadatas, strict=True)
@@ -413,6 +425,11 @@ class DeepLakeStore:
                     self._dataset.rollback()
             raise
 
+    def _metadata_column(self) -> str:
+        """The column that gives metadata back as it was added, as far as there is one."""
+        exact = self._open_if_there() and EXACT_METADATA in self._columns()
+        return EXACT_METADATA if exact else self.layout.metadata
+
     def _columns(self) -> set[str]:
         return {column.name for column in self._dataset.schema.columns}
 
@@ -441,7 +458,7 @@ class DeepLakeStore:
             if "BM25_SIMILARITY cannot be used without index" in str(error):
                 raise StoreError(
                     f"The data set {self.path!r} has no text index to search words by: make it once with create_text_index() "
-                    "(db.store.create_text_index() for the LangChain vector store)."
+                    "(db.store.create_text_index() for a vector store of LangChain or LlamaIndex)."
                 ) from error
             raise StoreError(f"Deep Lake cannot {verb} {self.path!r}: {error}") from error
 
@@ -473,8 +490,7 @@ class DeepLakeStore:
             if not self._open_if_there():
                 return []
             layout = self.layout
-            exact = EXACT_METADATA in self._columns()
-            names = [layout.id, layout.text, EXACT_METADATA if exact else layout.metadata]
+            names = [layout.id, layout.text, self._metadata_column()]
             names += [layout.vector] if with_vectors else []
             # Deep Lake orders and filters by columns that are selected.
             selected = dict.fromkeys([*names, layout.metadata, layout.vector])

@@ -108,7 +108,8 @@ def untransformed(model: Any) -> Any:
     """
     if hasattr(model, "untransformed"):
         return untransformed(model.untransformed)
-    for part in getattr(model, "__dict__", {}).values():
+    # LlamaIndex's models are pydantic's, which keeps private attributes apart.
+    for part in [*getattr(model, "__dict__", {}).values(), *(getattr(model, "__pydantic_private__", None) or {}).values()]:
         if hasattr(part, "untransformed"):
             outer, inner = type(model).__name__, type(part).__name__
             raise EmbeddingError(

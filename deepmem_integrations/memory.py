@@ -30,6 +30,8 @@ from deepmem_integrations.training import train_adapter
 if TYPE_CHECKING:
     from langchain_core.documents import Document
     from langchain_core.vectorstores import VectorStore
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.schema import BaseNode
 
 _logger = logging.getLogger(__name__)
 
@@ -115,11 +117,43 @@ class DeepMemory:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
         return cls(corpus, embedding, path)
 
+    @classmethod
+    def from_llama_index(
+        cls,
+        index: "VectorStoreIndex",
+        path: str | os.PathLike[str] | None = None,
+        *,
+        nodes: "Iterable[BaseNode] | None" = None,
+    ) -> "DeepMemory":
+        """Deep Memory for a LlamaIndex vector index.
+
+        Args:
+            index: The index, whose embedding model is taken, too. Over a ``SimpleVectorStore``, `DeepLakeVectorStore`,
+                ``ChromaVectorStore``, ``QdrantVectorStore``, ``PGVectorStore`` or ``FaissVectorStore`` the vectors are read as
+                they are; over any other store the nodes of the index's docstore are embedded again.
+            path: The folder for jobs and models; for a `DeepLakeVectorStore` by default its own.
+            nodes: The index's nodes, to be embedded again instead of read.
+
+        Raises:
+            StoreError: No vector index; its nodes cannot be listed; it ranks vectors of unequal length by anything but cosine
+                similarity; or ``path`` is missing.
+        """
+        from deepmem_integrations.llama_index.corpus import read_index
+        from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore
+
+        corpus, embed_model = read_index(index, nodes)
+        if path is None:
+            if not isinstance(index.vector_store, DeepLakeVectorStore):
+                raise StoreError('Say where the models live: DeepMemory.from_llama_index(index, path="…").')
+            path = index.vector_store.deep_memory_path
+        return cls(corpus, embed_model, path)
+
     def documents(self) -> list[Any]:
         """All documents of the store with their ids: what labels are written for.
 
         Returns:
-            LangChain ``Document`` objects for a LangChain vector store, `deeplake.StoredDocument` for a bare data set.
+            LangChain ``Document`` objects for a LangChain vector store, nodes for a LlamaIndex index,
+            `deeplake.StoredDocument` for a bare data set.
 
         Raises:
             StoreError: The store is only searched (``scan=False``), never read in full.

@@ -352,14 +352,18 @@ class Relevance:
         write_text(folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *qrels]) + "\n")
 
     @classmethod
-    def from_llama_index(cls, path: str | Path, *, on_invalid: OnInvalid = "raise") -> "Relevance":
-        """Read the JSON of LlamaIndex's ``EmbeddingQAFinetuneDataset`` (``queries``, ``relevant_docs``); every weight is 1.
+    def from_llama_index(cls, path: Any, *, on_invalid: OnInvalid = "raise") -> "Relevance":
+        """Read LlamaIndex's ``EmbeddingQAFinetuneDataset`` (``queries``, ``relevant_docs``); every weight is 1.
+
+        Args:
+            path: Its JSON file, or the object itself.
+            on_invalid: As of the constructor.
 
         Raises:
-            InvalidRelevanceError: Not such a file.
+            InvalidRelevanceError: Not such a file or object.
         """
         try:
-            value = json.loads(read_text(path))
+            value = json.loads(read_text(path)) if isinstance(path, str | Path) else vars(path)
             queries, documents = dict(value["queries"]), dict(value["relevant_docs"])
             if not documents.keys() <= queries.keys() or not all(isinstance(names, list) for names in documents.values()):
                 raise ValueError("relevant_docs must map ids of queries to lists of document ids")

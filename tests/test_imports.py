@@ -23,6 +23,7 @@ def test_the_import_loads_nothing_heavy():
 def test_each_part_loads_only_its_own():
     assert "torch" not in modules_after("import deepmem_integrations.langchain")
     assert "deeplake" not in modules_after("import deepmem_integrations.langchain")
+    assert not {"torch", "deeplake", "openai"} & set(modules_after("import deepmem_integrations.llama_index"))
     assert modules_after("import deepmem_integrations.cli") == []
 
 
@@ -32,9 +33,11 @@ def test_all_public_names_are_there():
     assert dir(deepmem_integrations) == sorted(deepmem_integrations.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         deepmem_integrations.nope  # noqa: B018 - the access is the test
-    from deepmem_integrations import langchain
+    from deepmem_integrations import langchain, llama_index
 
     assert langchain.__all__ == ["DeepLake", "DeepMemoryEmbeddings", "DeepMemoryQueryTransform", "DeepMemoryRetriever"]
+    assert llama_index.__all__ == sorted(llama_index.__all__)
+    assert all(getattr(llama_index, name) is not None for name in llama_index.__all__)
 
 
 def test_a_missing_extra_prints_its_install_line():

@@ -8,46 +8,29 @@ from langchain_core.vectorstores import VectorStore
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.corpus import Batch, Corpus, SearchedCorpus
+from deepmem_integrations.corpus import Batch, Corpus, GivenCorpus, SearchedCorpus
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.stores import batches, check_lengths, document_id, embeddings_of, store_corpus
-from deepmem_integrations.langchain.vectorstores import DeepLake, DeepLakeCorpus
+from deepmem_integrations.langchain.stores import check_lengths, document_id, embeddings_of, store_corpus
+from deepmem_integrations.langchain.vectorstores import DeepLake
+from deepmem_integrations.stores import batches
 
 
-class GivenCorpus:
-    """Documents that the caller passes, embedded again.
-
-    Args:
-        documents: The documents, with the ids they have in the store.
-        embeddings: The store's embedding model.
+def given_corpus(documents: Iterable[Document], embeddings: Embeddings) -> GivenCorpus:
+    """Documents that the caller passes, with the ids they have in the store.
 
     Raises:
         StoreError: A document has no id.
     """
-
-    def __init__(self, documents: Iterable[Document], embeddings: Embeddings) -> None:
-        """Check the ids; nothing is embedded yet."""
-        self._documents = list(documents)
-        self._embedder = Embedder(embeddings)
-        self._vectors: Vectors | None = None
-        for row, document in enumerate(self._documents):
-            if not document.id:
-                raise StoreError(
-                    f"Document {row} has no id, so no label can name it: give each the id it has in the store "
-                    "(ids = vectorstore.add_documents(documents) returns them)."
-                )
-
-    def vectors(self) -> Iterator[Batch]:
-        """Yield all documents as one batch, embedded the first time."""
-        if self._vectors is None:
-            texts = [document.page_content for document in self._documents]
-            self._vectors = self._embedder.embed_documents(texts, progress="Embedding documents")
-        yield [str(document.id) for document in self._documents], self._vectors
-
-    def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield all documents."""
-        yield self._documents
+    documents = list(documents)
+    for row, document in enumerate(documents):
+        if not document.id:
+            raise StoreError(
+                f"Document {row} has no id, so no label can name it: give each the id it has in the store "
+                "(ids = vectorstore.add_documents(documents) returns them)."
+            )
+    ids = [str(document.id) for document in documents]
+    return GivenCorpus(documents, ids, [document.page_content for document in documents], embeddings)
 
 
 class FoundCorpus:
@@ -104,10 +87,10 @@ def read_vectorstore(
         if not scan:
             raise StoreError("Pass the store's documents, or scan=False to do without them, not both.")
         check_lengths(vectorstore)
-        return GivenCorpus(documents, embeddings), embeddings
+        return given_corpus(documents, embeddings), embeddings
     if not scan:
         check_lengths(vectorstore)
         return FoundCorpus(vectorstore, embeddings), embeddings
     if isinstance(vectorstore, DeepLake):
-        return DeepLakeCorpus(vectorstore.store), embeddings
+        return vectorstore.corpus(), embeddings
     return store_corpus(vectorstore), embeddings

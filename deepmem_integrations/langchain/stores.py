@@ -4,9 +4,8 @@ The stores' own packages are not needed and not imported: a store is known by th
 """
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -17,60 +16,18 @@ from langchain_core.vectorstores import VectorStore
 from deepmem_integrations.corpus import Batch
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-
-_BATCH = 1_000
-_EVEN = 1.05
-"""Lengths up to this ratio count as equal: an index of 8 bits a number gives unit vectors back nearly so."""
-_Item = TypeVar("_Item")
-
-
-class StoreCorpus(ABC):
-    """The documents of one kind of vector store, as they lie there.
-
-    Args:
-        vectorstore: The store; it is read when asked.
-    """
-
-    kind: ClassVar[str]
-    """The distribution's import name and the class: ``langchain_chroma.Chroma``."""
-
-    def __init__(self, vectorstore: VectorStore) -> None:
-        """Keep the store."""
-        self.store: Any = vectorstore
-
-    @property
-    def metric(self) -> str:
-        """By what the store ranks: ``cosine``, ``l2``, ``dot``, or a name of its own."""
-        return "cosine"
-
-    @abstractmethod
-    def read_vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches."""
-
-    @abstractmethod
-    def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches of documents with their ids."""
-
-    def vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches.
-
-        Raises:
-            StoreError: The store ranks by anything but cosine similarity, and the vectors' lengths make a difference. A
-                transform is trained and judged by cosine similarity, and gives the query length 1.
-        """
-        metric = self.metric
-        shortest, longest = np.inf, 0.0
-        for ids, vectors in self.read_vectors():
-            if metric != "cosine":
-                lengths = np.linalg.norm(np.asarray(vectors, dtype=np.float32), axis=1)
-                shortest, longest = min(shortest, lengths.min()), max(longest, lengths.max())
-                if metric not in ("l2", "dot") or longest > _EVEN * shortest:
-                    raise StoreError(
-                        f"{type(self.store).__name__} ranks by {metric}, and its vectors have lengths of {shortest:.3g} to "
-                        f"{longest:.3g}; Deep Memory works on cosine similarity. Make the store with cosine distance, or "
-                        "normalise the vectors, with which L2 and dot product rank alike."
-                    )
-            yield ids, vectors
+from deepmem_integrations.stores import (
+    BATCH,
+    StoreCorpus,
+    batches,
+    chroma_metric,
+    chroma_records,
+    faiss_metric,
+    faiss_vectors,
+    kind_of,
+    qdrant_metric,
+    qdrant_points,
+)
 
 
 class InMemoryCorpus(StoreCorpus):
@@ -97,8 +54,7 @@ class FaissCorpus(StoreCorpus):
     @property
     def metric(self) -> str:
         """The index knows it; the store's own ``distance_strategy`` need not be true."""
-        number = int(self.store.index.metric_type)
-        return {0: "dot", 1: "l2"}.get(number, f"FAISS's metric {number}")
+        return faiss_metric(self.store.index)
 
     def read_vectors(self) -> Iterator[Batch]:
         """Yield batches.
@@ -106,14 +62,9 @@ class FaissCorpus(StoreCorpus):
         Raises:
             StoreError: The index cannot give its vectors back.
         """
+        instead = "pass from_langchain(…, documents=[…]) to embed them again."
         for rows in batches(range(len(self.store.index_to_docstore_id))):
-            try:
-                vectors = self.store.index.reconstruct_n(rows[0], len(rows))
-            except RuntimeError as error:
-                raise StoreError(
-                    f"This FAISS index does not give its vectors back ({error}). Call make_direct_map() on it if it has that, "
-                    "or pass from_langchain(…, documents=[…]) to embed them again."
-                ) from error
+            vectors = faiss_vectors(self.store.index, rows[0], len(rows), instead)
             yield [str(self.store.index_to_docstore_id[row]) for row in rows], vectors
 
     def documents(self) -> Iterator[Sequence[Document]]:
@@ -133,26 +84,18 @@ class ChromaCorpus(StoreCorpus):
     @property
     def metric(self) -> str:
         """From the collection's configuration."""
-        collection = self.store._collection
-        spaces = [(collection.configuration_json.get(index) or {}).get("space") for index in ("hnsw", "spann")]
-        name = next(filter(None, spaces), (collection.metadata or {}).get("hnsw:space", "l2"))
-        return {"ip": "dot"}.get(name, str(name))
+        return chroma_metric(self.store._collection)
 
     def read_vectors(self) -> Iterator[Batch]:
         """Yield batches."""
-        for found in self._read("embeddings"):
+        for found in chroma_records(self.store._collection, "embeddings"):
             yield found["ids"], found["embeddings"]
 
     def documents(self) -> Iterator[Sequence[Document]]:
         """Yield batches."""
-        for found in self._read("documents", "metadatas"):
+        for found in chroma_records(self.store._collection, "documents", "metadatas"):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata or {}) for name, text, metadata in columns]
-
-    def _read(self, *include: str) -> Iterator[dict[str, Any]]:
-        # By ids and not by offsets, which shift under a writer.
-        for batch in batches(self.store.get(include=[])["ids"]):
-            yield self.store.get(ids=batch, include=list(include))
 
 
 class QdrantCorpus(StoreCorpus):
@@ -163,10 +106,7 @@ class QdrantCorpus(StoreCorpus):
     @property
     def metric(self) -> str:
         """From the collection's configuration."""
-        vectors = self.store.client.get_collection(self.store.collection_name).config.params.vectors
-        parameters = vectors[self.store.vector_name] if isinstance(vectors, dict) else vectors
-        name = str(parameters.distance.value).lower()
-        return {"euclid": "l2"}.get(name, name)
+        return qdrant_metric(self.store.client, self.store.collection_name, self.store.vector_name)
 
     def read_vectors(self) -> Iterator[Batch]:
         """Yield batches."""
@@ -185,13 +125,7 @@ class QdrantCorpus(StoreCorpus):
             ]
 
     def _scroll(self, **options: Any) -> Iterator[list[Any]]:
-        offset = None
-        while True:
-            points, offset = self.store.client.scroll(self.store.collection_name, limit=_BATCH, offset=offset, **options)
-            if points:
-                yield points
-            if offset is None:
-                return
+        return qdrant_points(self.store.client, self.store.collection_name, **options)
 
 
 class PGVectorCorpus(StoreCorpus):
@@ -223,7 +157,7 @@ class PGVectorCorpus(StoreCorpus):
             collection = self.store.get_collection(session)
             query = session.query(table.id, *(getattr(table, name) for name in names))
             query = query.filter(table.collection_id == collection.uuid).order_by(table.id)
-            while rows := query.filter(table.id > last).limit(_BATCH).all():
+            while rows := query.filter(table.id > last).limit(BATCH).all():
                 yield rows
                 last = rows[-1].id
 
@@ -273,17 +207,11 @@ def document_id(document: Document, vectorstore: VectorStore) -> str:
     """
     if document.id is not None:
         return document.id
-    if "_id" in document.metadata and kind_of(vectorstore) == QdrantCorpus.kind:
+    if "_id" in document.metadata and kind_of(vectorstore, _KINDS) == QdrantCorpus.kind:
         return str(document.metadata["_id"])
     raise StoreError(
         f"{type(vectorstore).__name__} does not tell the ids of the documents it finds: pass from_langchain(…, documents=[…])."
     )
-
-
-def kind_of(vectorstore: VectorStore) -> str | None:
-    """The kind of a store, in the way `StoreCorpus.kind` writes it; a subclass is of its base's kind."""
-    names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(vectorstore).__mro__]
-    return next((name for name in names if name in _KINDS), None)
 
 
 def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
@@ -292,7 +220,7 @@ def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
     Raises:
         StoreError: There is none for its kind.
     """
-    kind = kind_of(vectorstore)
+    kind = kind_of(vectorstore, _KINDS)
     if kind is None:
         raise StoreError(
             f"The documents of a {type(vectorstore).__name__} cannot be listed here; those of DeepLake and "
@@ -309,11 +237,9 @@ def check_lengths(vectorstore: VectorStore) -> None:
         StoreError: As `StoreCorpus.vectors`.
     """
     # A PGVector that is opened for async alone cannot be looked into from here, nor can a store of an unknown kind.
-    if kind_of(vectorstore) is None or getattr(vectorstore, "async_mode", False) or vectorstore in _checked:
+    if kind_of(vectorstore, _KINDS) is None or getattr(vectorstore, "async_mode", False) or vectorstore in _checked:
         return
-    corpus = store_corpus(vectorstore)
-    if corpus.metric != "cosine":
-        next(corpus.vectors(), None)
+    store_corpus(vectorstore).check_lengths()
     _checked.add(vectorstore)
 
 
@@ -331,15 +257,3 @@ def embeddings_of(vectorstore: VectorStore) -> Embeddings:
         )
     model: Embeddings = untransformed(vectorstore.embeddings)
     return model
-
-
-def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """Cut anything into lists."""
-    batch: list[_Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

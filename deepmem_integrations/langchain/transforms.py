@@ -7,13 +7,11 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import StoreError
-from deepmem_integrations.memory import DeepMemory, MemoryLike, ServedAdapter
-from deepmem_integrations.relevance import Labels, Relevance
+from deepmem_integrations.memory import MemoryLike
+from deepmem_integrations.transforms import QueryTransform
 
 
-class DeepMemoryQueryTransform(Runnable[str | Sequence[float], list[float]]):
+class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], list[float]]):
     """A query in, its transformed vector out: ``transform | RunnableLambda(vectorstore.similarity_search_by_vector)``.
 
     Takes a text or the vector of one; a vector that it, or another part of this package, has transformed before passes
@@ -29,35 +27,7 @@ class DeepMemoryQueryTransform(Runnable[str | Sequence[float], list[float]]):
 
     def __init__(self, memory: MemoryLike, embeddings: Embeddings | None = None) -> None:
         """Keep both and read the adapter, if it is a file."""
-        self.memory = memory
-        self._served = ServedAdapter(memory)
-        self._embedder = None if embeddings is None else Embedder(embeddings)
-        if embeddings is None and isinstance(memory, DeepMemory):
-            self._embedder = memory.embedder
-
-    def fit(
-        self, queries: Sequence[str] | Relevance, relevance: Labels | Relevance | None = None, **options: Any
-    ) -> "DeepMemoryQueryTransform":
-        """Train on labelled queries: `DeepMemory.train`, whose model is then in use here.
-
-        Args:
-            queries: The texts, or a `Relevance`.
-            relevance: For each query its documents as (id, weight), weight > 0.
-            options: For `DeepMemory.train`: ``seed``, ``max_unseen_loss``, …
-
-        Returns:
-            This very object.
-
-        Raises:
-            StoreError: ``memory`` is a bare adapter.
-        """
-        if not isinstance(self.memory, DeepMemory):
-            raise StoreError(
-                "fit needs the documents that the labels name, and an adapter has none: make it with "
-                'DeepMemoryQueryTransform(DeepMemory.from_langchain(vectorstore, path="…")).'
-            )
-        self.memory.train(queries, relevance, **options)
-        return self
+        super().__init__(memory, embeddings)
 
     def invoke(self, input: str | Sequence[float], config: RunnableConfig | None = None, **kwargs: Any) -> list[float]:
         """Transform one query.
@@ -83,18 +53,11 @@ class DeepMemoryQueryTransform(Runnable[str | Sequence[float], list[float]]):
 
     def _transformed(self, query: str | Sequence[float]) -> list[float]:
         if isinstance(query, str):
-            embedder = self._for_texts()
+            embedder = self._for_texts("embeddings")
             return self._served.transform(embedder.embed_query(query), embedder.model)
         return self._served.transform(query)
 
     async def _atransformed(self, query: str | Sequence[float]) -> list[float]:
-        if isinstance(query, str) and hasattr(model := self._for_texts().model, "aembed_query"):
+        if isinstance(query, str) and hasattr(model := self._for_texts("embeddings").model, "aembed_query"):
             return await run_in_executor(None, self._served.transform, await model.aembed_query(query), model)
         return await run_in_executor(None, self._transformed, query)
-
-    def _for_texts(self) -> Embedder:
-        if self._embedder is None:
-            raise StoreError(
-                "A text needs an embedding model: pass DeepMemoryQueryTransform(memory, embeddings=…), or its vector."
-            )
-        return self._embedder

@@ -5,7 +5,7 @@
 
 import os
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
@@ -17,12 +17,13 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from deepmem_integrations._tql import Filter
-from deepmem_integrations.corpus import Batch
 from deepmem_integrations.deeplake import DeepLakeStore, Metric, StoredDocument
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.v3 import V3Dataset, warn_of_replaced
+from deepmem_integrations.langchain.v3 import V3Dataset
 from deepmem_integrations.memory import DeepMemory, TransformedVector, beside
+from deepmem_integrations.stores import DeepLakeCorpus
+from deepmem_integrations.v3 import warn_of_replaced
 
 Scored = list[tuple[Document, float]]
 
@@ -39,27 +40,6 @@ class SearchOptions(TypedDict, total=False):
     filter: Filter | None
     deep_memory: bool
     distance_metric: str | None
-
-
-class DeepLakeCorpus:
-    """All documents of a Deep Lake data set, as LangChain knows them.
-
-    Args:
-        store: The store.
-    """
-
-    def __init__(self, store: DeepLakeStore) -> None:
-        """Keep the store; it is read when asked."""
-        self.store = store
-
-    def vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches."""
-        return self.store.vectors()
-
-    def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches of documents with their ids."""
-        for batch in self.store.documents():
-            yield [_document(found) for found in batch]
 
 
 class DeepLake(VectorStore):
@@ -142,8 +122,12 @@ class DeepLake(VectorStore):
         """
         if self._deep_memory is None:
             path = beside(self.store.path) if self._deep_memory_path is None else self._deep_memory_path
-            self._deep_memory = DeepMemory(DeepLakeCorpus(self.store), self._embedder(), path)
+            self._deep_memory = DeepMemory(self.corpus(), self._embedder(), path)
         return self._deep_memory
+
+    def corpus(self) -> DeepLakeCorpus:
+        """All documents, for training."""
+        return DeepLakeCorpus(self.store, _document)
 
     @property
     def vectorstore(self) -> "DeepLake":

@@ -1,9 +1,19 @@
-"""LlamaIndex parts: the retriever to swap in."""
+"""LlamaIndex parts: the retriever to swap in, a wrapped embedding model, the query transform, the Deep Lake store."""
 
 from deepmem_integrations._extras import require
 
 require("llama_index.core", extra="llama-index")
 
-from deepmem_integrations.llama_index.retrievers import DeepMemoryRetriever  # noqa: E402 - after the check above
+from deepmem_integrations.llama_index.adapters import import_linear_adapter  # noqa: E402 - after the check above
+from deepmem_integrations.llama_index.embeddings import DeepMemoryEmbedding  # noqa: E402
+from deepmem_integrations.llama_index.retrievers import DeepMemoryRetriever  # noqa: E402
+from deepmem_integrations.llama_index.transforms import DeepMemoryQueryTransform  # noqa: E402
+from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore  # noqa: E402
 
-__all__ = ["DeepMemoryRetriever"]
+__all__ = [
+    "DeepLakeVectorStore",
+    "DeepMemoryEmbedding",
+    "DeepMemoryQueryTransform",
+    "DeepMemoryRetriever",
+    "import_linear_adapter",
+]

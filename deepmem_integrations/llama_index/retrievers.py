@@ -3,24 +3,21 @@
 import asyncio
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
 
+from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.memory import MemoryLike, ServedAdapter
-
-
-@dataclass
-class TransformedQueryBundle(QueryBundle):
-    """A query whose embedding has been transformed: nothing of ours transforms it again."""
+from deepmem_integrations.llama_index.queries import given, is_transformed, transformed
+from deepmem_integrations.llama_index.stores import check_lengths
+from deepmem_integrations.memory import DeepMemory, MemoryLike, ServedAdapter
 
 
 class DeepMemoryRetriever(BaseRetriever):
@@ -34,7 +31,8 @@ class DeepMemoryRetriever(BaseRetriever):
         memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
         deep_memory: False gives plain results from the same object; may be changed at any time.
         **options: For an index or a store, what ``index.as_retriever`` takes: ``similarity_top_k``, ``filters``,
-            ``vector_store_query_mode``, ``embed_model``, …
+            ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model: by default it is
+            the one of the `DeepMemory`, else LlamaIndex's ``Settings.embed_model``.
 
     Raises:
         StoreError: ``source`` is something else (a BM25 retriever searches without vectors), or options come with a retriever.
@@ -50,81 +48,106 @@ class DeepMemoryRetriever(BaseRetriever):
         **options: Any,
     ) -> None:
         """Wrap the retriever, or make one."""
-        self._retriever = _vector_retriever(source, options)
         self._served = ServedAdapter(memory)
+        self._retriever = _vector_retriever(source, memory, options)
+        self._lengths_checked = False
         self.deep_memory = deep_memory
-        super().__init__(callback_manager=self._retriever.callback_manager, object_map=self._retriever.object_map)
+        super().__init__(
+            callback_manager=self._retriever.callback_manager,
+            object_map=self._retriever.object_map,
+            verbose=self._retriever._verbose,
+        )
+
+    @property
+    def similarity_top_k(self) -> int:
+        """How many nodes to retrieve; can be set, as LlamaIndex's own retriever lets it."""
+        return self._retriever.similarity_top_k
+
+    @similarity_top_k.setter
+    def similarity_top_k(self, similarity_top_k: int) -> None:
+        self._retriever.similarity_top_k = similarity_top_k
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        if self._applies(query_bundle):
-            vectors = _given(query_bundle)
+        if self._embeds(query_bundle):
+            vectors = given(query_bundle)
             if vectors is None:
-                vectors = [self._embed_model.get_query_embedding(text) for text in query_bundle.embedding_strs]
-            query_bundle = self._transformed(query_bundle, vectors)
+                model = self._embed_model
+                vectors = [model.get_query_embedding(text) for text in query_bundle.embedding_strs]
+            query_bundle = self._with_embedding(query_bundle, vectors)
         # A copy: LlamaIndex's own retriever writes the embedding into the bundle that it is given.
         return self._retriever._retrieve(replace(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        if self._applies(query_bundle):
-            vectors = _given(query_bundle)
+        if self._embeds(query_bundle):
+            vectors = given(query_bundle)
             if vectors is None:
                 embed = self._embed_model.aget_query_embedding
                 vectors = await asyncio.gather(*(embed(text) for text in query_bundle.embedding_strs))
             # The first query embeds a few texts to check the embedding model, and a new model is read from disk.
-            query_bundle = await asyncio.to_thread(self._transformed, query_bundle, vectors)
+            query_bundle = await asyncio.to_thread(self._with_embedding, query_bundle, vectors)
         return await self._retriever._aretrieve(replace(query_bundle))
 
     @property
     def _embed_model(self) -> BaseEmbedding:
-        return self._retriever._embed_model
+        model: BaseEmbedding = untransformed(self._retriever._embed_model)
+        return model
 
-    def _applies(self, query_bundle: QueryBundle) -> bool:
-        if not self.deep_memory or isinstance(query_bundle, TransformedQueryBundle):
+    def _embeds(self, query_bundle: QueryBundle) -> bool:
+        """Whether the query is embedded here and not by the wrapped retriever."""
+        if is_transformed(query_bundle):
             return False
         store, mode = self._retriever._vector_store, self._retriever._vector_store_query_mode
-        if not store.is_embedding_query or mode in (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE):
+        by_vector = store.is_embedding_query and mode not in (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
+        if not self.deep_memory:
+            # Below our own wrapper, so that the results are plain.
+            return by_vector and query_bundle.embedding is None and self._embed_model is not self._retriever._embed_model
+        if not by_vector:
             raise StoreError(
                 f"The query mode {mode.value!r} of {type(store).__name__} searches without a query vector: there is nothing to "
                 "transform. Use the default or the hybrid mode, or DeepMemoryRetriever(…, deep_memory=False)."
             )
         return True
 
-    def _transformed(self, query_bundle: QueryBundle, vectors: Sequence[Sequence[float]]) -> TransformedQueryBundle:
-        adapter = self._served.adapter
-        self._served.check(adapter, self._embed_model)
-        mean = adapter.transform(vectors).mean(axis=0)
-        mean /= np.linalg.norm(mean)
-        return TransformedQueryBundle(
-            query_bundle.query_str,
-            image_path=query_bundle.image_path,
-            custom_embedding_strs=query_bundle.custom_embedding_strs,
-            embedding=[float(value) for value in mean],
-        )
+    def _with_embedding(self, query_bundle: QueryBundle, vectors: Sequence[Sequence[float]]) -> QueryBundle:
+        if not self.deep_memory:
+            return replace(query_bundle, embedding=mean_agg([list(vector) for vector in vectors]))
+        if not self._lengths_checked:
+            check_lengths(self._retriever._index)
+            self._lengths_checked = True
+        return transformed(query_bundle, vectors, self._served, self._embed_model)
 
 
-def _given(query_bundle: QueryBundle) -> list[list[float]] | None:
-    """The embedding that the caller put into the bundle, if any."""
-    return None if query_bundle.embedding is None else [query_bundle.embedding]
-
-
-def _vector_retriever(source: Any, options: dict[str, Any]) -> VectorIndexRetriever:
-    if isinstance(source, VectorIndexRetriever):
+def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) -> VectorIndexRetriever:
+    if isinstance(source, VectorIndexRetriever) and _defines_retrieve(source) is VectorIndexRetriever:
         if options:
             raise StoreError(f"A retriever brings its own settings: set {', '.join(options)} on it, or pass its index instead.")
         return source
     if isinstance(source, BasePydanticVectorStore):
-        source = VectorStoreIndex.from_vector_store(source, embed_model=options.pop("embed_model", None))
+        if not source.stores_text:
+            raise StoreError(
+                f"A {type(source).__name__} keeps vectors without texts: pass the VectorStoreIndex over it, which has them."
+            )
+        model = options.pop("embed_model", None)
+        if model is None and isinstance(memory, DeepMemory) and isinstance(memory.embedder.model, BaseEmbedding):
+            model = memory.embedder.model
+        source = VectorStoreIndex.from_vector_store(source, embed_model=model)
     if isinstance(source, VectorStoreIndex):
-        known = {*inspect.signature(VectorIndexRetriever.__init__).parameters, "vector_store_kwargs"} - {
-            "self",
-            "index",
-            "kwargs",
-        }
+        # The index passes the last two, and its own node_ids.
+        given_by_index = {"self", "index", "kwargs", "callback_manager", "object_map"}
+        known = {*inspect.signature(VectorIndexRetriever.__init__).parameters, "vector_store_kwargs"} - given_by_index
         if unknown := options.keys() - known:
             raise StoreError(f"Unknown options: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.")
+        node_ids = options.pop("node_ids", None)
         retriever = source.as_retriever(**options)
         if isinstance(retriever, VectorIndexRetriever):
+            if node_ids is not None:
+                retriever._node_ids = node_ids
             return retriever
     raise StoreError(
         f"{type(source).__name__} does not search by query vector. Pass a VectorStoreIndex, its retriever, or a vector store."
     )
+
+
+def _defines_retrieve(retriever: VectorIndexRetriever) -> type:
+    """The class whose way of retrieving it is; LlamaIndex's instrumentation makes the methods themselves look unlike."""
+    return next(base for base in type(retriever).__mro__ if "_retrieve" in vars(base))

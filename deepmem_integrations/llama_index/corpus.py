@@ -1,0 +1,48 @@
+"""The nodes of a LlamaIndex index, for training: read from its store, or from its docstore and embedded again."""
+
+from collections.abc import Iterable
+
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import BaseNode, MetadataMode
+
+from deepmem_integrations.corpus import Corpus, GivenCorpus
+from deepmem_integrations.embedding import untransformed
+from deepmem_integrations.errors import StoreError
+from deepmem_integrations.llama_index.stores import KINDS, check_lengths
+from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore
+from deepmem_integrations.stores import kind_of
+
+
+def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tuple[Corpus, BaseEmbedding]:
+    """The corpus and the embedding model of an index; see `DeepMemory.from_llama_index`.
+
+    Raises:
+        StoreError: No vector index, or one over a store that is not read as it is and whose docstore is empty.
+        EmbeddingError: Our own wrapper lies inside another one.
+    """
+    if not isinstance(index, VectorStoreIndex):
+        raise StoreError(
+            f"from_llama_index takes a VectorStoreIndex; got {type(index).__name__}. Of a vector store, "
+            "VectorStoreIndex.from_vector_store(vector_store, embed_model=…) makes one."
+        )
+    model: BaseEmbedding = untransformed(index._embed_model)
+    store = index.vector_store
+    if nodes is None:
+        if isinstance(store, DeepLakeVectorStore):
+            return store.corpus(), model
+        kind = kind_of(store, KINDS)
+        if kind is not None:
+            return KINDS[kind](index), model
+        nodes = index.docstore.get_nodes(list(index.index_struct.nodes_dict.values()))
+        if not nodes:
+            raise StoreError(
+                f"The nodes of a {type(store).__name__} cannot be listed here; those of DeepLakeVectorStore and "
+                f"{', '.join(KINDS)} can, and so can those of an index whose docstore has them. Pass its nodes: "
+                "from_llama_index(…, nodes=[…])."
+            )
+    check_lengths(index)
+    nodes = list(nodes)
+    # As LlamaIndex embeds them, with the metadata that is meant for it.
+    texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+    return GivenCorpus(nodes, [node.node_id for node in nodes], texts, model), model

@@ -1,0 +1,175 @@
+"""Reading vector stores that both frameworks wrap: what is the same of a kind of store through either of them.
+
+The stores' own packages are not needed and not imported.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.corpus import Batch
+from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
+from deepmem_integrations.errors import StoreError
+
+BATCH = 1_000
+_EVEN = 1.05
+"""Lengths up to this ratio count as equal: an index of 8 bits a number gives unit vectors back nearly so."""
+_Item = TypeVar("_Item")
+
+
+class StoreCorpus(ABC):
+    """The documents of one kind of vector store, as they lie there.
+
+    Args:
+        store: The store; it is read when asked.
+    """
+
+    kind: ClassVar[str]
+    """The top package that its class comes from, and the class: ``langchain_chroma.Chroma``."""
+
+    def __init__(self, store: Any) -> None:
+        """Keep the store."""
+        self.store = store
+
+    @property
+    def metric(self) -> str:
+        """By what the store ranks: ``cosine``, ``l2``, ``dot``, or a name of its own."""
+        return "cosine"
+
+    @abstractmethod
+    def read_vectors(self) -> Iterator[Batch]:
+        """Yield (ids, (n, d) vectors) batches."""
+
+    @abstractmethod
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of documents with their ids, as the framework knows them."""
+
+    def vectors(self) -> Iterator[Batch]:
+        """Yield (ids, (n, d) vectors) batches.
+
+        Raises:
+            StoreError: The store ranks by anything but cosine similarity, and the vectors' lengths make a difference. A
+                transform is trained and judged by cosine similarity, and gives the query length 1.
+        """
+        metric = self.metric
+        shortest, longest = np.inf, 0.0
+        for ids, vectors in self.read_vectors():
+            if metric != "cosine":
+                lengths = np.linalg.norm(np.asarray(vectors, dtype=np.float32), axis=1)
+                shortest, longest = min(shortest, lengths.min()), max(longest, lengths.max())
+                if metric not in ("l2", "dot") or longest > _EVEN * shortest:
+                    raise StoreError(
+                        f"{type(self.store).__name__} ranks by {metric}, and its vectors have lengths of {shortest:.3g} to "
+                        f"{longest:.3g}; Deep Memory works on cosine similarity. Make the store with cosine distance, or "
+                        "normalise the vectors, with which L2 and dot product rank alike."
+                    )
+            yield ids, vectors
+
+    def check_lengths(self) -> None:
+        """Look at the first vectors, whether their lengths would change the ranking. No full proof.
+
+        Raises:
+            StoreError: As `vectors`.
+        """
+        if self.metric != "cosine":
+            next(self.vectors(), None)
+
+
+class DeepLakeCorpus:
+    """All documents of a Deep Lake data set, as a framework knows them.
+
+    Args:
+        store: The store; it is read when asked.
+        document: Makes the framework's document of one.
+    """
+
+    def __init__(self, store: DeepLakeStore, document: Callable[[StoredDocument], Any]) -> None:
+        """Keep both."""
+        self.store = store
+        self._document = document
+
+    def vectors(self) -> Iterator[Batch]:
+        """Yield (ids, (n, d) vectors) batches."""
+        return self.store.vectors()
+
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of documents with their ids."""
+        for batch in self.store.documents():
+            yield [self._document(found) for found in batch]
+
+
+def kind_of(store: Any, kinds: Iterable[str]) -> str | None:
+    """Which of the kinds a store is of, in the way `StoreCorpus.kind` writes it; a subclass is of its base's kind."""
+    names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(store).__mro__]
+    known = set(kinds)
+    return next((name for name in names if name in known), None)
+
+
+def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Cut anything into lists."""
+    batch: list[_Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def faiss_metric(index: Any) -> str:
+    """By what a FAISS index ranks, as `StoreCorpus.metric` names it."""
+    number = int(index.metric_type)
+    return {0: "dot", 1: "l2"}.get(number, f"FAISS's metric {number}")
+
+
+def faiss_vectors(index: Any, start: int, rows: int, instead: str) -> Vectors:
+    """The vectors of some rows of a FAISS index, (rows, d) float32.
+
+    Raises:
+        StoreError: The index cannot give its vectors back; the message ends in ``instead``.
+    """
+    try:
+        if not hasattr(index, "make_direct_map"):
+            index.reconstruct(start)  # where this fails, reconstruct_n would abort the whole process
+        return np.asarray(index.reconstruct_n(start, rows), dtype=np.float32)
+    except RuntimeError as error:
+        raise StoreError(
+            f"This FAISS index does not give its vectors back ({error}). Call make_direct_map() on it if it has that, "
+            f"or {instead}"
+        ) from error
+
+
+def chroma_metric(collection: Any) -> str:
+    """By what a Chroma collection ranks, from its configuration."""
+    spaces = [(collection.configuration_json.get(index) or {}).get("space") for index in ("hnsw", "spann")]
+    name = next(filter(None, spaces), (collection.metadata or {}).get("hnsw:space", "l2"))
+    return {"ip": "dot"}.get(name, str(name))
+
+
+def chroma_records(collection: Any, *include: str) -> Iterator[Any]:
+    """Read a Chroma collection in batches, by ids and not by offsets, which shift under a writer."""
+    for batch in batches(collection.get(include=[])["ids"]):
+        yield collection.get(ids=batch, include=list(include))
+
+
+def qdrant_metric(client: Any, collection: str, vector_name: str) -> str:
+    """By what a Qdrant collection ranks, from its configuration."""
+    vectors = client.get_collection(collection).config.params.vectors
+    parameters = vectors[vector_name] if isinstance(vectors, dict) else vectors
+    name = str(parameters.distance.value).lower()
+    return {"euclid": "l2"}.get(name, name)
+
+
+def qdrant_points(client: Any, collection: str, **options: Any) -> Iterator[list[Any]]:
+    """Read a Qdrant collection in batches of points."""
+    offset = None
+    while True:
+        points, offset = client.scroll(collection, limit=BATCH, offset=offset, **options)
+        if points:
+            yield points
+        if offset is None:
+            return
