@@ -34,11 +34,13 @@ class Relevance:
             (the larger weight stays).
         query_ids: A distinct id for each query; by default its row number.
         on_invalid: ``"raise"`` names the first bad row; ``"drop"`` leaves bad rows out with one counted warning.
+        generated: Whether a language model wrote the query, rather than a user: one answer for all, or one for each.
 
     Attributes:
         queries: tuple of n texts.
         query_ids: tuple of n ids.
         documents: tuple of n tuples of (document id, weight).
+        generated: tuple of n bools.
         left_out: What was merged or left out on the way in: reason → count.
 
     Raises:
@@ -53,6 +55,7 @@ class Relevance:
         query_ids: Sequence[str] | None = None,
         *,
         on_invalid: OnInvalid = "raise",
+        generated: bool | Sequence[bool] = False,
     ) -> None:
         """Check and keep the labels."""
         if isinstance(queries, str) or len(queries) != len(relevance):
@@ -64,6 +67,11 @@ class Relevance:
             raise InvalidRelevanceError(f"on_invalid is 'raise' or 'drop'; got {on_invalid!r}.")
         if query_ids is not None and len(query_ids) != len(queries):
             raise InvalidRelevanceError(f"Got {len(query_ids)} query_ids for {len(queries)} queries.")
+        flags = [generated] * len(queries) if isinstance(generated, bool | np.bool_) else list(generated)
+        if len(flags) != len(queries) or not all(isinstance(flag, bool | np.bool_) for flag in flags):
+            raise InvalidRelevanceError(
+                f"generated is True or False, for all {len(queries)} queries or for each; got {generated!r:.60}."
+            )
         ids = [str(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
         for row, query_id in enumerate(ids):
             if not isinstance(query_id, str):
@@ -73,8 +81,8 @@ class Relevance:
             raise InvalidRelevanceError(f"query_ids must differ from one another; {repeated[0]!r} appears twice.")
 
         counts: Counter[str] = Counter()
-        kept: list[tuple[str, str, tuple[tuple[str, float], ...]]] = []
-        for row, (query_id, query, documents) in enumerate(zip(ids, queries, relevance, strict=True)):
+        kept: list[tuple[str, str, tuple[tuple[str, float], ...], bool]] = []
+        for row, (query_id, query, documents, flag) in enumerate(zip(ids, queries, relevance, flags, strict=True)):
             fault = _fault(query, documents)
             if fault is None:
                 merged: dict[str, float] = {}
@@ -82,16 +90,17 @@ class Relevance:
                     merged[str(document)] = max(float(weight), merged.get(document, 0.0))
                 if len(merged) < len(documents):
                     counts["repeated documents merged"] += len(documents) - len(merged)
-                kept.append((query_id, str(query), tuple(merged.items())))
+                kept.append((query_id, str(query), tuple(merged.items()), bool(flag)))
             elif on_invalid == "drop":
                 counts[fault[0]] += 1
             else:
                 raise InvalidRelevanceError(f"Row {row} (query id {query_id!r}): {': '.join(filter(None, fault))}.")
         _warn_dropped(len(queries) - len(kept), len(queries), counts)
 
-        self.query_ids: tuple[str, ...] = tuple(query_id for query_id, _, _ in kept)
-        self.queries: tuple[str, ...] = tuple(query for _, query, _ in kept)
-        self.documents: tuple[tuple[tuple[str, float], ...], ...] = tuple(documents for _, _, documents in kept)
+        self.query_ids: tuple[str, ...] = tuple(query_id for query_id, _, _, _ in kept)
+        self.queries: tuple[str, ...] = tuple(query for _, query, _, _ in kept)
+        self.documents: tuple[tuple[tuple[str, float], ...], ...] = tuple(documents for _, _, documents, _ in kept)
+        self.generated: tuple[bool, ...] = tuple(flag for _, _, _, flag in kept)
         self.left_out: Mapping[str, int] = dict(counts)
 
     @classmethod
@@ -121,7 +130,7 @@ class Relevance:
 
     def __eq__(self, other: object) -> bool:
         """Equal rows in the same order."""
-        return isinstance(other, Relevance) and list(self) == list(other)
+        return isinstance(other, Relevance) and (list(self), self.generated) == (list(other), other.generated)
 
     def __hash__(self) -> int:
         """Hash of the rows."""
@@ -144,7 +153,7 @@ class Relevance:
             ids.append(query_id)
         total = object.__new__(Relevance)  # its rows are checked already, and there may be thousands of pieces
         total.query_ids, total.queries = tuple(ids), self.queries + other.queries
-        total.documents = self.documents + other.documents
+        total.documents, total.generated = self.documents + other.documents, self.generated + other.generated
         total.left_out = dict(Counter(self.left_out) + Counter(other.left_out))
         return total
 
@@ -164,6 +173,7 @@ class Relevance:
             [self.queries[row] for row in rows],
             [self.documents[row] for row in rows],
             [self.query_ids[row] for row in rows],
+            generated=[self.generated[row] for row in rows],
         )
 
     def check(self, corpus_ids: Collection[str], *, on_invalid: OnInvalid = "raise") -> "Relevance":
@@ -200,7 +210,10 @@ class Relevance:
             counts["no document left"] = len(self) - len(rows)
         _warn_dropped(len(self) - len(rows), len(self), counts)
         result = Relevance(
-            [self.queries[row] for row in rows], [labels[row] for row in rows], [self.query_ids[row] for row in rows]
+            [self.queries[row] for row in rows],
+            [labels[row] for row in rows],
+            [self.query_ids[row] for row in rows],
+            generated=[self.generated[row] for row in rows],
         )
         result.left_out = dict(Counter(self.left_out) + counts)
         return result
@@ -253,19 +266,22 @@ class Relevance:
     def from_jsonl(cls, path: str | Path, *, on_invalid: OnInvalid = "raise") -> "Relevance":
         """Read JSON lines: ``{"query": …, "relevance": [[id, weight], …], "query_id": …}``.
 
-        A document may be written as its bare id (weight 1); ``query_id`` may be left out.
+        A document may be written as its bare id (weight 1); ``query_id`` may be left out, and so may ``"generated": true``,
+        which says that a language model wrote the query.
 
         Raises:
             InvalidRelevanceError: A line that is not such an object; the message names the line.
         """
         rows = [_jsonl_row(value, number, path) for number, value in _json_lines(path)]
-        return cls([r[1] for r in rows], [r[2] for r in rows], _ids([r[0] for r in rows]), on_invalid=on_invalid)
+        queries, labels, generated = [r[1] for r in rows], [r[2] for r in rows], [r[3] for r in rows]
+        return cls(queries, labels, _ids([r[0] for r in rows]), on_invalid=on_invalid, generated=generated)
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write what `from_jsonl` reads."""
         lines = (
             {"query_id": query_id, "query": query, "relevance": [list(pair) for pair in documents]}
-            for query_id, query, documents in self
+            | ({"generated": True} if generated else {})
+            for (query_id, query, documents), generated in zip(self, self.generated, strict=True)
         )
         write_text(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
@@ -425,13 +441,15 @@ def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
                 raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}).") from error
 
 
-def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[str | None, Any, Any]:
+def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[str | None, Any, Any, bool]:
     if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
         raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance.")
+    if not isinstance(generated := value.get("generated", False), bool):
+        raise InvalidRelevanceError(f"{path}, line {number}: generated is true or false; got {generated!r}.")
     labels = value["relevance"]
     if isinstance(labels, list):
         labels = [(pair, 1.0) if isinstance(pair, str) else pair for pair in labels]
-    return value.get("query_id"), value["query"], labels
+    return value.get("query_id"), value["query"], labels, generated
 
 
 def _ids(ids: Sequence[str | None]) -> list[str] | None:

@@ -267,3 +267,41 @@ def test_an_id_that_a_number_took_gives_way_too():
     a = Relevance(["p"], [[("d", 1.0)]], ["1"])
     b = Relevance(["q", "r"], [[("d", 1.0)]] * 2, ["1", "2"])
     assert (a + b).query_ids == ("1", "2", "3")
+
+
+# ---- written by users, or by a language model ------------------------------------------------------------------------
+
+
+def test_who_wrote_a_query_is_kept_wherever_rows_go(tmp_path):
+    users = Relevance([f"user {i}" for i in range(10)], [[(f"d{i}", 1.0)] for i in range(10)])
+    written = Relevance([f"written {i}" for i in range(10)], [[(f"d{i}", 1.0)] for i in range(10)], generated=True)
+    assert users.generated == (False,) * 10
+    assert written.generated == (True,) * 10
+    both = users + written
+    assert both.generated == (False,) * 10 + (True,) * 10
+    assert both != Relevance(both.queries, both.documents, both.query_ids), "a flag is part of a row"
+
+    def agree(relevance):
+        return relevance.generated == tuple(query.startswith("written") for query in relevance.queries)
+
+    assert all(map(agree, [*both.split(0.3), *both.split(0.3, by="document"), both.take([19, 0, 12])]))
+    with pytest.warns(InvalidLabelsWarning):
+        kept = both.check({"d1", "d9"}, on_invalid="drop")
+    assert (len(kept), agree(kept)) == (4, True)
+    both.to_jsonl(tmp_path / "labels.jsonl")
+    assert Relevance.from_jsonl(tmp_path / "labels.jsonl") == both
+    lines = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    assert ["generated" in line for line in lines] == [False] * 10 + [True] * 10
+    with pytest.warns(InvalidLabelsWarning):
+        dropped = Relevance(["a", "", "b"], [GOOD] * 3, generated=[False, False, True], on_invalid="drop")
+    assert dropped.generated == (False, True)
+
+
+@pytest.mark.parametrize("generated", ["yes", [True], [1, 0]])
+def test_who_wrote_a_query_is_yes_or_no(generated, tmp_path):
+    with pytest.raises(InvalidRelevanceError, match="generated is True or False, for all 2"):
+        Relevance(["p", "q"], [GOOD] * 2, generated=generated)
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"query": "a", "relevance": ["d1"], "generated": "no"}\n')
+    with pytest.raises(InvalidRelevanceError, match="line 1: generated is true or false; got 'no'"):
+        Relevance.from_jsonl(path)
