@@ -24,6 +24,7 @@ def test_each_part_loads_only_its_own():
     assert "torch" not in modules_after("import deepmem_integrations.langchain")
     assert "deeplake" not in modules_after("import deepmem_integrations.langchain")
     assert modules_after("import deepmem_integrations.cli") == []
+    assert modules_after("import deepmem_integrations.generation") == []
 
 
 def test_all_public_names_are_there():
@@ -34,7 +35,13 @@ def test_all_public_names_are_there():
         deepmem_integrations.nope  # noqa: B018 - the access is the test
     from deepmem_integrations import langchain
 
-    assert langchain.__all__ == ["DeepLake", "DeepMemoryEmbeddings", "DeepMemoryQueryTransform", "DeepMemoryRetriever"]
+    assert langchain.__all__ == [
+        "DeepLake",
+        "DeepMemoryEmbeddings",
+        "DeepMemoryQueryTransform",
+        "DeepMemoryRetriever",
+        "SyntheticQueryGenerator",
+    ]
 
 
 def test_a_missing_extra_prints_its_install_line():
