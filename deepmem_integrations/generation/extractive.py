@@ -10,6 +10,9 @@ from deepmem_integrations.generation.sources import Source
 _HEADING = re.compile(r"^(?:#{1,6}\s+(.+?)\s*#*|(.+)\n[=~^-]{4,})\s*$", re.MULTILINE)
 _DOCSTRING = re.compile(r"(?:^|\n)\s*[rRuU]?(?:\"\"\"|''')\s*(.+?)(?:\n\s*\n|\"\"\"|''')", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-z])|(?<=[。！？])|\n{2,}")
+KINDS = ("title", "heading", "summary", "first sentence", "sentence")
+"""In the order in which they are taken."""
+
 _MARKUP = re.compile(r"^[#>*\-\s]+|[`*_]{1,3}")
 _SPACE = re.compile(r"\s+")
 

@@ -13,15 +13,21 @@ _REFUSAL = re.compile(
     r"(assist|help|provide|generate|create|write|comply|fulfil)|as an ai\b|as a (large )?language model\b)",
     re.IGNORECASE,
 )
+# People do speak of "the text" in their mail, so that "text", "document" and "article" need a sign that this one is meant.
 _MENTION = re.compile(
-    r"\b(the|this|that|given|above|following|provided) "
-    r"(passage|text|excerpt|snippet|paragraph|context|document|article|chunk|extract)\b"
-    r"|\b(mentioned|described|stated|given|discussed|listed|shown) (above|below|here)\b"
-    r"|\bim (text|dokument|abschnitt|absatz)\b|\b(dans|selon) (le|ce|cet) (texte|document|passage|article|extrait)\b"
+    r"\b(the|this|given|above|following|provided) (passage|excerpt|snippet|paragraph|context|extract)\b"
+    r"|\b(given|above|provided) (text|document|article)\b"
+    r"|\b(according to|as per|based on|(mentioned|described|stated|given|discussed|listed|reported|provided) (in|by)|does) "
+    r"(the|this) (text|document|article)\b"
+    r"|\b(mentioned|described|stated|discussed|listed) (above|below|here)\b"
+    r"|\b(im|laut) (text|dokument|abschnitt|absatz)\b|\b(dans|selon) (le|ce) (texte|document|passage|article|extrait)\b"
     r"|\b(en|según) (el|este) (texto|documento|pasaje|artículo)\b",
     re.IGNORECASE,
 )
-_MARKUP = re.compile(r"[\n\r\t{}<>]|```|https?://|^[\[\"']?(queries|query|text|kind)[\"']?\s*:|^here (are|is) ", re.IGNORECASE)
+_MARKUP = re.compile(
+    r"[\n\r\t]|^\W*[{\[]|```|</?(document|query|queries)\b|https?://|^[\"']?(queries|query|text|kind)[\"']?\s*:|^here (are|is) ",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filte
         filters: Which filters run. An empty query is never let through.
     """
     if not text.strip():
-        return "malformed", "empty"
+        return "empty", "no text"
     if filters.malformed:
         if len(text) > filters.longest:
             return "malformed", f"{len(text)} characters"

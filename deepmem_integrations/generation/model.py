@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from deepmem_integrations._extras import require
@@ -76,15 +76,26 @@ class Answer:
             if isinstance(value, list) and all(isinstance(text, str) for text in value):
                 value = {"queries": [{"kind": "", "text": text} for text in value]}
             fields = request.schema.model_validate(value).model_dump()
-        except ValueError as error:  # pydantic's ValidationError is one
-            return cls.malformed(error, input_tokens=input_tokens, output_tokens=output_tokens)
+        except ValueError as error:
+            return replace(cls.of_error(error), input_tokens=input_tokens, output_tokens=output_tokens)
         return cls(fields, input_tokens=input_tokens, output_tokens=output_tokens)
 
     @classmethod
-    def malformed(cls, why: object, *, input_tokens: int = 0, output_tokens: int = 0) -> "Answer":
-        """An answer that has not the form that was asked for."""
-        detail = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
-        return cls(fault="malformed", detail=detail[:300], input_tokens=input_tokens, output_tokens=output_tokens)
+    def of_error(cls, error: Exception) -> "Answer":
+        """What an error says of an answer that came, but not in the form that was asked for.
+
+        Raises:
+            Exception: The very error, where it does not tell of an answer.
+        """
+        kind, usage = type(error).__name__, getattr(getattr(error, "completion", None), "usage", None)
+        tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
+        detail = f"{kind}: {error}"[:300]
+        # The openai package's own errors, by name: it need not be installed. pydantic's ValidationError is a ValueError.
+        if kind == "ContentFilterFinishReasonError":
+            return cls(fault="refusal", detail=detail, **tokens)
+        if kind == "LengthFinishReasonError" or isinstance(error, ValueError):
+            return cls(fault="malformed", detail=detail, **tokens)
+        raise error
 
 
 @runtime_checkable

@@ -66,16 +66,16 @@ class OpenAIModel:
         """
         try:
             return self._answer(self._client.chat.completions.parse(**self._arguments(request)))
-        except self._unusable as error:
-            return self._fault(error)
+        except Exception as error:
+            return Answer.of_error(error)
 
     async def aask(self, request: Request) -> Answer:
         """`ask` with the client's own async."""
         try:
             async with self._async_client(request) as client:
                 return self._answer(await client.chat.completions.parse(**self._arguments(request)))
-        except self._unusable as error:
-            return self._fault(error)
+        except Exception as error:
+            return Answer.of_error(error)
 
     @contextlib.asynccontextmanager
     async def _async_client(self, request: Request) -> AsyncIterator[Any]:
@@ -96,26 +96,14 @@ class OpenAIModel:
     def _arguments(self, request: Request) -> dict[str, Any]:
         return {"model": self.model, "messages": list(request.messages), "response_format": request.schema, **self._options}
 
-    @property
-    def _unusable(self) -> tuple[type[Exception], ...]:
-        """What says that the model did answer, but with nothing that can be used. pydantic's ValidationError is a ValueError."""
-        return self._openai.LengthFinishReasonError, self._openai.ContentFilterFinishReasonError, ValueError
-
     def _answer(self, completion: Any) -> Answer:
         usage = completion.usage
         tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
         if not completion.choices:
-            return Answer.malformed("no choices", **tokens)
+            return Answer(fault="malformed", detail="no choices", **tokens)
         message = completion.choices[0].message
         if message.refusal:
             return Answer(fault="refusal", detail=message.refusal[:300], **tokens)
         if message.parsed is None:
-            return Answer.malformed("an empty answer", **tokens)
+            return Answer(fault="malformed", detail="an empty answer", **tokens)
         return Answer(message.parsed.model_dump(), **tokens)
-
-    def _fault(self, error: Exception) -> Answer:
-        if isinstance(error, self._openai.ContentFilterFinishReasonError):
-            return Answer(fault="refusal", detail=str(error)[:300])
-        usage = getattr(getattr(error, "completion", None), "usage", None)
-        tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
-        return Answer.malformed(error, **tokens)

@@ -12,6 +12,7 @@ from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.budget import Budget, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
+from deepmem_integrations.generation.extractive import KINDS as EXTRACTED_KINDS
 from deepmem_integrations.generation.filters import Filters, plain, text_fault
 from deepmem_integrations.generation.model import Answer, Model, Request
 from deepmem_integrations.generation.nearness import Nearness
@@ -93,6 +94,7 @@ class Run:
         self._near, self._checkpoint, self._budget = nearness, checkpoint, budget
         self._judge, self._judged, self._patience, self.skipped = judge, judged, patience, skipped
 
+        self._kinds = {*prompt.instructions, *EXTRACTED_KINDS}  # what a model calls its queries is not taken at its word
         self._next_task = 0
         self._judgements: deque[Request] = deque()
         self._place: dict[str, int] = {}  # key of a request under way → its task
@@ -273,7 +275,7 @@ class Run:
         written = outcome.value.get("queries", [])
         for place, query in enumerate(written):
             text = query["text"].strip()
-            kind = query["kind"] if query["kind"] in self._prompt.instructions else kinds[min(place, len(kinds) - 1)]
+            kind = query["kind"] if query["kind"] in self._kinds else kinds[min(place, len(kinds) - 1)]
             words = plain(text)
             if place >= len(kinds):
                 fault: tuple[str, str] | None = "malformed", f"one of {len(written)} where {len(kinds)} were asked for"
@@ -287,7 +289,7 @@ class Run:
             else:
                 draft.rejected.append(RejectedQuery(text[: self._filters.longest], task[0].id, *fault))
         if not written and not outcome.fault:
-            draft.rejected.append(RejectedQuery("", task[0].id, "malformed", "no query in the answer"))
+            draft.rejected.append(RejectedQuery("", task[0].id, "empty", "no query in the answer"))
         return draft
 
     def _compare(self, index: int, draft: _Draft, vectors: Vectors, near: np.ndarray) -> None:

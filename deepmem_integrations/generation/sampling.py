@@ -13,7 +13,7 @@ _ROUNDS = 10
 def coverage_order(vectors: Vectors, count: int, *, seed: int) -> NDArray[np.int64]:
     """Order documents so that each beginning of the order covers the corpus: one of every cluster, then a second of each, ….
 
-    The clusters are those of spherical k-means, drawn and started at random.
+    The clusters are those of spherical k-means.
 
     Args:
         vectors: (N, d) float32 unit rows.
@@ -28,7 +28,7 @@ def coverage_order(vectors: Vectors, count: int, *, seed: int) -> NDArray[np.int
     clusters = min(_MOST_CLUSTERS, count, len(vectors))
     if clusters < 2:
         return order
-    labels, near = _clusters(vectors, order, clusters)
+    labels, near = _clusters(vectors, vectors[order[:_FITTED_ON]], clusters, rng)
     order = np.concatenate([near, order[~np.isin(order, near)]])
     # The position of each document among those of its cluster decides; clusters come in random order within a round.
     place = np.empty(len(order), dtype=np.int64)
@@ -38,10 +38,11 @@ def coverage_order(vectors: Vectors, count: int, *, seed: int) -> NDArray[np.int
     return order[np.lexsort((rng.permutation(clusters)[labels[order]], place))]
 
 
-def _clusters(vectors: Vectors, order: NDArray[np.int64], clusters: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _clusters(
+    vectors: Vectors, sample: Vectors, clusters: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The cluster of each row, and the row nearest to each cluster's centre."""
-    sample = vectors[order[:_FITTED_ON]]
-    centres = sample[:clusters].copy()
+    centres = _starts(sample, clusters, rng)
     for _ in range(_ROUNDS):
         nearest, _ = _assign(sample, centres)
         for cluster in range(clusters):
@@ -51,6 +52,17 @@ def _clusters(vectors: Vectors, order: NDArray[np.int64], clusters: int) -> tupl
     labels, cosines = _assign(vectors, centres)
     near = [int(rows[cosines[rows].argmax()]) for c in range(clusters) if len(rows := np.flatnonzero(labels == c))]
     return labels, np.array(near, dtype=np.int64)
+
+
+def _starts(sample: Vectors, clusters: int, rng: np.random.Generator) -> Vectors:
+    """Draw the first centres far from one another (k-means++, Arthur and Vassilvitskii 2007), so that small topics get theirs."""
+    rows = [0]
+    distances = np.ones(len(sample))
+    for _ in range(clusters - 1):
+        distances = np.minimum(distances, np.maximum(1 - sample @ sample[rows[-1]], 0))
+        total = distances.sum()
+        rows.append(int(rng.choice(len(sample), p=distances / total)) if total > 0 else int(rng.integers(len(sample))))
+    return sample[rows]
 
 
 def _assign(vectors: Vectors, centres: Vectors) -> tuple[NDArray[np.int64], Vectors]:

@@ -104,8 +104,7 @@ def junk(sources: Sequence[Source]) -> dict[str, str]:
 
 def _junk(text: str) -> str | None:
     words = _WORD.findall(text)
-    letters = sum(character.isalpha() for character in text)
-    if letters < 40:  # counted in letters: not every language has spaces
+    if sum(map(str.isalnum, text)) < 40:  # not in words: not every language has spaces
         return "too short"
     if len(words) < 60 and len(_BOILERPLATE.findall(text)) >= 2:
         return "boilerplate"

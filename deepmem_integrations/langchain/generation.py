@@ -36,15 +36,15 @@ class LangChainModel:
         """One call; callbacks and tracing are those of the chain."""
         try:
             return _answer(request, self._structured(request).invoke(_messages(request)))
-        except ValueError as error:  # some models raise where others return what could not be parsed
-            return Answer.malformed(error)
+        except Exception as error:  # some models raise where others return what could not be parsed
+            return Answer.of_error(error)
 
     async def aask(self, request: Request) -> Answer:
         """`ask` with the model's own async."""
         try:
             return _answer(request, await self._structured(request).ainvoke(_messages(request)))
-        except ValueError as error:
-            return Answer.malformed(error)
+        except Exception as error:
+            return Answer.of_error(error)
 
     def _structured(self, request: Request) -> Runnable[LanguageModelInput, Any]:
         structured: Runnable[LanguageModelInput, Any] = self._llm.with_structured_output(request.schema, include_raw=True)
@@ -175,5 +175,5 @@ def _answer(request: Request, output: Any) -> Answer:
     if refusal := getattr(raw, "additional_kwargs", {}).get("refusal"):
         return Answer(fault="refusal", detail=str(refusal)[:300], **tokens)
     if output["parsed"] is None:
-        return Answer.malformed(output["parsing_error"] or "an empty answer", **tokens)
+        return Answer(fault="malformed", detail=f"{output['parsing_error'] or 'an empty answer'}"[:300], **tokens)
     return Answer.of(request, output["parsed"], **tokens)

@@ -37,16 +37,16 @@ class LlamaIndexModel:
         """One call."""
         try:
             return Answer.of(request, self._llm.structured_predict(request.schema, _TEMPLATE.model_copy(), **_texts(request)))
-        except (ValueError, TypeError) as error:  # what LlamaIndex raises where the answer has not the form
-            return Answer.malformed(error)
+        except Exception as error:
+            return _of_error(error)
 
     async def aask(self, request: Request) -> Answer:
         """`ask` with the model's own async."""
         try:
             output = await self._llm.astructured_predict(request.schema, _TEMPLATE.model_copy(), **_texts(request))
             return Answer.of(request, output)
-        except (ValueError, TypeError) as error:
-            return Answer.malformed(error)
+        except Exception as error:
+            return _of_error(error)
 
 
 class SyntheticQueryGenerator(QueryGenerator):
@@ -110,6 +110,12 @@ class GenerationWorkflow(Workflow):
             ctx.write_event_to_stream(LabelsEvent(relevance=piece))
 
         return StopEvent(result=(await self._generator.agenerate(ev.nodes, tell)).relevance)
+
+
+def _of_error(error: Exception) -> Answer:
+    if isinstance(error, TypeError) and "structured_predict expected" in str(error):  # LlamaIndex's word for a missing answer
+        error = ValueError(str(error))
+    return Answer.of_error(error)
 
 
 def _texts(request: Request) -> dict[str, str]:

@@ -65,8 +65,13 @@ def test_every_fault_is_survived_and_counted(server, tmp_path, door):
     assert set(result.failed) == {"d8", "d9"}
     assert "InternalServerError" in result.failed["d8"]
     faults = {one.document: one.filter for one in result.rejected}
-    assert faults == dict.fromkeys(["d5", "d7", "d10", "d11", "d12"], "malformed") | {"d6": "refusal", "d13": "refusal"}
-    assert result.relevance.left_out == {"query: malformed": 5, "query: refusal": 2, "document: request failed": 2}
+    assert faults == dict.fromkeys(["d5", "d7", "d11", "d12"], "malformed") | {"d6": "refusal", "d13": "refusal", "d10": "empty"}
+    assert result.relevance.left_out == {
+        "query: malformed": 4,
+        "query: refusal": 2,
+        "query: empty": 1,
+        "document: request failed": 2,
+    }
     asked = {name: server.asked[texts[name]] for name in texts}
     assert {name: count for name, count in asked.items() if count != 1} == {"d1": 3, "d2": 2, "d3": 2, "d4": 2, "d8": 4}
     assert result.usage.requests == 40
