@@ -21,6 +21,8 @@ class OpenAIModel:
         model: E.g. ``"gpt-4o-mini"``.
         request_options: For each request: ``temperature``, ``seed``, ``reasoning_effort``, … Answers are cut off at
             ``max_completion_tokens=4096`` unless another limit is given (``max_tokens`` for servers that know that alone).
+        json_object: Send the schema as ``response_format={"type": "json_object", "schema": …}``, for servers that know that in
+            place of OpenAI's ``json_schema``: llama-cpp-python's, Together's, Fireworks'.
         max_retries: Of a request.
         timeout: Seconds for one try.
         client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
@@ -36,12 +38,14 @@ class OpenAIModel:
         model: str,
         *,
         request_options: dict[str, Any] | None = None,
+        json_object: bool = False,
         max_retries: int = 5,
         timeout: float = 120.0,
         **client_options: Any,
     ) -> None:
         """Make the client."""
         self.model = model
+        self._json_object = json_object
         self._openai = require("openai", extra="openai")
         self._client_options = {"max_retries": max_retries, "timeout": timeout, **client_options}
         self._options = dict(request_options or {})
@@ -65,7 +69,7 @@ class OpenAIModel:
             openai.OpenAIError: The server refuses or does not answer, after the client's retries.
         """
         try:
-            return self._answer(self._client.chat.completions.parse(**self._arguments(request)))
+            return self._answer(request, self._method(self._client)(**self._arguments(request)))
         except Exception as error:
             return Answer.of_error(error)
 
@@ -73,7 +77,7 @@ class OpenAIModel:
         """`ask` with the client's own async."""
         try:
             async with self._async_client(request) as client:
-                return self._answer(await client.chat.completions.parse(**self._arguments(request)))
+                return self._answer(request, await self._method(client)(**self._arguments(request)))
         except Exception as error:
             return Answer.of_error(error)
 
@@ -94,9 +98,15 @@ class OpenAIModel:
                 await client.close()
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        return {"model": self.model, "messages": list(request.messages), "response_format": request.schema, **self._options}
+        schema: Any = request.schema
+        if self._json_object:
+            schema = {"type": "json_object", "schema": schema.model_json_schema()}
+        return {"model": self.model, "messages": list(request.messages), "response_format": schema, **self._options}
 
-    def _answer(self, completion: Any) -> Answer:
+    def _method(self, client: Any) -> Any:
+        return client.chat.completions.create if self._json_object else client.chat.completions.parse
+
+    def _answer(self, request: Request, completion: Any) -> Answer:
         usage = completion.usage
         tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
         if not completion.choices:
@@ -104,6 +114,4 @@ class OpenAIModel:
         message = completion.choices[0].message
         if message.refusal:
             return Answer(fault="refusal", detail=message.refusal[:300], **tokens)
-        if message.parsed is None:
-            return Answer(fault="malformed", detail="an empty answer", **tokens)
-        return Answer(message.parsed.model_dump(), **tokens)
+        return Answer.of(request, (message.content or "") if self._json_object else message.parsed, **tokens)

@@ -103,7 +103,8 @@ class Run:
         self._drafts: dict[int, _Draft] = {}
         self._to_filter = 0
         self._to_give = 0
-        self._seen: set[str] = set()
+        self._seen = set(map(plain, prompt.examples))  # a query of the users' own is not for the documents it was shown with
+        self._told = list(map(plain, prompt.instructions.values()))
         self._kept_vectors: dict[int, list[Vectors]] = {}  # row of a document → vectors of its kept queries
 
         self._used = Usage()
@@ -281,8 +282,10 @@ class Run:
                 fault: tuple[str, str] | None = "malformed", f"one of {len(written)} where {len(kinds)} were asked for"
             else:
                 fault = text_fault(text, kind, task, self._filters)
+                if fault is None and self._filters.malformed and any(told in words for told in self._told):
+                    fault = "malformed", "repeats the task"  # as small models do
             if fault is None and self._filters.duplicate and words in self._seen:
-                fault = "duplicate", "written before"
+                fault = "duplicate", "written before, or one of the examples"
             if fault is None:
                 self._seen.add(words)
                 draft.kept.append((text, kind))

@@ -49,7 +49,7 @@ def misbehave(pairs):
 
 @pytest.mark.parametrize("door", ["generate", "agenerate"])
 def test_every_fault_is_survived_and_counted(server, tmp_path, door):
-    pairs = documents(40)
+    pairs = documents(20)
     texts = dict(pairs)
     server.script = misbehave(pairs)
     model = OpenAIModel("gpt-test", api_key="good-key", base_url=server.url, timeout=1.0, max_retries=3)
@@ -61,7 +61,7 @@ def test_every_fault_is_survived_and_counted(server, tmp_path, door):
     result = run()
     lost = {"d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13"}
     assert {query.documents[0][0] for query in result.queries} == {name for name, _ in pairs} - lost
-    assert len(result.queries) == 3 * (40 - len(lost))
+    assert len(result.queries) == 3 * (20 - len(lost))
     assert set(result.failed) == {"d8", "d9"}
     assert "InternalServerError" in result.failed["d8"]
     faults = {one.document: one.filter for one in result.rejected}
@@ -74,7 +74,7 @@ def test_every_fault_is_survived_and_counted(server, tmp_path, door):
     }
     asked = {name: server.asked[texts[name]] for name in texts}
     assert {name: count for name, count in asked.items() if count != 1} == {"d1": 3, "d2": 2, "d3": 2, "d4": 2, "d8": 4}
-    assert result.usage.requests == 40
+    assert result.usage.requests == 20
     assert result.stopped == ""
 
     # A second run has all answers but those of the two that failed, and asks for nothing else.
@@ -83,7 +83,7 @@ def test_every_fault_is_survived_and_counted(server, tmp_path, door):
     again = run()
     assert {documents_in(request["messages"])[0] for _, _, request in server.requests[before:]} == {texts["d8"], texts["d9"]}
     assert len(server.requests) - before == 2
-    assert (again.recorded, again.usage.requests, again.failed) == (38, 2, {})
+    assert (again.recorded, again.usage.requests, again.failed) == (18, 2, {})
     assert set(again.queries) - set(result.queries) == {one for one in again.queries if one.documents[0][0] in {"d8", "d9"}}
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_no_request_of_answers_says_why(server, generator):
 
 
 def test_a_server_that_is_down_stops_the_run_and_a_later_one_goes_on(server, generator, tmp_path, caplog):
-    pairs = documents(120)
+    pairs = documents(60)
     turn = itertools.count()
 
     def script(messages, attempt):
@@ -110,11 +110,11 @@ def test_a_server_that_is_down_stops_the_run_and_a_later_one_goes_on(server, gen
     assert "20 requests in a row failed" in first.stopped
     assert "The run ended early" in caplog.text
     assert len(first.queries) == 45
-    assert len(first.skipped) + len(first.failed) == 105
+    assert len(first.skipped) + len(first.failed) == 45
     assert set(first.skipped.values()) == {"not asked"}
     server.script = honest
     second = writer.generate(pairs)
-    assert (second.recorded, second.usage.requests, len(second.queries)) == (15, 105, 360)
+    assert (second.recorded, second.usage.requests, len(second.queries)) == (15, 45, 180)
 
 
 KILLED = """
@@ -229,10 +229,10 @@ async def test_concurrency_is_bounded_and_used(server, generator):
         return honest(messages, attempt)
 
     server.script = script
-    generator(concurrency=5)(documents(40))
+    generator(concurrency=5)(documents(20))
     assert most == 5
     most = 0
-    await generator(concurrency=7).acall(documents(40))
+    await generator(concurrency=7).acall(documents(20))
     assert most == 7
 
 
@@ -241,10 +241,10 @@ def test_answers_in_any_order_give_the_same_result(server, generator):
         time.sleep(int(documents_in(messages)[0].split("part-")[1].split()[0]) % 7 * 0.01)
         return honest(messages, attempt)
 
-    calm = generator(concurrency=1).generate(documents(30))
+    calm = generator(concurrency=1).generate(documents(14))
     server.script = script
-    assert generator(concurrency=10).generate(documents(30)).queries == calm.queries
-    assert asyncio.run(generator(concurrency=10).agenerate(documents(30))).queries == calm.queries
+    assert generator(concurrency=10).generate(documents(14)).queries == calm.queries
+    assert asyncio.run(generator(concurrency=10).agenerate(documents(14))).queries == calm.queries
 
 
 def test_a_model_runs_on_one_loop_after_another(server, generator):

@@ -101,6 +101,13 @@ def test_a_reader_who_stops_early_ends_the_run():
     assert len(asked) < 12
 
 
+def test_what_repeats_the_task_or_an_example_is_left_out():
+    echo = "Question 1: a natural question, as one asks a colleague"
+    result = writer(says(echo, "Pump broken?", "how is it set up"), examples=["pump broken??"]).generate(documents(1))
+    assert outcome(result) == {echo: "malformed", "Pump broken?": "duplicate"}
+    assert [query.text for query in result.queries] == ["how is it set up"]
+
+
 # ---- filters that compare --------------------------------------------------------------------------------------------
 
 
@@ -236,17 +243,17 @@ def test_the_estimate_is_near_and_the_cap_holds(server, generator, tmp_path):
 
     budget = Budget(max_cost=0.002, input_price=0.15, output_price=0.6)
     capped = generator(budget=budget, checkpoint=tmp_path / "run.jsonl", concurrency=4)
-    assert capped.estimate(documents(500)).cost > 0.02
-    result = capped.generate(documents(500))
+    assert capped.estimate(documents(250)).cost > 0.01
+    result = capped.generate(documents(250))
     assert 0.0012 < result.cost <= 0.002
     assert result.stopped.startswith("the budget is used up")
     asked = result.usage.requests
-    assert result.relevance.left_out["document: not asked"] == 500 - asked
+    assert result.relevance.left_out["document: not asked"] == 250 - asked
     assert f"stopped: {result.stopped}" in str(result)
-    again = capped.estimate(documents(500))
-    assert (again.recorded, again.usage.requests) == (asked, 500 - asked)
+    again = capped.estimate(documents(250))
+    assert (again.recorded, again.usage.requests) == (asked, 250 - asked)
     assert "answered before" in str(again)
-    more = capped.generate(documents(500))
+    more = capped.generate(documents(250))
     assert more.recorded == asked
     assert more.usage.requests > 0.8 * asked, "the cap is for a run; what was paid before is free"
     tokens = generator(budget=Budget(max_tokens=5_000)).generate(documents(50)).usage.tokens

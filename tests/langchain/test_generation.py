@@ -71,7 +71,7 @@ async def test_every_way_to_call_gives_the_same(generator):
 def test_split_generate_train(server, generator, llm, tmp_path):
     """The chain of the README: split, write, train; the documents' ids are found by their text."""
     store = InMemoryVectorStore(Words())
-    text = "\n\n".join(text for _, text in documents(40))
+    text = "\n\n".join(text for _, text in documents(20))
     splitter = CharacterTextSplitter(chunk_size=200, chunk_overlap=0)
     store.add_documents(splitter.split_documents([Document(text)]))
     memory = DeepMemory.from_langchain(store, tmp_path / "models")
@@ -79,10 +79,8 @@ def test_split_generate_train(server, generator, llm, tmp_path):
     chain = RunnableLambda(splitter.split_documents) | writer | memory.trainer(seed=0)
     job = chain.invoke([Document(text)])
     assert memory.folder.job(job).state == "completed"
-    streamed = list(chain.stream([Document(text)]))
-    assert len(streamed) == 1
-    assert memory.folder.job(streamed[0]).state == "completed"
-    assert memory.folder.job(asyncio.run(chain.ainvoke([Document(text)]))).state == "completed"
+    count = RunnableLambda(splitter.split_documents) | writer | RunnableLambda(len)
+    assert list(count.stream([Document(text)])) == [count.invoke([Document(text)])]
     with pytest.raises(GenerationError, match=r"has no id in the store.*memory\.documents\(\)"):
         (RunnableLambda(splitter.split_documents) | generator).invoke([Document(text)])
 

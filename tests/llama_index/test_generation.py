@@ -1,7 +1,5 @@
 """`SyntheticQueryGenerator` over nodes, with LlamaIndex's own OpenAI-like LLM and a real server."""
 
-import asyncio
-
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
@@ -21,10 +19,10 @@ def server():
 
 
 @pytest.fixture(params=["functions", "text"])
-def llm(server, request):
+async def llm(server, request):
     """LlamaIndex asks models that can call functions in one way, and all others in another."""
     functions = request.param == "functions"
-    return OpenAILike(
+    llm = OpenAILike(
         model="gpt-test",
         api_key="good-key",
         api_base=server.url,
@@ -32,6 +30,10 @@ def llm(server, request):
         is_function_calling_model=functions,
         max_retries=2,
     )
+    client = llm._get_client()  # made lazily, and once for each of the threads that come first
+    yield llm
+    client.close()
+    await llm._get_aclient().close()
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ async def test_as_a_workflow_and_inside_one(generator):
     assert await Pipeline(timeout=30).run(nodes=nodes(2)) == 6
 
 
-def test_braces_in_a_document_are_text(server, generator):
+async def test_braces_in_a_document_are_text(server, generator):
     text = 'The config {name} is JSON: {"a": {"b": 1}}, and {{double}} braces or {0} stay as they are in it. {'
     labels = generator([TextNode(id_="d", text=text)])
     assert len(labels) == 3
@@ -78,7 +80,7 @@ def test_braces_in_a_document_are_text(server, generator):
 
 
 @pytest.mark.parametrize("call", ["generate", "agenerate"])
-def test_faults_of_one_document_are_its_own(server, generator, call):
+async def test_faults_of_one_document_are_its_own(server, generator, call):
     texts = {text: name for name, text in documents(8)}
     faults = {
         "d1": Reply(content="{broken"),
@@ -88,13 +90,13 @@ def test_faults_of_one_document_are_its_own(server, generator, call):
     }
     server.script = lambda messages, attempt: faults.get(texts[documents_in(messages)[0]]) or honest(messages, attempt)
     result = getattr(generator, call)(nodes(8))
-    result = result if call == "generate" else asyncio.run(result)
+    result = result if call == "generate" else await result
     assert {query.documents[0][0] for query in result.queries} == {"d0", "d5", "d6", "d7"}
     assert {one.document: one.filter for one in result.rejected} == {"d1": "malformed", "d2": "malformed", "d4": "empty"}
     assert set(result.failed) == {"d3"}
 
 
-def test_the_tutorials_shape_is_one_call(generator):
+async def test_the_tutorials_shape_is_one_call(generator):
     docs, ids = [text for _, text in documents(20)], [name for name, _ in documents(20)]
     questions, relevances = generator.generate_queries(docs, ids, n=12)
     assert len(questions) == len(relevances) == 12
