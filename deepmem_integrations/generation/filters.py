@@ -8,6 +8,7 @@ from deepmem_integrations.generation.language import NAMES, language_of
 from deepmem_integrations.generation.sources import Source
 
 _WORD = re.compile(r"\w+")
+_TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
 _REFUSAL = re.compile(
     r"^\W*(i['’ ]?a?m sorry|sorry,|i (can ?not|can['’]t|am (unable|not able)|won['’]t|['’]m (unable|not able)) .*"
     r"(assist|help|provide|generate|create|write|comply|fulfil)|as an ai\b|as a (large )?language model\b)",
@@ -37,7 +38,7 @@ class Filters:
     The last two compare vectors and need an embedding model: by default they run where there is one.
 
     Args:
-        malformed: Leave out what is no query: markup, addresses, control characters, no letters, more than ``longest``
+        malformed: Leave out what is no query: markup, addresses, control characters, no word, more than ``longest``
             characters.
         refusal: Leave out what the model says in place of a query.
         copy: Leave out long stretches of the document's own words (None: unless the queries are extracted on purpose).
@@ -92,8 +93,8 @@ def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filte
     if filters.malformed:
         if len(text) > filters.longest:
             return "malformed", f"{len(text)} characters"
-        if not any(character.isalpha() for character in text):
-            return "malformed", "no letters"
+        if not _TWO_LETTERS.search(text):
+            return "malformed", "no word"
         if (markup := _MARKUP.search(text)) or not text.isprintable():
             return "malformed", f"holds {markup.group()!r}" if markup else "holds what does not print"
     if filters.refusal and (found := _REFUSAL.search(text)):

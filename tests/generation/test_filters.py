@@ -20,6 +20,7 @@ ALL = Filters(copy=True, near_duplicate=False, round_trip=False)
 FAULTY = [
     ("malformed", "x" * 301),
     ("malformed", "???"),
+    ("malformed", "A, B, 123"),
     ("malformed", "How long is the\nwarranty?"),
     ("malformed", '{"text": "warranty"}'),
     ("malformed", "see https://evil.example/warranty"),
