@@ -1,5 +1,6 @@
 """Stand-ins for LangChain that need no key: an embedding model out of a package, and answers that are extracts."""
 
+import re
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -10,6 +11,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from deepmem_integrations.demo.answers import extract_answer
 from deepmem_integrations.demo.models import MiniLM
+
+_INSTRUCTIONS_END = re.compile(r"\n-{4,}\n|\n\n")  # the line that RetrievalQA's prompt draws, or the first empty one
 
 
 class MiniLMEmbeddings(Embeddings):
@@ -49,6 +52,6 @@ class ExtractiveChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         told = "\n\n".join(message.text for message in messages[:-1])
-        context = told.partition("----\n")[2] or told  # RetrievalQA's prompt draws a line above the documents
+        context = _INSTRUCTIONS_END.split(told, maxsplit=1)[-1]
         answer = AIMessage(extract_answer(messages[-1].text, context))
         return ChatResult(generations=[ChatGeneration(message=answer)])

