@@ -2,7 +2,7 @@
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 import threading
 import urllib.request
@@ -101,15 +101,15 @@ def test_the_one_line_that_the_readme_shows_is_the_applications(app):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("app", ["langchain_app", "llama_index_app"])
-def test_an_application_answers_without_and_with_deep_memory(app, tmp_path):
-    def run(*arguments):
-        command = [sys.executable, EXAMPLES / app / "app.py", *arguments, "--folder", "here"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
+def test_an_application_answers_without_and_with_deep_memory(app, tmp_path, monkeypatch, capsys):
+    main = runpy.run_path(str(EXAMPLES / app / "app.py"))["main"]
 
-    trained = run("train")
-    gain = re.search(r"^recall@1 +\S+ +\S+ +\+(\S+)", trained, re.MULTILINE)
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["app.py", *arguments, "--folder", str(tmp_path / "here")])
+        main()
+        return capsys.readouterr().out
+
+    gain = re.search(r"^recall@1 +\S+ +\S+ +\+(\S+)", run("train"), re.MULTILINE)
     assert gain and float(gain[1]) > 10
     question = "Where do I put the credentials for S3?"
     without, with_ = run("ask", question), run("ask", question, "--deep-memory")
