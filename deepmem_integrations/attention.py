@@ -126,9 +126,9 @@ class Memory:
         k = min(self.neighbours or len(self.keys), len(self.keys))
         rows = np.empty((len(queries), k), dtype=np.int64)
         similarities = np.empty((len(queries), k), dtype=np.float32)
-        if self.lists is not None:
+        if self.lists is not None or len(places) == 1:
             for query, place in enumerate(places):
-                rows[query], similarities[query] = self._search(self.lists, place, k)
+                rows[query], similarities[query] = self._search(place, k)
         else:
             for block in blocks(len(queries), len(self.keys)):
                 similarity = places[block] @ self.keys.T
@@ -139,8 +139,13 @@ class Memory:
                     rows[block], similarities[block] = np.arange(k), similarity
         return rows, self.strength * np.exp((similarities - 1.0) / self.temperature), similarities
 
-    def _search(self, lists: Lists, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
-        slices = lists.near(place)
+    def _search(self, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+        """One query's nearest keys and their similarities, both (k,)."""
+        if self.lists is None:
+            similarity = self.keys @ place
+            best = np.argpartition(similarity, -k)[-k:]
+            return best, similarity[best]
+        slices = self.lists.near(place)
         similarity = np.concatenate([self.keys[part] @ place for part in slices])
         best = np.argpartition(similarity, -k)[-k:]
         rows = np.concatenate([np.arange(part.start, part.stop) for part in slices])
@@ -149,6 +154,8 @@ class Memory:
     def shift(self, queries: Vectors) -> Vectors:
         """What is added to the queries, (n, d) float32 unit rows → (n, d) float32."""
         rows, weights, _ = self.attend(queries)
+        if len(queries) == 1:
+            return np.asarray(weights @ self.values[rows[0]], dtype=np.float32)
         if rows.shape[1] == len(self.keys):
             return np.asarray(weights @ self.values, dtype=np.float32)
         moved = np.empty((len(queries), self.values.shape[1]), dtype=np.float32)
