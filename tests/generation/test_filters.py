@@ -134,7 +134,7 @@ def test_options_are_checked():
 
 def test_the_window_is_wide():
     windows = [Filters().window_of(size) for size in (5, 100, 400, 5_000, 1_000_000)]
-    assert windows == [10, 25, 100, 100, 1000]
+    assert windows == [10, 40, 160, 200, 1000]
     assert Filters(window=7).window_of(1_000_000) == 7
 
 
