@@ -47,7 +47,7 @@ def train(path: Path) -> results.Row:
     rng = np.random.default_rng(1)
     asked = rng.integers(len(corpus), size=QUERIES)
     drift = rng.normal(size=DIMENSION)
-    queries = corpus[np.sort(asked)] + 1.5 * drift + 5.0 * rng.normal(size=(QUERIES, DIMENSION))
+    queries = corpus[np.sort(asked)] + 1.5 * drift + 9.0 * rng.normal(size=(QUERIES, DIMENSION))
     ids = [str(row) for row in range(len(corpus))]
     labels = [[(ids[row], 1.0)] for row in np.sort(asked)]
     most, done = 0, threading.Event()
