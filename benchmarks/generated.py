@@ -32,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{f"{name} alone": {**OFF, name: True} for name in TEXT_FILTERS},
     "near-duplicate alone (cosine 0.95)": {**OFF, "near_duplicate": True},
     "near-duplicate alone (cosine 0.9)": {**OFF, "near_duplicate": True, "cosine": 0.9},
+    "round trip alone (window 200)": {**OFF, "round_trip": True, "window": 200},
     "round trip alone (window 100)": {**OFF, "round_trip": True, "window": 100},
     "round trip alone (window 50)": {**OFF, "round_trip": True, "window": 50},
     "round trip alone (window 20)": {**OFF, "round_trip": True, "window": 20},

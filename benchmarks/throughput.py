@@ -1,8 +1,8 @@
 """How much of what a server allows the generator gets out of it.
 
-The server is the tests' own, in a process of its own; each request takes it ``--latency`` seconds, however many there are. What it
-allows is measured with bare connections that send one and the same request; beside it stands concurrency / latency, which no server
-reaches.
+The server is the tests' own, in a process of its own; each request takes it ``--latency`` seconds, however many there are. What
+it allows is measured with bare connections that send one and the same request; beside it stands concurrency / latency, which no
+server reaches.
 
     python -m benchmarks.throughput [--documents 960] [--concurrency 32] [--latency 0.5 1.0]
 

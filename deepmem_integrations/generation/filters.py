@@ -49,7 +49,7 @@ class Filters:
         round_trip: Leave out a query whose document is not among the ``window`` nearest to it.
         longest: In characters.
         cosine: From which cosine two queries are near-duplicates.
-        window: Of the round trip. None: 100, though at most a quarter of a small corpus (and at least 10), and at least a
+        window: Of the round trip. None: 200, though at most two fifths of a small corpus (and at least 10), and at least a
             thousandth of a large one. It is wide on purpose: what the search finds at once, it need not learn.
     """
 
@@ -76,7 +76,7 @@ class Filters:
         """The round trip's window in a corpus of this size."""
         if self.window is not None:
             return self.window
-        return max(10, min(100, documents // 4), documents // 1000)
+        return max(10, min(200, 2 * documents // 5), documents // 1000)
 
 
 def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filters) -> tuple[str, str] | None:

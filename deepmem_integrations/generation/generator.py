@@ -196,7 +196,7 @@ class QueryGenerator:
     def estimate(self, documents: Iterable[Any]) -> Estimate:
         """What a run would send. Nothing is sent to the language model; documents are embedded where the run would do so."""
         sources = self._sources(documents)
-        tasks, _ = self._tasks(sources, self._nearness(sources), limit=self._max_documents)
+        tasks, _ = self._tasks(sources, self._nearness(sources), self._max_documents)
         with self._checkpoint(sources, self.prompt) as checkpoint:
             due = [task for task in tasks if key_of(task) not in checkpoint]
         usage = sum((Usage.expected(self.prompt.request(task)) for task in due), Usage())
@@ -222,13 +222,12 @@ class QueryGenerator:
         prompt = replace(self.prompt, count=max(self.prompt.count, math.ceil(n / len(docs))))
         questions: list[str] = []
         relevances: list[list[tuple[str, float]]] = []
-        with self._run(zip(ids, docs, strict=True), prompt, limit=len(docs)) as run:
-            with contextlib.closing(drive(run, min(self.concurrency, math.ceil(n / prompt.count)))) as pieces:
-                for piece in pieces:
-                    questions += piece.queries
-                    relevances += piece.relevance
-                    if len(questions) >= n:
-                        return questions[:n], relevances[:n]
+        with self._run(zip(ids, docs, strict=True), prompt, wanted=n) as run:
+            for piece in drive(run, self.concurrency):
+                questions += piece.queries
+                relevances += piece.relevance
+                if len(questions) >= n:
+                    return questions[:n], relevances[:n]
             run.result()
         _logger.warning("All %d texts gave %d questions where %d were asked for.", len(docs), len(questions), n)
         return questions, relevances
@@ -236,11 +235,12 @@ class QueryGenerator:
     # ---- a run's parts -----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _run(self, documents: Iterable[Any], prompt: Prompt | None = None, limit: int | None = None) -> Iterator[Run]:
+    def _run(self, documents: Iterable[Any], prompt: Prompt | None = None, wanted: int | None = None) -> Iterator[Run]:
         prompt = prompt or self.prompt
         sources = self._sources(documents)
         near = self._nearness(sources)
-        tasks, skipped = self._tasks(sources, near, limit=limit or self._max_documents)
+        limit = self._max_documents if wanted is None else len(sources)  # all, in the order of a sample
+        tasks, skipped = self._tasks(sources, near, limit)
         with self._checkpoint(sources, prompt) as checkpoint:
             run = Run(
                 self.model,
@@ -253,6 +253,7 @@ class QueryGenerator:
                 judge=self._judge,
                 judged={source.id: source for source in sources} if self._judge else {},
                 patience=max(20, 2 * self.concurrency),
+                wanted=wanted,
                 skipped=skipped,
                 progress=self._progress,
             )

@@ -65,6 +65,7 @@ class Run:
         judge: How many documents that rank above the source may be judged for each query.
         judged: The documents that may be, by id.
         patience: After so many failures in a row the run stops.
+        wanted: Take no further task while those under way may give so many queries in all; None for all tasks.
         skipped: Documents that are left out: id → reason.
         progress: Whether to show a bar.
 
@@ -86,6 +87,7 @@ class Run:
         judge: int,
         judged: dict[str, Source],
         patience: int,
+        wanted: int | None,
         skipped: dict[str, str],
         progress: bool,
     ) -> None:
@@ -95,6 +97,7 @@ class Run:
         self._judge, self._judged, self._patience, self.skipped = judge, judged, patience, skipped
 
         self._kinds = {*prompt.instructions, *EXTRACTED_KINDS}  # what a model calls its queries is not taken at its word
+        self._wanted = wanted
         self._next_task = 0
         self._judgements: deque[Request] = deque()
         self._place: dict[str, int] = {}  # key of a request under way → its task
@@ -130,6 +133,9 @@ class Run:
             self._judged_by(request, NOT_ASKED)
         while self._next_task < len(self._tasks):
             index = self._next_task
+            under_way = (index - self._to_give) * self._prompt.count
+            if self._wanted is not None and len(self._queries) + under_way >= self._wanted:
+                return None
             self._next_task += 1
             request = self._prompt.request(self._tasks[index])
             if self._may_ask(request):

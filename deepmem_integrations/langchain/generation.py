@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from langchain_core.documents import Document
-from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
@@ -46,8 +45,8 @@ class LangChainModel:
         except Exception as error:
             return Answer.of_error(error)
 
-    def _structured(self, request: Request) -> Runnable[LanguageModelInput, Any]:
-        structured: Runnable[LanguageModelInput, Any] = self._llm.with_structured_output(request.schema, include_raw=True)
+    def _structured(self, request: Request) -> Runnable[Any, Any]:
+        structured: Runnable[Any, Any] = self._llm.with_structured_output(request.schema, include_raw=True)
         return structured
 
 

@@ -11,7 +11,8 @@ from deepmem_integrations.generation import Answer, QueryGenerator, Request
 from deepmem_integrations.generation.generator import Options
 from deepmem_integrations.relevance import Relevance
 
-# The texts are put in as values: braces in a document are never taken for a template's.
+# The texts are put in as values: braces in a document are never taken for a template's. Each call gets a copy, since LlamaIndex
+# hangs its output parser on the template.
 _TEMPLATE = ChatPromptTemplate(
     [ChatMessage("{system}", role=MessageRole.SYSTEM), ChatMessage("{user}", role=MessageRole.USER)],
 )

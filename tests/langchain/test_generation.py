@@ -1,7 +1,7 @@
 """`SyntheticQueryGenerator` as a Runnable, over LangChain's own OpenAI model and a real server."""
 
 import asyncio
-import time
+import threading
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
@@ -116,18 +116,17 @@ async def test_calls_of_the_model_belong_to_the_chain(generator):
 
 
 def test_the_concurrency_of_a_call(server, generator):
-    running, most = [], []
+    together, waiting = threading.Barrier(2), []
 
     def script(messages, attempt):
-        running.append(1)
-        most.append(len(running))
-        time.sleep(0.02)
-        running.pop()
+        waiting.append(together.wait(timeout=20))
         return honest(messages, attempt)
 
     server.script = script
-    generator.invoke(langchain_documents(12), {"max_concurrency": 2})
-    assert max(most) == 2
+    assert len(generator.invoke(langchain_documents(4), {"max_concurrency": 2})) == 12
+    together = threading.Barrier(3)
+    assert len(generator.invoke(langchain_documents(6), {"max_concurrency": 3})) == 18
+    assert len(waiting) == 10
 
 
 @pytest.mark.parametrize("call", ["generate", "agenerate"])
