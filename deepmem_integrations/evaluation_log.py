@@ -1,5 +1,6 @@
 """Evaluations kept as a Deep Lake data set, query by query, with the columns that Deep Lake v3 gave them."""
 
+import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ class EvaluationLog:
 
     Columns: ``text``; ``metadata`` with ``relevance`` (a list of [id, weight]), ``evaluation`` (an id that the rows of one
     evaluation share), ``time`` (seconds since the epoch) and ``model``; ``embedding``, untransformed; ``id``, of the row; and
-    ``deep_memory_top_10``, ``deep_memory_recall``, ``vector_search_top_10``, ``vector_search_recall`` (recall@10). Deep Lake v3
-    kept the last evaluation; here they add up.
+    ``deep_memory_top_10``, ``deep_memory_recall``, ``vector_search_top_10``, ``vector_search_recall`` (recall@10). The lists are
+    JSON texts, as version 4 of Deep Lake has no such type that can be read safely. Version 3 kept the last evaluation alone;
+    here they add up.
 
     Args:
         path: The data set; made with the first evaluation.
@@ -70,7 +72,7 @@ class EvaluationLog:
         }
         for name, side in (("deep_memory", WITH), ("vector_search", WITHOUT)):
             top = [list(found[:LISTED]) for found in evaluation.found[side]]
-            rows[f"{name}_top_10"] = top
+            rows[f"{name}_top_10"] = [json.dumps(found) for found in top]
             rows[f"{name}_recall"] = [len(wanted & set(found)) / len(wanted) for wanted, found in zip(right, top, strict=True)]
         deeplake = import_deeplake()
         try:
@@ -91,7 +93,8 @@ class EvaluationLog:
 
     def _create(self, deeplake: Any) -> Any:
         types = deeplake.types
-        found, recall = types.Sequence(types.Text()), types.Float32()
+        # Not Sequence(Text()), a row of which crashes Deep Lake 4.7 as it is read.
+        found, recall = types.Text(), types.Float32()
         dataset = deeplake.create(self.path)
         for name, type_ in {
             "text": types.Text(),

@@ -8,6 +8,7 @@ process sees how a job is, and that a killed one has ended.
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -30,6 +31,8 @@ RUNNING = ("pending", "training")
 """States that somebody works on."""
 
 _WIDTH = 62
+_HALF_WRITTEN = re.compile(r"\.([0-9a-f]{24})\.(?:json|safetensors)\.[0-9a-f]+\.tmp")
+"""See `_files.write_bytes`."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ class JobFolder:
         Raises:
             StorageError: The folder cannot be written: better now than after the training.
         """
+        self._sweep()
         job = JobStatus(id=secrets.token_hex(12), state="pending", created=time.time(), pid=os.getpid())
         lock = FileLock(self.lock_path(job.id))
         lock.acquire()
@@ -256,12 +260,8 @@ class JobFolder:
         return self.inputs(job_id) / "log.txt"
 
     def forget_inputs(self, job_id: str) -> None:
-        """Delete what its training needed, and what a killed process left half-written."""
+        """Delete what its training needed."""
         shutil.rmtree(self.inputs(job_id), ignore_errors=True)
-        for folder in (self.path, self.models.path / "models"):
-            for path in folder.glob(f".{job_id}.*.tmp"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
 
     def lock_path(self, job_id: str) -> Path:
         """Locked by the process that works on the job."""
@@ -270,6 +270,14 @@ class JobFolder:
     def cancel_path(self, job_id: str) -> Path:
         """Asks that process to stop, by being there."""
         return self.path / f"{job_id}.cancel"
+
+    def _sweep(self) -> None:
+        """Delete what killed processes left half-written. Whoever writes such a file holds the job's lock."""
+        for path in [*self.path.glob(".*.tmp"), *(self.models.path / "models").glob(".*.tmp")]:
+            found = _HALF_WRITTEN.fullmatch(path.name)
+            if found and not FileLock.is_held(self.lock_path(found[1])):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _path(self, job_id: str) -> Path:
         return self.path / f"{job_id}.json"
@@ -324,6 +332,8 @@ class JobFolder:
             return job
         finally:
             lock.release()
+            if mine:
+                self._sweep()
 
     def _last_words(self, job: JobStatus) -> str:
         told = f"the process that worked on it (pid {job.pid}) is gone: killed, or out of memory"

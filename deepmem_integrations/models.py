@@ -204,6 +204,8 @@ class ModelFolder:
     def put_in_use(self, name: str) -> None:
         """`set_current`, for who holds the lock already."""
         self._existing(name)
+        for path in self.path.glob(".current.*.tmp"):  # of a process that was killed: nobody else is here now
+            path.unlink(missing_ok=True)
         write_text(self.path / "current", name)
 
     def model_path(self, name: str) -> Path:
