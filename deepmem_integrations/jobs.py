@@ -298,9 +298,7 @@ class JobFolder:
             if is_plain_name(job_id) and path.is_file():
                 raise
             known = ", ".join(self._names()) or "none"
-            raise JobNotFoundError(
-                f"There is no training job {job_id!r} in {self.models.path}. Jobs there: {known}."
-            ) from error
+            raise JobNotFoundError(f"There is no training job {job_id!r} in {self.models.path}. Jobs there: {known}.") from error
         try:
             return JobStatus(**json.loads(text))
         except (ValueError, TypeError) as error:
