@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -372,7 +373,7 @@ def test_other_stores_are_trained_and_searched(shop, tmp_path, fill):
             assert (unknown.code, len(unknown.err.splitlines())) == (1, 1)
 
 
-def check_store(shop, folder, uri):
+def check_store(shop, folder, uri, deepmem=deepmem):
     where = ("--store", uri, "--embedding", EMBEDDING, "--path", folder / "models")
     found = deepmem("search", shop.documents[7].text, *where, "-k", 1, "--without", "--json")
     assert found.code == 0, found.err
@@ -386,37 +387,52 @@ def check_store(shop, folder, uri):
     assert list(deepmem("search", "x", *where, "--json").json) == ["query", "without", "with"]
 
 
+def by_itself(statement):
+    """In a process of its own, since clients of servers leave sockets open."""
+    script = f"from tests.test_cli import *\ntexts, address = [d.text for d in api_documents()[:60]], sys.argv[1]\n{statement}"
+    return lambda address: subprocess.run([sys.executable, "-c", script, address], check=True)
+
+
+fill_pgvector = by_itself("""
+from langchain_postgres import PGVector
+PGVector(langchain_embeddings(), connection=address, collection_name="docs").add_texts(texts)
+""")
+fill_pgvectorstore = by_itself("""
+from langchain_postgres import PGEngine, PGVectorStore
+engine = PGEngine.from_connection_string(address)
+engine.init_vectorstore_table("docs_table", DIMENSION)
+PGVectorStore.create_sync(engine, langchain_embeddings(), "docs_table").add_texts(texts)
+os._exit(0)  # its thread would go on
+""")
+fill_chroma_server = by_itself("""
+import chromadb
+from langchain_chroma import Chroma
+client = chromadb.HttpClient("127.0.0.1", int(address), settings=chromadb.Settings(anonymized_telemetry=False))
+Chroma("docs", langchain_embeddings(), client=client).add_texts(texts)
+""")
+
+
 @pytest.mark.slow
 def test_postgres(shop, tmp_path, postgres):
-    from langchain_postgres import PGEngine, PGVector, PGVectorStore
-
     address = postgres.replace("postgresql://", "postgresql+psycopg://")
-    ids, texts = [document.id for document in shop.documents], [document.text for document in shop.documents]
-    PGVector(langchain_embeddings(), connection=address, collection_name="docs").add_texts(texts, ids=ids)
-    check_store(shop, tmp_path, f"pgvector:{address}#docs")
-
-    engine = PGEngine.from_connection_string(address)
-    from langchain_postgres import Column
-
-    engine.init_vectorstore_table("docs_table", DIMENSION, id_column=Column("langchain_id", "text"))
-    PGVectorStore.create_sync(engine, langchain_embeddings(), "docs_table").add_texts(texts, ids=ids)
-    (tmp_path / "2").mkdir()
-    check_store(shop, tmp_path / "2", f"pgvector:{address}#docs_table")
-
-    unknown = deepmem("search", "x", "--store", f"pgvector:{address}#nope", "--embedding", EMBEDDING, "-p", tmp_path)
+    fill_pgvector(address)
+    fill_pgvectorstore(address)
+    for name in ("docs", "docs_table"):
+        (tmp_path / name).mkdir()
+        check_store(shop, tmp_path / name, f"pgvector:{address}#{name}", process)
+    rest = ("--embedding", EMBEDDING, "--path", tmp_path)
+    unknown = process("search", "x", "--store", f"pgvector:{address}#nope", *rest)
     assert unknown.code == 1
     assert "no collection and no table 'nope' in this database. There: docs, docs_table" in unknown.err
-    away = "pgvector:postgresql+psycopg://user:secret@127.0.0.1:1/db#docs"
-    down = deepmem("search", "x", "--store", away, "--embedding", EMBEDDING, "-p", tmp_path)
+    down = process("search", "x", "--store", "pgvector:postgresql+psycopg://user:secret@127.0.0.1:1/db#docs", *rest)
     assert (down.code, "cannot be opened" in down.err, "secret" in down.err) == (1, True, False)
 
 
 @pytest.mark.slow
 def test_a_chroma_server(shop, tmp_path):
-    import chromadb
-    from langchain_chroma import Chroma
-
-    port = "18765"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     server = subprocess.Popen(
         [Path(sys.executable).parent / "chroma", "run", "--path", tmp_path / "db", "--port", port],
         stdout=subprocess.DEVNULL,
@@ -424,16 +440,16 @@ def test_a_chroma_server(shop, tmp_path):
         env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
     )
     try:
-        settings = chromadb.Settings(anonymized_telemetry=False)
         for _ in range(200):
-            try:
-                client = chromadb.HttpClient("127.0.0.1", int(port), settings=settings)
-                break
-            except Exception:
-                time.sleep(0.1)
-        texts = [document.text for document in shop.documents]
-        Chroma("docs", langchain_embeddings(), client=client).add_texts(texts, ids=[d.id for d in shop.documents])
-        check_store(shop, tmp_path, f"chroma:http://127.0.0.1:{port}#docs")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+                    break
+            time.sleep(0.1)
+        fill_chroma_server(port)
+        uri = f"chroma:http://127.0.0.1:{port}#docs"
+        check_store(shop, tmp_path, uri, process)
+        unknown = process("search", "x", "--store", uri + "x", "--embedding", EMBEDDING, "--path", tmp_path)
+        assert (unknown.code, "docsx" in unknown.err) == (1, True)
     finally:
         server.terminate()
         server.wait()
