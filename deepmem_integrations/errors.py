@@ -7,7 +7,11 @@ DeepMemoryError
 ├── EmbeddingMismatchError   an adapter and an embedding model that do not belong together (also a ValueError)
 ├── AdapterFileError         a file that is not a whole adapter (also a ValueError)
 ├── ModelNotFoundError       no trained model, or none of that name (also a ValueError)
+├── ModelInUseError          a model that cannot be deleted, since it serves (also a ValueError)
 ├── JobNotFoundError         no training job of that id (also a ValueError)
+├── JobRunningError          a job that cannot be deleted, since it runs (also a ValueError)
+├── JobCancelledError        the training was cancelled, from here or from another process (also a RuntimeError)
+├── JobFailedError           a training process could not be started (also a RuntimeError)
 ├── StorageError             a folder or file that cannot be written or read (also an OSError)
 ├── EmbeddingError           an embedding model that is not known, not set up, or does not answer (also a RuntimeError)
 ├── GenerationError          queries cannot be written: no model, no ids, another run's checkpoint (also a RuntimeError)
@@ -65,8 +69,24 @@ class ModelNotFoundError(DeepMemoryError, ValueError):
     """There is no trained model, or none of that name."""
 
 
+class ModelInUseError(DeepMemoryError, ValueError):
+    """The model serves, so it cannot be deleted."""
+
+
 class JobNotFoundError(DeepMemoryError, ValueError):
     """There is no training job of that id."""
+
+
+class JobRunningError(DeepMemoryError, ValueError):
+    """The job runs, so it cannot be deleted."""
+
+
+class JobCancelledError(DeepMemoryError, RuntimeError):
+    """The training was cancelled."""
+
+
+class JobFailedError(DeepMemoryError, RuntimeError):
+    """The training process could not be started."""
 
 
 class StorageError(DeepMemoryError, OSError):

@@ -16,6 +16,9 @@ from deepmem_integrations.relevance import Labels, Relevance
 TOP_K = (1, 3, 5, 10, 50, 100)
 """Deep Lake v3's cut-offs."""
 
+LISTED = 10
+"""So many documents are listed for each query at least."""
+
 WITH, WITHOUT = "with model", "without model"
 
 Scores = dict[str, NDArray[np.float64]]
@@ -94,14 +97,23 @@ class Evaluation(dict[str, dict[str, float]]):
         gains: Metric → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
         query_ids: The n query ids, in the order of the scores.
         top_k: The cut-offs.
+        found: ``"with model"`` and ``"without model"`` → for each query the ids of the first documents, best first: as many
+            as the largest cut-off says, 10 at least.
     """
 
-    def __init__(self, per_query: Mapping[str, Scores], query_ids: Sequence[str], top_k: Sequence[int]) -> None:
+    def __init__(
+        self,
+        per_query: Mapping[str, Scores],
+        query_ids: Sequence[str],
+        top_k: Sequence[int],
+        found: Mapping[str, Sequence[Sequence[str]]],
+    ) -> None:
         """Average the scores and bound the differences."""
         super().__init__({side: {m: float(v.mean()) for m, v in scores.items()} for side, scores in per_query.items()})
         self.per_query = per_query
         self.query_ids = tuple(query_ids)
         self.top_k = tuple(top_k)
+        self.found = found
         names = list(per_query[WITHOUT])
         differences = np.stack([per_query[WITH][name] - per_query[WITHOUT][name] for name in names], axis=1)
         self.gains = dict(zip(names, bootstrap_mean(differences), strict=True))
@@ -156,9 +168,10 @@ def evaluate(
     if not isinstance(top_k, Sequence) or not top_k or not all(isinstance(k, int) and k >= 1 for k in top_k):
         raise ValueError(f"top_k is a list of cut-offs, each 1 or more; got {top_k!r}.")
 
-    def score(vectors: Vectors) -> Scores:
-        return score_rankings(nearest(vectors, corpus, max(top_k)), labels, top_k)
+    def search(vectors: Vectors) -> tuple[Scores, list[list[str]]]:
+        rankings = nearest(vectors, corpus, max(*top_k, LISTED))
+        return score_rankings(rankings, labels, top_k), [[ids[row] for row in ranking] for ranking in rankings.tolist()]
 
-    without = score(queries)
-    with_model = without if adapter is None or adapter.is_identity else score(adapter.transform(queries))
-    return Evaluation({WITH: with_model, WITHOUT: without}, query_ids, top_k)
+    without, plain = search(queries)
+    with_model, moved = (without, plain) if adapter is None or adapter.is_identity else search(adapter.transform(queries))
+    return Evaluation({WITH: with_model, WITHOUT: without}, query_ids, top_k, {WITH: moved, WITHOUT: plain})

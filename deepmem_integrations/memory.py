@@ -1,31 +1,32 @@
 """`DeepMemory`: a store, an embedding model and a folder of trained models, with Deep Lake v3's verbs."""
 
-import contextlib
 import logging
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from deepmem_integrations import trainer
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpus import Corpus, SearchedCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
-from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError, ModelNotFoundError, StorageError, StoreError
-from deepmem_integrations.evaluation import TOP_K, WITH, WITHOUT, Evaluation, evaluate
+from deepmem_integrations.embedding import AdapterCheck, Embedder
+from deepmem_integrations.errors import InvalidRelevanceError, ModelNotFoundError, StoreError
+from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
+from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.examples import Explanation
-from deepmem_integrations.jobs import JobStatus, ModelFolder
+from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, Work
+from deepmem_integrations.models import ModelFolder, ModelInfo
 from deepmem_integrations.relevance import Labels, Relevance
-from deepmem_integrations.training import train_adapter
+from deepmem_integrations.spool import Spool
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -55,9 +56,10 @@ class DeepMemory:
         self.corpus = corpus
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
+        self.jobs = JobFolder(self.folder)
         self._lock = threading.Lock()
-        self._loaded: tuple[object, QueryAdapter] | None = None
-        self._served = ServedAdapter(self)
+        self._loaded: tuple[str, QueryAdapter] | None = None
+        self._check = AdapterCheck()
 
     @classmethod
     def from_deeplake(
@@ -175,6 +177,7 @@ class DeepMemory:
         max_unseen_loss: float | None = None,
         seed: int = 0,
         keep_texts: bool = False,
+        wait: bool = True,
     ) -> str:
         """Train a model on labelled queries and put it in use.
 
@@ -189,14 +192,18 @@ class DeepMemory:
             max_unseen_loss: See `train_adapter`.
             seed: Fixes the result.
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
+            wait: Until it is done, with a progress bar. False returns as soon as the vectors are gathered, and trains in a
+                process of its own that goes on when this one ends: see `status`, `list_jobs`, `cancel`.
 
         Returns:
             The job's id, which is the model's name too.
 
         Raises:
             InvalidRelevanceError: The labels cannot be used.
-            StorageError: The folder cannot be written; noticed before the training.
+            StorageError: The folder cannot be written (noticed before the training), or the disk is full. The model in use stays.
             StoreError: The store cannot be read.
+            JobCancelledError: Another process or thread has cancelled the job.
+            JobFailedError: The process of its own cannot be started.
         """
         if token is not None:
             warnings.warn("token is ignored: Deep Memory trains on this machine.", UserWarning, stacklevel=2)
@@ -204,64 +211,46 @@ class DeepMemory:
         labels = Relevance.of(queries, relevance)
         if not len(labels):
             raise InvalidRelevanceError("There is no labelled query to learn from.")
-        job = self.folder.new_job()
-        try:
-            embedder = self._embedder(embedding_function)
-            ids, vectors, query_vectors = self._read(
-                labels, lambda: embedder.embed_queries(labels.queries, progress="Embedding queries"), _NEAR
-            )
-            judges = None
-            if validation is not None:
-                validation.check(ids)
-                judges = embedder.embed_queries(validation.queries, progress="Embedding validation queries"), validation
+        if max_unseen_loss is not None and not max_unseen_loss >= 0:
+            raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
+        options = {"max_unseen_loss": max_unseen_loss, "seed": seed, "keep_texts": keep_texts}
+        with self.jobs.new() as work:
+            self._spool(work, labels, validation, self._embedder(embedding_function), options)
+            if not wait:
+                trainer.start(work)
+                return work.job.id
             with tqdm(desc="Training", unit="step", delay=1) as bar:
 
-                def on_progress(done: int, total: int) -> None:
+                def show(done: int, total: int) -> None:
                     bar.total = total
                     bar.update(done - bar.n)
-                    self.folder.save_job(replace(job, progress=done / total))
 
-                result = train_adapter(
-                    query_vectors,
-                    labels,
-                    vectors,
-                    ids,
-                    validation=judges,
-                    max_unseen_loss=max_unseen_loss,
-                    seed=seed,
-                    query_texts=labels.queries if keep_texts else None,
-                    fingerprint=embedder.fingerprint(),
-                    progress=on_progress,
-                )
-            self.folder.save_model(job.id, result.adapter)
-            seen = result.report.seen
-            self.folder.save_job(
-                replace(
-                    job,
-                    state="completed",
-                    progress=1.0,
-                    seconds=time.time() - job.started,
-                    recall=seen.chosen["recall@10"] if seen else None,
-                    recall_gain=seen.gains["recall@10"].mean if seen else None,
-                    report=result.report.to_json(),
-                )
-            )
-            in_use = self.folder.current()
-            if in_use is None or not result.adapter.is_identity:
-                self.folder.set_current(job.id)
-            else:
-                _logger.warning(
-                    "Training chose the identity (%s). The model in use stays %s; set_model(%r) would switch Deep Memory off.",
-                    result.report.reason,
-                    in_use,
-                    job.id,
-                )
-        except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
-            with contextlib.suppress(StorageError):
-                self.folder.save_job(replace(job, state="failed", seconds=time.time() - job.started, error=reason))
-            raise
-        return job.id
+                trainer.train(work, show)
+        return work.job.id
+
+    def _spool(
+        self, work: Work, labels: Relevance, validation: Relevance | None, embedder: Embedder, options: Mapping[str, Any]
+    ) -> None:
+        """Write all that a training needs to files. The queries are embedded last, which may cost money."""
+        spool = Spool(self.jobs.inputs(work.job.id))
+        if isinstance(self.corpus, SearchedCorpus):
+            queries = embedder.embed_queries(labels.queries, progress="Embedding queries")
+            rows = labels.documents + (validation.documents if validation else ())
+            ids = spool.write_corpus(self.corpus.near(queries, _NEAR, {document for row in rows for document, _ in row}))
+            labels.check(ids)
+        else:
+            ids = spool.write_corpus(self.corpus.vectors())
+            labels.check(ids)
+        if validation is not None:
+            validation.check(ids)
+        if not isinstance(self.corpus, SearchedCorpus):
+            queries = embedder.embed_queries(labels.queries, progress="Embedding queries")
+        fingerprint = embedder.fingerprint()
+        spool.write_queries(labels, queries)
+        if validation is not None:
+            judges = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
+            spool.write_validation(validation, judges)
+        spool.write_options(fingerprint, **options)
 
     def trainer(self, **options: Any) -> Callable[[Relevance], str]:
         """`train` as the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
@@ -290,9 +279,44 @@ class DeepMemory:
         Raises:
             JobNotFoundError: No job has this id.
         """
-        job = self.folder.job(job_id)
+        job = self.jobs.job(job_id)
         print(job)  # noqa: T201 - as v3 did
         return job
+
+    def list_jobs(self, debug: bool | None = None) -> JobList:
+        """Print v3's table of all jobs and return their states, oldest first.
+
+        Args:
+            debug: Deep Lake v3 returned its table only with ``debug=True``; here it is ``str()`` of what is returned.
+        """
+        if debug is not None:
+            warnings.warn("debug is ignored: str(list_jobs()) is the table.", UserWarning, stacklevel=2)
+        jobs = self.jobs.all()
+        print(jobs)  # noqa: T201 - as v3 did
+        return jobs
+
+    def cancel(self, job_id: str) -> bool:
+        """Stop a job that is pending or training: one with ``wait=False`` at once, one with ``wait=True`` at its next step.
+
+        Returns:
+            False where it had ended already.
+
+        Raises:
+            JobNotFoundError: No job has this id.
+        """
+        return self.jobs.cancel(job_id)
+
+    def delete(self, job_id: str) -> bool:
+        """Delete the record of a job that has ended. Its model stays: see `delete_model`.
+
+        Returns:
+            True.
+
+        Raises:
+            JobNotFoundError: No job has this id.
+            JobRunningError: It is running.
+        """
+        return self.jobs.delete(job_id)
 
     def evaluate(
         self,
@@ -301,6 +325,7 @@ class DeepMemory:
         embedding_function: Callable[[list[str]], ArrayLike] | None = None,
         embedding: ArrayLike | None = None,
         top_k: Sequence[int] = TOP_K,
+        qvs_params: Mapping[str, Any] | None = None,
     ) -> Evaluation:
         """Compare retrieval with and without the model in use, over the whole store, and print v3's two blocks.
 
@@ -310,6 +335,8 @@ class DeepMemory:
             embedding_function: Embeds the queries in place of the store's embedding model.
             embedding: (n, d) query vectors, if they are at hand.
             top_k: The cut-offs.
+            qvs_params: ``{"log_queries": True}`` adds the queries with what they found to a Deep Lake data set, as v3 did: see
+                `EvaluationLog`. ``"branch"`` names a branch of it.
 
         Returns:
             ``["with model"]["recall@10"]`` and the like, as fractions, with intervals in ``gains`` and a ``table()``.
@@ -322,8 +349,9 @@ class DeepMemory:
         if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
             raise InvalidRelevanceError("relevance comes first, as in v3: evaluate(relevance, queries), or name both.")
         labels = Relevance.of(queries, relevance)
+        log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
-        adapter = self.adapter
+        model, adapter = self._current()
 
         def embed() -> Vectors:
             if embedding is not None:
@@ -334,13 +362,23 @@ class DeepMemory:
             print(f"Embedding queries took {time.monotonic() - started:.2f} seconds")  # noqa: T201 - as v3 did
             return vectors
 
-        ids, vectors, query_vectors = self._read(labels, embed, max(top_k), adapter)
+        ids, vectors, query_vectors = self._read(labels, embed, max(*top_k, LISTED), adapter)
         result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k)
         for title, side in (("without", WITHOUT), ("with", WITH)):
             print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
             for k in top_k:
                 print(f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%")  # noqa: T201 - as v3 did
+        if log is not None:
+            with self.folder.lock():
+                log.add(labels, query_vectors, result, model)
         return result
+
+    def _evaluations_path(self) -> str:
+        """Beside a Deep Lake data set, as in v3, else in the folder of the models."""
+        store = self.corpus if isinstance(self.corpus, DeepLakeStore) else getattr(self.corpus, "store", None)
+        if isinstance(store, DeepLakeStore) and "://" not in store.path:
+            return store.path.rstrip("/\\") + "_eval_queries"
+        return str(self.folder.path / "eval_queries")
 
     def get_model(self) -> str:
         """The name of the model in use.
@@ -362,6 +400,19 @@ class DeepMemory:
         self.folder.load_model(name)
         self.folder.set_current(name)
 
+    def list_models(self) -> list[ModelInfo]:
+        """What is known of all models, oldest first: their reports, data and parents, and which one is in use."""
+        return self.folder.list_models()
+
+    def delete_model(self, name: str) -> None:
+        """Delete a model that is not in use. The record of its job stays.
+
+        Raises:
+            ModelNotFoundError: No model has this name.
+            ModelInUseError: It serves: put another one in use first.
+        """
+        self.folder.delete_model(name)
+
     # ---- growing and explaining --------------------------------------------------------------------------------
 
     def remember(self, relevance: Relevance) -> str:
@@ -379,7 +430,7 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet.
             InvalidRelevanceError: The model has no memory part, an id is known, or a document is not in the store.
         """
-        adapter = self.adapter
+        parent, adapter = self._current()
         known = set(adapter.examples.document_ids) if adapter.examples else set()
         wanted = {name for query in relevance.documents for name, _ in query} - known
         documents: dict[str, Vectors] = {}
@@ -394,7 +445,8 @@ class DeepMemory:
                     break
             relevance.check(known | documents.keys())
         vectors = self.embedder.embed_queries(relevance.queries, progress="Embedding queries")
-        return self._grown(adapter.remember(vectors, relevance, documents, query_texts=relevance.queries))
+        grown = adapter.remember(vectors, relevance, documents, query_texts=relevance.queries)
+        return self._grown(grown, "remember", parent)
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
         """Take labelled queries, or documents, out of the memory of the model in use, and put the result in use.
@@ -408,16 +460,15 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet.
             InvalidRelevanceError: The model has no memory part, or an id is unknown.
         """
-        return self._grown(self.adapter.forget(query_ids=query_ids, document_ids=document_ids))
+        parent, adapter = self._current()
+        return self._grown(adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget", parent)
 
-    def _grown(self, adapter: QueryAdapter) -> str:
-        job = self.folder.new_job()
-        self.folder.save_model(job.id, adapter)
-        self.folder.save_job(replace(job, state="completed", progress=1.0, report=adapter.metadata.get("report")))
-        self.folder.set_current(job.id)
+    def _grown(self, adapter: QueryAdapter, made_by: str, parent: str) -> str:
+        with self.jobs.new() as work:
+            trainer.publish(work, adapter, made_by=made_by, parent=parent)
         if adapter.growth is not None and adapter.growth.retraining_due:
             _logger.warning("%s", adapter.growth)
-        return job.id
+        return work.job.id
 
     def explain(self, query: str, top: int = 5) -> Explanation:
         """Name the training queries that move a query: `QueryAdapter.explain`.
@@ -426,7 +477,7 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet.
         """
         adapter = self.adapter
-        self._served.check(adapter, self.embedder.model)
+        self._check(adapter, self.embedder)
         return adapter.explain(self.embedder.embed_queries([query])[0], top)
 
     # ---- serving -----------------------------------------------------------------------------------------------
@@ -439,15 +490,17 @@ class DeepMemory:
             ModelNotFoundError: There is none yet; the message says how to train one.
             AdapterFileError: Its file is damaged.
         """
-        stamp = self.folder.current_stamp()
-        if stamp is None:
-            raise self._no_model()
-        loaded = self._loaded
-        if loaded is None or loaded[0] != stamp:
+        return self._current()[1]
+
+    def _current(self) -> tuple[str, QueryAdapter]:
+        """The model in use and its name, which tells whether it is another one by now: models never change."""
+        loaded, name = self._loaded, self.folder.current()
+        if loaded is None or loaded[0] != name:
             with self._lock:
-                loaded = (stamp, self.folder.load_model(self.get_model()))
-                self._loaded = loaded
-        return loaded[1]
+                loaded = self._loaded = self.folder.current_model()
+        if loaded is None:
+            raise self._no_model()
+        return loaded
 
     def transform(self, vectors: ArrayLike) -> Vectors:
         """Transform query vectors of the store's embedding model with the model in use: `QueryAdapter.transform`.
@@ -457,11 +510,11 @@ class DeepMemory:
             EmbeddingMismatchError: It was trained with another embedding model; a few texts are embedded once to find out.
         """
         adapter = self.adapter
-        self._served.check(adapter, self.embedder.model)
+        self._check(adapter, self.embedder)
         return adapter.transform(vectors)
 
     def _read(
-        self, labels: Relevance, embed: Callable[[], Vectors], k: int, adapter: QueryAdapter | None = None
+        self, labels: Relevance, embed: Callable[[], Vectors], k: int, adapter: QueryAdapter
     ) -> tuple[list[str], Vectors, Vectors]:
         """The corpus's ids and vectors, and the query vectors.
 
@@ -470,7 +523,7 @@ class DeepMemory:
         """
         if isinstance(self.corpus, SearchedCorpus):
             queries = embed()
-            searches = queries if adapter is None else np.concatenate([queries, adapter.transform(queries)])
+            searches = np.concatenate([queries, adapter.transform(queries)])
             wanted = {document for row in labels.documents for document, _ in row}
             ids, vectors = read_corpus(self.corpus.near(searches, k, wanted))
             labels.check(ids)
@@ -491,83 +544,6 @@ class DeepMemory:
     def __repr__(self) -> str:
         """A line with the folder and the model in use."""
         return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.current()!r})"
-
-
-class TransformedVector(list[float]):
-    """A query vector that has been transformed: nothing of ours transforms it again."""
-
-
-MemoryLike = DeepMemory | QueryAdapter | str | os.PathLike[str]
-"""What is taken wherever a ``memory`` is: the facade, an adapter, or the path of an adapter file."""
-
-
-class ServedAdapter:
-    """The adapter behind a ``memory``, checked against the embedding model that it serves.
-
-    Args:
-        memory: A `MemoryLike`. A file is read at once.
-    """
-
-    def __init__(self, memory: MemoryLike) -> None:
-        """Read the file if it is one."""
-        self.memory = memory
-        if isinstance(memory, DeepMemory | QueryAdapter):
-            self._memory = memory
-        elif isinstance(memory, str | os.PathLike):
-            if os.path.isdir(memory):
-                raise StoreError(f"{os.fspath(memory)!r} is a folder: pass the DeepMemory itself, or a file in its models/.")
-            self._memory = QueryAdapter.load(os.fspath(memory))
-        else:
-            raise TypeError(
-                f"memory is a DeepMemory, a QueryAdapter (of a TrainingResult: result.adapter), or the path of an adapter file; "
-                f"got {type(memory).__name__}."
-            )
-        self._checked: tuple[QueryAdapter, Any] | None = None
-
-    @property
-    def adapter(self) -> QueryAdapter:
-        """The adapter in use now."""
-        return self._memory.adapter if isinstance(self._memory, DeepMemory) else self._memory
-
-    @property
-    def name(self) -> str:
-        """What traces call it: the model in use, the file, or the adapter's parts."""
-        if isinstance(self._memory, DeepMemory):
-            return f"{self._memory.folder.current()} in {self._memory.folder.path}"
-        return repr(self._memory) if self.memory is self._memory else os.fspath(self.memory)  # type: ignore[arg-type]
-
-    def transform(self, vector: Sequence[float] | Vectors, model: Any = None) -> TransformedVector:
-        """Transform one query vector, once: one that this gave before comes back as it is.
-
-        Args:
-            vector: (d,), any length but 0.
-            model: The embedding model it comes from, to be checked; None where it is not known.
-
-        Raises:
-            EmbeddingMismatchError: Another dimension, or another model than that of the training.
-            InvalidVectorsError: Not one vector of finite numbers.
-        """
-        if isinstance(vector, TransformedVector):
-            return vector
-        given = np.asarray(vector)
-        if given.ndim != 1:
-            raise InvalidVectorsError(f"One query vector at a time, of the shape (dimension,); got {given.shape}.")
-        adapter = self.adapter  # once: the model in use may change between two looks
-        if model is not None:
-            self.check(adapter, model)
-        return TransformedVector(adapter.transform(given).tolist())
-
-    def check(self, adapter: QueryAdapter, model: Any) -> None:
-        """Refuse an embedding model that the adapter was not trained with; embeds a few texts the first time.
-
-        Raises:
-            EmbeddingMismatchError: Another model.
-        """
-        if self._checked is None or self._checked[0] is not adapter or self._checked[1] is not model:
-            if adapter.fingerprint.probes is not None:
-                same = isinstance(self._memory, DeepMemory) and self._memory.embedder.model is model
-                adapter.check((self._memory.embedder if same else Embedder(model)).fingerprint())  # type: ignore[union-attr]
-            self._checked = (adapter, model)
 
 
 def beside(dataset_path: str) -> str:

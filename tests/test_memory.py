@@ -1,5 +1,4 @@
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -18,13 +17,11 @@ from deepmem_integrations.errors import (
     EmbeddingMismatchError,
     InvalidRelevanceError,
     InvalidVectorsError,
-    JobNotFoundError,
     ModelNotFoundError,
     StorageError,
     StoreError,
 )
-from deepmem_integrations.jobs import JobStatus, ModelFolder
-from deepmem_integrations.memory import ServedAdapter
+from deepmem_integrations.serving import ServedAdapter
 from tests.conftest import LookupEmbeddings
 
 
@@ -140,9 +137,7 @@ def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
     with pytest.raises(InvalidRelevanceError, match="'nope' is not in the corpus"):
         memory.train(["a query"], [[("nope", 1.0)]])
     assert memory.get_model() == good
-    failed = [
-        job for job in map(memory.folder.job, (p.stem for p in memory.folder.path.glob("jobs/*.json"))) if job.state == "failed"
-    ]
+    failed = [job for job in memory.jobs.all() if job.state == "failed"]
     assert len(failed) == 1
     assert "'nope' is not in the corpus" in failed[0].error
     table = str(failed[0]).splitlines()
@@ -153,7 +148,7 @@ def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
 def test_bad_vectors_from_the_model_are_told(memory, problem):
     with pytest.raises(InvalidVectorsError, match="The embedding model gives NaN"):
         memory.train(problem.train, embedding_function=lambda texts: np.full((len(texts), 32), np.nan))
-    with pytest.raises(EmbeddingMismatchError, match="4 dimensions, those of the corpus 32"):
+    with pytest.raises(EmbeddingMismatchError, match="4 dimensions where 32 are expected"):
         memory.train(problem.train, embedding_function=lambda texts: np.ones((len(texts), 4)))
 
 
@@ -253,33 +248,6 @@ def test_a_remote_data_set_needs_a_place_for_models(embeddings, problem, tmp_pat
     memory.corpus.add(problem.ids, problem.corpus)
     memory.train(problem.train)
     assert (tmp_path / "models here" / "current").exists()
-
-
-def test_jobs_have_names_not_paths(tmp_path):
-    folder = ModelFolder(tmp_path / "m")
-    with pytest.raises(JobNotFoundError, match="Jobs there: none"):
-        folder.job("x")
-    job = folder.new_job()
-    assert folder.job(job.id).state == "training"
-    with pytest.raises(JobNotFoundError, match=f"Jobs there: {job.id}"):
-        folder.job("../jobs/" + job.id)
-    assert folder.models() == []
-    (tmp_path / "m" / "jobs" / f"{job.id}.json").write_text('{"id": "x"')
-    with pytest.raises(StorageError, match=f"{job.id}.json is damaged"):
-        folder.job(job.id)
-
-
-def test_the_table_of_a_running_job():
-    job = JobStatus(id="6508464cd80cab681bfcfff3", state="training", progress=0.25, seconds=10)
-    assert job.eta == pytest.approx(30)
-    assert str(job).splitlines()[3:8] == [
-        "| status                     | training                      |",
-        "-" * 62,
-        "| progress                   | eta: 30.0 seconds             |",
-        "-" * 62,
-        "| results                    | not available yet             |",
-    ]
-    assert json.dumps(job.error) == "null"
 
 
 # ---- embedding models ------------------------------------------------------------------------------------------------
@@ -406,6 +374,6 @@ def test_a_document_that_is_not_in_the_store_cannot_be_remembered(memory, proble
 
 def test_validation_queries_are_embedded_and_judge(memory, problem):
     job_id = memory.train(problem.train, validation=problem.test)
-    assert memory.folder.job(job_id).report["seen"]["queries"] == f"{len(problem.test)} validation queries"
+    assert memory.jobs.job(job_id).report["seen"]["queries"] == f"{len(problem.test)} validation queries"
     with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
         memory.train(problem.train, validation=Relevance(["new"], [[("nowhere", 1.0)]]))

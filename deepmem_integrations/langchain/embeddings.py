@@ -4,7 +4,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 
 from deepmem_integrations.embedding import untransformed
-from deepmem_integrations.memory import MemoryLike, ServedAdapter
+from deepmem_integrations.serving import MemoryLike, ServedAdapter
 
 
 class DeepMemoryEmbeddings(Embeddings):

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, model_validator
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.stores import check_lengths, embeddings_of
-from deepmem_integrations.memory import MemoryLike, ServedAdapter
+from deepmem_integrations.serving import MemoryLike, ServedAdapter
 
 _SEARCHES = {
     "similarity": ("similarity_search_by_vector",),

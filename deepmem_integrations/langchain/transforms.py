@@ -7,7 +7,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from deepmem_integrations.memory import MemoryLike
+from deepmem_integrations.serving import MemoryLike
 from deepmem_integrations.transforms import QueryTransform
 
 

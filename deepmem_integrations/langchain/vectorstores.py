@@ -21,7 +21,8 @@ from deepmem_integrations.deeplake import DeepLakeStore, Metric, StoredDocument
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.v3 import V3Dataset
-from deepmem_integrations.memory import DeepMemory, TransformedVector, beside
+from deepmem_integrations.memory import DeepMemory, beside
+from deepmem_integrations.serving import TransformedVector
 from deepmem_integrations.stores import DeepLakeCorpus
 from deepmem_integrations.v3 import warn_of_replaced
 

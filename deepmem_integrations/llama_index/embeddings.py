@@ -10,7 +10,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr, SerializeAsAny
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import EmbeddingError
 from deepmem_integrations.llama_index.queries import mean_of_transformed
-from deepmem_integrations.memory import MemoryLike, ServedAdapter, TransformedVector
+from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
 
 _NO_CACHE = (
     "A cache knows a vector by its text alone: here it would keep giving what a former model made of a query. "

@@ -9,7 +9,7 @@ from llama_index.core.schema import QueryBundle
 
 from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.errors import InvalidVectorsError
-from deepmem_integrations.memory import ServedAdapter, TransformedVector
+from deepmem_integrations.serving import ServedAdapter, TransformedVector
 
 
 @dataclass

@@ -17,7 +17,8 @@ from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import given, is_transformed, transformed
 from deepmem_integrations.llama_index.stores import check_lengths
-from deepmem_integrations.memory import DeepMemory, MemoryLike, ServedAdapter
+from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.serving import MemoryLike, ServedAdapter
 
 
 class DeepMemoryRetriever(BaseRetriever):

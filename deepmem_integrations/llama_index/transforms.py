@@ -8,7 +8,7 @@ from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 
 from deepmem_integrations.llama_index.queries import given, is_transformed, transformed
-from deepmem_integrations.memory import MemoryLike
+from deepmem_integrations.serving import MemoryLike
 from deepmem_integrations.transforms import QueryTransform
 
 

@@ -155,8 +155,8 @@ def test_training_as_a_chain_step_takes_all_labels_however_it_is_run(in_memory, 
     jobs = [chain.invoke(memory.documents()), streamed, memory.train(problem.train, seed=3)]
     assert memory.get_model() == jobs[-1]
     for job in jobs:
-        assert memory.folder.job(job).report["queries"] == len(problem.train)
-        assert memory.folder.job(job).report["seed"] == 3
+        assert memory.jobs.job(job).report["queries"] == len(problem.train)
+        assert memory.jobs.job(job).report["seed"] == 3
         moved = memory.folder.load_model(job).transform(problem.test_queries)
         np.testing.assert_array_equal(moved, memory.transform(problem.test_queries))
 
@@ -171,7 +171,7 @@ async def test_training_as_an_asynchronous_chain_step(in_memory, problem, tmp_pa
     jobs = [await chain.ainvoke(memory.documents()), *[job async for job in chain.astream(memory.documents())]]
     assert len(jobs) == 2
     for job in jobs:
-        assert memory.folder.job(job).report["queries"] == len(problem.train)
+        assert memory.jobs.job(job).report["queries"] == len(problem.train)
 
 
 def test_documents_without_the_stores_ids_are_refused_with_the_fix(in_memory, tmp_path):

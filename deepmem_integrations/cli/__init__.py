@@ -1,0 +1,29 @@
+"""The entry point of ``deepmem``."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from deepmem_integrations.errors import DeepMemoryError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``deepmem``.
+
+    Exit codes: 0, it is done; 1, it cannot be done, as one line on the standard error says (with ``--json``, an object with
+    ``error`` on the standard output as well); 2, the command is not written as it should be; 3, the training failed or was
+    cancelled.
+
+    Args:
+        arguments: By default those of the process.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        from deepmem_integrations.cli.app import app
+
+        app(args=arguments, prog_name="deepmem")
+    except DeepMemoryError as error:
+        print(f"deepmem: {error}", file=sys.stderr)  # noqa: T201 - the command line's own error
+        if "--json" in arguments:
+            print(json.dumps({"error": str(error), "type": type(error).__name__}))  # noqa: T201 - likewise
+        sys.exit(1)

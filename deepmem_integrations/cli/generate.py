@@ -1,0 +1,65 @@
+"""``deepmem generate``."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deepmem_integrations.cli.options import AsJson, Embedding, Folder, Seed, Store, printing
+from deepmem_integrations.cli.stores import open_store
+from deepmem_integrations.errors import EmbeddingError
+
+
+def generate(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="The file of JSON lines to write.")],
+    store: Store,
+    embedding: Embedding,
+    llm: Annotated[
+        str, typer.Option(metavar="URI", help="openai:MODEL, or extractive: sentences of the documents, without a model.")
+    ],
+    path: Folder = None,
+    per_document: Annotated[int, typer.Option(min=1, help="Queries for each document.")] = 4,
+    max_documents: Annotated[int | None, typer.Option(min=1, help="Ask about so many documents, spread over the store.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are used.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keeps every answer as it comes; a run that finds it goes on from there.")
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would use; ask nothing.")] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Let a language model write labelled queries.
+
+    They are written for the store's documents, filtered, and kept as JSON lines, which train takes.
+    """
+    generation: Any = importlib.import_module("deepmem_integrations.generation")
+    with printing(as_json) as show:
+        memory = open_store(store, embedding, path).memory
+        generator = generation.QueryGenerator(
+            _language_model(generation, llm),
+            per_document,
+            memory=memory,
+            max_documents=max_documents,
+            budget=generation.Budget(max_tokens=max_tokens),
+            checkpoint=checkpoint,
+            seed=seed,
+        )
+        if estimate:
+            expected = generator.estimate(memory.documents())
+            usage = {name: getattr(expected.usage, name) for name in ("requests", "input_tokens", "output_tokens")}
+            show({"documents": expected.documents, **usage}, str(expected))
+            return
+        result = generator.generate(memory.documents())
+        result.relevance.to_jsonl(labels)
+        counts = {"file": str(labels), "queries": len(result.relevance), "left_out": dict(result.relevance.left_out)}
+        show({**counts, "stopped": result.stopped}, f"{result}\nWritten to {labels}.")
+
+
+def _language_model(generation: Any, uri: str) -> Any:
+    kind, _, model = uri.partition(":")
+    if uri == "extractive":
+        return generation.Extractive()
+    if kind == "openai" and model:
+        return generation.OpenAIModel(model)
+    raise EmbeddingError(f"{uri!r} names no language model: write openai:MODEL, e.g. openai:gpt-4o-mini, or extractive.")

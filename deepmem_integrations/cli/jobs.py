@@ -1,0 +1,155 @@
+"""Commands for jobs and models."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepmem_integrations.cli.options import (
+    AsJson,
+    Embedding,
+    Folder,
+    LabelsFile,
+    Seed,
+    Show,
+    Store,
+    StoreOfJobs,
+    folder_of,
+    printing,
+    read_labels,
+)
+from deepmem_integrations.cli.stores import open_store
+from deepmem_integrations.jobs import JobStatus
+
+ENDED_BADLY = 3
+"""The exit code."""
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
+
+
+def train(
+    labels: LabelsFile,
+    store: Store,
+    embedding: Embedding,
+    path: Folder = None,
+    split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "train",
+    validation: Annotated[
+        Path | None, typer.Option(help="More labelled queries, to choose by in place of held-out training queries.")
+    ] = None,
+    validation_split: Annotated[str, typer.Option(help="Of a BEIR folder as --validation.")] = "dev",
+    max_unseen_loss: Annotated[
+        float | None, typer.Option(min=0, help="Points that may be given up on answers never seen; see train_adapter.")
+    ] = None,
+    keep_texts: Annotated[
+        bool, typer.Option("--keep-texts", help="Keep the queries' texts in the model, to explain by.")
+    ] = False,
+    background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on labelled queries and put it in use."""
+    with printing(as_json) as show:
+        relevance = read_labels(labels, split)
+        judges = None if validation is None else read_labels(validation, validation_split)
+        memory = open_store(store, embedding, path).memory
+        job_id = memory.train(
+            relevance,
+            validation=judges,
+            max_unseen_loss=max_unseen_loss,
+            seed=seed,
+            keep_texts=keep_texts,
+            wait=not background,
+        )
+        job = memory.jobs.job(job_id)
+        hint = f"\nIt goes on in the background: deepmem status {job_id} --path {memory.folder.path} --wait" if background else ""
+        _show_job(show, job, hint)
+
+
+def status(
+    job: JobId,
+    store: StoreOfJobs = None,
+    path: Folder = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a training: progress, result, and why.
+
+    The exit code is 3 where it failed or was cancelled.
+    """
+    with printing(as_json) as show:
+        folder = folder_of(store, path)
+        found = folder.job(job)
+        while wait and found.running:
+            time.sleep(0.2)
+            found = folder.job(job)
+        _show_job(show, found)
+
+
+def jobs(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
+    """List all trainings, oldest first."""
+    with printing(as_json) as show:
+        found = folder_of(store, path).all()
+        show([_as_json(job) for job in found], str(found))
+
+
+def cancel(job: JobId, store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
+    """Stop a training that is pending or running."""
+    with printing(as_json) as show:
+        stopped = folder_of(store, path).cancel(job)
+        show({"id": job, "cancelled": stopped}, f"{job} is cancelled." if stopped else f"{job} had ended already.")
+
+
+def delete(
+    job: JobId,
+    store: StoreOfJobs = None,
+    path: Folder = None,
+    model: Annotated[bool, typer.Option("--model", help="Delete the model that it made, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the record of a training that has ended.
+
+    Its model stays, or goes too with --model, unless it is in use.
+    """
+    with printing(as_json) as show:
+        folder = folder_of(store, path)
+        folder.job(job)
+        if model and job in folder.models.models():
+            folder.models.delete_model(job)
+        folder.delete(job)
+        show({"id": job, "deleted": True}, f"{job} is deleted.")
+
+
+def models(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
+    """List all models, oldest first; * is in use."""
+    with printing(as_json) as show:
+        found = folder_of(store, path).models.list_models()
+        show([asdict(info) for info in found], "\n".join(map(str, found)) or "No model was trained yet.")
+
+
+def use(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model.")],
+    store: StoreOfJobs = None,
+    path: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a model in use.
+
+    Retrievers that are running pick it up with their next query.
+    """
+    with printing(as_json) as show:
+        folder = folder_of(store, path).models
+        folder.load_model(model)
+        folder.set_current(model)
+        show({"name": model, "in_use": True}, f"{model} is in use.")
+
+
+def _show_job(show: Show, job: JobStatus, hint: str = "") -> None:
+    show(_as_json(job), f"{job}{hint}")
+    if job.state in ("failed", "cancelled"):
+        raise typer.Exit(ENDED_BADLY)
+
+
+def _as_json(job: JobStatus) -> dict[str, object]:
+    return {**asdict(job), "eta": job.eta}

@@ -1,0 +1,110 @@
+"""What the commands have in common: options, labels, and how they answer."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deepmem_integrations.jobs import JobFolder
+from deepmem_integrations.memory import beside
+from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.relevance import Relevance
+
+STORES = (
+    "deeplake:PATH",
+    "chroma:FOLDER#COLLECTION",
+    "chroma:http://HOST:8000#COLLECTION",
+    "faiss:FOLDER, written by LangChain's save_local",
+    "qdrant:FOLDER#COLLECTION",
+    "qdrant:http://HOST:6333#COLLECTION, with the key in QDRANT_API_KEY",
+    "pgvector:postgresql+psycopg://USER:PASSWORD@HOST/DATABASE#COLLECTION",
+)
+EMBEDDINGS = ("minilm", "openai:MODEL", "sentence-transformers:NAME_OR_FOLDER")
+LANGUAGE_MODELS = ("openai:MODEL", "extractive")
+STORE_HELP = "The vector store, e.g. deeplake:./ds; deepmem --help lists all kinds."
+EMBEDDING_HELP = "The store's embedding model, e.g. openai:text-embedding-3-small."
+
+Store = Annotated[str, typer.Option("--store", "-s", envvar="DEEPMEM_STORE", metavar="URI", help=STORE_HELP)]
+Embedding = Annotated[str, typer.Option("--embedding", "-e", envvar="DEEPMEM_EMBEDDING", metavar="URI", help=EMBEDDING_HELP)]
+StoreOfJobs = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        "-s",
+        envvar="DEEPMEM_STORE",
+        metavar="URI",
+        help="A local Deep Lake data set, in place of --path.",
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--path",
+        "-p",
+        envvar="DEEPMEM_PATH",
+        metavar="FOLDER",
+        help="The folder of the jobs and models; by default beside a local Deep Lake data set.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on the standard output, and nothing else there.")]
+Seed = Annotated[int, typer.Option(help="Fixes the result.")]
+LabelsFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LABELS", help="Labelled queries: JSON lines, a BEIR folder, or LlamaIndex's EmbeddingQAFinetuneDataset (.json)."
+    ),
+]
+
+Show = Callable[[Any, str], None]
+"""Takes the answer as JSON values and as text, and prints one of the two."""
+
+
+@contextlib.contextmanager
+def printing(as_json: bool) -> Iterator[Show]:
+    """Print the answer. Where it is JSON, all that is printed on the way goes to the standard error."""
+    out = sys.stdout
+
+    def show(value: Any, text: str) -> None:
+        print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text, file=out, flush=True)
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield show
+
+
+def read_labels(path: Path, split: str) -> Relevance:
+    """Read labelled queries in whatever form they are.
+
+    Args:
+        path: A BEIR folder; a ``.json`` file, LlamaIndex's; any other file has JSON lines.
+        split: Of a BEIR folder.
+
+    Raises:
+        InvalidRelevanceError: Something else.
+        StorageError: It cannot be read.
+    """
+    if path.is_dir():
+        return Relevance.from_beir(path, split)
+    return Relevance.from_llama_index(path) if path.suffix == ".json" else Relevance.from_jsonl(path)
+
+
+def folder_of(store: str | None, path: Path | None) -> JobFolder:
+    """The jobs and models of a store."""
+    return JobFolder(ModelFolder(models_path(store, path)))
+
+
+def models_path(store: str | None, path: Path | None) -> Path:
+    """The folder of the models of a store.
+
+    Raises:
+        BadParameter: It is not known.
+    """
+    if path is not None:
+        return path
+    kind, _, place = (store or "").partition(":")
+    if kind == "deeplake" and place:
+        return Path(beside(place))
+    raise typer.BadParameter("say where the models are with --path FOLDER: only a local Deep Lake data set has them beside it.")

@@ -1,0 +1,206 @@
+"""Vector stores named by URIs. They are only read, and none is made that is not there."""
+
+import contextlib
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepmem_integrations._extras import require
+from deepmem_integrations.cli.options import STORES, models_path
+from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import DeepMemoryError, StoreError
+from deepmem_integrations.memory import DeepMemory
+
+Found = list[tuple[str, str]]
+"""Ids and texts of documents, best first."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store.
+
+    Attributes:
+        memory: Its Deep Memory.
+        search: Finds the documents nearest to a vector: (vector, k) → ids and texts, best first.
+    """
+
+    memory: DeepMemory
+    search: Callable[[list[float], int], Found]
+
+
+def open_store(uri: str, embedding: str, path: Path | None) -> Opened:
+    """Open a store.
+
+    Args:
+        uri: See `options.STORES`.
+        embedding: See `demo.models.load_embedding`.
+        path: The folder of the models.
+
+    Raises:
+        StoreError: No such URI, or the store cannot be opened.
+        EmbeddingError: No such embedding model.
+        MissingExtraError: The package behind one of them is not installed.
+        BadParameter: It is not known where the models are.
+    """
+    from deepmem_integrations.demo.models import load_embedding
+
+    kind, _, place = uri.partition(":")
+    if (kind != "deeplake" and kind not in _OPEN) or not place:
+        raise StoreError(f"{uri!r} names no vector store. Write {'; or '.join(STORES)}.")
+    folder = models_path(uri, path)
+    embedder = Embedder(load_embedding(embedding))
+    with _told(uri):
+        if kind == "deeplake":
+            return _deeplake(place, embedder, folder)
+        return _langchain(_OPEN[kind](place, _langchain_embeddings(embedder)), folder)
+
+
+def _deeplake(place: str, embedder: Embedder, folder: Path) -> Opened:
+    store = DeepLakeStore(place, read_only=True)
+    memory = DeepMemory.from_deeplake(store, embedder, folder)
+    return Opened(memory, lambda vector, k: [(found.id, found.text) for found in store.search(vector, k)])
+
+
+def _langchain(vectorstore: Any, folder: Path) -> Opened:
+    from deepmem_integrations.langchain.stores import document_id
+
+    def search(vector: list[float], k: int) -> Found:
+        found = vectorstore.similarity_search_by_vector(vector, k=k)
+        return [(document_id(document, vectorstore), document.page_content) for document in found]
+
+    return Opened(DeepMemory.from_langchain(vectorstore, folder), search)
+
+
+def _langchain_embeddings(embedder: Embedder) -> Any:
+    """The embedding model as LangChain wants it."""
+    require("langchain_core", extra="langchain")
+    from langchain_core.embeddings import Embeddings
+
+    class Model(Embeddings):
+        model_name = embedder.name
+
+        def embed_query(self, text: str) -> list[float]:
+            return [float(value) for value in embedder.embed_query(text)]
+
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [[float(value) for value in vector] for vector in embedder.embed_documents(texts)]
+
+    return Model()
+
+
+def _chroma(place: str, embeddings: Any) -> Any:
+    folder, name = _two(place, "chroma:FOLDER#COLLECTION")
+    chroma = require("langchain_chroma", extra="chroma").Chroma
+    chromadb = require("chromadb", extra="chroma")
+    settings = chromadb.Settings(anonymized_telemetry=False)
+    if "://" in folder:
+        from urllib.parse import urlsplit
+
+        url = urlsplit(folder)
+        client = chromadb.HttpClient(url.hostname, url.port or 8000, ssl=url.scheme == "https", settings=settings)
+    else:
+        client = chromadb.PersistentClient(_existing(folder), settings=settings)
+    return chroma(name, embeddings, client=client, create_collection_if_not_exists=False)
+
+
+def _faiss(place: str, embeddings: Any) -> Any:
+    folder = Path(_existing(place))
+    faiss = require("faiss", extra="faiss")
+    store = require("langchain_community.vectorstores", extra="faiss").FAISS
+    if not (folder / "index.faiss").is_file() or not (folder / "index.pkl").is_file():
+        raise StoreError(f"{place!r} has no index.faiss and index.pkl, which FAISS.save_local of LangChain writes.")
+    with open(folder / "index.pkl", "rb") as file:
+        documents, ids = _Documents(file).load()
+    return store(embeddings, faiss.read_index(str(folder / "index.faiss")), documents, ids)
+
+
+class _Documents(pickle.Unpickler):
+    """LangChain writes a FAISS store's texts with pickle, which can run anything. This reads documents alone."""
+
+    _KNOWN = frozenset(
+        {
+            ("langchain_core.documents.base", "Document"),
+            ("langchain_community.docstore.in_memory", "InMemoryDocstore"),
+            ("langchain.docstore.in_memory", "InMemoryDocstore"),
+            ("langchain.schema.document", "Document"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._KNOWN:
+            raise StoreError(
+                f"index.pkl holds a {module}.{name}, and a pickle may run any code, so only documents with plain metadata are "
+                "read. If you trust the file, load the store yourself and use DeepMemory.from_langchain."
+            )
+        return super().find_class(module, name)
+
+
+def _qdrant(place: str, embeddings: Any) -> Any:
+    address, name = _two(place, "qdrant:FOLDER#COLLECTION")
+    store = require("langchain_qdrant", extra="qdrant").QdrantVectorStore
+    client = require("qdrant_client", extra="qdrant").QdrantClient
+    where = {"url": address} if "://" in address else {"path": _existing(address)}
+    # The key of a server is no part of a URI that a shell remembers.
+    opened = client(**where, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
+    if not opened.collection_exists(name):
+        there = ", ".join(collection.name for collection in opened.get_collections().collections) or "none"
+        raise StoreError(f"There is no collection {name!r} in {address}. There: {there}.")
+    return store(opened, name, embeddings, validate_collection_config=False)
+
+
+def _pgvector(place: str, embeddings: Any) -> Any:
+    address, name = _two(place, "pgvector:postgresql+psycopg://USER:PASSWORD@HOST/DATABASE#COLLECTION")
+    langchain_postgres = require("langchain_postgres", extra="pgvector")
+    sqlalchemy = require("sqlalchemy", extra="pgvector")
+    engine = sqlalchemy.create_engine(address)
+    # PGVector makes the collection that it is asked to open.
+    names: list[str] = []
+    tables = sqlalchemy.inspect(engine).get_table_names()
+    if "langchain_pg_collection" in tables:
+        with engine.connect() as connection:
+            names = list(connection.execute(sqlalchemy.text("select name from langchain_pg_collection")).scalars())
+    if name in names:
+        return langchain_postgres.PGVector(embeddings, connection=engine, collection_name=name, create_extension=False)
+    if name in tables:
+        tables_engine = langchain_postgres.PGEngine.from_connection_string(address)
+        return langchain_postgres.PGVectorStore.create_sync(tables_engine, embeddings, name)
+    known = ", ".join(sorted({*names, *tables} - {"langchain_pg_collection", "langchain_pg_embedding"})) or "none"
+    raise StoreError(f"There is no collection and no table {name!r} in this database. There: {known}.")
+
+
+_OPEN: dict[str, Callable[[str, Any], Any]] = {
+    "chroma": _chroma,
+    "faiss": _faiss,
+    "qdrant": _qdrant,
+    "pgvector": _pgvector,
+}
+
+
+def _two(place: str, written: str) -> tuple[str, str]:
+    address, _, name = place.rpartition("#")
+    if not address or not name:
+        raise StoreError(f"{place!r} names no collection: write {written}.")
+    return address, name
+
+
+def _existing(folder: str) -> str:
+    if not Path(folder).is_dir():
+        raise StoreError(f"There is no folder {folder!r}.")
+    return folder
+
+
+@contextlib.contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Each store's package has errors of its own for a server that does not answer, a collection that is not there."""
+    try:
+        yield
+    except DeepMemoryError:
+        raise
+    except Exception as error:
+        kind, _, place = uri.partition(":")
+        shown = place.rpartition("@")[2]  # without a password
+        raise StoreError(f"The store {kind}:{shown} cannot be opened: {type(error).__name__}: {error}") from error

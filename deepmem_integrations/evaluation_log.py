@@ -1,0 +1,111 @@
+"""Evaluations kept as a Deep Lake data set, query by query, with the columns that Deep Lake v3 gave them."""
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.deeplake import import_deeplake
+from deepmem_integrations.errors import StoreError
+from deepmem_integrations.evaluation import LISTED, WITH, WITHOUT, Evaluation
+from deepmem_integrations.relevance import Relevance
+
+_EMPTY = "columns"
+"""The message of the first commit, from which branches part."""
+
+
+class EvaluationLog:
+    """Where evaluations are added, a row for each query.
+
+    Columns: ``text``; ``metadata`` with ``relevance`` (a list of [id, weight]), ``evaluation`` (an id that the rows of one
+    evaluation share), ``time`` (seconds since the epoch) and ``model``; ``embedding``, untransformed; ``id``, of the row; and
+    ``deep_memory_top_10``, ``deep_memory_recall``, ``vector_search_top_10``, ``vector_search_recall`` (recall@10). The lists are
+    JSON texts, as version 4 of Deep Lake has no such type that can be read safely. Version 3 kept the last evaluation alone;
+    here they add up.
+
+    Args:
+        path: The data set; made with the first evaluation.
+        branch: A branch of it; made where it is not there, without rows.
+    """
+
+    def __init__(self, path: str, branch: str = "main") -> None:
+        """Keep both."""
+        self.path, self.branch = path, branch
+
+    @classmethod
+    def wanted(cls, qvs_params: Mapping[str, Any] | None, path: str) -> "EvaluationLog | None":
+        """The log that v3's ``qvs_params`` ask for, or None.
+
+        Raises:
+            ValueError: Another parameter than ``log_queries`` and ``branch``.
+            MissingExtraError: ``deeplake`` is not installed; noticed before the evaluation.
+        """
+        for name in qvs_params or ():
+            if name not in ("log_queries", "branch"):
+                raise ValueError(f"Invalid query param {name!r}. Valid query params are 'log_queries' and 'branch'.")
+        if qvs_params is None or not qvs_params.get("log_queries", True):
+            return None
+        import_deeplake()
+        return cls(path, qvs_params.get("branch") or "main")
+
+    def add(self, labels: Relevance, vectors: Vectors, evaluation: Evaluation, model: str) -> None:
+        """Add an evaluation, in one commit. Not for several processes at once.
+
+        Args:
+            labels: The n queries.
+            vectors: (n, d), theirs.
+            evaluation: What was measured with them.
+            model: The name of the model.
+
+        Raises:
+            StoreError: The data set cannot be opened or written.
+        """
+        shared = {"evaluation": uuid.uuid4().hex, "time": time.time(), "model": model}
+        right = [{name for name, _ in documents} for documents in labels.documents]
+        rows: dict[str, list[Any]] = {
+            "text": list(labels.queries),
+            "metadata": [{"relevance": [list(pair) for pair in documents], **shared} for documents in labels.documents],
+            "embedding": list(vectors),
+            "id": [uuid.uuid4().hex for _ in range(len(labels))],
+        }
+        for name, side in (("deep_memory", WITH), ("vector_search", WITHOUT)):
+            top = [list(found[:LISTED]) for found in evaluation.found[side]]
+            rows[f"{name}_top_10"] = [json.dumps(found) for found in top]
+            rows[f"{name}_recall"] = [len(wanted & set(found)) / len(wanted) for wanted, found in zip(right, top, strict=True)]
+        deeplake = import_deeplake()
+        try:
+            main = deeplake.open(self.path) if deeplake.exists(self.path) else self._create(deeplake)
+            if self.branch == "main":
+                dataset = main
+            elif self.branch in main.branches.names():
+                branch = main.branches[self.branch]
+                dataset = branch.open()
+            else:
+                first = next(version.id for version in main.history if version.message == _EMPTY)
+                branch = main.branch(self.branch, first)
+                dataset = branch.open()
+            dataset.append(rows)
+            dataset.commit(f"evaluation {shared['evaluation']}")
+        except Exception as error:  # Deep Lake raises a class of its own for each thing that can go wrong
+            raise StoreError(f"The evaluation cannot be logged to {self.path!r}: {type(error).__name__}: {error}") from error
+
+    def _create(self, deeplake: Any) -> Any:
+        types = deeplake.types
+        # Not Sequence(Text()), a row of which crashes Deep Lake 4.7 as it is read.
+        found, recall = types.Text(), types.Float32()
+        dataset = deeplake.create(self.path)
+        for name, type_ in {
+            "text": types.Text(),
+            "metadata": types.Dict(),
+            "embedding": types.Array("float32", 1),
+            "id": types.Text(),
+            "deep_memory_top_10": found,
+            "deep_memory_recall": recall,
+            "vector_search_top_10": found,
+            "vector_search_recall": recall,
+        }.items():
+            dataset.add_column(name, type_)
+        dataset.commit(_EMPTY)
+        return dataset
