@@ -25,7 +25,7 @@ class MiniLMEmbeddings(Embeddings):
     def __init__(self) -> None:
         """Load the weights."""
         self._model = MiniLM()
-        self.model_name = MiniLM.model_name
+        self.model_name = self._model.model_name
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents, each to 384 floats."""

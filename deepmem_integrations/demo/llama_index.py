@@ -26,8 +26,9 @@ class MiniLMEmbedding(BaseEmbedding):
 
     def __init__(self, **options: Any) -> None:
         """Load the weights."""
-        super().__init__(**{"model_name": MiniLM.model_name, "embed_batch_size": 64, **options})
-        self._model = MiniLM()
+        model = MiniLM()
+        super().__init__(**{"model_name": model.model_name, "embed_batch_size": 64, **options})
+        self._model = model
 
     @classmethod
     def class_name(cls) -> str:
