@@ -60,18 +60,15 @@ def test_an_extract_says_what_it_is_and_has_the_sentence_that_shares_most():
 
 
 def test_the_stand_ins_find_context_and_question_in_their_frameworks_prompts():
-    from langchain_classic.chains.question_answering import load_qa_chain
-    from langchain_core._api import LangChainDeprecationWarning
-    from langchain_core.documents import Document
+    from langchain_classic.chains.question_answering.stuff_prompt import PROMPT_SELECTOR
     from llama_index.core.response_synthesizers import get_response_synthesizer
     from llama_index.core.schema import NodeWithScore, TextNode
 
-    with pytest.warns(LangChainDeprecationWarning, match="load_qa_chain"):
-        chain = load_qa_chain(ExtractiveChatModel(), chain_type="stuff")
-    told = chain.invoke({"input_documents": [Document(CONTEXT)], "question": "How do I save a query?"})["output_text"]
-    assert (
-        told.startswith("[an extract, no language model]") and "A view saves a query" in told and "Use the following" not in told
-    )
+    model = ExtractiveChatModel()
+    chain = PROMPT_SELECTOR.get_prompt(model) | model  # RetrievalQA's own prompt
+    told = chain.invoke({"context": CONTEXT, "question": "How do I save a query?"}).text
+    assert told.startswith("[an extract, no language model]") and "A view saves a query" in told
+    assert "Use the following" not in told  # the instructions are no context
 
     synthesizer = get_response_synthesizer(llm=ExtractiveLLM())
     told = str(synthesizer.synthesize("How do I save a query?", [NodeWithScore(node=TextNode(text=CONTEXT))]))
