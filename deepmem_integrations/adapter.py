@@ -343,7 +343,8 @@ class QueryAdapter:
             AdapterFileError: The data is damaged, no adapter, or of a newer version.
         """
         try:
-            tensors = load_tensors(data)
+            # Copies, since views into the file's bytes lie where products are slower, and rounded otherwise.
+            tensors = {name: tensor.copy() for name, tensor in load_tensors(data).items()}
             attributes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
             envelope = json.loads(attributes[FORMAT]) if FORMAT in attributes else None
             checksum, header = (envelope["checksum"], envelope["header"]) if envelope else (None, None)

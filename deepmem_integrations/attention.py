@@ -124,23 +124,29 @@ class Memory:
         """
         places = self.space.place(queries) if self.space else queries
         k = min(self.neighbours or len(self.keys), len(self.keys))
-        rows = np.empty((len(queries), k), dtype=np.int64)
-        similarities = np.empty((len(queries), k), dtype=np.float32)
-        if self.lists is not None:
-            for query, place in enumerate(places):
-                rows[query], similarities[query] = self._search(self.lists, place, k)
+        if len(places) == 1:
+            found = self._search(places[0], k)
+            rows, similarities = found[0][None], found[1][None]
         else:
-            for block in blocks(len(queries), len(self.keys)):
-                similarity = places[block] @ self.keys.T
-                if k < len(self.keys):
-                    rows[block] = np.argpartition(similarity, -k, axis=1)[:, -k:]
+            rows = np.empty((len(queries), k), dtype=np.int64)
+            similarities = np.empty((len(queries), k), dtype=np.float32)
+            if self.lists is not None:
+                for query, place in enumerate(places):
+                    rows[query], similarities[query] = self._search(place, k)
+            else:
+                for block in blocks(len(queries), len(self.keys)):
+                    similarity = places[block] @ self.keys.T
+                    rows[block] = np.argpartition(similarity, -k, axis=1)[:, -k:] if k < len(self.keys) else np.arange(k)
                     similarities[block] = np.take_along_axis(similarity, rows[block], axis=1)
-                else:
-                    rows[block], similarities[block] = np.arange(k), similarity
         return rows, self.strength * np.exp((similarities - 1.0) / self.temperature), similarities
 
-    def _search(self, lists: Lists, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
-        slices = lists.near(place)
+    def _search(self, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+        """One query's nearest keys and their similarities, both (k,)."""
+        if self.lists is None:
+            similarity = self.keys @ place
+            best = np.argpartition(similarity, -k)[-k:] if k < len(self.keys) else np.arange(k)
+            return best, similarity[best]
+        slices = self.lists.near(place)
         similarity = np.concatenate([self.keys[part] @ place for part in slices])
         best = np.argpartition(similarity, -k)[-k:]
         rows = np.concatenate([np.arange(part.start, part.stop) for part in slices])
@@ -149,8 +155,10 @@ class Memory:
     def shift(self, queries: Vectors) -> Vectors:
         """What is added to the queries, (n, d) float32 unit rows → (n, d) float32."""
         rows, weights, _ = self.attend(queries)
-        if rows.shape[1] == len(self.keys):
+        if rows.shape[1] == len(self.keys):  # all of them, in their order
             return np.asarray(weights @ self.values, dtype=np.float32)
+        if len(queries) == 1:
+            return np.asarray(weights @ self.values[rows[0]], dtype=np.float32)
         moved = np.empty((len(queries), self.values.shape[1]), dtype=np.float32)
         for block in blocks(len(queries), rows.shape[1] * self.values.shape[1]):
             moved[block] = np.matmul(weights[block, None, :], self.values[rows[block]])[:, 0]

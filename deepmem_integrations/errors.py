@@ -14,6 +14,7 @@ DeepMemoryError
 ├── JobFailedError           a training process could not be started (also a RuntimeError)
 ├── StorageError             a folder or file that cannot be written or read (also an OSError)
 ├── EmbeddingError           an embedding model that is not known, not set up, or does not answer (also a RuntimeError)
+├── GenerationError          queries cannot be written: no model, no ids, another run's checkpoint (also a RuntimeError)
 └── StoreError               a data set or a search that the vector store cannot serve (also a ValueError)
 """
 
@@ -94,3 +95,7 @@ class StorageError(DeepMemoryError, OSError):
 
 class StoreError(DeepMemoryError, ValueError):
     """The vector store cannot do what was asked of it."""
+
+
+class GenerationError(DeepMemoryError, RuntimeError):
+    """Queries cannot be written for these documents, or not with these options."""

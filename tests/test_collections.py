@@ -12,6 +12,7 @@ def judge(collection, **options):
     return result, evaluate(queries, relevance, collection.corpus, collection.ids, adapter=result.adapter, top_k=(10,))
 
 
+@pytest.mark.slow
 def test_scifact_reaches_80(collections):
     result, evaluation = judge(collections("scifact"))
     assert evaluation["without model"]["ndcg@10"] == pytest.approx(0.649, abs=0.002)
@@ -19,6 +20,7 @@ def test_scifact_reaches_80(collections):
     assert result.report.seen.gains["ndcg@10"].low > 0
 
 
+@pytest.mark.slow
 def test_tatqa_whose_answers_were_never_seen_is_not_harmed(collections):
     result, evaluation = judge(collections("tatqa"))
     for metric in ("ndcg@10", "recall@10"):

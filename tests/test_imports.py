@@ -25,6 +25,7 @@ def test_each_part_loads_only_its_own():
     assert "deeplake" not in modules_after("import deepmem_integrations.langchain")
     assert not {"torch", "deeplake", "openai"} & set(modules_after("import deepmem_integrations.llama_index"))
     assert modules_after("import deepmem_integrations.cli") == []
+    assert modules_after("import deepmem_integrations.generation") == []
 
 
 def test_all_public_names_are_there():
@@ -35,7 +36,13 @@ def test_all_public_names_are_there():
         deepmem_integrations.nope  # noqa: B018 - the access is the test
     from deepmem_integrations import langchain, llama_index
 
-    assert langchain.__all__ == ["DeepLake", "DeepMemoryEmbeddings", "DeepMemoryQueryTransform", "DeepMemoryRetriever"]
+    assert langchain.__all__ == [
+        "DeepLake",
+        "DeepMemoryEmbeddings",
+        "DeepMemoryQueryTransform",
+        "DeepMemoryRetriever",
+        "SyntheticQueryGenerator",
+    ]
     assert llama_index.__all__ == sorted(llama_index.__all__)
     assert all(getattr(llama_index, name) is not None for name in llama_index.__all__)
 

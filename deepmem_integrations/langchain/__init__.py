@@ -1,12 +1,13 @@
-"""LangChain parts: the retriever to swap in, a wrapped embedding model, the transform as a chain step, the Deep Lake store."""
+"""LangChain parts: the retriever, a wrapped embedding model, steps of chains, the Deep Lake store."""
 
 from deepmem_integrations._extras import require
 
 require("langchain_core", extra="langchain")
 
 from deepmem_integrations.langchain.embeddings import DeepMemoryEmbeddings  # noqa: E402 - after the check above
+from deepmem_integrations.langchain.generation import SyntheticQueryGenerator  # noqa: E402
 from deepmem_integrations.langchain.retrievers import DeepMemoryRetriever  # noqa: E402
 from deepmem_integrations.langchain.transforms import DeepMemoryQueryTransform  # noqa: E402
 from deepmem_integrations.langchain.vectorstores import DeepLake  # noqa: E402
 
-__all__ = ["DeepLake", "DeepMemoryEmbeddings", "DeepMemoryQueryTransform", "DeepMemoryRetriever"]
+__all__ = ["DeepLake", "DeepMemoryEmbeddings", "DeepMemoryQueryTransform", "DeepMemoryRetriever", "SyntheticQueryGenerator"]

@@ -6,6 +6,7 @@ require("llama_index.core", extra="llama-index")
 
 from deepmem_integrations.llama_index.adapters import import_linear_adapter  # noqa: E402 - after the check above
 from deepmem_integrations.llama_index.embeddings import DeepMemoryEmbedding  # noqa: E402
+from deepmem_integrations.llama_index.generation import SyntheticQueryGenerator  # noqa: E402
 from deepmem_integrations.llama_index.retrievers import DeepMemoryRetriever  # noqa: E402
 from deepmem_integrations.llama_index.transforms import DeepMemoryQueryTransform  # noqa: E402
 from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore  # noqa: E402
@@ -15,5 +16,6 @@ __all__ = [
     "DeepMemoryEmbedding",
     "DeepMemoryQueryTransform",
     "DeepMemoryRetriever",
+    "SyntheticQueryGenerator",
     "import_linear_adapter",
 ]

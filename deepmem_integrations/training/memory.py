@@ -60,7 +60,7 @@ class CorpusStatistics:
         """
         moment = self._second / self.count
         d = len(moment)
-        return np.asarray(np.linalg.inv(moment + RIDGE * np.trace(moment) / d * np.eye(d)), dtype=np.float32)
+        return np.ascontiguousarray(np.linalg.inv(moment + RIDGE * np.trace(moment) / d * np.eye(d)), dtype=np.float32)
 
     def kernel_space(self, queries: Vectors) -> KernelSpace:
         """Centre on the training queries; whiten by their covariance and the corpus', each scaled to a mean eigenvalue of 1.
@@ -79,7 +79,7 @@ class CorpusStatistics:
         )
         # Any P with P Pᵀ = (C + I)⁻¹ gives the same products between whitened queries.
         factor = np.linalg.cholesky(mixed + np.eye(d))
-        return KernelSpace(centre, np.asarray(np.linalg.inv(factor).T, dtype=np.float32))
+        return KernelSpace(centre, np.ascontiguousarray(np.linalg.inv(factor).T, dtype=np.float32))
 
 
 def _mean_eigenvalue_one(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

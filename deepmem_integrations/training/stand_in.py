@@ -11,9 +11,9 @@ from deepmem_integrations.corpus import CorpusVectors, unit_batches
 from deepmem_integrations.errors import EmbeddingMismatchError
 from deepmem_integrations.training.memory import CorpusStatistics
 
-MAX_DOCUMENTS = 50_000
+MAX_DOCUMENTS = 30_000
 """A larger corpus is not kept in memory: its labelled documents, those nearest to training queries, and others at random are."""
-MINED_QUERIES = 1_500
+MINED_QUERIES = 1_000
 NEAR = 20
 """So many training queries bring so many of their nearest documents each: the ones that are hard to tell from the right ones."""
 

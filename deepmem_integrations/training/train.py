@@ -68,7 +68,7 @@ def train_adapter(
         relevance: The labels of these n queries, in their order. Where a `Relevance` says that a language model wrote all
             of them (``generated``), the choice is bolder, see ``max_unseen_loss``.
         corpus_vectors: (N, d) with ``corpus_ids``, in memory or memory-mapped, or batches of (ids, vectors). It is read once;
-            of more than 50,000 documents a part is kept that stands for all.
+            of more than 30,000 documents a part is kept that stands for all.
         corpus_ids: The N ids.
         validation: (v, d) vectors of queries of your own, with their labels, to choose by, in place of held-out training
             queries. Those that are training queries too are left out.

@@ -1,0 +1,75 @@
+"""A run in threads, and the same run on an event loop."""
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterator
+
+from deepmem_integrations.generation.model import Request
+from deepmem_integrations.generation.run import Outcome, Run
+from deepmem_integrations.relevance import Relevance
+
+
+def drive(run: Run, concurrency: int) -> Generator[Relevance, None, None]:
+    """Send requests from threads, at most ``concurrency`` at a time, and yield what is finished.
+
+    The threads are daemons: on ctrl-C, or when the caller stops early, nobody waits for a server that hangs.
+    """
+    outcomes: queue.SimpleQueue[tuple[Request, Outcome | BaseException]] = queue.SimpleQueue()
+    in_flight = 0
+
+    def attempt(request: Request) -> None:
+        try:
+            outcomes.put((request, run.attempt(request)))
+        except BaseException as error:  # raised below, in the caller's thread
+            outcomes.put((request, error))
+
+    def refill() -> None:
+        nonlocal in_flight
+        while in_flight < concurrency and (request := run.next()) is not None:
+            context = contextvars.copy_context()  # a framework's callbacks and tracing go along
+            threading.Thread(target=context.run, args=(attempt, request), daemon=True).start()
+            in_flight += 1
+
+    while True:
+        refill()
+        if not in_flight and run.done:
+            return
+        batch = [outcomes.get()] if in_flight else []
+        while not outcomes.empty():
+            batch.append(outcomes.get())
+        in_flight -= len(batch)
+        refill()  # before the answers are dealt with, which takes time
+        yield from run.settle(_raised(batch))
+
+
+async def adrive(run: Run, concurrency: int) -> AsyncGenerator[Relevance, None]:
+    """`drive` with the model's async. What computes, the embedding of queries above all, runs in a thread."""
+    in_flight: dict[asyncio.Task[Outcome], Request] = {}
+
+    def refill() -> None:
+        while len(in_flight) < concurrency and (request := run.next()) is not None:
+            in_flight[asyncio.create_task(run.aattempt(request))] = request
+
+    try:
+        while True:
+            refill()
+            if not in_flight and run.done:
+                return
+            done = (await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED))[0] if in_flight else set()
+            batch = [(in_flight.pop(task), task.result()) for task in done]
+            refill()
+            for piece in await asyncio.to_thread(run.settle, batch):
+                yield piece
+    finally:
+        for task in in_flight:
+            task.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
+
+
+def _raised(batch: list[tuple[Request, Outcome | BaseException]]) -> Iterator[tuple[Request, Outcome]]:
+    for request, outcome in batch:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        yield request, outcome

@@ -1,0 +1,81 @@
+"""Where the documents lie, for what compares vectors: coverage, pairs, near-duplicates and the round trip."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations._vectors import Vectors, nearest, unit_rows
+from deepmem_integrations.corpus import SearchedCorpus, read_corpus
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import GenerationError
+from deepmem_integrations.generation.sources import Source
+from deepmem_integrations.memory import DeepMemory
+
+_SAME_TEXT = 0.95
+
+
+class Nearness:
+    """The vectors of a corpus and the embedding model that made them.
+
+    Args:
+        embedder: The model.
+        ids: The N ids.
+        vectors: (N, d) float32 unit rows.
+
+    Attributes:
+        rows: id → row.
+        ids: tuple of N ids.
+        vectors: (N, d) float32 unit rows.
+    """
+
+    def __init__(self, embedder: Embedder, ids: Sequence[str], vectors: Vectors) -> None:
+        """Keep them."""
+        self._embedder = embedder
+        self.ids = tuple(ids)
+        self.rows = {name: row for row, name in enumerate(self.ids)}
+        self.vectors = vectors
+
+    @classmethod
+    def of(cls, sources: Sequence[Source], embedding: Any, *, progress: bool) -> "Nearness":
+        """Embed the documents; of a `DeepMemory` whose store can be read, take the vectors that it has.
+
+        Raises:
+            GenerationError: A document is not in the store.
+        """
+        if isinstance(embedding, DeepMemory) and not isinstance(embedding.corpus, SearchedCorpus):
+            ids, vectors = read_corpus(embedding.corpus.vectors())
+            near = cls(embedding.embedder, ids, vectors)
+            for source in sources:
+                if source.id not in near.rows:
+                    raise GenerationError(
+                        f"The document {source.id!r} is not in the store, so no label may name it: take memory.documents()."
+                    )
+            return near
+        embedder = embedding.embedder if isinstance(embedding, DeepMemory) else Embedder.of(embedding)
+        texts = [f"{source.title} {source.text}".strip() for source in sources]
+        vectors = embedder.embed_documents(texts, progress="Embedding documents" if progress else None)
+        ids = [source.id for source in sources]
+        return cls(embedder, ids, unit_rows(vectors, "document vector", ids=ids) if ids else vectors)
+
+    def of_sources(self, sources: Sequence[Source]) -> Vectors:
+        """(n, d) float32: the vectors of these documents."""
+        return self.vectors[[self.rows[source.id] for source in sources]]
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """(n, d) float32 unit rows: embed queries."""
+        return unit_rows(self._embedder.embed_queries(texts), "query vector")
+
+    def nearest(self, queries: Vectors, k: int) -> NDArray[np.int64]:
+        """(n, k) rows, best first."""
+        return nearest(queries, self.vectors, k)
+
+    def partner(self, source: Source, among: dict[str, Source]) -> Source | None:
+        """The nearest other document that does not say the same."""
+        own = self.rows[source.id]
+        for row in self.nearest(self.vectors[[own]], 10)[0]:
+            other = among.get(self.ids[row])
+            if row != own and other is not None and float(self.vectors[row] @ self.vectors[own]) < _SAME_TEXT:
+                return other
+        return None

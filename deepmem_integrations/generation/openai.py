@@ -1,0 +1,117 @@
+"""Language models behind the ``openai`` package: OpenAI's own, or any compatible server."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from deepmem_integrations._extras import require
+from deepmem_integrations.errors import GenerationError
+from deepmem_integrations.generation.model import Answer, Request
+
+_LIMITS = ("max_completion_tokens", "max_tokens")
+
+
+class OpenAIModel:
+    """A chat model, asked for structured output (``chat.completions.parse``).
+
+    Retries, back-off and ``Retry-After`` are the client's own.
+
+    Args:
+        model: E.g. ``"gpt-4o-mini"``.
+        request_options: For each request: ``temperature``, ``seed``, ``reasoning_effort``, … Answers are cut off at
+            ``max_completion_tokens=4096`` unless another limit is given (``max_tokens`` for servers that know that alone).
+        json_object: Send the schema as ``response_format={"type": "json_object", "schema": …}``, for servers that know that in
+            place of OpenAI's ``json_schema``: llama-cpp-python's, Together's, Fireworks'.
+        max_retries: Of a request.
+        timeout: Seconds for one try.
+        client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
+            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+
+    Raises:
+        MissingExtraError: ``openai`` is not installed.
+        GenerationError: No API key.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        request_options: dict[str, Any] | None = None,
+        json_object: bool = False,
+        max_retries: int = 5,
+        timeout: float = 120.0,
+        **client_options: Any,
+    ) -> None:
+        """Make the client."""
+        self.model = model
+        self._json_object = json_object
+        self._openai = require("openai", extra="openai")
+        self._client_options = {"max_retries": max_retries, "timeout": timeout, **client_options}
+        self._options = dict(request_options or {})
+        if not any(limit in self._options for limit in _LIMITS):
+            self._options["max_completion_tokens"] = 4096
+        try:
+            self._client = self._openai.OpenAI(**self._client_options)
+        except self._openai.OpenAIError as error:
+            raise GenerationError(f"The language model openai:{model} cannot be used: {error}") from error
+        self._async: dict[asyncio.AbstractEventLoop, tuple[Any, list[Request]]] = {}
+
+    @property
+    def name(self) -> str:
+        """The model's name and its options."""
+        return " ".join([f"openai:{self.model}", *(f"{name}={value}" for name, value in sorted(self._options.items()))])
+
+    def ask(self, request: Request) -> Answer:
+        """One request.
+
+        Raises:
+            openai.OpenAIError: The server refuses or does not answer, after the client's retries.
+        """
+        try:
+            return self._answer(request, self._method(self._client)(**self._arguments(request)))
+        except Exception as error:
+            return Answer.of_error(error)
+
+    async def aask(self, request: Request) -> Answer:
+        """`ask` with the client's own async."""
+        try:
+            async with self._async_client(request) as client:
+                return self._answer(request, await self._method(client)(**self._arguments(request)))
+        except Exception as error:
+            return Answer.of_error(error)
+
+    @contextlib.asynccontextmanager
+    async def _async_client(self, request: Request) -> AsyncIterator[Any]:
+        """A client for this event loop, to which its connections belong; closed after the last request in flight."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._async:
+            self._async[loop] = self._openai.AsyncOpenAI(**self._client_options), []
+        client, in_flight = self._async[loop]
+        in_flight.append(request)
+        try:
+            yield client
+        finally:
+            in_flight.remove(request)
+            if not in_flight:
+                del self._async[loop]
+                await client.close()
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        schema: Any = request.schema
+        if self._json_object:
+            schema = {"type": "json_object", "schema": schema.model_json_schema()}
+        return {"model": self.model, "messages": list(request.messages), "response_format": schema, **self._options}
+
+    def _method(self, client: Any) -> Any:
+        return client.chat.completions.create if self._json_object else client.chat.completions.parse
+
+    def _answer(self, request: Request, completion: Any) -> Answer:
+        usage = completion.usage
+        tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
+        if not completion.choices:
+            return Answer(fault="malformed", detail="no choices", **tokens)
+        message = completion.choices[0].message
+        if message.refusal:
+            return Answer(fault="refusal", detail=message.refusal[:300], **tokens)
+        return Answer.of(request, (message.content or "") if self._json_object else message.parsed, **tokens)

@@ -1,0 +1,368 @@
+"""One pass over documents: what to ask next, and what becomes of the answers. It knows neither threads nor event loops."""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.errors import GenerationError
+from deepmem_integrations.generation.budget import Budget, Usage
+from deepmem_integrations.generation.checkpoint import Checkpoint
+from deepmem_integrations.generation.extractive import KINDS as EXTRACTED_KINDS
+from deepmem_integrations.generation.filters import Filters, plain, text_fault
+from deepmem_integrations.generation.model import Answer, Model, Request
+from deepmem_integrations.generation.nearness import Nearness
+from deepmem_integrations.generation.prompt import Prompt, Task, key_of
+from deepmem_integrations.generation.result import GeneratedQuery, Generation, RejectedQuery, labels
+from deepmem_integrations.generation.sources import Source
+from deepmem_integrations.relevance import Relevance
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request without an answer, after the client's retries."""
+
+    reason: str
+
+
+NOT_ASKED = Failure("")
+"""The run was stopped before."""
+
+Outcome = Answer | Failure
+
+
+@dataclass
+class _Draft:
+    """What is known of one task."""
+
+    task: Task
+    kept: list[tuple[str, str]] = field(default_factory=list)  # text, kind
+    rejected: list[RejectedQuery] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # as in Generation
+    skipped: dict[str, str] = field(default_factory=dict)
+    positives: dict[str, list[str]] = field(default_factory=dict)  # text → further documents
+    judgements_due: int = 0
+
+
+class Run:
+    """The state of a run.
+
+    Answers may come in any order; they are filtered and given out in the order of the tasks, so that the result does not depend
+    on how fast each was. Not safe to share between threads, but for `attempt` and `aattempt`.
+
+    Args:
+        model: The language model.
+        tasks: What to ask, in this order.
+        prompt: How.
+        filters: Which answers to keep; None in it is decided already.
+        nearness: The corpus's vectors, where there are any.
+        checkpoint: An open one.
+        budget: The cap.
+        judge: How many documents that rank above the source may be judged for each query.
+        judged: The documents that may be, by id.
+        patience: After so many failures in a row the run stops.
+        wanted: Take no further task while those under way may give so many queries in all; None for all tasks.
+        skipped: Documents that are left out: id → reason.
+        progress: Whether to show a bar.
+
+    Attributes:
+        skipped: As given, and those that a stopped run did not come to.
+        stopped: Why the run takes no further requests; empty while it does.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tasks: Sequence[Task],
+        prompt: Prompt,
+        filters: Filters,
+        nearness: Nearness | None,
+        checkpoint: Checkpoint,
+        budget: Budget,
+        *,
+        judge: int,
+        judged: dict[str, Source],
+        patience: int,
+        wanted: int | None,
+        skipped: dict[str, str],
+        progress: bool,
+    ) -> None:
+        """Nothing is asked yet."""
+        self._model, self._tasks, self._prompt, self._filters = model, tasks, prompt, filters
+        self._near, self._checkpoint, self._budget = nearness, checkpoint, budget
+        self._judge, self._judged, self._patience, self.skipped = judge, judged, patience, skipped
+
+        self._kinds = {*prompt.instructions, *EXTRACTED_KINDS}  # what a model calls its queries is not taken at its word
+        self._wanted = wanted
+        self._next_task = 0
+        self._judgements: deque[Request] = deque()
+        self._place: dict[str, int] = {}  # key of a request under way → its task
+        self._recorded_before: set[str] = set()  # keys of those whose answer the checkpoint has
+        self._arrived: dict[int, tuple[tuple[str, ...], Outcome]] = {}  # task → the kinds that were asked for, and what came
+        self._drafts: dict[int, _Draft] = {}
+        self._to_filter = 0
+        self._to_give = 0
+        self._seen = set(map(plain, prompt.examples))  # a query of the users' own is not for the documents it was shown with
+        self._told = list(map(plain, prompt.instructions.values()))
+        self._kept_vectors: dict[int, list[Vectors]] = {}  # row of a document → vectors of its kept queries
+
+        self._used = Usage()
+        self._reserved = Usage()
+        self._failures_in_a_row = 0
+        self._answered = 0
+        self._recorded = 0
+        self.stopped = ""
+        self._queries: list[GeneratedQuery] = []
+        self._rejected: list[RejectedQuery] = []
+        self._failed: dict[str, str] = {}
+        known = sum(key_of(task) in checkpoint for task in tasks) if len(checkpoint) else 0
+        self._bar = tqdm(total=len(tasks), initial=known, desc="Writing queries", unit="doc", delay=1, disable=not progress)
+
+    # ---- what to ask -------------------------------------------------------------------------------------------
+
+    def next(self) -> Request | None:
+        """The next request to send; None where there is none until more answers are settled."""
+        while self._judgements:
+            request = self._judgements.popleft()
+            if self._may_ask(request):
+                return request
+            self._judged_by(request, NOT_ASKED)
+        while self._next_task < len(self._tasks):
+            index = self._next_task
+            under_way = (index - self._to_give) * self._prompt.count
+            if self._wanted is not None and len(self._queries) + under_way >= self._wanted:
+                return None
+            self._next_task += 1
+            request = self._prompt.request(self._tasks[index])
+            if self._may_ask(request):
+                self._place[request.key] = index
+                return request
+            self._arrived[index] = (), NOT_ASKED
+        return None
+
+    @property
+    def done(self) -> bool:
+        """Whether everything has been given out."""
+        return self._to_give == len(self._tasks)
+
+    def attempt(self, request: Request) -> Outcome:
+        """Ask, unless the checkpoint has the answer; keep the answer there. For any thread.
+
+        Raises:
+            StorageError: The checkpoint cannot be written. Whatever the model raises is a `Failure`.
+        """
+        if (recorded := self._checkpoint.get(request.key)) is not None:
+            return recorded
+        try:
+            answer = self._model.ask(request)
+        except Exception as error:
+            return Failure(f"{type(error).__name__}: {error}")
+        self._checkpoint.add(request.key, answer)
+        return answer
+
+    async def aattempt(self, request: Request) -> Outcome:
+        """`attempt` with the model's async."""
+        if (recorded := self._checkpoint.get(request.key)) is not None:
+            return recorded
+        try:
+            answer = await self._model.aask(request)
+        except Exception as error:
+            return Failure(f"{type(error).__name__}: {error}")
+        self._checkpoint.add(request.key, answer)
+        return answer
+
+    def _may_ask(self, request: Request) -> bool:
+        if request.key in self._checkpoint:
+            self._recorded_before.add(request.key)
+            return True
+        if self.stopped:
+            return False
+        expected = Usage.expected(request)
+        if not self._budget.allows(self._used + self._reserved + expected):
+            self.stopped = f"the budget is used up ({self._used.tokens:,} tokens)"
+            return False
+        self._reserved += expected
+        return True
+
+    # ---- what becomes of the answers ---------------------------------------------------------------------------
+
+    def settle(self, outcomes: Iterable[tuple[Request, Outcome]]) -> list[Relevance]:
+        """Take answers in, in any order, and give out what is finished, in the order of the tasks: a piece for each."""
+        for request, outcome in outcomes:
+            self._account(request, outcome)
+            if request.task == "judge":
+                self._judged_by(request, outcome)
+            else:
+                self._arrived[self._place.pop(request.key)] = request.kinds, outcome
+        self._filter_arrived()
+        return list(self._give())
+
+    def result(self) -> Generation:
+        """What came of the run.
+
+        Raises:
+            GenerationError: Not one request was answered.
+        """
+        if self._failed and not self._answered:
+            name, reason = next(iter(self._failed.items()))
+            raise GenerationError(
+                f"Not one of {len(self._failed)} requests was answered by {self._model.name}. "
+                f"The first, for the document {name!r}: {reason}"
+            )
+        cost = self._budget.cost(self._used) if self._budget.input_price or self._budget.output_price else None
+        return Generation(
+            tuple(self._queries),
+            tuple(self._rejected),
+            dict(self.skipped),
+            dict(self._failed),
+            self._used,
+            cost,
+            self._recorded,
+            self.stopped,
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+    def _account(self, request: Request, outcome: Outcome) -> None:
+        if request.key in self._recorded_before:
+            self._recorded_before.remove(request.key)
+            self._recorded += 1
+            self._answered += 1
+            return
+        self._reserved -= Usage.expected(request)
+        if request.task != "judge":
+            self._bar.update()
+        if isinstance(outcome, Failure):
+            self._used += Usage(1, 0, 0)
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= self._patience and not self.stopped:
+                self.stopped = f"{self._failures_in_a_row} requests in a row failed, the last with {outcome.reason}"
+            return
+        self._used += Usage.of(request, outcome)
+        self._answered += 1
+        self._failures_in_a_row = 0
+        kept, out = len(self._queries), len(self._rejected)
+        self._bar.set_postfix(kept=kept, left_out=out, failed=len(self._failed), tokens=self._used.tokens, refresh=False)
+
+    def _filter_arrived(self) -> None:
+        """Filter the answers of the tasks whose turn it is; their queries are embedded together."""
+        batch = []
+        while self._to_filter in self._arrived:
+            batch.append(self._draft(self._tasks[self._to_filter], *self._arrived.pop(self._to_filter)))
+            self._drafts[self._to_filter] = batch[-1]
+            self._to_filter += 1
+        texts = [text for draft in batch for text, _ in draft.kept]
+        if self._near is None or not texts or not (self._filters.near_duplicate or self._filters.round_trip or self._judge):
+            return
+        vectors = self._near.queries(texts)
+        window = self._filters.window_of(len(self._near.ids))
+        near = self._near.nearest(vectors, window)
+        first = 0
+        for index, draft in zip(range(self._to_filter - len(batch), self._to_filter), batch, strict=True):
+            rows = slice(first, first + len(draft.kept))
+            first += len(draft.kept)
+            self._compare(index, draft, vectors[rows], near[rows])
+
+    def _draft(self, task: Task, kinds: tuple[str, ...], outcome: Outcome) -> _Draft:
+        draft = _Draft(task)
+        if outcome is NOT_ASKED:
+            draft.skipped[task[0].id] = "not asked"
+            return draft
+        if isinstance(outcome, Failure):
+            draft.failed[task[0].id] = outcome.reason
+            return draft
+        if outcome.fault:
+            draft.rejected.append(RejectedQuery("", task[0].id, outcome.fault, outcome.detail))
+        written = outcome.value.get("queries", [])
+        for place, query in enumerate(written):
+            text = query["text"].strip()
+            kind = query["kind"] if query["kind"] in self._kinds else kinds[min(place, len(kinds) - 1)]
+            words = plain(text)
+            if place >= len(kinds):
+                fault: tuple[str, str] | None = "malformed", f"one of {len(written)} where {len(kinds)} were asked for"
+            else:
+                fault = text_fault(text, kind, task, self._filters)
+                if fault is None and self._filters.malformed and any(told in words for told in self._told):
+                    fault = "malformed", "repeats the task"  # as small models do
+            if fault is None and self._filters.duplicate and words in self._seen:
+                fault = "duplicate", "written before, or one of the examples"
+            if fault is None:
+                self._seen.add(words)
+                draft.kept.append((text, kind))
+            else:
+                draft.rejected.append(RejectedQuery(text[: self._filters.longest], task[0].id, *fault))
+        if not written and not outcome.fault:
+            draft.rejected.append(RejectedQuery("", task[0].id, "empty", "no query in the answer"))
+        return draft
+
+    def _compare(self, index: int, draft: _Draft, vectors: Vectors, near: np.ndarray) -> None:
+        """The filters that need vectors. Near-duplicates are sought among the queries of documents near to the query alone."""
+        assert self._near is not None
+        own = [self._near.rows[source.id] for source in draft.task]
+        kept = []
+        for (text, kind), vector, rows in zip(draft.kept, vectors, near, strict=True):
+            fault = None
+            if self._filters.round_trip and not set(own) <= set(rows.tolist()):
+                fault = "round trip", f"its document is not among the {len(rows)} nearest"
+            elif self._filters.near_duplicate:
+                before = [one for row in {*own, *rows.tolist()} for one in self._kept_vectors.get(row, ())]
+                if before and (closest := float((np.stack(before) @ vector).max())) >= self._filters.cosine:
+                    fault = "near-duplicate", f"cosine {closest:.3f} to a query written before"
+            if fault is not None:
+                draft.rejected.append(RejectedQuery(text, draft.task[0].id, *fault))
+                continue
+            kept.append((text, kind))
+            if self._filters.near_duplicate:
+                self._kept_vectors.setdefault(own[0], []).append(vector)
+            if self._judge and len(draft.task) == 1:
+                self._ask_about(index, draft, text, rows.tolist())
+        draft.kept = kept
+
+    def _ask_about(self, index: int, draft: _Draft, text: str, rows: list[int]) -> None:
+        """Have the documents judged that rank above the query's own."""
+        assert self._near is not None
+        names = [self._near.ids[row] for row in rows]
+        source = draft.task[0]
+        above = names[: names.index(source.id)] if source.id in names else names
+        others = [self._judged[name] for name in above if name in self._judged][: self._judge]
+        if others:
+            request = self._prompt.judge(text, source, others)
+            self._place[request.key] = index
+            self._judgements.append(request)
+            draft.judgements_due += 1
+
+    def _judged_by(self, request: Request, outcome: Outcome) -> None:
+        draft = self._drafts[self._place.pop(request.key)]
+        draft.judgements_due -= 1
+        if isinstance(outcome, Answer):
+            others = request.sources[1:]
+            numbers = {number for number in outcome.value.get("answered_by", []) if 1 <= number <= len(others)}
+            text = json.loads(request.key)[2]
+            draft.positives[text] = [others[number - 1].id for number in sorted(numbers)]
+
+    def _give(self) -> Iterator[Relevance]:
+        while (draft := self._drafts.get(self._to_give)) is not None and not draft.judgements_due:
+            del self._drafts[self._to_give]
+            self._to_give += 1
+            own = [source.id for source in draft.task]
+            queries = [
+                GeneratedQuery(
+                    f"{'+'.join(own)}/{number}",
+                    text,
+                    tuple((name, 1.0) for name in [*own, *draft.positives.get(text, [])]),
+                    kind,
+                    self._model.name,
+                )
+                for number, (text, kind) in enumerate(draft.kept)
+            ]
+            self._queries += queries
+            self._rejected += draft.rejected
+            self.skipped |= draft.skipped
+            self._failed |= draft.failed
+            yield labels(queries, draft.rejected, draft.skipped, draft.failed)

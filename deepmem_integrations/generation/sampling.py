@@ -1,0 +1,75 @@
+"""Which documents to ask about first, so that few of them cover the corpus."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations._vectors import Vectors, blocks
+
+_MOST_CLUSTERS = 256
+_FITTED_ON = 50_000
+_ROUNDS = 10
+
+
+def coverage_order(vectors: Vectors, count: int, *, seed: int) -> NDArray[np.int64]:
+    """Order documents so that each beginning of the order covers the corpus: one of every cluster, then a second of each, ….
+
+    The clusters are those of spherical k-means.
+
+    Args:
+        vectors: (N, d) float32 unit rows.
+        count: How many will be taken; there are at most so many clusters.
+        seed: Fixes the order.
+
+    Returns:
+        (N,) int64 row numbers. In a cluster, the document nearest to its centre comes first, the others at random.
+    """
+    rng = np.random.default_rng(seed)
+    order: NDArray[np.int64] = rng.permutation(len(vectors))
+    clusters = min(_MOST_CLUSTERS, count, len(vectors))
+    if clusters < 2:
+        return order
+    labels, near = _clusters(vectors, vectors[order[:_FITTED_ON]], clusters, rng)
+    order = np.concatenate([near, order[~np.isin(order, near)]])
+    # The position of each document among those of its cluster decides; clusters come in random order within a round.
+    place = np.empty(len(order), dtype=np.int64)
+    for cluster in range(clusters):
+        members = np.flatnonzero(labels[order] == cluster)
+        place[members] = np.arange(len(members))
+    return order[np.lexsort((rng.permutation(clusters)[labels[order]], place))]
+
+
+def _clusters(
+    vectors: Vectors, sample: Vectors, clusters: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The cluster of each row, and the row nearest to each cluster's centre."""
+    centres = _starts(sample, clusters, rng)
+    for _ in range(_ROUNDS):
+        nearest, _ = _assign(sample, centres)
+        for cluster in range(clusters):
+            total = sample[nearest == cluster].sum(axis=0)
+            if (length := float(np.linalg.norm(total))) > 0:  # an empty cluster keeps its centre
+                centres[cluster] = total / length
+    labels, cosines = _assign(vectors, centres)
+    near = [int(rows[cosines[rows].argmax()]) for c in range(clusters) if len(rows := np.flatnonzero(labels == c))]
+    return labels, np.array(near, dtype=np.int64)
+
+
+def _starts(sample: Vectors, clusters: int, rng: np.random.Generator) -> Vectors:
+    """Draw the first centres far from one another (k-means++, Arthur and Vassilvitskii 2007), so that small topics get theirs."""
+    rows = [0]
+    distances = np.ones(len(sample))
+    for _ in range(clusters - 1):
+        distances = np.minimum(distances, np.maximum(1 - sample @ sample[rows[-1]], 0))
+        total = distances.sum()
+        rows.append(int(rng.choice(len(sample), p=distances / total)) if total > 0 else int(rng.integers(len(sample))))
+    return sample[rows]
+
+
+def _assign(vectors: Vectors, centres: Vectors) -> tuple[NDArray[np.int64], Vectors]:
+    labels = np.empty(len(vectors), dtype=np.int64)
+    cosines = np.empty(len(vectors), dtype=np.float32)
+    for block in blocks(len(vectors), len(centres)):
+        scores = vectors[block] @ centres.T
+        labels[block] = scores.argmax(axis=1)
+        cosines[block] = scores.max(axis=1)
+    return labels, cosines

@@ -1,0 +1,119 @@
+"""What queries are written for: documents of any framework as ids and texts, and those that are not worth asking about."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deepmem_integrations.errors import GenerationError
+
+_WORD = re.compile(r"\w+")
+_BOILERPLATE = re.compile(
+    r"all rights reserved|cookie (policy|settings|preferences)|accept (all )?cookies|privacy policy|terms of (use|service)"
+    r"|subscribe to our|sign up for our|page (intentionally )?left blank|skip to (main )?content|enable javascript",
+    re.IGNORECASE,
+)
+_TITLE_KEYS = ("title", "Title", "heading", "Header 1")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A document.
+
+    Attributes:
+        id: Its id in the store, which the labels name.
+        text: What it says.
+        title: Its title, where its metadata have one.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+
+
+def sources_of(documents: Iterable[Any], id_of_text: Callable[[str], str | None] = lambda text: None) -> list[Source]:
+    """Read documents of LangChain, LlamaIndex, Deep Lake, or pairs of (id, text).
+
+    Args:
+        documents: LangChain ``Document``, LlamaIndex nodes, `deeplake.StoredDocument`, `Source`, or (id, text).
+        id_of_text: Finds the id of a document that has none, as one has that was just split.
+
+    Raises:
+        GenerationError: Something else; a document without an id that is not found; the same id twice.
+    """
+    sources = []
+    seen: set[str] = set()
+    for row, document in enumerate(documents):
+        source = _source(document, row)
+        if not source.id:
+            source = Source(id_of_text(source.text) or "", source.text, source.title)
+        if not source.id:
+            raise GenerationError(
+                f"Document {row} ({source.text[:40]!r}…) has no id in the store, so no label can name it. Take the store's own "
+                "documents (memory.documents()), give each the id it has there, or pass memory=, which finds it by its text."
+            )
+        if source.id in seen:
+            raise GenerationError(f"The document id {source.id!r} appears twice (again in row {row}).")
+        seen.add(source.id)
+        sources.append(source)
+    return sources
+
+
+def _source(document: Any, row: int) -> Source:
+    match document:
+        case Source():
+            return document
+        case (str() as given, str() as said):
+            return Source(given, said)
+    text: Any = getattr(document, "page_content", None)  # LangChain
+    name: Any = getattr(document, "id", None)
+    if text is None and hasattr(document, "get_content"):  # LlamaIndex; a node with a score forwards both
+        text, name = document.get_content(), document.node_id
+    if text is None:
+        text = getattr(document, "text", None)
+    if not isinstance(text, str):
+        raise GenerationError(
+            f"Document {row} is a {type(document).__name__}: pass LangChain documents, LlamaIndex nodes, or (id, text) pairs."
+        )
+    metadata = getattr(document, "metadata", None) or {}
+    title = next((str(metadata[key]) for key in _TITLE_KEYS if metadata.get(key)), "")
+    return Source(name or "", text, title)
+
+
+def corpus_fingerprint(sources: Sequence[Source]) -> str:
+    """A digest of all ids and texts, whatever their order."""
+    each = sorted(hashlib.sha256(f"{len(source.id)}:{source.id}{source.text}".encode()).digest() for source in sources)
+    return hashlib.sha256(b"".join(each)).hexdigest()[:32]
+
+
+def junk(sources: Sequence[Source]) -> dict[str, str]:
+    """The documents that nobody would ask for, by id, each with the reason."""
+    counts = Counter(" ".join(_WORD.findall(source.text)) for source in sources)
+    first: set[str] = set()
+    found = {}
+    for source in sources:
+        words = " ".join(_WORD.findall(source.text))
+        reason = _junk(source.text) or ("repeats another document" if counts[words] > 1 and words in first else None)
+        first.add(words)
+        if reason:
+            found[source.id] = reason
+    return found
+
+
+def _junk(text: str) -> str | None:
+    words = _WORD.findall(text)
+    if sum(map(str.isalnum, text)) < 40:  # not in words: not every language has spaces
+        return "too short"
+    if len(words) < 60 and len(_BOILERPLATE.findall(text)) >= 2:
+        return "boilerplate"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    links = text.count("](") + text.count("http://") + text.count("https://")
+    if links >= 4 and len(words) / links < 6:
+        return "navigation"
+    # A menu: many lines of a word or three, none of them a sentence or a row of a table with numbers.
+    short = [line for line in lines if len(_WORD.findall(line)) <= 3 and not re.search(r"[.!?:;|=(){}]|\d", line)]
+    if len(lines) >= 8 and len(short) >= 0.8 * len(lines):
+        return "navigation"
+    return None

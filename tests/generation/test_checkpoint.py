@@ -1,0 +1,78 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepmem_integrations.errors import GenerationError, StorageError
+from deepmem_integrations.generation import Answer
+from deepmem_integrations.generation.checkpoint import Checkpoint
+
+MINE = {"corpus": "c1", "prompt": "p1", "model": "m1"}
+ANSWER = Answer({"queries": [{"kind": "question", "text": "wörd\u2028\n"}]}, input_tokens=3)
+
+
+def fill(path, count=3):
+    with Checkpoint(path, MINE) as checkpoint:
+        for row in range(count):
+            checkpoint.add(f"key {row}", ANSWER)
+
+
+def test_answers_come_back_as_they_were(tmp_path):
+    path = tmp_path / "deep" / "run.jsonl"
+    fill(path)
+    with Checkpoint(path, MINE) as checkpoint:
+        assert len(checkpoint) == 3
+        assert "key 1" in checkpoint
+        assert checkpoint.get("key 1") == ANSWER
+        assert checkpoint.get("key 9") is None
+        checkpoint.add("key 9", Answer.of_error(ValueError("x")))
+        assert checkpoint.get("key 9") == Answer(fault="malformed", detail="ValueError: x")
+    with Checkpoint(None, {}) as nothing:
+        nothing.add("key", ANSWER)
+        assert nothing.get("key") is None
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_what_belongs_to_another_run_is_refused(tmp_path, name):
+    fill(tmp_path / "run.jsonl")
+    before = (tmp_path / "run.jsonl").read_bytes()
+    with pytest.raises(GenerationError, match=f"belongs to another {name}: .* pass checkpoint= another file"):
+        Checkpoint(tmp_path / "run.jsonl", MINE | {name: "other"})
+    assert (tmp_path / "run.jsonl").read_bytes() == before
+
+
+@given(st.data())
+def test_a_file_cut_off_anywhere_loses_only_its_last_line(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("cut") / "run.jsonl"
+    fill(path)
+    whole = path.read_bytes()
+    left = whole[: data.draw(st.integers(0, len(whole)))]
+    path.write_bytes(left)
+    complete = max(0, left.count(b"\n") - 1)
+    with Checkpoint(path, MINE) as checkpoint:
+        assert len(checkpoint) == complete
+        checkpoint.add("after", ANSWER)
+    with Checkpoint(path, MINE) as checkpoint:
+        assert len(checkpoint) == complete + 1
+        assert checkpoint.get("after") == ANSWER
+
+
+def test_files_of_other_kinds_are_refused_and_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    for content in (b"my notes\n", b'{"query": "a"}\n', b"[1]\n"):
+        path.write_bytes(content)
+        with pytest.raises(GenerationError, match=r"no checkpoint of this version|line 1: no line of a checkpoint"):
+            Checkpoint(path, MINE)
+        assert path.read_bytes() == content
+    fill(path := tmp_path / "run.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"key 1"', b'key 1"'))
+    with pytest.raises(GenerationError, match=r"run.jsonl, line 3: no line of a checkpoint"):
+        Checkpoint(path, MINE)
+    with pytest.raises(StorageError, match="Cannot write the checkpoint"):
+        Checkpoint(tmp_path, MINE)
+
+
+def test_two_runs_do_not_share_a_file(tmp_path):
+    with Checkpoint(tmp_path / "run.jsonl", MINE):
+        with pytest.raises(GenerationError, match="Another run writes to the checkpoint"):
+            Checkpoint(tmp_path / "run.jsonl", MINE)
+    fill(tmp_path / "run.jsonl")
