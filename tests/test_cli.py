@@ -501,6 +501,16 @@ def test_generate(shop, tmp_path):
     assert deepmem("generate", labels, *shop.store).code == 2
 
 
+@pytest.mark.slow
+def test_demo(shop, tmp_path):
+    done = deepmem("demo", "--embedding", EMBEDDING, "--path", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert done.json["gain"]["recall@10"]["low"] > 0
+    assert "== 4." in done.err, "what it tells on the way"
+    assert deepmem("models", "--store", f"deeplake:{tmp_path / 'dataset'}", "--json").json[0]["in_use"]
+    assert deepmem("demo", "--seed", "x").code == 2
+
+
 # ---- doctor ----------------------------------------------------------------------------------------------------------
 
 

@@ -113,10 +113,11 @@ def test_without_waiting_the_training_goes_on_in_a_process_of_its_own(memory, pr
 def test_the_training_outlives_its_caller(tmp_path):
     script = (
         "from tests.test_jobs import *\n"
-        "problem = make_problem(documents=60, train=5)\n"
+        "problem = make_problem()\n"
         "embeddings = LookupEmbeddings(problem)\n"
         f"memory = DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, {str(tmp_path)!r})\n"
-        "print(memory.train(problem.train, wait=False))\n"
+        "print(memory.train(problem.train, wait=False), flush=True)\n"
+        "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
