@@ -80,7 +80,7 @@ def train(path: Path) -> results.Row:
 
 
 def main() -> None:
-    """Measure each size in a process of its own, print and save."""
+    """Measure each size in a process of its own, print and save; sizes already in the file stay unless measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
@@ -102,6 +102,8 @@ def main() -> None:
                 f"{100 * row['recall@10 without']:.1f} → {100 * row['recall@10 with']:.1f} ({row['chosen']})"
             )
     path = results.FOLDER / "scale.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = sorted({row["documents"]: row for row in (*before, *rows)}.values(), key=lambda row: row["documents"])
     path.write_text(json.dumps({"dimension": DIMENSION, "queries": 1_800, "rows": rows, **results.machine([])}, indent=1) + "\n")
 
 

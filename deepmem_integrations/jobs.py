@@ -324,8 +324,8 @@ class JobFolder:
                 job = replace(job, state="failed", error=self._last_words(job))
             if mine:
                 with contextlib.suppress(StorageError):
-                    self._save(job)
                     self.forget_inputs(job_id)
+                    self._save(job)
                     self.cancel_path(job_id).unlink(missing_ok=True)
             return job
         finally:
@@ -375,7 +375,8 @@ class Work:
         self.save(progress=done / total, seconds=time.time() - self.job.started)
 
     def complete(self, report: Mapping[str, Any] | None) -> None:
-        """The model is written."""
+        """The model is written. What the training needed is gone by the time that anybody can know."""
+        self.jobs.forget_inputs(self.job.id)
         seconds = time.time() - self.job.started if self.job.started else 0.0
         self.job = replace(self.job, state="completed", progress=1.0, seconds=seconds, **results(report))
         self.jobs._save(self.job)

@@ -213,7 +213,8 @@ class DeepMemory:
             raise InvalidRelevanceError("There is no labelled query to learn from.")
         if max_unseen_loss is not None and not max_unseen_loss >= 0:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
-        options = {"max_unseen_loss": max_unseen_loss, "seed": seed, "keep_texts": keep_texts}
+        limit = None if max_unseen_loss is None else float(max_unseen_loss)
+        options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
         with self.jobs.new() as work:
             self._spool(work, labels, validation, self._embedder(embedding_function), options)
             if not wait:

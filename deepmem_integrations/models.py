@@ -31,7 +31,7 @@ class ModelInfo:
         made_by: ``train``, ``remember`` or ``forget``; empty where the file does not tell.
         parent: The model in use before it: the one that ``remember`` and ``forget`` grew, that ``train`` followed.
         data: Fingerprints of what it was trained on: ``queries`` (texts and labels) and ``corpus`` (ids and vectors). Equal
-            ones mean equal data.
+            ones mean equal data, in any order.
         embedding: The embedding model, as far as it is known.
         dimension: Of its vectors.
         report: The training report as JSON values.

@@ -70,18 +70,20 @@ class Spool:
             StorageError: They cannot be written, or the disk is full.
         """
         ids: list[str] = []
-        digest = hashlib.sha256()
+        total = 0
 
         def parts() -> Iterator[Vectors]:
+            nonlocal total
             for names, vectors in unit_batches(batches):
                 ids.extend(names)
-                digest.update(json.dumps(names).encode())
-                digest.update(vectors.data)
+                # A sum, since a store may list the same documents in another order the next time.
+                for name, vector in zip(names, vectors, strict=True):
+                    total += _number(name.encode("utf-8", "surrogatepass") + vector.tobytes())
                 self._dimension = vectors.shape[1]
                 yield vectors
 
         self._write_vectors("corpus", parts())
-        self._write_json("corpus", {"ids": ids, "digest": digest.hexdigest()[:16]})
+        self._write_json("corpus", {"ids": ids, "digest": f"{total % 2**64:016x}"})
         return ids
 
     def write_queries(self, labels: Relevance, vectors: ArrayLike) -> None:
@@ -136,8 +138,8 @@ class Spool:
         return labels, self._read_vectors(name)
 
     def _digest_of_labels(self, labels: Relevance) -> str:
-        rows = sorted(json.dumps([query, sorted(documents)]) for _, query, documents in labels)
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+        total = sum(_number(json.dumps([query, sorted(documents)]).encode()) for _, query, documents in labels)
+        return f"{total % 2**64:016x}"
 
     def _write_vectors(self, name: str, parts: Iterable[Vectors]) -> None:
         """Write the rows as they come; only what goes wrong with the file is told as such."""
@@ -186,6 +188,10 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8])
 
 
 def _as_json(labels: Relevance) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -480,7 +479,6 @@ def test_a_faiss_folder_never_runs_code(shop, tmp_path):
 # ---- generate --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(find_spec("deepmem_integrations.generation") is None, reason="there is no generator in this version")
 def test_generate(shop, tmp_path):
     labels = tmp_path / "labels.jsonl"
     options = ("generate", labels, *shop.store, "--llm", "extractive", "--per-document", 2, "--max-documents", 20)
@@ -493,9 +491,24 @@ def test_generate(shop, tmp_path):
     assert len(written) == done.json["queries"] > 0
     assert all(written.generated)
     assert deepmem("train", labels, *shop.store, "--path", tmp_path / "m").code == 0
+    asked = deepmem("generate", labels, *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 5, "--max-tokens", 100_000)
+    assert (asked.code, f"Written to {labels}." in asked.out) == (0, True), asked.err
+    keep = ("--checkpoint", tmp_path / "answers.jsonl", "--seed", 3)
+    sent = [deepmem(*options[:-6], "--llm", "openai:gpt-4o-mini", "--max-documents", 5, *keep).out for _ in range(2)]
+    assert ["5 requests sent" in sent[0], "0 requests sent, 5 answers from the checkpoint" in sent[1]] == [True, True]
     wrong = deepmem("generate", labels, *shop.store, "--llm", "gpt-5")
     assert (wrong.code, "'gpt-5' names no language model" in wrong.err) == (1, True)
     assert deepmem("generate", labels, *shop.store).code == 2
+
+
+@pytest.mark.slow
+def test_demo(shop, tmp_path):
+    done = deepmem("demo", "--embedding", EMBEDDING, "--path", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert done.json["gain"]["recall@10"]["low"] > 0
+    assert "== 4." in done.err, "what it tells on the way"
+    assert deepmem("models", "--store", f"deeplake:{tmp_path / 'dataset'}", "--json").json[0]["in_use"]
+    assert deepmem("demo", "--seed", "x").code == 2
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------

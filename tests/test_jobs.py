@@ -110,24 +110,26 @@ def test_without_waiting_the_training_goes_on_in_a_process_of_its_own(memory, pr
     capsys.readouterr()
 
 
-def test_the_training_outlives_its_caller(tmp_path):
+def test_two_trainings_at_once_outlive_their_caller(tmp_path):
     script = (
         "from tests.test_jobs import *\n"
-        "problem = make_problem(documents=60, train=5)\n"
+        "problem = make_problem(train=100)\n"
         "embeddings = LookupEmbeddings(problem)\n"
         f"memory = DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, {str(tmp_path)!r})\n"
-        "print(memory.train(problem.train, wait=False))\n"
+        "print(*(memory.train(problem.train, wait=False) for _ in range(2)), flush=True)\n"
+        "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    job_id = done.stdout.strip()
+    ids = done.stdout.split()
     jobs = JobFolder(ModelFolder(tmp_path))
-    assert jobs.job(job_id).running, "the caller is gone, the training is not"
+    assert all(jobs.job(job_id).running for job_id in ids), "the caller is gone, the trainings are not"
     end = time.monotonic() + 60
-    while jobs.job(job_id).running and time.monotonic() < end:
+    while any(jobs.job(job_id).running for job_id in ids) and time.monotonic() < end:
         time.sleep(0.05)
-    assert jobs.job(job_id).state == "completed"
-    assert jobs.models.current() == job_id
+    assert [job.state for job in jobs.all()] == ["completed", "completed"]
+    assert set(jobs.models.models()) == set(ids)
+    assert jobs.models.current() in ids
 
 
 def test_what_cannot_be_trained_on_is_told_before_a_process_starts(memory, problem):
@@ -212,7 +214,7 @@ while True:
 def test_kill_9_while_models_are_written(tmp_path):
     models = ModelFolder(tmp_path)
     rng = random.Random(0)
-    for _ in range(8):
+    for _ in range(5):
         process = subprocess.Popen([sys.executable, "-c", PUBLISH, str(tmp_path)], stdout=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(rng.uniform(0.01, 0.1))
@@ -220,7 +222,7 @@ def test_kill_9_while_models_are_written(tmp_path):
         process.wait()
         process.stdout.close()
     jobs = JobFolder(models).all()
-    assert len(jobs) > 8
+    assert len(jobs) >= 5
     assert {job.state for job in jobs} <= {"completed", "failed"}
     assert sorted(models.models()) == sorted(job.id for job in jobs if job.state == "completed")
     for name in models.models():
@@ -395,7 +397,7 @@ def hammer(folder, processes, seconds, labels=40):
 
 
 def test_processes_that_train_read_set_and_delete_do_not_collide(tmp_path):
-    assert len(hammer(tmp_path, processes=3, seconds=2, labels=5)) == 3
+    assert len(hammer(tmp_path, processes=2, seconds=1.5, labels=5)) == 2
 
 
 @pytest.mark.slow
@@ -403,13 +405,6 @@ def test_ten_processes_for_a_minute(tmp_path, capsys):
     told = hammer(tmp_path, processes=10, seconds=60)
     with capsys.disabled():
         print("", *told, sep="\n")  # noqa: T201 - what was measured
-
-
-def test_two_trainings_at_once_both_end_well(memory, problem):
-    ids = [memory.train(problem.train.take(range(5)), wait=False) for _ in range(2)]
-    assert [until_ended(memory, job_id).state for job_id in ids] == ["completed", "completed"]
-    assert set(memory.folder.models()) == set(ids)
-    assert memory.get_model() in ids
 
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------

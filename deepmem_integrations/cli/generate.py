@@ -1,14 +1,16 @@
 """``deepmem generate``."""
 
-import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepmem_integrations.cli.options import AsJson, Embedding, Folder, Seed, Store, printing
 from deepmem_integrations.cli.stores import open_store
-from deepmem_integrations.errors import EmbeddingError
+from deepmem_integrations.errors import GenerationError
+
+if TYPE_CHECKING:
+    from deepmem_integrations import generation
 
 
 def generate(
@@ -33,11 +35,12 @@ def generate(
 
     They are written for the store's documents, filtered, and kept as JSON lines, which train takes.
     """
-    generation: Any = importlib.import_module("deepmem_integrations.generation")
+    from deepmem_integrations import generation
+
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
         generator = generation.QueryGenerator(
-            _language_model(generation, llm),
+            _language_model(llm),
             per_document,
             memory=memory,
             max_documents=max_documents,
@@ -56,10 +59,12 @@ def generate(
         show({**counts, "stopped": result.stopped}, f"{result}\nWritten to {labels}.")
 
 
-def _language_model(generation: Any, uri: str) -> Any:
+def _language_model(uri: str) -> "generation.Extractive | generation.OpenAIModel":
+    from deepmem_integrations import generation
+
     kind, _, model = uri.partition(":")
     if uri == "extractive":
         return generation.Extractive()
     if kind == "openai" and model:
         return generation.OpenAIModel(model)
-    raise EmbeddingError(f"{uri!r} names no language model: write openai:MODEL, e.g. openai:gpt-4o-mini, or extractive.")
+    raise GenerationError(f"{uri!r} names no language model: write openai:MODEL, e.g. openai:gpt-4o-mini, or extractive.")

@@ -78,7 +78,7 @@ def test_split_generate_train(server, generator, llm, tmp_path):
     writer = SyntheticQueryGenerator(llm=llm, queries_per_document=3, memory=memory, progress=False)
     chain = RunnableLambda(splitter.split_documents) | writer | memory.trainer(seed=0)
     job = chain.invoke([Document(text)])
-    assert memory.folder.job(job).state == "completed"
+    assert memory.jobs.job(job).state == "completed"
     count = RunnableLambda(splitter.split_documents) | writer | RunnableLambda(len)
     assert list(count.stream([Document(text)])) == [count.invoke([Document(text)])]
     with pytest.raises(GenerationError, match=r"has no id in the store.*memory\.documents\(\)"):
