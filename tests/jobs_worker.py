@@ -4,6 +4,7 @@
 explain are part of the game; any other ends it.
 """
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -65,15 +66,17 @@ def work(folder: str, seconds: float, labels: int, seed: int) -> Counter[str]:
         "delete job": (12, lambda: memory.delete(some(jobs()))),
     }
     weights = np.array([weight for weight, _ in actions.values()])
-    add()
+    while memory.folder.current() is None:
+        with contextlib.suppress(JobCancelledError):
+            add()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         name = str(rng.choice(list(actions), p=weights / weights.sum()))
         try:
             actions[name][1]()
             done[name] += 1
-        except (ModelNotFoundError, ModelInUseError, JobNotFoundError, JobRunningError, JobCancelledError):
-            if name in ("read", "look", "add"):
+        except (ModelNotFoundError, ModelInUseError, JobNotFoundError, JobRunningError, JobCancelledError) as error:
+            if name in ("read", "look") or (name == "add" and not isinstance(error, JobCancelledError)):
                 raise
             done[f"{name}: in vain"] += 1
     return done
