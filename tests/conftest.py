@@ -12,6 +12,9 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+# The tests run side by side, a core each: more threads in a matrix product would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings

@@ -128,6 +128,7 @@ def test_embedding_models_that_cannot_be_used(server, monkeypatch):
         load_embedding("openai:m")
 
 
+@pytest.mark.slow
 def test_the_whole_demo_through_an_openai_compatible_server(server, tmp_path, capsys):
     evaluation = run_demo(tmp_path, embedding="openai:text-embedding-3-small")
     assert evaluation.gains["recall@10"].low > 0

@@ -110,6 +110,7 @@ def test_without_waiting_the_training_goes_on_in_a_process_of_its_own(memory, pr
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_outlive_their_caller(tmp_path):
     script = (
         "from tests.test_jobs import *\n"
