@@ -210,6 +210,20 @@ def test_train_takes_labels_of_every_form_and_judges(shop, tmp_path):
     assert judged.json["report"]["max_unseen_loss"] == 3
 
 
+def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
+    arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25")
+    shown = deepmem(*arguments)
+    assert (shown.code, "| completed" in shown.out, "95% interval" in shown.out) == (0, True, True)
+    answer = deepmem(*arguments, "--json").json
+    held = round(len(shop.train) / 4)
+    assert answer["report"]["queries"] == len(shop.train) - held
+    assert answer["evaluation"]["queries"] == held
+    assert answer["evaluation"]["with model"]["recall@10"] > answer["evaluation"]["without model"]["recall@10"]
+    assert deepmem(*arguments, "--background").code == 2
+    nothing = deepmem(*arguments[:-1], "1.0")
+    assert (nothing.code, "leaves one side empty" in nothing.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

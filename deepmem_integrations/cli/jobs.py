@@ -1,5 +1,6 @@
 """Commands for jobs and models."""
 
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -45,13 +46,23 @@ def train(
     keep_texts: Annotated[
         bool, typer.Option("--keep-texts", help="Keep the queries' texts in the model, to explain by.")
     ] = False,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(
+            help="A share of the queries, e.g. 0.2, kept out of the training, to measure with and without the model on."
+        ),
+    ] = None,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on labelled queries and put it in use."""
+    if background and hold_out is not None:
+        raise typer.BadParameter("--hold-out measures after the training, so it is not for one in the --background.")
     with printing(as_json) as show:
-        relevance = read_labels(labels, split)
+        relevance, test = read_labels(labels, split), None
+        if hold_out is not None:
+            relevance, test = relevance.split(hold_out, seed=seed)
         judges = None if validation is None else read_labels(validation, validation_split)
         memory = open_store(store, embedding, path).memory
         job_id = memory.train(
@@ -63,7 +74,12 @@ def train(
             wait=not background,
         )
         job = memory.jobs.job(job_id)
-        hint = f"\nIt goes on in the background: deepmem status {job_id} --path {memory.folder.path} --wait" if background else ""
+        if test is not None:
+            evaluation = memory.evaluate(test)
+            show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\n{evaluation.table()}")
+            return
+        look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"
+        hint = f"\nIt goes on in the background: {look}" if background else ""
         _show_job(show, job, hint)
 
 
