@@ -126,24 +126,30 @@ QueryGenerator(model, 3, concurrency=4, checkpoint=sys.argv[2], progress=False)(
 """
 
 
+def answer_then_hang(server, count):
+    """Answer so many requests, in a moment each, and keep the others waiting: what is stopped then has not ended by itself."""
+    turn = itertools.count()
+    server.latency = 0.02
+    server.script = lambda messages, attempt: honest(messages, attempt) if next(turn) < count else Reply(hang=30)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_loses_at_most_the_requests_in_flight(server, generator, tmp_path, how):
     path = tmp_path / "run.jsonl"
-    server.latency = 0.1
+    answer_then_hang(server, 24)
     command = [sys.executable, "-c", KILLED, server.url, str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not path.exists() or path.read_bytes().count(b"\n") < 20:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
-        server.latency = 20 if how == signal.SIGINT else 0.1  # ctrl-C waits for nobody
         started = time.monotonic()
         process.send_signal(how)
         said = process.communicate(timeout=15)[1]
     assert time.monotonic() - started < 10
     assert process.returncode != 0
     assert ("KeyboardInterrupt" in said) == (how == signal.SIGINT)
-    server.latency = 0
+    server.script = honest
     before = len(server.requests)
     recorded = path.read_bytes().count(b"\n") - 1
     result = generator(concurrency=4, checkpoint=path).generate(documents(60))
@@ -156,34 +162,33 @@ def test_a_killed_run_loses_at_most_the_requests_in_flight(server, generator, tm
 
 
 def test_ctrl_c_in_the_middle_keeps_what_was_answered(server, generator, tmp_path):
-    server.latency = 0.02
     path = tmp_path / "run.jsonl"
+    answer_then_hang(server, 12)
 
     def interrupt():
         while not path.exists() or path.read_bytes().count(b"\n") < 8:
             time.sleep(0.005)
-        server.latency = 30
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         generator(concurrency=3, checkpoint=path)(documents(60))
-    server.latency = 0
+    server.script = honest
     recorded = path.read_bytes().count(b"\n") - 1
     assert recorded >= 7
     assert generator(checkpoint=path).generate(documents(60)).recorded == recorded
 
 
 async def test_a_cancelled_run_keeps_what_was_answered(server, generator, tmp_path):
-    server.latency = 0.02
     path = tmp_path / "run.jsonl"
+    answer_then_hang(server, 12)
     task = asyncio.create_task(generator(concurrency=3, checkpoint=path).agenerate(documents(60)))
     while not path.exists() or path.read_bytes().count(b"\n") < 8:
         await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    server.latency = 0
+    server.script = honest
     recorded = path.read_bytes().count(b"\n") - 1
     result = await generator(checkpoint=path).agenerate(documents(60))
     assert result.recorded == recorded >= 7
