@@ -87,6 +87,20 @@ class QueryAdapter:
             moved = _normalised(moved + self.memory.shift(queries), moved)
         return moved[0] if given.ndim == 1 else moved
 
+    def remembered(self, vectors: ArrayLike) -> NDArray[np.bool_]:
+        """Which queries the memory part holds already, that is, whose answers it was shown. A linear part cannot tell.
+
+        Args:
+            vectors: (n, d), as `transform` takes them.
+
+        Returns:
+            (n,) bool.
+        """
+        queries = unit_rows(vectors, "query vector", dimension=self.dimension)
+        if self.memory is None:
+            return np.zeros(len(queries), dtype=bool)
+        return np.asarray(self.memory.attend(queries)[2].max(axis=1) > _SAME)
+
     def _turned(self, queries: Vectors) -> Vectors:
         """What the linear part makes of unit rows."""
         return queries if self.linear is None else _normalised(queries + queries @ self.linear, queries)
@@ -390,6 +404,10 @@ class QueryAdapter:
         """A line with the parts."""
         parts = [name for name, part in (("linear", self.linear), ("memory", self.memory)) if part is not None]
         return f"QueryAdapter({self.dimension} dimensions, {' + '.join(parts) or 'identity'})"
+
+
+_SAME = 0.999
+"""Cosine, in the memory's space, from which on two vectors are of one query: a service may embed a text a little differently."""
 
 
 def _normalised(vectors: Vectors, otherwise: Vectors) -> Vectors:

@@ -15,7 +15,7 @@ import signal
 import textwrap
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -62,7 +62,7 @@ class JobStatus:
     seconds: float = 0.0
     recall: float | None = None
     recall_gain: float | None = None
-    report: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] | None = field(default=None, repr=False)
     error: str | None = None
     pid: int | None = None
     detached: bool = False

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpus import Corpus, SearchedCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import AdapterCheck, Embedder
-from deepmem_integrations.errors import InvalidRelevanceError, ModelNotFoundError, StoreError
+from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.examples import Explanation
@@ -57,8 +56,6 @@ class DeepMemory:
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
-        self._lock = threading.Lock()
-        self._loaded: tuple[str, QueryAdapter] | None = None
         self._check = AdapterCheck()
 
     @classmethod
@@ -244,14 +241,13 @@ class DeepMemory:
             labels.check(ids)
         if validation is not None:
             validation.check(ids)
+        spool.write_options(embedder.fingerprint(), **options)
         if not isinstance(self.corpus, SearchedCorpus):
             queries = embedder.embed_queries(labels.queries, progress="Embedding queries")
-        fingerprint = embedder.fingerprint()
         spool.write_queries(labels, queries)
         if validation is not None:
             judges = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
             spool.write_validation(validation, judges)
-        spool.write_options(fingerprint, **options)
 
     def trainer(self, **options: Any) -> Callable[[Relevance], str]:
         """`train` as the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
@@ -327,8 +323,13 @@ class DeepMemory:
         embedding: ArrayLike | None = None,
         top_k: Sequence[int] = TOP_K,
         qvs_params: Mapping[str, Any] | None = None,
+        *,
+        model: str | None = None,
     ) -> Evaluation:
-        """Compare retrieval with and without the model in use, over the whole store, and print v3's two blocks.
+        """Compare retrieval with and without a model, over the whole store, and print v3's two blocks.
+
+        A warning is logged where queries are among those that the model remembers from its training: of them it knows the
+        answers.
 
         Args:
             relevance: For each query its documents as (id, weight), or a `Relevance`.
@@ -338,12 +339,13 @@ class DeepMemory:
             top_k: The cut-offs.
             qvs_params: ``{"log_queries": True}`` adds the queries with what they found to a Deep Lake data set, as v3 did: see
                 `EvaluationLog`. ``"branch"`` names a branch of it.
+            model: The model's name; by default the one in use.
 
         Returns:
             ``["with model"]["recall@10"]`` and the like, as fractions, with intervals in ``gains`` and a ``table()``.
 
         Raises:
-            ModelNotFoundError: No model was trained yet.
+            ModelNotFoundError: No model was trained yet, or none has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
         """
@@ -352,7 +354,7 @@ class DeepMemory:
         labels = Relevance.of(queries, relevance)
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
-        model, adapter = self._current()
+        model, adapter = self.folder.in_use() if model is None else (model, self.folder.load_model(model))
 
         def embed() -> Vectors:
             if embedding is not None:
@@ -364,6 +366,14 @@ class DeepMemory:
             return vectors
 
         ids, vectors, query_vectors = self._read(labels, embed, max(*top_k, LISTED), adapter)
+        remembered = adapter.remembered(query_vectors)
+        if remembered.any():
+            _logger.warning(
+                "%d of the %d queries took part in the training of %s, so what is measured on them is no forecast.",
+                remembered.sum(),
+                len(labels),
+                model,
+            )
         result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k)
         for title, side in (("without", WITHOUT), ("with", WITH)):
             print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
@@ -387,10 +397,7 @@ class DeepMemory:
         Raises:
             ModelNotFoundError: There is none yet.
         """
-        name = self.folder.current()
-        if name is None:
-            raise self._no_model()
-        return name
+        return self.folder.current() or self.folder.in_use()[0]
 
     def set_model(self, name: str) -> None:
         """Put a model in use; queries that are already running finish with the old one.
@@ -431,7 +438,7 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet.
             InvalidRelevanceError: The model has no memory part, an id is known, or a document is not in the store.
         """
-        parent, adapter = self._current()
+        parent, adapter = self.folder.in_use()
         known = set(adapter.examples.document_ids) if adapter.examples else set()
         wanted = {name for query in relevance.documents for name, _ in query} - known
         documents: dict[str, Vectors] = {}
@@ -461,7 +468,7 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet.
             InvalidRelevanceError: The model has no memory part, or an id is unknown.
         """
-        parent, adapter = self._current()
+        parent, adapter = self.folder.in_use()
         return self._grown(adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget", parent)
 
     def _grown(self, adapter: QueryAdapter, made_by: str, parent: str) -> str:
@@ -491,17 +498,7 @@ class DeepMemory:
             ModelNotFoundError: There is none yet; the message says how to train one.
             AdapterFileError: Its file is damaged.
         """
-        return self._current()[1]
-
-    def _current(self) -> tuple[str, QueryAdapter]:
-        """The model in use and its name, which tells whether it is another one by now: models never change."""
-        loaded, name = self._loaded, self.folder.current()
-        if loaded is None or loaded[0] != name:
-            with self._lock:
-                loaded = self._loaded = self.folder.current_model()
-        if loaded is None:
-            raise self._no_model()
-        return loaded
+        return self.folder.in_use()[1]
 
     def transform(self, vectors: ArrayLike) -> Vectors:
         """Transform query vectors of the store's embedding model with the model in use: `QueryAdapter.transform`.
@@ -535,12 +532,6 @@ class DeepMemory:
 
     def _embedder(self, embedding_function: Callable[[list[str]], ArrayLike] | None) -> Embedder:
         return self.embedder if embedding_function is None else Embedder(embedding_function)
-
-    def _no_model(self) -> ModelNotFoundError:
-        return ModelNotFoundError(
-            f"Deep Memory has no trained model in {self.folder.path}. Train one: deep_memory.train(queries, relevance), where "
-            "relevance[i] lists the (document id, 1.0) that answer queries[i]."
-        )
 
     def __repr__(self) -> str:
         """A line with the folder and the model in use."""

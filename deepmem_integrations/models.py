@@ -6,8 +6,9 @@ is written once, whole, and never changed, so its name says what it is. Readers 
 
 import json
 import os
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class ModelInfo:
     data: Mapping[str, str] | None = None
     embedding: str | None = None
     dimension: int | None = None
-    report: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] | None = field(default=None, repr=False)
     error: str | None = None
 
     def __str__(self) -> str:
@@ -69,6 +70,8 @@ class ModelFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Keep the path; nothing is touched yet."""
         self.path = Path(path)
+        self._lock = threading.Lock()
+        self._loaded: tuple[str, QueryAdapter] | None = None
 
     def lock(self) -> FileLock:
         """What everybody holds who puts a model in use or deletes one."""
@@ -176,6 +179,24 @@ class ModelFolder:
             return None
         except OSError as error:
             raise StorageError(f"Cannot read {self.path / 'current'}: {error.strerror or error}.") from error
+
+    def in_use(self) -> tuple[str, QueryAdapter]:
+        """The name of the model in use and the model, read again when another one is put in use: models never change.
+
+        Raises:
+            ModelNotFoundError: There is none yet; the message says how to train one.
+            AdapterFileError: Its file is damaged.
+        """
+        loaded, name = self._loaded, self.current()
+        if loaded is None or loaded[0] != name:
+            with self._lock:
+                loaded = self._loaded = self.current_model()
+        if loaded is None:
+            raise ModelNotFoundError(
+                f"Deep Memory has no trained model in {self.path}. Train one: deep_memory.train(queries, relevance), where "
+                "relevance[i] lists the (document id, 1.0) that answer queries[i]; or on the command line, deepmem train."
+            )
+        return loaded
 
     def current_model(self) -> tuple[str, QueryAdapter] | None:
         """The model in use, with its name; None where there is none yet.

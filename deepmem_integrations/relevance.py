@@ -368,7 +368,9 @@ class Relevance:
             if not documents.keys() <= queries.keys() or not all(isinstance(names, list) for names in documents.values()):
                 raise ValueError("relevant_docs must map ids of queries to lists of document ids")
         except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRelevanceError(f"{path} is not an EmbeddingQAFinetuneDataset: {error!r}.") from error
+            raise InvalidRelevanceError(
+                f"{path} is not an EmbeddingQAFinetuneDataset ({error!r}). Labels of your own are JSON lines: {_JSON_LINE}"
+            ) from error
         labels = [[(document, 1.0) for document in documents.get(query_id, [])] for query_id in queries]
         return cls(list(queries.values()), labels, list(queries), on_invalid=on_invalid)
 
@@ -436,18 +438,21 @@ def _warn_dropped(dropped: int, total: int, counts: Mapping[str, int]) -> None:
         warnings.warn(f"Left out {dropped} of {total} labelled queries: {listed}.", InvalidLabelsWarning, stacklevel=4)
 
 
+_JSON_LINE = '{"query": "…", "relevance": [["document id", 1.0]]}'
+
+
 def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):  # not splitlines(): texts may hold U+2028
         if line.strip():
             try:
                 yield number, json.loads(line)
             except ValueError as error:
-                raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}).") from error
+                raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}). A line is {_JSON_LINE}") from error
 
 
 def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[str | None, Any, Any, bool]:
     if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
-        raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance.")
+        raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance: {_JSON_LINE}")
     if not isinstance(generated := value.get("generated", False), bool):
         raise InvalidRelevanceError(f"{path}, line {number}: generated is true or false; got {generated!r}.")
     labels = value["relevance"]

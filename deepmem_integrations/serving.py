@@ -9,8 +9,9 @@ import numpy as np
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.embedding import AdapterCheck
-from deepmem_integrations.errors import InvalidVectorsError, StoreError
+from deepmem_integrations.errors import InvalidVectorsError
 from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.models import ModelFolder
 
 
 class TransformedVector(list[float]):
@@ -18,43 +19,52 @@ class TransformedVector(list[float]):
 
 
 MemoryLike = DeepMemory | QueryAdapter | str | os.PathLike[str]
-"""What is taken wherever a ``memory`` is: the facade, an adapter, or the path of an adapter file."""
+"""What is taken wherever a ``memory`` is: the facade, an adapter, a folder of models, or the path of an adapter file."""
 
 
 class ServedAdapter:
     """The adapter behind a ``memory``, checked against the embedding model that it serves.
 
     Args:
-        memory: A `MemoryLike`. A file is read at once.
+        memory: A `MemoryLike`. A file is read at once; of a folder the model in use serves, always the latest.
+
+    Raises:
+        AdapterFileError: The file is damaged, or there is none.
+        ModelNotFoundError: No model was trained yet in the folder.
     """
 
     def __init__(self, memory: MemoryLike) -> None:
         """Read the file if it is one."""
         self.memory = memory
-        if isinstance(memory, DeepMemory | QueryAdapter):
-            self._memory = memory
+        self._source: ModelFolder | QueryAdapter
+        if isinstance(memory, DeepMemory):
+            self._source = memory.folder
+        elif isinstance(memory, QueryAdapter):
+            self._source = memory
         elif isinstance(memory, str | os.PathLike):
             if os.path.isdir(memory):
-                raise StoreError(f"{os.fspath(memory)!r} is a folder: pass the DeepMemory itself, or a file in its models/.")
-            self._memory = QueryAdapter.load(os.fspath(memory))
+                self._source = ModelFolder(memory)
+                self._source.in_use()
+            else:
+                self._source = QueryAdapter.load(os.fspath(memory))
         else:
             raise TypeError(
-                f"memory is a DeepMemory, a QueryAdapter (of a TrainingResult: result.adapter), or the path of an adapter file; "
-                f"got {type(memory).__name__}."
+                "memory is a DeepMemory, a QueryAdapter (of a TrainingResult: result.adapter), the folder of its models, or the "
+                f"path of an adapter file; got {type(memory).__name__}."
             )
         self._check = AdapterCheck()
 
     @property
     def adapter(self) -> QueryAdapter:
         """The adapter in use now."""
-        return self._memory.adapter if isinstance(self._memory, DeepMemory) else self._memory
+        return self._source.in_use()[1] if isinstance(self._source, ModelFolder) else self._source
 
     @property
     def name(self) -> str:
         """What traces call it: the model in use, the file, or the adapter's parts."""
-        if isinstance(self._memory, DeepMemory):
-            return f"{self._memory.folder.current()} in {self._memory.folder.path}"
-        return repr(self._memory) if self.memory is self._memory else os.fspath(self.memory)  # type: ignore[arg-type]
+        if isinstance(self._source, ModelFolder):
+            return f"{self._source.current()} in {self._source.path}"
+        return repr(self._source) if self.memory is self._source else os.fspath(self.memory)  # type: ignore[arg-type]
 
     def transform(self, vector: Sequence[float] | Vectors, model: Any = None) -> TransformedVector:
         """Transform one query vector, once: one that this gave before comes back as it is.
@@ -83,5 +93,5 @@ class ServedAdapter:
         Raises:
             EmbeddingMismatchError: Another model.
         """
-        same = isinstance(self._memory, DeepMemory) and self._memory.embedder.model is model
-        self._check(adapter, self._memory.embedder if same else model)  # type: ignore[union-attr]
+        same = isinstance(self.memory, DeepMemory) and self.memory.embedder.model is model
+        self._check(adapter, self.memory.embedder if same else model)  # type: ignore[union-attr]

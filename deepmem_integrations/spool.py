@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from deepmem_integrations._files import read_text, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.corpus import Batch, unit_batches
-from deepmem_integrations.errors import StorageError
+from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
 from deepmem_integrations.fingerprint import Fingerprint
 from deepmem_integrations.relevance import Relevance
 
@@ -101,7 +101,17 @@ class Spool:
         self._write_labelled("validation", labels, vectors)
 
     def write_options(self, fingerprint: Fingerprint, **options: Any) -> None:
-        """Write the embedding model's fingerprint and the options."""
+        """Write the embedding model's fingerprint and the options, after the corpus.
+
+        Raises:
+            EmbeddingMismatchError: Another dimension than the corpus has.
+            StorageError: They cannot be written.
+        """
+        if fingerprint.dimension != self._dimension:
+            raise EmbeddingMismatchError(
+                f"The embedding model {fingerprint.model or ''} gives {fingerprint.dimension} dimensions where {self._dimension} "
+                "are expected: the store was filled with another model."
+            )
         probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
         self._write_json("options", {"model": fingerprint.model, "probes": probes, "options": options})
 

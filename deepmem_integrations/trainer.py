@@ -87,7 +87,7 @@ def publish(work: Work, adapter: QueryAdapter, *, made_by: str, parent: str | No
     if keep:
         reason = adapter.metadata["report"]["reason"]
         _logger.warning(
-            "Training chose the identity (%s). The model in use stays %s; set_model(%r) would switch Deep Memory off.",
+            "Training chose the identity (%s). The model in use stays %s; set_model(%r) or deepmem use would switch it off.",
             reason,
             in_use,
             name,

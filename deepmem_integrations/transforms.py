@@ -14,7 +14,7 @@ class QueryTransform:
     """A query transform that can be trained.
 
     Args:
-        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         model: The embedding model for texts; by default that of the `DeepMemory`.
 
     Raises:

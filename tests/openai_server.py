@@ -85,7 +85,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(401, {"error": {"message": "Incorrect API key provided", "type": "invalid_request_error"}})
         if self.path.endswith("/chat/completions"):
             return self.chat(request, attempt)
-        data = [{"object": "embedding", "index": i, "embedding": embed(text)} for i, text in enumerate(request["input"])]
+        data = [
+            {"object": "embedding", "index": i, "embedding": embed(text)[: 8 if request["model"] == "narrow" else None]}
+            for i, text in enumerate(request["input"])
+        ]
         # In reverse: clients must go by the index.
         answer = {
             "object": "list",

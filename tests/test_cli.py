@@ -141,12 +141,16 @@ def test_jobs_models_use_and_delete(shop, tmp_path):
     few = tmp_path / "few.jsonl"
     shop.train.take(range(5)).to_jsonl(few)
     empty = deepmem("jobs", "--path", models)
-    assert (empty.code, empty.out) == (0, "No Deep Memory training jobs were found for this dataset\n")
-    assert deepmem("models", "--path", models).out == "No model was trained yet.\n"
+    assert (empty.code, empty.out) == (0, f"No training job was found in {models}.\n")
+    assert deepmem("models", "--path", models).out == f"No model was found in {models}.\n"
+    assert deepmem("status", "--path", models).code == 1
+    for command in ("jobs", "models"):
+        assert "is no folder" in deepmem(command, "--path", shop.folder / "train.jsonl").err
     first, second = (deepmem("train", few, *where, "--seed", seed, "--json").json["id"] for seed in (1, 2))
     listed = deepmem("jobs", "--path", models)
     assert [line.split()[0] for line in listed.out.splitlines()] == ["ID", first, second]
     assert [job["id"] for job in deepmem("jobs", "--path", models, "--json").json] == [first, second]
+    assert deepmem("status", "--path", models, "--json").json["id"] == second, "the newest"
 
     assert [info["in_use"] for info in deepmem("models", "--path", models, "--json").json] == [True, False]
     used = deepmem("use", second, "--path", models)
@@ -222,6 +226,14 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     assert deepmem(*arguments, "--background").code == 2
     nothing = deepmem(*arguments[:-1], "1.0")
     assert (nothing.code, "leaves one side empty" in nothing.err) == (1, True)
+    assert deepmem(*arguments[:-1], "2").code == 2
+
+    in_use = answer["id"]
+    shop.train.take(range(8)).to_jsonl(tmp_path / "few.jsonl")
+    few = deepmem("train", tmp_path / "few.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25", "--json").json
+    assert few["report"]["chosen"] == "identity"
+    assert few["evaluation"]["with model"] == few["evaluation"]["without model"], "what was trained, not what is in use"
+    assert deepmem("models", "--path", tmp_path, "--json").json[1]["in_use"] and in_use != few["id"]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +258,7 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
         (["{labels}", "--store", "{store}", "--embedding", EMBEDDING, "--max-unseen-loss", "-1"], 2, "--max-unseen-loss"),
         (["{labels}", "--store", "{store}", "--embedding", EMBEDDING, "--seed", "x"], 2, "--seed"),
         (["{labels}", "--store", "chroma:{folder}/db#docs", "--embedding", EMBEDDING], 2, "--path FOLDER"),
-        (["{labels}", "--store", "{store}", "--embedding", EMBEDDING, "--path", "{labels}"], 1, "Cannot write"),
+        (["{labels}", "--store", "{store}", "--embedding", EMBEDDING, "--path", "{labels}"], 2, "is no folder"),
     ],
 )
 def test_training_on_what_cannot_be_trained_on(shop, tmp_path, arguments, code, told):
@@ -274,8 +286,12 @@ def test_training_on_what_cannot_be_trained_on(shop, tmp_path, arguments, code, 
 def test_evaluate(shop):
     shown = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store)
     assert shown.code == 0
-    assert "---- Evaluating with Deep Memory ----" in shown.out
     assert "recall@100" in shown.out
+    assert "took part in the training" not in shown.err
+    learnt = process("evaluate", shop.folder / "train.jsonl", *shop.store, "--model", shop.job["id"])
+    assert f"{len(shop.train)} of the {len(shop.train)} queries took part in the training of {shop.job['id']}" in learnt.err
+    unknown = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--model", "nope")
+    assert (unknown.code, "Please choose from the following models" in unknown.err) == (1, True)
     answer = deepmem("evaluate", shop.folder / "test.json", *shop.store, "-k", 3, "-k", 1, "--log", "--json").json
     assert answer["queries"] == len(shop.test)
     assert [name for name in answer["with model"] if name.startswith("recall")] == ["recall@1", "recall@3"]
@@ -305,6 +321,7 @@ def test_search_side_by_side(shop):
     assert (untrained.code, untrained.json) == (0, alone)
     assert "no trained model yet" in untrained.err
     assert deepmem("search", query, *shop.store, "-k", "many").code == 2
+    assert deepmem("search", " ", *shop.store).code == 2
 
 
 def test_explain(shop):
@@ -386,6 +403,11 @@ def test_other_stores_are_trained_and_searched(shop, tmp_path, fill):
             assert (unknown.code, len(unknown.err.splitlines())) == (1, 1)
 
 
+def test_a_folder_that_is_not_chromas_stays_as_it_is(shop, tmp_path):
+    done = deepmem("search", "x", "--store", f"chroma:{tmp_path}#docs", "--embedding", EMBEDDING, "--path", tmp_path / "m")
+    assert (done.code, "no chroma.sqlite3" in done.err, list(tmp_path.iterdir())) == (1, True, [])
+
+
 def check_store(shop, folder, uri, deepmem=deepmem):
     where = ("--store", uri, "--embedding", EMBEDDING, "--path", folder / "models")
     found = deepmem("search", shop.documents[7].text, *where, "-k", 1, "--without", "--json")
@@ -397,6 +419,10 @@ def check_store(shop, folder, uri, deepmem=deepmem):
     assert deepmem("train", labels, *where, "--json").json["state"] == "completed"
     assert deepmem("evaluate", labels, *where, "-k", 1, "--json").json["queries"] == 5
     assert deepmem("doctor", *where).code == 0
+    assert deepmem("doctor", *where[:4]).code == 0, "without a folder of models, too"
+    narrow = deepmem("search", "x", "--store", uri, "--embedding", "openai:narrow", *where[4:], "--without")
+    assert (narrow.code, "Traceback" in narrow.err) == (1, False)
+    assert "cannot be searched with a vector of 8 dimensions" in narrow.err
     assert list(deepmem("search", "x", *where, "--json").json) == ["query", "without", "with"]
 
 
@@ -505,14 +531,20 @@ def test_generate(shop, tmp_path):
     assert len(written) == done.json["queries"] > 0
     assert all(written.generated)
     assert deepmem("train", labels, *shop.store, "--path", tmp_path / "m").code == 0
-    asked = deepmem("generate", labels, *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 5, "--max-tokens", 100_000)
+    asked = deepmem(
+        *("generate", labels, "--force", *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 5),
+        *("--max-tokens", 100_000),
+    )
     assert (asked.code, f"Written to {labels}." in asked.out) == (0, True), asked.err
     keep = ("--checkpoint", tmp_path / "answers.jsonl", "--seed", 3)
-    sent = [deepmem(*options[:-6], "--llm", "openai:gpt-4o-mini", "--max-documents", 5, *keep).out for _ in range(2)]
+    sent = [deepmem(*options[:-6], "--force", "--llm", "openai:gpt-4o-mini", "--max-documents", 5, *keep).out for _ in range(2)]
     assert ["5 requests sent" in sent[0], "0 requests sent, 5 answers from the checkpoint" in sent[1]] == [True, True]
-    wrong = deepmem("generate", labels, *shop.store, "--llm", "gpt-5")
+    again = deepmem("generate", labels, *shop.store, "--llm", "extractive")
+    assert (again.code, "is there already" in again.err) == (2, True)
+    options = ("generate", labels, "--force", *shop.store)
+    wrong = deepmem(*options, "--llm", "gpt-5")
     assert (wrong.code, "'gpt-5' names no language model" in wrong.err) == (1, True)
-    assert deepmem("generate", labels, *shop.store).code == 2
+    assert deepmem(*options).code == 2
 
 
 @pytest.mark.slow
@@ -552,6 +584,11 @@ def test_doctor(shop, tmp_path, monkeypatch):
     shutil.copytree(shop.folder / "ds.deepmemory", models)
     QueryAdapter(DIMENSION + 1).save(models / "models" / "wide.safetensors")
     (models / "current").write_text("wide")
+    DeepLakeStore(tmp_path / "elsewhere").add(["a"], np.eye(DIMENSION)[:1], ["made by another model"])
+    DeepLakeStore(tmp_path / "textless").add(["a"], np.eye(DIMENSION)[:1])
+    for name, code, told in (("elsewhere", 1, "another model made these"), ("textless", 0, "has no texts to compare")):
+        done = deepmem("doctor", "--store", f"deeplake:{tmp_path / name}", "--embedding", EMBEDDING)
+        assert (done.code, told in done.out) == (code, True), done.out
     unfit = deepmem("doctor", *shop.store, "--path", models)
     assert (unfit.code, "The adapter was trained for" in unfit.out) == (1, True)
     (models / "models" / "wide.safetensors").write_bytes(b"damaged")

@@ -97,7 +97,7 @@ def test_the_identity_does_not_replace_a_model_in_use(memory, problem, caplog, c
     assert not caplog.records
     again = memory.train(few)
     assert memory.get_model() == good
-    assert f"set_model('{again}') would switch Deep Memory off" in caplog.text
+    assert f"set_model('{again}') or deepmem use would switch it off" in caplog.text
     table = str(memory.status(again))
     assert "| results                    | nothing could be held out     |" in table
     assert "| model                      | identity                      |" in table
@@ -118,10 +118,35 @@ def test_arguments_in_the_wrong_order_or_place_are_told(memory, problem):
 def test_what_a_memory_may_be(memory, tmp_path):
     with pytest.raises(TypeError, match=r"memory is a DeepMemory, .*result\.adapter.* got NoneType"):
         ServedAdapter(None)
-    with pytest.raises(StoreError, match="is a folder: pass the DeepMemory itself"):
+    with pytest.raises(ModelNotFoundError, match="no trained model in .*or on the command line, deepmem train"):
         ServedAdapter(tmp_path)
     with pytest.raises(StorageError, match="Cannot read the adapter"):
         ServedAdapter(tmp_path / "none.safetensors")
+
+
+def test_a_folder_of_models_serves_the_one_in_use(memory, problem):
+    first = memory.train(problem.train.take(range(60)))
+    served = ServedAdapter(memory.folder.path)
+    assert served.name == f"{first} in {memory.folder.path}"
+    assert not served.adapter.is_identity
+    np.testing.assert_allclose(served.transform(problem.test_queries[0]), memory.transform(problem.test_queries[0]), atol=1e-6)
+    memory.set_model(memory.train(problem.train.take(range(5))))
+    assert served.adapter.is_identity, "a newly set model is picked up"
+
+
+def test_queries_that_the_model_was_trained_on_are_told(memory, problem, caplog):
+    some, others = problem.train.take(range(60)), problem.train.take(range(60, 70))
+    name = memory.train(some)
+    if memory.adapter.memory is None:
+        pytest.fail("nothing is remembered")
+    memory.evaluate(problem.test, top_k=[10])
+    assert caplog.text == ""
+    memory.evaluate(some + others, top_k=[10])
+    assert f"60 of the 70 queries took part in the training of {name}" in caplog.text
+    few = memory.train(problem.train.take(range(5)))
+    plain = memory.evaluate(problem.test, top_k=[10], model=few)
+    assert plain["with model"] == plain["without model"]
+    assert memory.get_model() == name
 
 
 def test_without_a_model_the_error_says_how_to_train_one(memory, problem):

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from deepmem_integrations import __version__
+from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.cli.options import EMBEDDING_HELP, STORE_HELP, AsJson, Folder, folder_of, printing
 from deepmem_integrations.cli.stores import Opened, open_store
 from deepmem_integrations.errors import DeepMemoryError
@@ -28,6 +29,12 @@ EXTRAS = {
     "qdrant": ("langchain-qdrant", "qdrant-client"),
     "pgvector": ("langchain-postgres",),
 }
+
+
+SAMPLE = 3
+"""Texts of the store that are embedded again."""
+ALIKE = 0.7
+"""Cosine that vectors of the same text have at least, if it was cut or given a title before it was embedded."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,10 @@ def doctor(
     with printing(as_json) as show:
         checks = list(_installed())
         if store is not None and embedding is not None:
-            checks += _fits_together(lambda: open_store(store, embedding, path))
+            checks += _fits_together(lambda: open_store(store, embedding, path, models=False))
         elif store is not None or embedding is not None:
             raise typer.BadParameter("a store and its embedding model are looked at together: give both.")
-        if path is not None or store is not None:
+        if path is not None or (store or "").startswith("deeplake:"):
             checks += _models(store, path)
         show([asdict(check) for check in checks], "\n".join(map(str, checks)))
         if any(check.ok is False for check in checks):
@@ -106,12 +113,30 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
     told = "those of the store" if same else f"but the store has {dimension}: it was filled with another model"
     yield Check("embedding model", same, f"{fingerprint.model}, {fingerprint.dimension} dimensions, {told}")
     try:
+        if same:
+            yield _same_model(opened, np.asarray(vectors)[:SAMPLE])
         current = opened.memory.folder.current_model()
         if current is not None:
             current[1].check(fingerprint)
             yield Check("model and embedding", True, "the model in use was trained with this embedding model")
     except DeepMemoryError as error:
         yield Check("model and embedding", False, str(error))
+
+
+def _same_model(opened: Opened, vectors: Vectors) -> Check:
+    """Whether texts of the store, embedded again, give its vectors."""
+    name, cosines = "vectors of the store", []
+    for vector in unit_rows(vectors, "stored vector"):
+        for text in [text for _, text in opened.search(vector.tolist(), 1) if text.strip()]:
+            again = opened.memory.embedder.embed_documents([text])
+            cosines.append(float(unit_rows(again, "vector")[0] @ vector))
+    if not cosines:
+        return Check(name, None, "the store has no texts to compare them with")
+    mean = float(np.mean(cosines))
+    told = f"{len(cosines)} texts embedded again have a cosine of {mean:.2f} with their stored vectors"
+    if mean > ALIKE:
+        return Check(name, True, told)
+    return Check(name, False, f"{told}: another model made these, or they were made of other texts than the store has")
 
 
 def _models(store: str | None, path: Folder) -> Iterator[Check]:

@@ -27,6 +27,7 @@ def generate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keeps every answer as it comes; a run that finds it goes on from there.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it is there.")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would use; ask nothing.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -37,8 +38,10 @@ def generate(
     """
     from deepmem_integrations import generation
 
+    if labels.exists() and not force and not estimate:
+        raise typer.BadParameter(f"{labels} is there already: name another file, or replace it with --force.")
     with printing(as_json) as show:
-        memory = open_store(store, embedding, path).memory
+        memory = open_store(store, embedding, path, models=False).memory
         generator = generation.QueryGenerator(
             _language_model(llm),
             per_document,

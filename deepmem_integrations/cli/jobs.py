@@ -1,5 +1,7 @@
 """Commands for jobs and models."""
 
+import contextlib
+import io
 import shlex
 import time
 from dataclasses import asdict
@@ -22,6 +24,7 @@ from deepmem_integrations.cli.options import (
     read_labels,
 )
 from deepmem_integrations.cli.stores import open_store
+from deepmem_integrations.errors import JobNotFoundError
 from deepmem_integrations.jobs import JobStatus
 
 ENDED_BADLY = 3
@@ -49,7 +52,9 @@ def train(
     hold_out: Annotated[
         float | None,
         typer.Option(
-            help="A share of the queries, e.g. 0.2, kept out of the training, to measure with and without the model on."
+            min=0,
+            max=1,
+            help="A share of the queries, e.g. 0.2, kept out of the training, to measure with and without the model on.",
         ),
     ] = None,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
@@ -75,8 +80,9 @@ def train(
         )
         job = memory.jobs.job(job_id)
         if test is not None:
-            evaluation = memory.evaluate(test)
-            show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\n{evaluation.table()}")
+            with contextlib.redirect_stdout(io.StringIO()):  # v3's printout says the same as the table
+                evaluation = memory.evaluate(test, model=job_id)
+            show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
         look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"
         hint = f"\nIt goes on in the background: {look}" if background else ""
@@ -84,7 +90,7 @@ def train(
 
 
 def status(
-    job: JobId,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="The id of a job; by default the newest.")] = None,
     store: StoreOfJobs = None,
     path: Folder = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
@@ -96,18 +102,22 @@ def status(
     """
     with printing(as_json) as show:
         folder = folder_of(store, path)
-        found = folder.job(job)
+        known = folder.all() if job is None else [folder.job(job)]
+        if not known:
+            raise JobNotFoundError(f"No training job was found in {folder.models.path}.")
+        found = known[-1]
         while wait and found.running:
             time.sleep(0.2)
-            found = folder.job(job)
+            found = folder.job(found.id)
         _show_job(show, found)
 
 
 def jobs(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
     """List all trainings, oldest first."""
     with printing(as_json) as show:
-        found = folder_of(store, path).all()
-        show([_as_json(job) for job in found], str(found))
+        folder = folder_of(store, path)
+        found = folder.all()
+        show([_as_json(job) for job in found], str(found) if found else f"No training job was found in {folder.models.path}.")
 
 
 def cancel(job: JobId, store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
@@ -140,8 +150,10 @@ def delete(
 def models(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
     """List all models, oldest first; * is in use."""
     with printing(as_json) as show:
-        found = folder_of(store, path).models.list_models()
-        show([asdict(info) for info in found], "\n".join(map(str, found)) or "No model was trained yet.")
+        folder = folder_of(store, path).models
+        found = folder.list_models()
+        none = f"No model was found in {folder.path}."
+        show([asdict(info) for info in found], "\n".join(map(str, found)) or none)
 
 
 def use(

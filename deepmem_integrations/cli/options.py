@@ -100,11 +100,15 @@ def models_path(store: str | None, path: Path | None) -> Path:
     """The folder of the models of a store.
 
     Raises:
-        BadParameter: It is not known.
+        BadParameter: It is not known, or no folder.
     """
-    if path is not None:
-        return path
     kind, _, place = (store or "").partition(":")
-    if kind == "deeplake" and place:
-        return Path(beside(place))
-    raise typer.BadParameter("say where the models are with --path FOLDER: only a local Deep Lake data set has them beside it.")
+    if path is None and kind == "deeplake" and place:
+        path = Path(beside(place))
+    if path is None:
+        raise typer.BadParameter(
+            "say where the models are with --path FOLDER: only a local Deep Lake data set has them beside it."
+        )
+    if path.exists() and not path.is_dir():
+        raise typer.BadParameter(f"{path} is no folder: the models are in a folder of their own.")
+    return path

@@ -1,5 +1,7 @@
 """Commands that search."""
 
+import contextlib
+import io
 import shutil
 import textwrap
 from itertools import zip_longest
@@ -12,7 +14,14 @@ from deepmem_integrations.cli.stores import Found, open_store
 from deepmem_integrations.errors import ModelNotFoundError
 from deepmem_integrations.evaluation import TOP_K
 
-Query = Annotated[str, typer.Argument(metavar="QUERY", help="What a user would ask.")]
+
+def _asked(query: str) -> str:
+    if not query.strip():
+        raise typer.BadParameter("ask something.")
+    return query
+
+
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="What a user would ask.", callback=_asked)]
 
 
 def evaluate(
@@ -22,6 +31,7 @@ def evaluate(
     path: Folder = None,
     split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "test",
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
     log: Annotated[bool, typer.Option("--log", help="Keep the queries and what they found in a Deep Lake data set.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -32,8 +42,9 @@ def evaluate(
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
         relevance = read_labels(labels, split)
-        evaluation = memory.evaluate(relevance, top_k=sorted(set(k or TOP_K)), qvs_params={"log_queries": log})
-        show(evaluation.to_json(), f"\n{evaluation.table()}")
+        with contextlib.redirect_stdout(io.StringIO()):  # v3's printout says the same as the table
+            evaluation = memory.evaluate(relevance, top_k=sorted(set(k or TOP_K)), qvs_params={"log_queries": log}, model=model)
+        show(evaluation.to_json(), evaluation.table())
 
 
 def search(
@@ -70,7 +81,9 @@ def explain(
     """Name the training queries that move a query."""
     with printing(as_json) as show:
         explanation = open_store(store, embedding, path).memory.explain(query, top)
-        show({"query": query, **explanation.to_json()}, str(explanation))
+        hint = "\nIts training queries are told by their ids: train --keep-texts keeps their texts."
+        no_texts = explanation.influences and not any(influence.texts for influence in explanation.influences)
+        show({"query": query, **explanation.to_json()}, f"{explanation}{hint if no_texts else ''}")
 
 
 def _side_by_side(sides: dict[str, Found]) -> str:

@@ -25,20 +25,21 @@ class Opened:
 
     Attributes:
         memory: Its Deep Memory.
-        search: Finds the documents nearest to a vector: (vector, k) → ids and texts, best first.
+        search: Finds the documents nearest to a vector: (vector, k) → ids and texts, best first. Raises StoreError.
     """
 
     memory: DeepMemory
     search: Callable[[list[float], int], Found]
 
 
-def open_store(uri: str, embedding: str, path: Path | None) -> Opened:
+def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = True) -> Opened:
     """Open a store.
 
     Args:
         uri: See `options.STORES`.
         embedding: See `demo.models.load_embedding`.
         path: The folder of the models.
+        models: Whether they are needed; if not, it need not be known where they are.
 
     Raises:
         StoreError: No such URI, or the store cannot be opened.
@@ -51,12 +52,19 @@ def open_store(uri: str, embedding: str, path: Path | None) -> Opened:
     kind, _, place = uri.partition(":")
     if (kind != "deeplake" and kind not in _OPEN) or not place:
         raise StoreError(f"{uri!r} names no vector store. Write {'; or '.join(STORES)}.")
-    folder = models_path(uri, path)
+    folder = models_path(uri, path) if models or path or kind == "deeplake" else Path(os.devnull)
     embedder = Embedder(load_embedding(embedding))
-    with _told(uri):
+    with _told(uri, "opened"):
         if kind == "deeplake":
-            return _deeplake(place, embedder, folder)
-        return _langchain(_OPEN[kind](place, _langchain_embeddings(embedder)), folder)
+            opened = _deeplake(place, embedder, folder)
+        else:
+            opened = _langchain(_OPEN[kind](place, _langchain_embeddings(embedder)), folder)
+
+    def search(vector: list[float], k: int) -> Found:
+        with _told(uri, f"searched with a vector of {len(vector)} dimensions"):
+            return opened.search(vector, k)
+
+    return Opened(opened.memory, search)
 
 
 def _deeplake(place: str, embedder: Embedder, folder: Path) -> Opened:
@@ -103,7 +111,9 @@ def _chroma(place: str, embeddings: Any) -> Any:
         url = urlsplit(folder)
         client = chromadb.HttpClient(url.hostname, url.port or 8000, ssl=url.scheme == "https", settings=settings)
     else:
-        client = chromadb.PersistentClient(_existing(folder), settings=settings)
+        if not Path(_existing(folder), "chroma.sqlite3").is_file():
+            raise StoreError(f"{folder!r} has no chroma.sqlite3, so it is no folder of Chroma's.")
+        client = chromadb.PersistentClient(folder, settings=settings)
     return chroma(name, embeddings, client=client, create_collection_if_not_exists=False)
 
 
@@ -194,7 +204,7 @@ def _existing(folder: str) -> str:
 
 
 @contextlib.contextmanager
-def _told(uri: str) -> Iterator[None]:
+def _told(uri: str, what: str) -> Iterator[None]:
     """Each store's package has errors of its own for a server that does not answer, a collection that is not there."""
     try:
         yield
@@ -203,4 +213,4 @@ def _told(uri: str) -> Iterator[None]:
     except Exception as error:
         kind, _, place = uri.partition(":")
         shown = place.rpartition("@")[2]  # without a password
-        raise StoreError(f"The store {kind}:{shown} cannot be opened: {type(error).__name__}: {error}") from error
+        raise StoreError(f"The store {kind}:{shown} cannot be {what}: {type(error).__name__}: {error}") from error

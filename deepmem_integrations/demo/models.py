@@ -1,5 +1,6 @@
 """The demo's embedding models, named by short URIs."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,11 @@ class SentenceTransformer:
     def __init__(self, name: str) -> None:
         """Load it, onto the CPU."""
         self.model_name = name
+        if name.startswith(("/", ".", "~")) and not os.path.isdir(os.path.expanduser(name)):
+            raise EmbeddingError(f"There is no folder {name!r} with an embedding model.")
         sentence_transformers = require("sentence_transformers", extra="demo")
         try:
-            self._model: Any = sentence_transformers.SentenceTransformer(name, device="cpu")
+            self._model: Any = sentence_transformers.SentenceTransformer(os.path.expanduser(name), device="cpu")
         except (OSError, ValueError) as error:
             raise EmbeddingError(f"The embedding model sentence-transformers:{name} cannot be loaded: {error}") from error
 

@@ -13,7 +13,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-z])|(?<=[。！？])|\n{2,
 KINDS = ("title", "heading", "summary", "first sentence", "sentence")
 """In the order in which they are taken."""
 
-_MARKUP = re.compile(r"^[#>*\-\s]+|[`*_]{1,3}")
+_MARKUP = re.compile(r"^[#>*\-\s]+|[`*]{1,3}|(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
 _SPACE = re.compile(r"\s+")
 
 

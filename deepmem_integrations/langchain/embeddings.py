@@ -16,7 +16,7 @@ class DeepMemoryEmbeddings(Embeddings):
 
     Args:
         embeddings: The embedding model; one that is wrapped already is unwrapped.
-        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.

@@ -37,7 +37,7 @@ class DeepMemoryRetriever(BaseRetriever):
 
     Args:
         vectorstore: The store.
-        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         k: How many documents to return; None for as many as the store returns by itself (mostly 4).
         deep_memory: False gives the store's own results, as its own retriever would.
         search_type: ``"similarity"``; ``"mmr"`` (re-ranked with the transformed query); or ``"similarity_score_threshold"``
@@ -93,7 +93,7 @@ class DeepMemoryRetriever(BaseRetriever):
 
         Args:
             retriever: What ``vectorstore.as_retriever(…)`` gave.
-            memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+            memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
 
         Raises:
             StoreError: A retriever that does not search a vector store in the common way.

@@ -18,7 +18,7 @@ class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], l
     unchanged. ``transform`` is a Runnable's own method, for streams, and is not what you may look for: call ``invoke``.
 
     Args:
-        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         embeddings: The embedding model for texts; by default that of the `DeepMemory`.
 
     Raises:

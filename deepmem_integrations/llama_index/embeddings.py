@@ -32,7 +32,7 @@ class DeepMemoryEmbedding(BaseEmbedding):
 
     Args:
         base: The embedding model; one that is wrapped already is unwrapped.
-        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         embeddings_cache: None; a cache is refused here, and can be set on ``base``.
 
     Raises:

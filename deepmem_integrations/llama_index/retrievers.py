@@ -29,7 +29,7 @@ class DeepMemoryRetriever(BaseRetriever):
 
     Args:
         source: A ``VectorStoreIndex``, a ``VectorIndexRetriever`` (its settings are kept), or a vector store that stores texts.
-        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         deep_memory: False gives plain results from the same object; may be changed at any time.
         **options: For an index or a store, what ``index.as_retriever`` takes: ``similarity_top_k``, ``filters``,
             ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model: by default it is

@@ -20,7 +20,7 @@ class DeepMemoryQueryTransform(QueryTransform, BaseQueryTransform):
     have no async side, so this one would hold up an event loop while it embeds: in async programs take `DeepMemoryRetriever`.
 
     Args:
-        memory: A `DeepMemory`, a `QueryAdapter`, or the path of an adapter file.
+        memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         embed_model: The embedding model for texts; by default that of the `DeepMemory`.
 
     Raises:
