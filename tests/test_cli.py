@@ -244,7 +244,12 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
         (["{labels}", "--store", "oracle:x", "--embedding", EMBEDDING], 1, "names no vector store"),
         (["{labels}", "--store", "{store}", "--embedding", "bert"], 1, "'bert' names no embedding model"),
         (["{labels}", "--store", "{store}", "--embedding", "sentence-transformers:/nope"], 1, "There is no folder '/nope'"),
-        (["{labels}", "--store", "{store}", "--embedding", "sentence-transformers:{folder}"], 1, "cannot be loaded"),
+        pytest.param(
+            ["{labels}", "--store", "{store}", "--embedding", "sentence-transformers:{folder}"],
+            1,
+            "cannot be loaded",
+            marks=pytest.mark.slow,
+        ),
         (["{folder}/nope.jsonl", "--store", "{store}", "--embedding", EMBEDDING], 1, "Cannot read"),
         (["{folder}/beir", "--store", "{store}", "--embedding", EMBEDDING, "--split", "nope"], 1, "nope.tsv"),
         (["{bad}", "--store", "{store}", "--embedding", EMBEDDING], 1, "line 2: needs the keys query and relevance"),
