@@ -27,6 +27,8 @@ FORMAT_VERSION = 2
 
 SAME = 0.9999
 """Queries whose places in the kernel space have this cosine share a key."""
+KNOWN = 0.999
+"""From this cosine on, a query is taken for one that is remembered: a service may embed a text a little differently each time."""
 
 
 class QueryAdapter:
@@ -99,7 +101,7 @@ class QueryAdapter:
         queries = unit_rows(vectors, "query vector", dimension=self.dimension)
         if self.memory is None:
             return np.zeros(len(queries), dtype=bool)
-        return np.asarray(self.memory.attend(queries)[2].max(axis=1) > _SAME)
+        return np.asarray(self.memory.attend(queries)[2].max(axis=1) > KNOWN)
 
     def _turned(self, queries: Vectors) -> Vectors:
         """What the linear part makes of unit rows."""
@@ -404,10 +406,6 @@ class QueryAdapter:
         """A line with the parts."""
         parts = [name for name, part in (("linear", self.linear), ("memory", self.memory)) if part is not None]
         return f"QueryAdapter({self.dimension} dimensions, {' + '.join(parts) or 'identity'})"
-
-
-_SAME = 0.999
-"""Cosine, in the memory's space, from which on two vectors are of one query: a service may embed a text a little differently."""
 
 
 def _normalised(vectors: Vectors, otherwise: Vectors) -> Vectors:

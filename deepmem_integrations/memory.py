@@ -397,7 +397,7 @@ class DeepMemory:
         Raises:
             ModelNotFoundError: There is none yet.
         """
-        return self.folder.current() or self.folder.in_use()[0]
+        return self.folder.name_in_use()
 
     def set_model(self, name: str) -> None:
         """Put a model in use; queries that are already running finish with the old one.
@@ -405,7 +405,6 @@ class DeepMemory:
         Raises:
             ModelNotFoundError: (a ValueError, as in v3) No model has this name.
         """
-        self.folder.load_model(name)
         self.folder.set_current(name)
 
     def list_models(self) -> list[ModelInfo]:

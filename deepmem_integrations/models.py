@@ -187,43 +187,49 @@ class ModelFolder:
             ModelNotFoundError: There is none yet; the message says how to train one.
             AdapterFileError: Its file is damaged.
         """
-        loaded, name = self._loaded, self.current()
+        loaded, name = self._loaded, self.name_in_use()
         if loaded is None or loaded[0] != name:
             with self._lock:
-                loaded = self._loaded = self.current_model()
-        if loaded is None:
+                loaded = self._loaded = self._load_in_use()
+        return loaded
+
+    def _load_in_use(self) -> tuple[str, QueryAdapter]:
+        while True:
+            name = self.name_in_use()
+            try:
+                return name, self.load_model(name)
+            except ModelNotFoundError:  # deleted since, if another one is in use by now; else taken away by hand
+                if self.current() == name:
+                    raise
+
+    def name_in_use(self) -> str:
+        """`current`, where there has to be one.
+
+        Raises:
+            ModelNotFoundError: There is none yet; the message says how to train one.
+        """
+        name = self.current()
+        if name is None:
             raise ModelNotFoundError(
                 f"Deep Memory has no trained model in {self.path}. Train one: deep_memory.train(queries, relevance), where "
                 "relevance[i] lists the (document id, 1.0) that answer queries[i]; or on the command line, deepmem train."
             )
-        return loaded
-
-    def current_model(self) -> tuple[str, QueryAdapter] | None:
-        """The model in use, with its name; None where there is none yet.
-
-        Raises:
-            AdapterFileError: Its file is damaged.
-            ModelNotFoundError: Its file was taken away by hand.
-        """
-        while (name := self.current()) is not None:
-            try:
-                return name, self.load_model(name)
-            except ModelNotFoundError:
-                if self.current() == name:
-                    raise
-        return None
+        return name
 
     def set_current(self, name: str) -> None:
-        """Put a model in use.
+        """Put a model in use, if its file is whole.
 
         Raises:
             ModelNotFoundError: No model has this name.
+            AdapterFileError: Its file is damaged.
+            StorageError: The folder cannot be written.
         """
+        self.load_model(name)
         with self.lock():
             self.put_in_use(name)
 
     def put_in_use(self, name: str) -> None:
-        """`set_current`, for who holds the lock already."""
+        """`set_current`, for who holds the lock already and knows the file."""
         self._existing(name)
         for path in self.path.glob(".current.*.tmp"):  # of a process that was killed: nobody else is here now
             path.unlink(missing_ok=True)

@@ -132,7 +132,7 @@ class Spool:
             corpus=vectors,
             validation=self._read_labelled("validation")[::-1] if (self.folder / "validation.json").exists() else None,
             fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
-            data={"queries": self._digest_of_labels(labels), "corpus": corpus["digest"]},
+            data={"queries": _digest(labels), "corpus": corpus["digest"]},
             options=options["options"],
         )
 
@@ -146,10 +146,6 @@ class Spool:
         value = self._read_json(name)
         labels = Relevance(value["queries"], value["relevance"], value["query_ids"], generated=value["generated"])
         return labels, self._read_vectors(name)
-
-    def _digest_of_labels(self, labels: Relevance) -> str:
-        total = sum(_number(json.dumps([query, sorted(documents)]).encode()) for _, query, documents in labels)
-        return f"{total % 2**64:016x}"
 
     def _write_vectors(self, name: str, parts: Iterable[Vectors]) -> None:
         """Write the rows as they come; only what goes wrong with the file is told as such."""
@@ -198,6 +194,11 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _digest(labels: Relevance) -> str:
+    total = sum(_number(json.dumps([query, sorted(documents)]).encode()) for _, query, documents in labels)
+    return f"{total % 2**64:016x}"
 
 
 def _number(data: bytes) -> int:

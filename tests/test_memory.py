@@ -137,8 +137,7 @@ def test_a_folder_of_models_serves_the_one_in_use(memory, problem):
 def test_queries_that_the_model_was_trained_on_are_told(memory, problem, caplog):
     some, others = problem.train.take(range(60)), problem.train.take(range(60, 70))
     name = memory.train(some)
-    if memory.adapter.memory is None:
-        pytest.fail("nothing is remembered")
+    assert memory.adapter.memory is not None
     memory.evaluate(problem.test, top_k=[10])
     assert caplog.text == ""
     memory.evaluate(some + others, top_k=[10])
@@ -175,6 +174,18 @@ def test_bad_vectors_from_the_model_are_told(memory, problem):
         memory.train(problem.train, embedding_function=lambda texts: np.full((len(texts), 32), np.nan))
     with pytest.raises(EmbeddingMismatchError, match="4 dimensions where 32 are expected"):
         memory.train(problem.train, embedding_function=lambda texts: np.ones((len(texts), 4)))
+
+
+def test_another_dimension_is_refused_before_the_queries_are_embedded(memory, problem):
+    embedded = []
+
+    def narrow(texts):
+        embedded.extend(texts)
+        return np.ones((len(texts), 4))
+
+    with pytest.raises(EmbeddingMismatchError):
+        memory.train(problem.train, embedding_function=narrow)
+    assert embedded and not set(embedded) & set(problem.train.queries)
 
 
 def test_an_empty_store_cannot_be_trained_on(tmp_path, embeddings, problem):

@@ -115,9 +115,8 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
     try:
         if same:
             yield _same_model(opened, np.asarray(vectors)[:SAMPLE])
-        current = opened.memory.folder.current_model()
-        if current is not None:
-            current[1].check(fingerprint)
+        if opened.memory.folder.current() is not None:
+            opened.memory.adapter.check(fingerprint)
             yield Check("model and embedding", True, "the model in use was trained with this embedding model")
     except DeepMemoryError as error:
         yield Check("model and embedding", False, str(error))
@@ -125,15 +124,13 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
 
 def _same_model(opened: Opened, vectors: Vectors) -> Check:
     """Whether texts of the store, embedded again, give its vectors."""
-    name, cosines = "vectors of the store", []
-    for vector in unit_rows(vectors, "stored vector"):
-        for text in [text for _, text in opened.search(vector.tolist(), 1) if text.strip()]:
-            again = opened.memory.embedder.embed_documents([text])
-            cosines.append(float(unit_rows(again, "vector")[0] @ vector))
-    if not cosines:
+    name, stored = "vectors of the store", unit_rows(vectors, "stored vector")
+    found = [(vector, text) for vector in stored for _, text in opened.search(vector.tolist(), 1) if text.strip()]
+    if not found:
         return Check(name, None, "the store has no texts to compare them with")
-    mean = float(np.mean(cosines))
-    told = f"{len(cosines)} texts embedded again have a cosine of {mean:.2f} with their stored vectors"
+    again = unit_rows(opened.memory.embedder.embed_documents([text for _, text in found]), "vector")
+    mean = float(np.mean([vector @ other for (vector, _), other in zip(found, again, strict=True)]))
+    told = f"{len(found)} texts embedded again have a cosine of {mean:.2f} with their stored vectors"
     if mean > ALIKE:
         return Check(name, True, told)
     return Check(name, False, f"{told}: another model made these, or they were made of other texts than the store has")

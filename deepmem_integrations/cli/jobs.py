@@ -1,7 +1,5 @@
 """Commands for jobs and models."""
 
-import contextlib
-import io
 import shlex
 import time
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from deepmem_integrations.cli.options import (
     Store,
     StoreOfJobs,
     folder_of,
+    measure,
     printing,
     read_labels,
 )
@@ -80,8 +79,7 @@ def train(
         )
         job = memory.jobs.job(job_id)
         if test is not None:
-            with contextlib.redirect_stdout(io.StringIO()):  # v3's printout says the same as the table
-                evaluation = memory.evaluate(test, model=job_id)
+            evaluation = measure(memory, test, model=job_id)
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
         look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"
@@ -168,7 +166,6 @@ def use(
     """
     with printing(as_json) as show:
         folder = folder_of(store, path).models
-        folder.load_model(model)
         folder.set_current(model)
         show({"name": model, "in_use": True}, f"{model} is in use.")
 

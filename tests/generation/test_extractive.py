@@ -44,6 +44,11 @@ def test_docstrings_and_underlined_headings():
     ]
 
 
+def test_names_keep_their_underscores():
+    text = "The _loop_ comes from `asyncio.get_event_loop` in __every__ thread."
+    assert written(Source("d", text), 1) == [("first sentence", "The loop comes from asyncio.get_event_loop in every thread.")]
+
+
 def test_the_seed_fixes_the_sentences():
     long = " ".join(f"Sentence number {row} says something of its own." for row in range(30))
     draws = [
