@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.corpus import CorpusVectors, read_corpus
+from deepmem_integrations.corpora.corpus import CorpusVectors, read_corpus
 from deepmem_integrations.labels import LabelRows, labelled_vectors
 from deepmem_integrations.relevance import Labels, Relevance
 

@@ -15,7 +15,7 @@ from deepmem_integrations import trainer
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.corpus import Corpus, SearchedCorpus, read_corpus
+from deepmem_integrations.corpora.corpus import Corpus, SearchedCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import AdapterCheck, Embedder
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
@@ -106,7 +106,7 @@ class DeepMemory:
             StoreError: The store cannot be read in full, has no embedding model, ranks vectors of unequal length by anything
                 but cosine similarity, a document has no id, or ``path`` is missing.
         """
-        from deepmem_integrations.langchain.corpus import read_vectorstore
+        from deepmem_integrations.corpora.langchain import read_vectorstore
         from deepmem_integrations.langchain.vectorstores import DeepLake
 
         corpus, embedding = read_vectorstore(vectorstore, documents, scan=scan)
@@ -137,7 +137,7 @@ class DeepMemory:
             StoreError: No vector index; its nodes cannot be listed; it ranks vectors of unequal length by anything but cosine
                 similarity; or ``path`` is missing.
         """
-        from deepmem_integrations.llama_index.corpus import read_index
+        from deepmem_integrations.corpora.llama_index import read_index
         from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore
 
         corpus, embed_model = read_index(index, nodes)

@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 
 from deepmem_integrations import DeepMemory, QueryAdapter
-from deepmem_integrations.corpus import GivenCorpus
+from deepmem_integrations.corpora.corpus import GivenCorpus
 from deepmem_integrations.errors import (
     JobCancelledError,
     JobNotFoundError,

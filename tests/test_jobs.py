@@ -16,7 +16,7 @@ import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter, trainer
 from deepmem_integrations._locks import FileLock
-from deepmem_integrations.corpus import GivenCorpus
+from deepmem_integrations.corpora.corpus import GivenCorpus
 from deepmem_integrations.errors import (
     DeepMemoryError,
     JobCancelledError,

@@ -74,7 +74,7 @@ def _deeplake(place: str, embedder: Embedder, folder: Path) -> Opened:
 
 
 def _langchain(vectorstore: Any, folder: Path) -> Opened:
-    from deepmem_integrations.langchain.stores import document_id
+    from deepmem_integrations.corpora.langchain_stores import document_id
 
     def search(vector: list[float], k: int) -> Found:
         found = vectorstore.similarity_search_by_vector(vector, k=k)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deepmem_integrations._vectors import nearest, unit_rows
-from deepmem_integrations.corpus import read_corpus
+from deepmem_integrations.corpora.corpus import read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.demo.documents import ApiDocument, api_documents
 from deepmem_integrations.demo.models import load_embedding

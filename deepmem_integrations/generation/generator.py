@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from deepmem_integrations.corpus import SearchedCorpus
+from deepmem_integrations.corpora.corpus import SearchedCorpus
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint

@@ -12,9 +12,9 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
+from deepmem_integrations.corpora.langchain_stores import check_lengths, embeddings_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.stores import check_lengths, embeddings_of
 from deepmem_integrations.serving import MemoryLike, ServedAdapter
 
 _SEARCHES = {

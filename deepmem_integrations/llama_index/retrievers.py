@@ -13,10 +13,10 @@ from llama_index.core.indices.vector_store.retrievers import VectorIndexRetrieve
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
 
+from deepmem_integrations.corpora.llama_index_stores import check_lengths
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import given, is_transformed, transformed
-from deepmem_integrations.llama_index.stores import check_lengths
 from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.serving import MemoryLike, ServedAdapter
 

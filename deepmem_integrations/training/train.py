@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, sorted_into_lists
-from deepmem_integrations.corpus import CorpusVectors
+from deepmem_integrations.corpora.corpus import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.examples import Examples

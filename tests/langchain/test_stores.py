@@ -17,10 +17,10 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from deepmem_integrations import DeepMemory, QueryAdapter, train_adapter
+from deepmem_integrations.corpora.langchain_stores import document_id
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
-from deepmem_integrations.langchain.stores import document_id
 from tests.conftest import LookupEmbeddings, Problem, make_problem, with_uuids
 from tests.langchain.conftest import Lookup
 

@@ -6,12 +6,12 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, MetadataMode
 
-from deepmem_integrations.corpus import Corpus, GivenCorpus
+from deepmem_integrations.corpora.corpus import Corpus, GivenCorpus
+from deepmem_integrations.corpora.llama_index_stores import KINDS, check_lengths
+from deepmem_integrations.corpora.stores import kind_of
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.llama_index.stores import KINDS, check_lengths
 from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore
-from deepmem_integrations.stores import kind_of
 
 
 def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tuple[Corpus, BaseEmbedding]:

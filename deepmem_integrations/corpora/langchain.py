@@ -8,12 +8,12 @@ from langchain_core.vectorstores import VectorStore
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.corpus import Batch, Corpus, GivenCorpus, SearchedCorpus
+from deepmem_integrations.corpora.corpus import Batch, Corpus, GivenCorpus, SearchedCorpus
+from deepmem_integrations.corpora.langchain_stores import check_lengths, document_id, embeddings_of, store_corpus
+from deepmem_integrations.corpora.stores import batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.stores import check_lengths, document_id, embeddings_of, store_corpus
 from deepmem_integrations.langchain.vectorstores import DeepLake
-from deepmem_integrations.stores import batches
 
 
 def given_corpus(documents: Iterable[Document], embeddings: Embeddings) -> GivenCorpus:

@@ -13,10 +13,8 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from deepmem_integrations.corpus import Batch
-from deepmem_integrations.embedding import untransformed
-from deepmem_integrations.errors import StoreError
-from deepmem_integrations.stores import (
+from deepmem_integrations.corpora.corpus import Batch
+from deepmem_integrations.corpora.stores import (
     BATCH,
     StoreCorpus,
     batches,
@@ -28,6 +26,8 @@ from deepmem_integrations.stores import (
     qdrant_metric,
     qdrant_points,
 )
+from deepmem_integrations.embedding import untransformed
+from deepmem_integrations.errors import StoreError
 
 
 class InMemoryCorpus(StoreCorpus):

@@ -12,9 +12,8 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
-from deepmem_integrations.corpus import Batch
-from deepmem_integrations.errors import StoreError
-from deepmem_integrations.stores import (
+from deepmem_integrations.corpora.corpus import Batch
+from deepmem_integrations.corpora.stores import (
     BATCH,
     StoreCorpus,
     batches,
@@ -26,6 +25,7 @@ from deepmem_integrations.stores import (
     qdrant_metric,
     qdrant_points,
 )
+from deepmem_integrations.errors import StoreError
 
 
 class IndexCorpus(StoreCorpus):

@@ -4,14 +4,13 @@ The stores' own packages are not needed and not imported.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.corpus import Batch
-from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
+from deepmem_integrations.corpora.corpus import Batch
 from deepmem_integrations.errors import StoreError
 
 BATCH = 1_000
@@ -76,29 +75,6 @@ class StoreCorpus(ABC):
         """
         if self.metric != "cosine":
             next(self.vectors(), None)
-
-
-class DeepLakeCorpus:
-    """All documents of a Deep Lake data set, as a framework knows them.
-
-    Args:
-        store: The store; it is read when asked.
-        document: Makes the framework's document of one.
-    """
-
-    def __init__(self, store: DeepLakeStore, document: Callable[[StoredDocument], Any]) -> None:
-        """Keep both."""
-        self.store = store
-        self._document = document
-
-    def vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches."""
-        return self.store.vectors()
-
-    def documents(self) -> Iterator[Sequence[Any]]:
-        """Yield batches of documents with their ids."""
-        for batch in self.store.documents():
-            yield [self._document(found) for found in batch]
 
 
 def kind_of(store: Any, kinds: Iterable[str]) -> str | None:
