@@ -98,7 +98,7 @@ def _generated(folder: Path, model: str) -> Queries:
 def _embed(texts: Sequence[str], model: str) -> Vectors:
     """Embed the texts that no file has vectors of, with the very model of the files; its weights come in a package."""
     if model == "minilm":
-        from deepmem_integrations.demo.models import MiniLM
+        from deepmem_integrations.embedding import MiniLM
 
         return MiniLM().embed_documents(texts)
     import wordllama

@@ -25,7 +25,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations._vectors import unit_rows
-from deepmem_integrations.adapter import Memory
+from deepmem_integrations.adapter.query_adapter import Memory
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.results import FOLDER, machine
 from deepmem_integrations import QueryAdapter
-from deepmem_integrations.attention import MANY_KEYS, KernelSpace, Lists, Memory
+from deepmem_integrations.adapter.attention import MANY_KEYS, KernelSpace, Lists, Memory
 
 KEYS = (1_000, 10_000, 100_000)
 DIMENSIONS = (384, 1_536)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepmem_integrations.adapter import QueryAdapter
     from deepmem_integrations.evaluation import Evaluation, evaluate
+    from deepmem_integrations.labels import Relevance
     from deepmem_integrations.memory import DeepMemory
-    from deepmem_integrations.relevance import Relevance
     from deepmem_integrations.training import TrainingReport, TrainingResult, train_adapter
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ _MODULES = {
     "DeepMemory": "memory",
     "Evaluation": "evaluation",
     "QueryAdapter": "adapter",
-    "Relevance": "relevance",
+    "Relevance": "labels",
     "TrainingReport": "training",
     "TrainingResult": "training",
     "evaluate": "evaluation",

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.corpora.corpus import CorpusVectors, read_corpus
-from deepmem_integrations.labels import LabelRows, labelled_vectors
-from deepmem_integrations.relevance import Labels, Relevance
+from deepmem_integrations.corpora import CorpusVectors, read_corpus
+from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors
 
 TOP_K = (1, 3, 5, 10, 50, 100)
 """Deep Lake v3's cut-offs."""

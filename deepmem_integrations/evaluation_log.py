@@ -10,7 +10,7 @@ from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.deeplake import import_deeplake
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.evaluation import LISTED, WITH, WITHOUT, Evaluation
-from deepmem_integrations.relevance import Relevance
+from deepmem_integrations.labels import Relevance
 
 _EMPTY = "columns"
 """The message of the first commit, from which branches part."""

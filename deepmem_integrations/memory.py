@@ -11,21 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from deepmem_integrations import trainer
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.corpora.corpus import Corpus, SearchedCorpus, read_corpus
+from deepmem_integrations.adapter import Explanation, QueryAdapter
+from deepmem_integrations.corpora import Corpus, SearchedCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import AdapterCheck, Embedder
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
-from deepmem_integrations.examples import Explanation
-from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, Work
+from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
+from deepmem_integrations.jobs.folder import Work
+from deepmem_integrations.jobs.inputs import Spool
+from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo
-from deepmem_integrations.relevance import Labels, Relevance
-from deepmem_integrations.spool import Spool
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from deepmem_integrations._files import write_text
 from deepmem_integrations._locks import FileLock
-from deepmem_integrations.adapter import FORMAT, QueryAdapter
+from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter.query_adapter import FORMAT
 from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StorageError
 
 

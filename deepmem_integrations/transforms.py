@@ -5,8 +5,8 @@ from typing import Any, Self
 
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
+from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.relevance import Labels, Relevance
 from deepmem_integrations.serving import MemoryLike, ServedAdapter
 
 

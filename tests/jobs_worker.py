@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 
 from deepmem_integrations import DeepMemory, QueryAdapter
-from deepmem_integrations.corpora.corpus import GivenCorpus
+from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import (
     JobCancelledError,
     JobNotFoundError,
@@ -20,7 +20,7 @@ from deepmem_integrations.errors import (
     ModelInUseError,
     ModelNotFoundError,
 )
-from deepmem_integrations.trainer import publish
+from deepmem_integrations.jobs.trainer import publish
 from tests.conftest import LookupEmbeddings, make_problem
 
 

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations._vectors import unit_rows
-from deepmem_integrations.attention import BUDGET, Lists, Memory
+from deepmem_integrations.adapter import Fingerprint
+from deepmem_integrations.adapter.attention import BUDGET, Lists, Memory
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, InvalidVectorsError, StorageError
-from deepmem_integrations.fingerprint import Fingerprint
 
 FIXTURE = Path(__file__).parent / "fixtures" / "adapter-v1.safetensors"
 
@@ -169,7 +169,7 @@ def test_a_large_batch_is_done_in_blocks(monkeypatch):
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.adapter.FORMAT_VERSION", 3)
+    monkeypatch.setattr("deepmem_integrations.adapter.query_adapter.FORMAT_VERSION", 3)
     data = make_adapter().to_bytes()
     monkeypatch.undo()
     with pytest.raises(AdapterFileError, match="Upgrade deepmem-integrations"):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepmem_integrations._tql import literal
 from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake
+from deepmem_integrations.deeplake.tql import literal
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
 X = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
@@ -108,7 +108,7 @@ def test_delete(filled):
 
 
 def test_all_vectors_come_in_batches(filled, monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.deeplake._BATCH", 4)
+    monkeypatch.setattr("deepmem_integrations.deeplake.store._BATCH", 4)
     batches = list(filled.vectors())
     assert [len(ids) for ids, _ in batches] == [4, 2]
     np.testing.assert_array_equal(np.concatenate([vectors for _, vectors in batches]), X)
@@ -213,7 +213,7 @@ def test_a_first_write_that_fails_leaves_no_data_set(store, monkeypatch):
 
 
 def test_a_scan_is_a_snapshot(filled, monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.deeplake._BATCH", 2)
+    monkeypatch.setattr("deepmem_integrations.deeplake.store._BATCH", 2)
     batches = filled.vectors()
     ids = list(next(batches)[0])
     filled.delete(["a", "f"])
@@ -327,7 +327,7 @@ def test_threads_may_search_and_write_at_once(tmp_path):
 
 def test_deep_lakes_crash_reporting_stays_off(tmp_path):
     script = (
-        "import os, tempfile; from deepmem_integrations.deeplake import import_deeplake; before = os.environ['TMPDIR'];"
+        "import os, tempfile; from deepmem_integrations.deeplake.store import import_deeplake; before = os.environ['TMPDIR'];"
         "deeplake = import_deeplake(); assert os.environ['TMPDIR'] == before;"
         "ds = deeplake.create('data', schema={'a': deeplake.types.Text()}); ds.append({'a': ['x']}); ds.commit(); print(len(ds))"
     )

@@ -9,9 +9,8 @@ import pytest
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.demo.documents import MIN_CHARACTERS, api_documents
-from deepmem_integrations.demo.models import load_embedding
 from deepmem_integrations.demo.run import load_questions, run_demo
-from deepmem_integrations.embedding import OpenAIEmbedding
+from deepmem_integrations.embedding import OpenAIEmbedding, load_embedding
 from deepmem_integrations.errors import EmbeddingError
 from tests.openai_server import embed, openai_server
 

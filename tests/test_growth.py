@@ -8,7 +8,7 @@ import pytest
 
 from deepmem_integrations import QueryAdapter, train_adapter
 from deepmem_integrations._vectors import unit_rows
-from deepmem_integrations.attention import Memory
+from deepmem_integrations.adapter.attention import Memory
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.training.problem import Attention, Candidate, Linear, Problem
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepmem_integrations import DeepMemory, QueryAdapter, trainer
+from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations._locks import FileLock
-from deepmem_integrations.corpora.corpus import GivenCorpus
+from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import (
     DeepMemoryError,
     JobCancelledError,
@@ -25,7 +25,7 @@ from deepmem_integrations.errors import (
     JobRunningError,
     StorageError,
 )
-from deepmem_integrations.jobs import JobFolder, JobStatus
+from deepmem_integrations.jobs import JobFolder, JobStatus, trainer
 from deepmem_integrations.models import ModelFolder
 from tests.conftest import LookupEmbeddings, make_problem
 
@@ -203,7 +203,7 @@ import numpy as np
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.models import ModelFolder
-from deepmem_integrations.trainer import publish
+from deepmem_integrations.jobs.trainer import publish
 jobs = JobFolder(ModelFolder(sys.argv[1]))
 print("ready", flush=True)
 while True:

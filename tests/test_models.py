@@ -42,7 +42,7 @@ def test_versions_have_their_report_data_and_parent(memory, problem, capsys):
 
 
 def test_other_documents_are_other_data(memory, problem, embeddings, tmp_path):
-    from deepmem_integrations.corpora.corpus import GivenCorpus
+    from deepmem_integrations.corpora import GivenCorpus
 
     few = problem.train.take(range(5))
     first = memory.train(few)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deepmem_integrations import Relevance
 from deepmem_integrations.errors import DeepMemoryError, InvalidRelevanceError, StorageError
-from deepmem_integrations.relevance import InvalidLabelsWarning
+from deepmem_integrations.labels import InvalidLabelsWarning
 
 GOOD = [("a", 1.0)]
 

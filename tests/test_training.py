@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from deepmem_integrations import Relevance, evaluate, train_adapter
-from deepmem_integrations.adapter import Memory, QueryAdapter
+from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter.query_adapter import Memory
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.labels import LabelRows

@@ -12,9 +12,9 @@ import typer
 
 from deepmem_integrations.evaluation import Evaluation
 from deepmem_integrations.jobs import JobFolder
+from deepmem_integrations.labels import Relevance
 from deepmem_integrations.memory import DeepMemory, beside
 from deepmem_integrations.models import ModelFolder
-from deepmem_integrations.relevance import Relevance
 
 STORES = (
     "deeplake:PATH",

@@ -47,7 +47,7 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
         MissingExtraError: The package behind one of them is not installed.
         BadParameter: It is not known where the models are.
     """
-    from deepmem_integrations.demo.models import load_embedding
+    from deepmem_integrations.embedding import load_embedding
 
     kind, _, place = uri.partition(":")
     if (kind != "deeplake" and kind not in _OPEN) or not place:

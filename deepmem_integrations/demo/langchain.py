@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from deepmem_integrations.demo.answers import extract_answer
-from deepmem_integrations.demo.models import MiniLM
+from deepmem_integrations.embedding import MiniLM
 
 _INSTRUCTIONS_END = re.compile(r"\n-{4,}\n|\n\n")  # the line that RetrievalQA's prompt draws, or the first empty one
 

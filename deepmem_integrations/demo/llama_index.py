@@ -10,7 +10,7 @@ from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 
 from deepmem_integrations.demo.answers import extract_answer
-from deepmem_integrations.demo.models import MiniLM
+from deepmem_integrations.embedding import MiniLM
 
 _PROMPT = re.compile(r"-{5,}\n(?P<context>.*?)\n-{5,}\n.*?Query: (?P<question>.*?)\nAnswer:", re.DOTALL)
 

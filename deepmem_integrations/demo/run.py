@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from deepmem_integrations._vectors import nearest, unit_rows
-from deepmem_integrations.corpora.corpus import read_corpus
+from deepmem_integrations.corpora import read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.demo.documents import ApiDocument, api_documents
-from deepmem_integrations.demo.models import load_embedding
-from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.embedding import Embedder, load_embedding
 from deepmem_integrations.evaluation import Evaluation
+from deepmem_integrations.labels import InvalidLabelsWarning, Relevance
 from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.relevance import InvalidLabelsWarning, Relevance
 
 SHOWN = 4
 """How many test questions are answered side by side."""

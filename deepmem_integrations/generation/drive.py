@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Generator, Iterator
 
 from deepmem_integrations.generation.model import Request
 from deepmem_integrations.generation.run import Outcome, Run
-from deepmem_integrations.relevance import Relevance
+from deepmem_integrations.labels import Relevance
 
 
 def drive(run: Run, concurrency: int) -> Generator[Relevance, None, None]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from deepmem_integrations.corpora.corpus import SearchedCorpus
+from deepmem_integrations.corpora import SearchedCorpus
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
@@ -24,8 +24,8 @@ from deepmem_integrations.generation.result import Generation, labels
 from deepmem_integrations.generation.run import Run
 from deepmem_integrations.generation.sampling import coverage_order
 from deepmem_integrations.generation.sources import Source, corpus_fingerprint, junk, sources_of
+from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.relevance import Labels, Relevance
 
 _logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, nearest, unit_rows
-from deepmem_integrations.corpora.corpus import SearchedCorpus, read_corpus
+from deepmem_integrations.corpora import SearchedCorpus, read_corpus
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.sources import Source

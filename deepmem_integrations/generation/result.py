@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deepmem_integrations.generation.budget import Usage
-from deepmem_integrations.relevance import Relevance
+from deepmem_integrations.labels import Relevance
 
 
 @dataclass(frozen=True)

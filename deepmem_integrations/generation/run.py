@@ -19,7 +19,7 @@ from deepmem_integrations.generation.nearness import Nearness
 from deepmem_integrations.generation.prompt import Prompt, Task, key_of
 from deepmem_integrations.generation.result import GeneratedQuery, Generation, RejectedQuery, labels
 from deepmem_integrations.generation.sources import Source
-from deepmem_integrations.relevance import Relevance
+from deepmem_integrations.labels import Relevance
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from deepmem_integrations.generation import Answer, Estimate, Generation, QueryGenerator, Request
 from deepmem_integrations.generation.generator import Options
-from deepmem_integrations.relevance import Labels, Relevance
+from deepmem_integrations.labels import Labels, Relevance
 
 
 class LangChainModel:

@@ -16,15 +16,14 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from deepmem_integrations._tql import Filter
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
-from deepmem_integrations.deeplake import DeepLakeStore, Metric, StoredDocument
+from deepmem_integrations.deeplake import DeepLakeStore, Filter, Metric, StoredDocument
+from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.v3 import V3Dataset
+from deepmem_integrations.langchain.v3_dataset import V3Dataset
 from deepmem_integrations.memory import DeepMemory, beside
 from deepmem_integrations.serving import TransformedVector
-from deepmem_integrations.v3 import warn_of_replaced
 
 Scored = list[tuple[Document, float]]
 

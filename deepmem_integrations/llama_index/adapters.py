@@ -9,10 +9,9 @@ import numpy as np
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter import Fingerprint, QueryAdapter
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import AdapterFileError, StorageError
-from deepmem_integrations.fingerprint import Fingerprint
 
 _FILE = "pytorch_model.bin"
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
-from deepmem_integrations._tql import Condition, is_in, literal
 from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.deeplake.tql import Condition, is_in, literal
 from deepmem_integrations.errors import StoreError
 
 TRUE, FALSE = Condition("true"), Condition("false")

@@ -9,7 +9,7 @@ from llama_index.core.workflow import Event as WorkflowEvent
 
 from deepmem_integrations.generation import Answer, QueryGenerator, Request
 from deepmem_integrations.generation.generator import Options
-from deepmem_integrations.relevance import Relevance
+from deepmem_integrations.labels import Relevance
 
 # The texts are put in as values: braces in a document are never taken for a template's. Each call gets a copy, since LlamaIndex
 # hangs its output parser on the template.

@@ -24,14 +24,14 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 from numpy.typing import ArrayLike
 
-from deepmem_integrations._tql import Condition
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
+from deepmem_integrations.deeplake.tql import Condition
+from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.filters import TRUE, all_of, condition, key, one_of
 from deepmem_integrations.memory import DeepMemory, beside
 from deepmem_integrations.serving import ServedAdapter
-from deepmem_integrations.v3 import warn_of_replaced
 
 
 class DeepLakeVectorStore(BasePydanticVectorStore):

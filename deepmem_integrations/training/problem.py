@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.attention import Memory
-from deepmem_integrations.examples import ValueSpace
+from deepmem_integrations.adapter.attention import Memory
+from deepmem_integrations.adapter.remembered import ValueSpace
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.folds import Fold
 from deepmem_integrations.training.linear import Negatives, negative_rows, train_linear

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks
-from deepmem_integrations.corpora.corpus import CorpusVectors, unit_batches
+from deepmem_integrations.corpora import CorpusVectors, unit_batches
 from deepmem_integrations.errors import EmbeddingMismatchError
 from deepmem_integrations.training.memory import CorpusStatistics
 

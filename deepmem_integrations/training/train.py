@@ -9,14 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
-from deepmem_integrations.adapter import QueryAdapter, sorted_into_lists
-from deepmem_integrations.corpora.corpus import CorpusVectors
+from deepmem_integrations.adapter import Fingerprint, QueryAdapter
+from deepmem_integrations.adapter.query_adapter import sorted_into_lists
+from deepmem_integrations.adapter.remembered import Examples
+from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.evaluation import bootstrap_mean
-from deepmem_integrations.examples import Examples
-from deepmem_integrations.fingerprint import Fingerprint
-from deepmem_integrations.labels import LabelRows
-from deepmem_integrations.relevance import Labels, Relevance
+from deepmem_integrations.labels import LabelRows, Labels, Relevance
 from deepmem_integrations.training.choice import MAX_UNSEEN_LOSS, Choice, choose, label_agreement
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
 from deepmem_integrations.training.folds import FOLDS, View, folds

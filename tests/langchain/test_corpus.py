@@ -58,7 +58,7 @@ def first_right(problem, vectors):
 
 
 def test_documents_are_the_stores_own_with_their_ids(any_store, problem, tmp_path, monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.deeplake._BATCH", 70)
+    monkeypatch.setattr("deepmem_integrations.deeplake.store._BATCH", 70)
     monkeypatch.setattr("deepmem_integrations.corpora.stores.BATCH", 70)
     memory = DeepMemory.from_langchain(any_store, path=tmp_path)
     assert [len(ids) for ids, _ in memory.corpus.vectors()] == [70, 70, 70, 70, 20]

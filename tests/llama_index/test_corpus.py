@@ -35,7 +35,7 @@ def check_trains(problem, memory):
 
 
 def test_an_index_is_trained_from_and_its_documents_are_its_nodes(any_index, problem, tmp_path, monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.deeplake._BATCH", 70)
+    monkeypatch.setattr("deepmem_integrations.deeplake.store._BATCH", 70)
     monkeypatch.setattr("deepmem_integrations.corpora.stores.BATCH", 70)
     memory = DeepMemory.from_llama_index(any_index, path=tmp_path)
     assert [len(names) for names, _ in memory.corpus.vectors()] == [70, 70, 70, 70, 20]

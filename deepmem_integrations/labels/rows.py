@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.relevance import Labels, Relevance
+from deepmem_integrations.labels.relevance import Labels, Relevance
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 
 from deepmem_integrations._files import read_text, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.corpora.corpus import Batch, unit_batches
+from deepmem_integrations.adapter import Fingerprint
+from deepmem_integrations.corpora import Batch, unit_batches
 from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
-from deepmem_integrations.fingerprint import Fingerprint
-from deepmem_integrations.relevance import Relevance
+from deepmem_integrations.labels import Relevance
 
 
 @dataclass(frozen=True)

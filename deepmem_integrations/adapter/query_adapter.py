@@ -15,12 +15,11 @@ from safetensors.numpy import save as save_tensors
 
 from deepmem_integrations._files import write_bytes
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.attention import MANY_KEYS, KernelSpace, Lists, Memory
+from deepmem_integrations.adapter.attention import MANY_KEYS, KernelSpace, Lists, Memory
+from deepmem_integrations.adapter.fingerprint import Fingerprint
+from deepmem_integrations.adapter.remembered import Examples, Explanation, Growth, Influence, ValueSpace
 from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
-from deepmem_integrations.examples import Examples, Explanation, Growth, Influence, ValueSpace
-from deepmem_integrations.fingerprint import Fingerprint
-from deepmem_integrations.labels import LabelRows
-from deepmem_integrations.relevance import Labels, Relevance
+from deepmem_integrations.labels import LabelRows, Labels, Relevance
 
 FORMAT = "deepmem-adapter"
 FORMAT_VERSION = 2

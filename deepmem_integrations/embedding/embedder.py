@@ -1,18 +1,16 @@
 """Texts in, vectors out: one face for every embedding model that users bring."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter import Fingerprint, QueryAdapter
+from deepmem_integrations.adapter.fingerprint import PROBES
 from deepmem_integrations.errors import EmbeddingError, InvalidVectorsError
-from deepmem_integrations.fingerprint import PROBES, Fingerprint
 
 _BATCH = 128
 
@@ -146,41 +144,3 @@ def _unit_or_zero(vectors: ArrayLike) -> Vectors:
     if matrix.ndim != 2 or not np.isfinite(matrix).all():
         raise InvalidVectorsError("The embedding model gives NaN, infinity, or something other than one vector a text.")
     return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-class OpenAIEmbedding:
-    """An embedding model behind the ``openai`` package: OpenAI's own, or any compatible server.
-
-    Args:
-        model: E.g. ``"text-embedding-3-small"``.
-        client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
-            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
-
-    Raises:
-        MissingExtraError: ``openai`` is not installed.
-        EmbeddingError: No API key; later: the server refuses or does not answer, after the client's own retries.
-    """
-
-    def __init__(self, model: str, **client_options: Any) -> None:
-        """Make the client."""
-        self.model = model
-        self._openai = require("openai", extra="openai")
-        with self._errors():
-            self._client = self._openai.OpenAI(**client_options)
-
-    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """One request. The answers carry their places: their order is not relied on."""
-        with self._errors():
-            answer = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
-        return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
-
-    def embed_query(self, text: str) -> list[float]:
-        """One request with one text."""
-        return self.embed_documents([text])[0]
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except self._openai.OpenAIError as error:
-            raise EmbeddingError(f"The embedding model openai:{self.model} cannot be used: {error}") from error

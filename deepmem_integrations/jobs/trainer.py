@@ -1,4 +1,4 @@
-"""Trains one job: in the process that asks for it, or in one of its own, ``python -m deepmem_integrations.trainer``."""
+"""Trains one job: in the process that asks for it, or in one of its own, ``python -m deepmem_integrations.jobs.trainer``."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ from typing import Any
 
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.errors import JobFailedError, StorageError
-from deepmem_integrations.jobs import JobFolder, Work
+from deepmem_integrations.jobs.folder import JobFolder, Work
+from deepmem_integrations.jobs.inputs import Spool
 from deepmem_integrations.models import ModelFolder
-from deepmem_integrations.spool import Spool
 from deepmem_integrations.training import train_adapter
 
 _logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def start(work: Work) -> None:
         JobFailedError: It cannot be started.
     """
     job, jobs = work.job, work.jobs
-    command = [sys.executable, "-m", "deepmem_integrations.trainer", str(jobs.models.path.resolve()), job.id]
+    command = [sys.executable, "-m", "deepmem_integrations.jobs.trainer", str(jobs.models.path.resolve()), job.id]
     # What can be imported here can be imported there; the working directory is a place like any other.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
     try:

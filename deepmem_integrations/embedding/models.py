@@ -1,14 +1,14 @@
-"""The demo's embedding models, named by short URIs."""
+"""Embedding models that short URIs name: those of the demo and of the command line."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._extras import require
-from deepmem_integrations.embedding import OpenAIEmbedding
 from deepmem_integrations.errors import EmbeddingError
 
 
@@ -53,6 +53,44 @@ class MiniLM(SentenceTransformer):
         require("transformers", extra="demo").utils.logging.disable_progress_bar()
         super().__init__(str(folder))
         self.model_name = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class OpenAIEmbedding:
+    """An embedding model behind the ``openai`` package: OpenAI's own, or any compatible server.
+
+    Args:
+        model: E.g. ``"text-embedding-3-small"``.
+        client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
+            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+
+    Raises:
+        MissingExtraError: ``openai`` is not installed.
+        EmbeddingError: No API key; later: the server refuses or does not answer, after the client's own retries.
+    """
+
+    def __init__(self, model: str, **client_options: Any) -> None:
+        """Make the client."""
+        self.model = model
+        self._openai = require("openai", extra="openai")
+        with self._errors():
+            self._client = self._openai.OpenAI(**client_options)
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """One request. The answers carry their places: their order is not relied on."""
+        with self._errors():
+            answer = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
+        return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+
+    def embed_query(self, text: str) -> list[float]:
+        """One request with one text."""
+        return self.embed_documents([text])[0]
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._openai.OpenAIError as error:
+            raise EmbeddingError(f"The embedding model openai:{self.model} cannot be used: {error}") from error
 
 
 def load_embedding(uri: str) -> SentenceTransformer | OpenAIEmbedding:

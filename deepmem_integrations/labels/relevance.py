@@ -12,7 +12,7 @@ import numpy as np
 
 from deepmem_integrations._files import read_text, write_text
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.grouping import document_groups, drop_shared
+from deepmem_integrations.labels.grouping import document_groups, drop_shared
 
 OnInvalid = Literal["raise", "drop"]
 Labels = Sequence[Sequence[tuple[str, float]]]

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._tql import Filter, is_in, literal, where
 from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.deeplake.tql import Filter, is_in, literal, where
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
 if TYPE_CHECKING:
