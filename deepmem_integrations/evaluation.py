@@ -98,6 +98,7 @@ class Evaluation(dict[str, dict[str, float]]):
         top_k: The cut-offs.
         found: ``"with model"`` and ``"without model"`` → for each query the ids of the first documents, best first: as many
             as the largest cut-off says, 10 at least.
+        embedding_seconds: How long the queries took to embed; None where their vectors were at hand.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Evaluation(dict[str, dict[str, float]]):
         self.query_ids = tuple(query_ids)
         self.top_k = tuple(top_k)
         self.found = found
+        self.embedding_seconds: float | None = None
         names = list(per_query[WITHOUT])
         differences = np.stack([per_query[WITH][name] - per_query[WITHOUT][name] for name in names], axis=1)
         self.gains = dict(zip(names, bootstrap_mean(differences), strict=True))

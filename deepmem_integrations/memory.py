@@ -1,11 +1,12 @@
 """`DeepMemory`: a store, an embedding model and a folder of trained models, with Deep Lake v3's verbs."""
 
+import functools
 import logging
 import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,17 +15,17 @@ from tqdm.auto import tqdm
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter
-from deepmem_integrations.corpora import Corpus, SearchedCorpus, read_corpus
+from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
-from deepmem_integrations.embedding import AdapterCheck, Embedder
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
-from deepmem_integrations.jobs.folder import Work
-from deepmem_integrations.jobs.inputs import Spool
+from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo
+from deepmem_integrations.serving import ServedAdapter
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -34,8 +35,20 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_NEAR = 20
-"""How many documents a corpus that can only be searched gives for each training query."""
+
+@runtime_checkable
+class HasDeepMemory(Protocol):
+    """A vector store that comes with a Deep Memory of its own, as both Deep Lake stores do."""
+
+    @property
+    def deep_memory(self) -> "DeepMemory":
+        """The Deep Memory of the store."""
+        ...
+
+    @property
+    def deep_memory_path(self) -> str | os.PathLike[str]:
+        """The folder of its models."""
+        ...
 
 
 class DeepMemory:
@@ -49,13 +62,12 @@ class DeepMemory:
         path: The folder for jobs and models; made when first needed.
     """
 
-    def __init__(self, corpus: Corpus | SearchedCorpus, embedding: Any, path: str | os.PathLike[str]) -> None:
-        """Keep the three parts; nothing is read or written yet."""
+    def __init__(self, corpus: Corpus, embedding: Any, path: str | os.PathLike[str]) -> None:
         self.corpus = corpus
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
-        self._check = AdapterCheck()
+        self.served = ServedAdapter(self.folder)  # not of the memory itself: in a circle, stores would be closed late
 
     @classmethod
     def from_deeplake(
@@ -80,7 +92,7 @@ class DeepMemory:
             StoreError: The data set cannot be opened, or it is not local and ``path`` is missing.
         """
         store = dataset if isinstance(dataset, DeepLakeStore) else DeepLakeStore(dataset, token=token, creds=creds)
-        return cls(store, embedding, beside(store.path) if path is None else path)
+        return cls(DeepLakeCorpus(store), embedding, beside(store.path) if path is None else path)
 
     @classmethod
     def from_langchain(
@@ -106,10 +118,9 @@ class DeepMemory:
                 but cosine similarity, a document has no id, or ``path`` is missing.
         """
         from deepmem_integrations.corpora.langchain import read_vectorstore
-        from deepmem_integrations.langchain.vectorstores import DeepLake
 
         corpus, embedding = read_vectorstore(vectorstore, documents, scan=scan)
-        if path is None and isinstance(vectorstore, DeepLake) and documents is None and scan:
+        if path is None and documents is None and scan and isinstance(vectorstore, HasDeepMemory):
             return vectorstore.deep_memory
         if path is None:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
@@ -137,11 +148,10 @@ class DeepMemory:
                 similarity; or ``path`` is missing.
         """
         from deepmem_integrations.corpora.llama_index import read_index
-        from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore
 
         corpus, embed_model = read_index(index, nodes)
         if path is None:
-            if not isinstance(index.vector_store, DeepLakeVectorStore):
+            if not isinstance(index.vector_store, HasDeepMemory):
                 raise StoreError('Say where the models live: DeepMemory.from_llama_index(index, path="…").')
             path = index.vector_store.deep_memory_path
         return cls(corpus, embed_model, path)
@@ -156,8 +166,6 @@ class DeepMemory:
         Raises:
             StoreError: The store is only searched (``scan=False``), never read in full.
         """
-        if isinstance(self.corpus, SearchedCorpus):
-            raise StoreError("With scan=False the store's documents are not listed: bring those to write labels for yourself.")
         return [document for batch in self.corpus.documents() for document in batch]
 
     # ---- v3's verbs --------------------------------------------------------------------------------------------
@@ -212,7 +220,8 @@ class DeepMemory:
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
         options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
         with self.jobs.new() as work:
-            self._spool(work, labels, validation, self._embedder(embedding_function), options)
+            embedder = self._embedder(embedding_function)
+            write_inputs(self.jobs.inputs(work.job.id), self.corpus, labels, validation, embedder, options)
             if not wait:
                 trainer.start(work)
                 return work.job.id
@@ -224,29 +233,6 @@ class DeepMemory:
 
                 trainer.train(work, show)
         return work.job.id
-
-    def _spool(
-        self, work: Work, labels: Relevance, validation: Relevance | None, embedder: Embedder, options: Mapping[str, Any]
-    ) -> None:
-        """Write all that a training needs to files. The queries are embedded last, which may cost money."""
-        spool = Spool(self.jobs.inputs(work.job.id))
-        if isinstance(self.corpus, SearchedCorpus):
-            queries = embedder.embed_queries(labels.queries, progress="Embedding queries")
-            rows = labels.documents + (validation.documents if validation else ())
-            ids = spool.write_corpus(self.corpus.near(queries, _NEAR, {document for row in rows for document, _ in row}))
-            labels.check(ids)
-        else:
-            ids = spool.write_corpus(self.corpus.vectors())
-            labels.check(ids)
-        if validation is not None:
-            validation.check(ids)
-        spool.write_options(embedder.fingerprint(), **options)
-        if not isinstance(self.corpus, SearchedCorpus):
-            queries = embedder.embed_queries(labels.queries, progress="Embedding queries")
-        spool.write_queries(labels, queries)
-        if validation is not None:
-            judges = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
-            spool.write_validation(validation, judges)
 
     def trainer(self, **options: Any) -> Callable[[Relevance], str]:
         """`train` as the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
@@ -348,23 +334,56 @@ class DeepMemory:
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
         """
+        result = self.measure(relevance, queries, embedding_function, embedding, top_k, qvs_params, model=model)
+        if result.embedding_seconds is not None:
+            print(f"Embedding queries took {result.embedding_seconds:.2f} seconds")  # noqa: T201 - as v3 did
+        for title, side in (("without", WITHOUT), ("with", WITH)):
+            print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
+            for k in top_k:
+                print(f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%")  # noqa: T201 - as v3 did
+        return result
+
+    def measure(
+        self,
+        relevance: Labels | Relevance | None = None,
+        queries: Sequence[str] | Relevance | None = None,
+        embedding_function: Callable[[list[str]], ArrayLike] | None = None,
+        embedding: ArrayLike | None = None,
+        top_k: Sequence[int] = TOP_K,
+        qvs_params: Mapping[str, Any] | None = None,
+        *,
+        model: str | None = None,
+    ) -> Evaluation:
+        """Compare retrieval with and without a model, as `evaluate` does, and print nothing.
+
+        Returns, Args and Raises are those of `evaluate`.
+        """
         if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
             raise InvalidRelevanceError("relevance comes first, as in v3: evaluate(relevance, queries), or name both.")
         labels = Relevance.of(queries, relevance)
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
         model, adapter = self.folder.in_use() if model is None else (model, self.folder.load_model(model))
+        seconds: float | None = None
 
+        @functools.cache
         def embed() -> Vectors:
+            nonlocal seconds
             if embedding is not None:
                 return unit_rows(embedding, "query vector")
             adapter.check(embedder.fingerprint())
             started = time.monotonic()
             vectors = embedder.embed_queries(labels.queries, progress="Embedding queries")
-            print(f"Embedding queries took {time.monotonic() - started:.2f} seconds")  # noqa: T201 - as v3 did
+            seconds = time.monotonic() - started
             return vectors
 
-        ids, vectors, query_vectors = self._read(labels, embed, max(*top_k, LISTED), adapter)
+        def searches() -> Vectors:
+            # Of an exact store, the documents nearest to each query, plain and transformed, are all that is ranked first.
+            return np.concatenate([embed(), adapter.transform(embed())])
+
+        ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), labels.document_ids))
+        labels.check(ids)  # before the queries of a listed corpus are embedded, which may cost money
+        query_vectors = embed()
         remembered = adapter.remembered(query_vectors)
         if remembered.any():
             _logger.warning(
@@ -374,20 +393,16 @@ class DeepMemory:
                 model,
             )
         result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k)
-        for title, side in (("without", WITHOUT), ("with", WITH)):
-            print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
-            for k in top_k:
-                print(f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%")  # noqa: T201 - as v3 did
+        result.embedding_seconds = seconds
         if log is not None:
             with self.folder.lock():
                 log.add(labels, query_vectors, result, model)
         return result
 
     def _evaluations_path(self) -> str:
-        """Beside a Deep Lake data set, as in v3, else in the folder of the models."""
-        store = self.corpus if isinstance(self.corpus, DeepLakeStore) else getattr(self.corpus, "store", None)
-        if isinstance(store, DeepLakeStore) and "://" not in store.path:
-            return store.path.rstrip("/\\") + "_eval_queries"
+        """Return a path beside a local Deep Lake data set, as in v3, and else in the folder of the models."""
+        if isinstance(self.corpus, DeepLakeCorpus) and "://" not in self.corpus.store.path:
+            return self.corpus.store.path.rstrip("/\\") + "_eval_queries"
         return str(self.folder.path / "eval_queries")
 
     def get_model(self) -> str:
@@ -438,16 +453,13 @@ class DeepMemory:
         """
         parent, adapter = self.folder.in_use()
         known = set(adapter.examples.document_ids) if adapter.examples else set()
-        wanted = {name for query in relevance.documents for name, _ in query} - known
+        wanted = relevance.document_ids - known
         documents: dict[str, Vectors] = {}
         if wanted:
-            nothing = np.empty((0, adapter.dimension), dtype=np.float32)
-            searched = isinstance(self.corpus, SearchedCorpus)
-            batches = self.corpus.near(nothing, 1, wanted) if isinstance(self.corpus, SearchedCorpus) else self.corpus.vectors()
-            for ids, vectors in batches:
+            for ids, vectors in self.corpus.around(lambda: np.empty((0, adapter.dimension), dtype=np.float32), 1, wanted):
                 rows = [row for row, name in enumerate(ids) if name in wanted]
                 documents |= {ids[row]: np.asarray(vectors, dtype=np.float32)[row] for row in rows}
-                if len(documents) == len(wanted) and not searched:
+                if len(documents) == len(wanted):
                     break
             relevance.check(known | documents.keys())
         vectors = self.embedder.embed_queries(relevance.queries, progress="Embedding queries")
@@ -483,7 +495,7 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet.
         """
         adapter = self.adapter
-        self._check(adapter, self.embedder)
+        self.served.check(adapter, self.embedder)
         return adapter.explain(self.embedder.embed_queries([query])[0], top)
 
     # ---- serving -----------------------------------------------------------------------------------------------
@@ -496,7 +508,7 @@ class DeepMemory:
             ModelNotFoundError: There is none yet; the message says how to train one.
             AdapterFileError: Its file is damaged.
         """
-        return self.folder.in_use()[1]
+        return self.served.adapter
 
     def transform(self, vectors: ArrayLike) -> Vectors:
         """Transform query vectors of the store's embedding model with the model in use: `QueryAdapter.transform`.
@@ -505,28 +517,7 @@ class DeepMemory:
             ModelNotFoundError: There is none yet.
             EmbeddingMismatchError: It was trained with another embedding model; a few texts are embedded once to find out.
         """
-        adapter = self.adapter
-        self._check(adapter, self.embedder)
-        return adapter.transform(vectors)
-
-    def _read(
-        self, labels: Relevance, embed: Callable[[], Vectors], k: int, adapter: QueryAdapter
-    ) -> tuple[list[str], Vectors, Vectors]:
-        """The corpus's ids and vectors, and the query vectors.
-
-        Of a corpus that can only be searched, the k documents nearest to each query, plain and moved by ``adapter``: of an
-        exact store that gives the same first k as the whole corpus would.
-        """
-        if isinstance(self.corpus, SearchedCorpus):
-            queries = embed()
-            searches = np.concatenate([queries, adapter.transform(queries)])
-            wanted = {document for row in labels.documents for document, _ in row}
-            ids, vectors = read_corpus(self.corpus.near(searches, k, wanted))
-            labels.check(ids)
-            return ids, vectors, queries
-        ids, vectors = read_corpus(self.corpus.vectors())
-        labels.check(ids)  # before the queries are embedded, which may cost money
-        return ids, vectors, embed()
+        return self.served.apply(vectors, self.embedder)
 
     def _embedder(self, embedding_function: Callable[[list[str]], ArrayLike] | None) -> Embedder:
         return self.embedder if embedding_function is None else Embedder(embedding_function)

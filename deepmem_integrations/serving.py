@@ -1,45 +1,60 @@
-"""The adapter behind whatever is passed as ``memory``, applied to a query once."""
+"""The adapter behind whatever is passed as ``memory``, and the one way in which it is applied to queries."""
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.embedding import AdapterCheck
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidVectorsError
-from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.models import ModelFolder
 
 
+@runtime_checkable
+class HasModels(Protocol):
+    """A folder of models together with the embedding model that they are for: a `DeepMemory`."""
+
+    @property
+    def folder(self) -> ModelFolder:
+        """The models."""
+        ...
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedding model."""
+        ...
+
+
+MemoryLike = HasModels | ModelFolder | QueryAdapter | str | os.PathLike[str]
+"""What every ``memory`` parameter takes: a `DeepMemory`, an adapter, a folder of models, or the path of an adapter file."""
+
+
 class TransformedVector(list[float]):
-    """A query vector that has been transformed: nothing of ours transforms it again."""
-
-
-MemoryLike = DeepMemory | QueryAdapter | str | os.PathLike[str]
-"""What is taken wherever a ``memory`` is: the facade, an adapter, a folder of models, or the path of an adapter file."""
+    """A query vector that has been transformed, marked so that this package does not transform it again."""
 
 
 class ServedAdapter:
-    """The adapter behind a ``memory``, checked against the embedding model that it serves.
+    """The adapter behind a ``memory``, checked against the embedding model whose vectors it transforms.
 
     Args:
-        memory: A `MemoryLike`. A file is read at once; of a folder the model in use serves, always the latest.
+        memory: A `MemoryLike`. A file is read at once. Of a folder, the model in use serves each query.
 
     Raises:
-        AdapterFileError: The file is damaged, or there is none.
-        ModelNotFoundError: No model was trained yet in the folder.
+        AdapterFileError: The file is damaged or is no adapter.
+        StorageError: The file cannot be read.
+        ModelNotFoundError: The folder has no trained model yet.
     """
 
     def __init__(self, memory: MemoryLike) -> None:
-        """Read the file if it is one."""
         self.memory = memory
         self._source: ModelFolder | QueryAdapter
-        if isinstance(memory, DeepMemory):
+        if isinstance(memory, HasModels):
             self._source = memory.folder
-        elif isinstance(memory, QueryAdapter):
+        elif isinstance(memory, ModelFolder | QueryAdapter):
             self._source = memory
         elif isinstance(memory, str | os.PathLike):
             if os.path.isdir(memory):
@@ -52,46 +67,75 @@ class ServedAdapter:
                 "memory is a DeepMemory, a QueryAdapter (of a TrainingResult: result.adapter), the folder of its models, or the "
                 f"path of an adapter file; got {type(memory).__name__}."
             )
-        self._check = AdapterCheck()
+        self._passed: tuple[QueryAdapter, Any] | None = None  # the adapter and the embedding model that were found to match
 
     @property
     def adapter(self) -> QueryAdapter:
-        """The adapter in use now."""
+        """The adapter that is in use now."""
         return self._source.in_use()[1] if isinstance(self._source, ModelFolder) else self._source
 
     @property
     def name(self) -> str:
-        """What traces call it: the model in use, the file, or the adapter's parts."""
+        """How traces name the adapter: the model in use and its folder, the path of the file, or the adapter's parts."""
         if isinstance(self._source, ModelFolder):
             return f"{self._source.current()} in {self._source.path}"
         return repr(self._source) if self.memory is self._source else os.fspath(self.memory)  # type: ignore[arg-type]
 
-    def transform(self, vector: Sequence[float] | Vectors, model: Any = None) -> TransformedVector:
-        """Transform one query vector, once: one that this gave before comes back as it is.
+    def apply(self, vectors: ArrayLike, model: Any = None) -> Vectors:
+        """Transform query vectors with the adapter in use.
 
         Args:
-            vector: (d,), any length but 0.
-            model: The embedding model it comes from, to be checked; None where it is not known.
+            vectors: (d,) or (n, d), any real dtype, of any length but 0.
+            model: The embedding model that the vectors come from, as `Embedder` takes it. It is checked once for each adapter,
+                which embeds a few texts. None skips the check.
+
+        Returns:
+            float32 in the same shape, rows of length 1.
 
         Raises:
-            EmbeddingMismatchError: Another dimension, or another model than that of the training.
-            InvalidVectorsError: Not one vector of finite numbers.
+            ModelNotFoundError: There is no trained model yet.
+            EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
+            InvalidVectorsError: A vector holds NaN or infinity, or is all zeros.
+        """
+        adapter = self.adapter  # once: another model may be put in use at any time
+        if model is not None:
+            self.check(adapter, model)
+        return adapter.transform(vectors)
+
+    def transform(self, vector: Sequence[float] | Vectors, model: Any = None) -> TransformedVector:
+        """Transform one query vector, unless it has been transformed before.
+
+        Args:
+            vector: (d,), of any length but 0. A `TransformedVector` is returned as it is.
+            model: As for `apply`.
+
+        Raises:
+            InvalidVectorsError: The argument is not one vector of finite numbers.
+            EmbeddingMismatchError: As for `apply`.
         """
         if isinstance(vector, TransformedVector):
             return vector
         given = np.asarray(vector)
         if given.ndim != 1:
-            raise InvalidVectorsError(f"One query vector at a time, of the shape (dimension,); got {given.shape}.")
-        adapter = self.adapter  # once: the model in use may change between two looks
-        if model is not None:
-            self.check(adapter, model)
-        return TransformedVector(adapter.transform(given).tolist())
+            raise InvalidVectorsError(f"Pass one query vector at a time, of the shape (dimension,); got {given.shape}.")
+        return TransformedVector(self.apply(given, model).tolist())
 
     def check(self, adapter: QueryAdapter, model: Any) -> None:
-        """Refuse an embedding model that the adapter was not trained with; embeds a few texts the first time.
+        """Refuse an embedding model that the adapter was not trained with.
+
+        The first check of an adapter embeds a few texts; further checks of the same pair compare nothing.
+
+        Args:
+            adapter: The adapter.
+            model: The embedding model, as `Embedder` takes it.
 
         Raises:
-            EmbeddingMismatchError: Another model.
+            EmbeddingMismatchError: The two do not belong together.
         """
-        same = isinstance(self.memory, DeepMemory) and self.memory.embedder.model is model
-        self._check(adapter, self.memory.embedder if same else model)  # type: ignore[union-attr]
+        if isinstance(self.memory, HasModels) and self.memory.embedder.model is model:
+            model = self.memory.embedder  # which may have embedded the texts before
+        bare = model.model if isinstance(model, Embedder) else model
+        if self._passed is None or self._passed[0] is not adapter or self._passed[1] is not bare:
+            if adapter.fingerprint.probes is not None:
+                adapter.check(Embedder.of(model).fingerprint())
+            self._passed = (adapter, bare)

@@ -1,13 +1,21 @@
 """What both frameworks' query transforms share: the adapter, the embedding model for texts, and ``fit``."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.labels import Labels, Relevance
-from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.serving import MemoryLike, ServedAdapter
+from deepmem_integrations.serving import HasModels, MemoryLike, ServedAdapter
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A ``memory`` that can train the model that it serves: a `DeepMemory`."""
+
+    def train(self, queries: Sequence[str] | Relevance, relevance: Labels | Relevance | None = None, **options: Any) -> str:
+        """Train a model on labelled queries and put it in use: see `DeepMemory.train`."""
+        ...
 
 
 class QueryTransform:
@@ -22,38 +30,38 @@ class QueryTransform:
     """
 
     def __init__(self, memory: MemoryLike, model: Any = None) -> None:
-        """Keep both and read the adapter, if it is a file."""
         self.memory = memory
         self._served = ServedAdapter(memory)
         self._embedder = None if model is None else Embedder(model)
-        if model is None and isinstance(memory, DeepMemory):
+        if model is None and isinstance(memory, HasModels):
             self._embedder = memory.embedder
 
     def fit(self, queries: Sequence[str] | Relevance, relevance: Labels | Relevance | None = None, **options: Any) -> Self:
-        """Train on labelled queries: `DeepMemory.train`, whose model is then in use here.
+        """Train on labelled queries with `DeepMemory.train`; the transform then uses the new model.
 
         Args:
             queries: The texts, or a `Relevance`.
             relevance: For each query its documents as (id, weight), weight > 0.
-            options: For `DeepMemory.train`: ``seed``, ``max_unseen_loss``, …
+            options: Passed to `DeepMemory.train`: ``seed``, ``max_unseen_loss``, …
 
         Returns:
-            This very object.
+            The transform itself.
 
         Raises:
-            StoreError: ``memory`` is a bare adapter.
+            StoreError: ``memory`` is an adapter or a path, which has no documents to train with.
         """
-        if not isinstance(self.memory, DeepMemory):
+        if not isinstance(self.memory, Trainable):
             raise StoreError(
-                "fit needs the documents that the labels name, and an adapter has none: make it with "
+                "fit needs the documents that the labels name, and an adapter has none: make the transform with "
                 'DeepMemoryQueryTransform(DeepMemory.from_langchain(vectorstore, path="…")), or with from_llama_index(index, …).'
             )
         self.memory.train(queries, relevance, **options)
         return self
 
     def _for_texts(self, argument: str) -> Embedder:
+        """Return the embedding model for texts; the error names the argument that sets it."""
         if self._embedder is None:
             raise StoreError(
-                f"A text needs an embedding model: pass DeepMemoryQueryTransform(memory, {argument}=…), or its vector."
+                f"A text needs an embedding model: pass DeepMemoryQueryTransform(memory, {argument}=…), or the query's vector."
             )
         return self._embedder

@@ -6,6 +6,7 @@ import pytest
 import deepmem_integrations
 from deepmem_integrations._extras import require
 from deepmem_integrations.errors import MissingExtraError
+from tests import import_graph
 
 HEAVY = ["torch", "deeplake", "openai", "langchain_core", "llama_index", "pydantic", "typer", "scipy", "sklearn"]
 
@@ -58,3 +59,28 @@ def test_a_broken_package_is_not_taken_for_a_missing_one(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="another_missing_one"):
         require("broken_package", extra="ann")
+
+
+def test_arrows_point_one_way():
+    arrows = import_graph.graph()
+    assert {import_graph.room(module) for module in arrows} == set(import_graph.ORDER), "each room has its place in the order"
+    assert import_graph.upward(arrows) == []
+    assert import_graph.circles(arrows) == []
+
+
+def test_the_core_imports_no_framework_package():
+    framework = ("langchain", "llama_index", "cli", "demo")
+    guilty = {
+        module: sorted(other for other in imported if import_graph.room(other) in framework)
+        for module, imported in import_graph.graph().items()
+        if import_graph.room(module) not in framework
+    }
+    assert {module: found for module, found in guilty.items() if found} == {}
+
+
+def test_the_import_graph_sees_circles_and_arrows_that_point_upward():
+    arrows = {"memory": {"serving", "langchain"}, "serving": {"memory"}, "langchain": {"langchain.retrievers", "memory"}}
+    assert import_graph.upward(arrows) == ["memory → langchain", "serving → memory"]
+    assert import_graph.circles(arrows) == [["langchain", "memory", "serving"]]
+    inner = set(import_graph.imports(import_graph.PACKAGE / "memory.py"))
+    assert "deepmem_integrations.corpora.langchain.read_vectorstore" in inner, "imports inside functions are seen"

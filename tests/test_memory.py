@@ -207,7 +207,7 @@ def test_in_a_read_only_folder_training_is_a_clear_error_and_the_model_serves_on
         folder = Path(name)
         folder.chmod(0o755)
         memory = DeepMemory.from_deeplake("mem://read-only", embeddings, path=folder / "models")
-        memory.corpus.add(problem.ids, problem.corpus)
+        memory.corpus.store.add(problem.ids, problem.corpus)
         good = memory.train(problem.train.take(range(60)))
         for path in (folder / "models", folder / "models" / "jobs", folder / "models" / "models"):
             path.chmod(0o555)
@@ -281,7 +281,7 @@ def test_a_remote_data_set_needs_a_place_for_models(embeddings, problem, tmp_pat
     with pytest.raises(StoreError, match="no local folder.*pass the folder as path="):
         DeepMemory.from_deeplake("mem://somewhere", embeddings)
     memory = DeepMemory.from_deeplake("mem://somewhere", embeddings, path=tmp_path / "models here")
-    memory.corpus.add(problem.ids, problem.corpus)
+    memory.corpus.store.add(problem.ids, problem.corpus)
     memory.train(problem.train.take(range(60)))
     assert (tmp_path / "models here" / "current").exists()
 

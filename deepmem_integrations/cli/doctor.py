@@ -95,7 +95,7 @@ def _installed() -> Iterator[Check]:
 def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
     try:
         opened = open_()
-        ids, vectors = next(iter(opened.memory.corpus.vectors()), ((), np.empty((0, 0))))  # type: ignore[union-attr]
+        ids, vectors = next(iter(opened.memory.corpus.vectors()), ((), np.empty((0, 0))))
     except DeepMemoryError as error:
         yield Check("store", False, str(error))
         return

@@ -18,7 +18,6 @@ from deepmem_integrations.cli.options import (
     Store,
     StoreOfJobs,
     folder_of,
-    measure,
     printing,
     read_labels,
 )
@@ -79,7 +78,7 @@ def train(
         )
         job = memory.jobs.job(job_id)
         if test is not None:
-            evaluation = measure(memory, test, model=job_id)
+            evaluation = memory.measure(test, model=job_id)
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
         look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"

@@ -1,7 +1,6 @@
 """What the commands have in common: options, labels, and how they answer."""
 
 import contextlib
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -10,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from deepmem_integrations.evaluation import Evaluation
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
-from deepmem_integrations.memory import DeepMemory, beside
+from deepmem_integrations.memory import beside
 from deepmem_integrations.models import ModelFolder
 
 STORES = (
@@ -91,12 +89,6 @@ def read_labels(path: Path, split: str) -> Relevance:
     if path.is_dir():
         return Relevance.from_beir(path, split)
     return Relevance.from_llama_index(path) if path.suffix == ".json" else Relevance.from_jsonl(path)
-
-
-def measure(memory: DeepMemory, labels: Relevance, **options: Any) -> Evaluation:
-    """`DeepMemory.evaluate` without v3's printout, which says the same as the table."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return memory.evaluate(labels, **options)
 
 
 def folder_of(store: str | None, path: Path | None) -> JobFolder:

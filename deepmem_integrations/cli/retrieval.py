@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, measure, printing, read_labels
+from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, printing, read_labels
 from deepmem_integrations.cli.stores import Found, open_store
 from deepmem_integrations.errors import ModelNotFoundError
 from deepmem_integrations.evaluation import TOP_K
@@ -40,7 +40,7 @@ def evaluate(
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
         relevance = read_labels(labels, split)
-        evaluation = measure(memory, relevance, top_k=sorted(set(k or TOP_K)), qvs_params={"log_queries": log}, model=model)
+        evaluation = memory.measure(relevance, top_k=sorted(set(k or TOP_K)), qvs_params={"log_queries": log}, model=model)
         show(evaluation.to_json(), evaluation.table())
 
 

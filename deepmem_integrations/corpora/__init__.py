@@ -8,9 +8,21 @@ from deepmem_integrations.corpora.corpus import (
     Corpus,
     CorpusVectors,
     GivenCorpus,
-    SearchedCorpus,
+    HasCorpus,
+    ListedCorpus,
     read_corpus,
     unit_batches,
 )
+from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 
-__all__ = ["Batch", "Corpus", "CorpusVectors", "GivenCorpus", "SearchedCorpus", "read_corpus", "unit_batches"]
+__all__ = [
+    "Batch",
+    "Corpus",
+    "CorpusVectors",
+    "DeepLakeCorpus",
+    "GivenCorpus",
+    "HasCorpus",
+    "ListedCorpus",
+    "read_corpus",
+    "unit_batches",
+]

@@ -1,7 +1,8 @@
 """The documents to search: their ids and vectors, from arrays or from a store."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,57 +19,97 @@ CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch
 
 
 class Corpus(Protocol):
-    """What Deep Memory needs of a store: all its documents, once through."""
+    """The documents of a store, as training and evaluation read them. `ListedCorpus` is the base of all but one kind."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether all documents can be listed. Otherwise, those that the store's own search finds stand for the whole."""
+        ...
 
     def vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches."""
+        """Yield (ids, (n, d) vectors) batches of all documents.
+
+        Raises:
+            StoreError: The documents cannot be listed, or the store cannot be read.
+        """
         ...
 
     def documents(self) -> Iterator[Sequence[Any]]:
-        """Yield batches of documents with their ids, texts and metadata, as the store's framework knows them."""
+        """Yield batches of all documents as objects of the store's framework, with their ids, texts and metadata.
+
+        Raises:
+            StoreError: The documents cannot be listed, or the store cannot be read.
+        """
+        ...
+
+    def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
+        """Yield the documents that training or evaluation on some queries has to rank, each document once.
+
+        A listed corpus yields all of its documents and does not embed the queries. Any other yields the k documents nearest to
+        each query, and those with the given ids.
+
+        Args:
+            queries: Returns the (n, d) float32 query vectors when called, which may embed them first.
+            k: How many documents each query brings.
+            ids: Documents to yield in any case; unknown ids are left out.
+
+        Raises:
+            StoreError: The store cannot be read, or cannot be searched by vector.
+        """
         ...
 
 
-class GivenCorpus:
-    """Documents that the caller passes, embedded again.
+@runtime_checkable
+class HasCorpus(Protocol):
+    """A vector store that reads its documents itself, as both Deep Lake stores do."""
+
+    def corpus(self) -> Corpus:
+        """Return the store's documents."""
+        ...
+
+
+class ListedCorpus(ABC):
+    """A corpus whose documents can all be listed. To support a store, define how its vectors and its documents are read."""
+
+    listed: ClassVar[bool] = True
+
+    @abstractmethod
+    def vectors(self) -> Iterator[Batch]:
+        """Yield (ids, (n, d) vectors) batches of all documents."""
+
+    @abstractmethod
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of all documents as objects of the store's framework."""
+
+    def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
+        """Yield all documents: see `Corpus.around`."""
+        return self.vectors()
+
+
+class GivenCorpus(ListedCorpus):
+    """Documents that the caller passes; they are embedded when they are first needed.
 
     Args:
-        documents: n documents, as the store's framework knows them.
+        documents: n documents, as objects of the store's framework.
         ids: Their n ids in the store.
         texts: The n texts to embed.
         model: The store's embedding model: whatever `Embedder` takes.
     """
 
     def __init__(self, documents: Sequence[Any], ids: Sequence[str], texts: Sequence[str], model: Any) -> None:
-        """Keep them; nothing is embedded yet."""
         self._documents, self._ids, self._texts = documents, ids, texts
         self._embedder = Embedder.of(model)
         self._vectors: Vectors | None = None
 
     def vectors(self) -> Iterator[Batch]:
-        """Yield all documents as one batch, embedded the first time."""
+        """Yield all documents as one batch; the first call embeds them."""
         if self._vectors is None:
             self._vectors = self._embedder.embed_documents(self._texts, progress="Embedding documents")
         yield self._ids, self._vectors
 
     def documents(self) -> Iterator[Sequence[Any]]:
-        """Yield all documents."""
+        """Yield all documents as one batch."""
         yield self._documents
-
-
-@runtime_checkable
-class SearchedCorpus(Protocol):
-    """A store too large to be read in full, or one that lists nothing: what its own search finds stands for all of it."""
-
-    def near(self, queries: Vectors, k: int, ids: Collection[str]) -> Iterator[Batch]:
-        """Yield, each once, the k documents nearest to each query and those with the given ids.
-
-        Args:
-            queries: (n, d) float32.
-            k: How many documents for each query.
-            ids: Documents that are wanted in any case; unknown ids are left out.
-        """
-        ...
 
 
 def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> Iterator[tuple[list[str], Vectors]]:

@@ -1,30 +1,29 @@
-"""The documents of a Deep Lake data set, as a framework knows them."""
+"""The documents of a Deep Lake data set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from deepmem_integrations.corpora.corpus import Batch
+from deepmem_integrations.corpora.corpus import Batch, ListedCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 
 
-class DeepLakeCorpus:
-    """All documents of a Deep Lake data set, as a framework knows them.
+class DeepLakeCorpus(ListedCorpus):
+    """All documents of a Deep Lake data set.
 
     Args:
-        store: The store; it is read when asked.
-        document: Makes the framework's document of one.
+        store: The store. It is read anew with each call.
+        document: Turns a stored document into an object of the framework; by default `StoredDocument` itself is given.
     """
 
-    def __init__(self, store: DeepLakeStore, document: Callable[[StoredDocument], Any]) -> None:
-        """Keep both."""
+    def __init__(self, store: DeepLakeStore, document: Callable[[StoredDocument], Any] | None = None) -> None:
         self.store = store
         self._document = document
 
     def vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches."""
+        """Yield (ids, (n, d) vectors) batches of all documents."""
         return self.store.vectors()
 
     def documents(self) -> Iterator[Sequence[Any]]:
-        """Yield batches of documents with their ids."""
+        """Yield batches of all documents as objects of the framework."""
         for batch in self.store.documents():
-            yield [self._document(found) for found in batch]
+            yield batch if self._document is None else [self._document(found) for found in batch]

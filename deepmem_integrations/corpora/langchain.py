@@ -1,6 +1,6 @@
 """The documents of a LangChain vector store, for training: read from the store, passed by the caller, or found by its search."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -8,12 +8,11 @@ from langchain_core.vectorstores import VectorStore
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.corpora.corpus import Batch, Corpus, GivenCorpus, SearchedCorpus
+from deepmem_integrations.corpora.corpus import Batch, Corpus, GivenCorpus, HasCorpus
 from deepmem_integrations.corpora.langchain_stores import check_lengths, document_id, embeddings_of, store_corpus
 from deepmem_integrations.corpora.stores import batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.vectorstores import DeepLake
 
 
 def given_corpus(documents: Iterable[Document], embeddings: Embeddings) -> GivenCorpus:
@@ -34,23 +33,45 @@ def given_corpus(documents: Iterable[Document], embeddings: Embeddings) -> Given
 
 
 class FoundCorpus:
-    """What a store's own vector search finds, embedded again.
+    """The documents that a store's own vector search finds. They are embedded again, and are never all listed.
 
     Args:
-        vectorstore: Any store that searches by vector, fetches by id and tells the ids of what it finds.
+        vectorstore: A store that searches by vector, fetches documents by id, and tells the ids of the documents it finds.
         embeddings: Its embedding model.
     """
 
+    listed = False
+
     def __init__(self, vectorstore: VectorStore, embeddings: Embeddings) -> None:
-        """Keep both; nothing is searched yet."""
         self._store = vectorstore
         self._embedder = Embedder(embeddings)
 
-    def near(self, queries: Vectors, k: int, ids: Collection[str]) -> Iterator[Batch]:
-        """Yield the k documents nearest to each query and those with the given ids, each once.
+    def vectors(self) -> Iterator[Batch]:
+        """Refuse: the documents are not listed.
 
         Raises:
-            StoreError: The store cannot search by vector, cannot fetch by id, or does not tell ids.
+            StoreError: Always.
+        """
+        raise self._not_listed()
+
+    def documents(self) -> Iterator[Sequence[Document]]:
+        """Refuse: the documents are not listed.
+
+        Raises:
+            StoreError: Always.
+        """
+        raise self._not_listed()
+
+    def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
+        """Yield the k documents nearest to each query and those with the given ids, each document once.
+
+        Args:
+            queries: Returns the (n, d) float32 query vectors.
+            k: How many documents each query brings.
+            ids: Documents to yield in any case; unknown ids are left out.
+
+        Raises:
+            StoreError: The store cannot search by vector or fetch by id, or does not tell ids.
         """
         seen: set[str] = set()
         for batch in batches(self._find(queries, k, sorted(ids))):
@@ -59,11 +80,17 @@ class FoundCorpus:
             if new:
                 yield list(new), self._embedder.embed_documents([document.page_content for document in new.values()])
 
-    def _find(self, queries: Vectors, k: int, ids: Sequence[str]) -> Iterator[Document]:
+    def _not_listed(self) -> StoreError:
+        return StoreError(
+            f"With scan=False the documents of a {type(self._store).__name__} are searched and never listed: to write labels, "
+            "bring the documents yourself."
+        )
+
+    def _find(self, queries: Callable[[], Vectors], k: int, ids: Sequence[str]) -> Iterator[Document]:
         try:
             for batch in batches(ids):
                 yield from self._store.get_by_ids(batch)
-            for query in tqdm(queries, desc="Searching", unit="query", delay=1):
+            for query in tqdm(queries(), desc="Searching", unit="query", delay=1):
                 yield from self._store.similarity_search_by_vector(query.tolist(), k=k)
         except NotImplementedError as error:
             raise StoreError(
@@ -72,9 +99,7 @@ class FoundCorpus:
             ) from error
 
 
-def read_vectorstore(
-    vectorstore: VectorStore, documents: Iterable[Document] | None, *, scan: bool
-) -> tuple[Corpus | SearchedCorpus, Embeddings]:
+def read_vectorstore(vectorstore: VectorStore, documents: Iterable[Document] | None, *, scan: bool) -> tuple[Corpus, Embeddings]:
     """The corpus and the embedding model of a vector store; see `DeepMemory.from_langchain`.
 
     Raises:
@@ -91,6 +116,6 @@ def read_vectorstore(
     if not scan:
         check_lengths(vectorstore)
         return FoundCorpus(vectorstore, embeddings), embeddings
-    if isinstance(vectorstore, DeepLake):
+    if isinstance(vectorstore, HasCorpus):
         return vectorstore.corpus(), embeddings
     return store_corpus(vectorstore), embeddings

@@ -6,12 +6,11 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, MetadataMode
 
-from deepmem_integrations.corpora.corpus import Corpus, GivenCorpus
+from deepmem_integrations.corpora.corpus import Corpus, GivenCorpus, HasCorpus
 from deepmem_integrations.corpora.llama_index_stores import KINDS, check_lengths
 from deepmem_integrations.corpora.stores import kind_of
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.llama_index.vectorstores import DeepLakeVectorStore
 
 
 def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tuple[Corpus, BaseEmbedding]:
@@ -29,7 +28,7 @@ def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tup
     model: BaseEmbedding = untransformed(index._embed_model)
     store = index.vector_store
     if nodes is None:
-        if isinstance(store, DeepLakeVectorStore):
+        if isinstance(store, HasCorpus):
             return store.corpus(), model
         kind = kind_of(store, KINDS)
         if kind is not None:

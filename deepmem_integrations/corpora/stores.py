@@ -3,14 +3,14 @@
 The stores' own packages are not needed and not imported.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.corpora.corpus import Batch
+from deepmem_integrations.corpora.corpus import Batch, ListedCorpus
 from deepmem_integrations.errors import StoreError
 
 BATCH = 1_000
@@ -19,7 +19,7 @@ _EVEN = 1.05
 _Item = TypeVar("_Item")
 
 
-class StoreCorpus(ABC):
+class StoreCorpus(ListedCorpus):
     """The documents of one kind of vector store, as they lie there.
 
     Args:
@@ -41,10 +41,6 @@ class StoreCorpus(ABC):
     @abstractmethod
     def read_vectors(self) -> Iterator[Batch]:
         """Yield (ids, (n, d) vectors) batches."""
-
-    @abstractmethod
-    def documents(self) -> Iterator[Sequence[Any]]:
-        """Yield batches of documents with their ids, as the framework knows them."""
 
     def vectors(self) -> Iterator[Batch]:
         """Yield (ids, (n, d) vectors) batches.

@@ -1,6 +1,6 @@
 """Texts in, vectors out: one interface to every embedding model that users bring, and a few models by name."""
 
-from deepmem_integrations.embedding.embedder import AdapterCheck, Embedder, untransformed
+from deepmem_integrations.embedding.embedder import Embedder, untransformed
 from deepmem_integrations.embedding.models import MiniLM, OpenAIEmbedding, SentenceTransformer, load_embedding
 
-__all__ = ["AdapterCheck", "Embedder", "MiniLM", "OpenAIEmbedding", "SentenceTransformer", "load_embedding", "untransformed"]
+__all__ = ["Embedder", "MiniLM", "OpenAIEmbedding", "SentenceTransformer", "load_embedding", "untransformed"]

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.adapter import Fingerprint, QueryAdapter
+from deepmem_integrations.adapter import Fingerprint
 from deepmem_integrations.adapter.fingerprint import PROBES
 from deepmem_integrations.errors import EmbeddingError, InvalidVectorsError
 
@@ -97,26 +97,6 @@ class Embedder:
                 parts.append(np.asarray(embed(batch), dtype=np.float32))
                 bar.update(len(batch))
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
-
-
-class AdapterCheck:
-    """Refuses an embedding model that an adapter was not trained with; a few texts are embedded the first time."""
-
-    def __init__(self) -> None:
-        """Nothing is checked yet."""
-        self._passed: tuple[QueryAdapter, Any] | None = None
-
-    def __call__(self, adapter: QueryAdapter, model: Any) -> None:
-        """Check whatever `Embedder` takes.
-
-        Raises:
-            EmbeddingMismatchError: Another model.
-        """
-        bare = model.model if isinstance(model, Embedder) else model
-        if self._passed is None or self._passed[0] is not adapter or self._passed[1] is not bare:
-            if adapter.fingerprint.probes is not None:
-                adapter.check(Embedder.of(model).fingerprint())
-            self._passed = (adapter, bare)
 
 
 def untransformed(model: Any) -> Any:

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from deepmem_integrations.corpora import SearchedCorpus
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
@@ -23,9 +22,8 @@ from deepmem_integrations.generation.prompt import Prompt, Task, key_of
 from deepmem_integrations.generation.result import Generation, labels
 from deepmem_integrations.generation.run import Run
 from deepmem_integrations.generation.sampling import coverage_order
-from deepmem_integrations.generation.sources import Source, corpus_fingerprint, junk, sources_of
+from deepmem_integrations.generation.sources import HasDocuments, Source, corpus_fingerprint, junk, sources_of
 from deepmem_integrations.labels import Labels, Relevance
-from deepmem_integrations.memory import DeepMemory
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ class Options(TypedDict, total=False):
     examples: Sequence[str]
     filters: Filters
     embedding: Any
-    memory: DeepMemory | None
+    memory: HasDocuments | None
     max_documents: int | None
     skip_junk: bool
     pairs: float
@@ -90,7 +88,7 @@ class QueryGenerator:
         examples: Sequence[str] = (),
         filters: Filters = Filters(),  # noqa: B008 - frozen
         embedding: Any = None,
-        memory: DeepMemory | None = None,
+        memory: HasDocuments | None = None,
         max_documents: int | None = None,
         skip_junk: bool = True,
         pairs: float = 0.0,
@@ -275,7 +273,7 @@ class QueryGenerator:
         known: dict[str, str] = {}
 
         def id_of_text(text: str) -> str | None:
-            if not known and self._memory is not None and not isinstance(self._memory.corpus, SearchedCorpus):
+            if not known and self._memory is not None and self._memory.corpus.listed:
                 known.update({source.text: source.id for source in sources_of(self._memory.documents())})
             return known.get(text)
 

@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, nearest, unit_rows
-from deepmem_integrations.corpora import SearchedCorpus, read_corpus
+from deepmem_integrations.corpora import read_corpus
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
-from deepmem_integrations.generation.sources import Source
-from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.generation.sources import HasDocuments, Source
 
 _SAME_TEXT = 0.95
 
@@ -44,7 +43,7 @@ class Nearness:
         Raises:
             GenerationError: A document is not in the store.
         """
-        if isinstance(embedding, DeepMemory) and not isinstance(embedding.corpus, SearchedCorpus):
+        if isinstance(embedding, HasDocuments) and embedding.corpus.listed:
             ids, vectors = read_corpus(embedding.corpus.vectors())
             near = cls(embedding.embedder, ids, vectors)
             for source in sources:
@@ -53,7 +52,7 @@ class Nearness:
                         f"The document {source.id!r} is not in the store, so no label may name it: take memory.documents()."
                     )
             return near
-        embedder = embedding.embedder if isinstance(embedding, DeepMemory) else Embedder.of(embedding)
+        embedder = embedding.embedder if isinstance(embedding, HasDocuments) else Embedder.of(embedding)
         texts = [f"{source.title} {source.text}".strip() for source in sources]
         vectors = embedder.embed_documents(texts, progress="Embedding documents" if progress else None)
         ids = [source.id for source in sources]

@@ -5,8 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from deepmem_integrations.corpora import Corpus
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
 
 _WORD = re.compile(r"\w+")
@@ -16,6 +18,25 @@ _BOILERPLATE = re.compile(
     re.IGNORECASE,
 )
 _TITLE_KEYS = ("title", "Title", "heading", "Header 1")
+
+
+@runtime_checkable
+class HasDocuments(Protocol):
+    """A store's documents with the embedding model of their vectors: a `DeepMemory`."""
+
+    @property
+    def corpus(self) -> Corpus:
+        """The documents with their vectors."""
+        ...
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedding model."""
+        ...
+
+    def documents(self) -> list[Any]:
+        """Return all documents with their ids."""
+        ...
 
 
 @dataclass(frozen=True)

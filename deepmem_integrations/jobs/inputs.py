@@ -1,40 +1,44 @@
-"""What a training needs, in files, so that it can go on in a process of its own and nothing is held in memory twice.
+"""The inputs of a training, in files: a training can go on in a process of its own, and no vector is held in memory twice.
 
-Vectors are ``.npy`` files, which are read memory-mapped; all else is JSON. Nothing is pickled.
+Vectors are ``.npy`` files, which are read memory-mapped; everything else is JSON. Nothing is pickled.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from deepmem_integrations._files import read_text, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.corpora import Batch, unit_batches
+from deepmem_integrations.corpora import Batch, Corpus, unit_batches
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
 from deepmem_integrations.labels import Relevance
 
+AROUND = 20
+"""How many documents each training query brings from a corpus that cannot be listed."""
+
 
 @dataclass(frozen=True)
-class Inputs:
-    """What `train_adapter` takes, and what the model is to say of it.
+class TrainingInputs:
+    """The arguments of `train_adapter`, and what the model's file records of them.
 
     Attributes:
         labels: The labelled queries.
-        queries: (n, d) float32, their vectors.
-        corpus_ids: N ids.
-        corpus: (N, d) float32, memory-mapped.
-        validation: Vectors and labels to choose by, or None.
-        fingerprint: Of the embedding model.
-        data: See `ModelInfo`.
-        options: ``max_unseen_loss``, ``seed``, ``keep_texts``.
+        queries: (n, d) float32 unit rows, their vectors.
+        corpus_ids: The N document ids.
+        corpus: (N, d) float32 unit rows, memory-mapped.
+        validation: The vectors and labels to choose by, or None.
+        fingerprint: The fingerprint of the embedding model.
+        data: Fingerprints of the labels and of the corpus: see `ModelInfo`.
+        options: ``max_unseen_loss``, ``seed`` and ``keep_texts``.
     """
 
     labels: Relevance
@@ -47,145 +51,159 @@ class Inputs:
     options: dict[str, Any]
 
 
-class Spool:
-    """Writes and reads the inputs of a training.
+def write_inputs(
+    folder: Path,
+    corpus: Corpus,
+    labels: Relevance,
+    validation: Relevance | None,
+    embedder: Embedder,
+    options: Mapping[str, Any],
+) -> None:
+    """Gather all that a training needs and write it to files.
+
+    The labels are checked as soon as the documents are known, before the queries are embedded, which may cost money.
 
     Args:
-        folder: Where; made when something is written.
+        folder: The folder of the files; made when needed.
+        corpus: The store's documents.
+        labels: The labelled queries.
+        validation: Labelled queries to choose by, or None.
+        embedder: The embedding model of the store.
+        options: See `TrainingInputs`.
+
+    Raises:
+        InvalidRelevanceError: A label names a document that is not in the corpus.
+        InvalidVectorsError: A vector that cannot be used: see `unit_batches`.
+        EmbeddingMismatchError: The embedding model gives vectors of another dimension than the corpus has.
+        StoreError: The store cannot be read.
+        StorageError: A file cannot be written, or the disk is full.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Keep the folder."""
-        self.folder = folder
-        self._dimension: int | None = None
+    @functools.cache
+    def queries() -> Vectors:
+        return embedder.embed_queries(labels.queries, progress="Embedding queries")
 
-    def write_corpus(self, batches: Iterable[Batch]) -> list[str]:
-        """Write ids and vectors, batch by batch.
-
-        Returns:
-            The ids.
-
-        Raises:
-            InvalidVectorsError: As `unit_batches` does.
-            StorageError: They cannot be written, or the disk is full.
-        """
-        ids: list[str] = []
-        total = 0
-
-        def parts() -> Iterator[Vectors]:
-            nonlocal total
-            for names, vectors in unit_batches(batches):
-                ids.extend(names)
-                # A sum, since a store may list the same documents in another order the next time.
-                for name, vector in zip(names, vectors, strict=True):
-                    total += _number(name.encode("utf-8", "surrogatepass") + vector.tobytes())
-                self._dimension = vectors.shape[1]
-                yield vectors
-
-        self._write_vectors("corpus", parts())
-        self._write_json("corpus", {"ids": ids, "digest": f"{total % 2**64:016x}"})
-        return ids
-
-    def write_queries(self, labels: Relevance, vectors: ArrayLike) -> None:
-        """Write labelled queries and their (n, d) vectors, after the corpus.
-
-        Raises:
-            InvalidVectorsError: A vector that cannot be used.
-            EmbeddingMismatchError: Another dimension than the corpus has.
-            StorageError: They cannot be written.
-        """
-        self._write_labelled("queries", labels, vectors)
-
-    def write_validation(self, labels: Relevance, vectors: ArrayLike) -> None:
-        """Write labelled queries to choose by; as `write_queries`."""
-        self._write_labelled("validation", labels, vectors)
-
-    def write_options(self, fingerprint: Fingerprint, **options: Any) -> None:
-        """Write the embedding model's fingerprint and the options, after the corpus.
-
-        Raises:
-            EmbeddingMismatchError: Another dimension than the corpus has.
-            StorageError: They cannot be written.
-        """
-        if fingerprint.dimension != self._dimension:
-            raise EmbeddingMismatchError(
-                f"The embedding model {fingerprint.model or ''} gives {fingerprint.dimension} dimensions where {self._dimension} "
-                "are expected: the store was filled with another model."
-            )
-        probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
-        self._write_json("options", {"model": fingerprint.model, "probes": probes, "options": options})
-
-    def read(self) -> Inputs:
-        """Read all of it.
-
-        Raises:
-            StorageError: A file is missing or damaged.
-        """
-        corpus, options = self._read_json("corpus"), self._read_json("options")
-        vectors = self._read_vectors("corpus")
-        probes = None if options["probes"] is None else np.array(options["probes"], dtype=np.float32)
-        labels, queries = self._read_labelled("queries")
-        return Inputs(
-            labels=labels,
-            queries=queries,
-            corpus_ids=corpus["ids"],
-            corpus=vectors,
-            validation=self._read_labelled("validation")[::-1] if (self.folder / "validation.json").exists() else None,
-            fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
-            data={"queries": _digest(labels), "corpus": corpus["digest"]},
-            options=options["options"],
+    named = labels.document_ids | (validation.document_ids if validation else frozenset())
+    ids, dimension = _write_corpus(folder, corpus.around(queries, AROUND, named))
+    labels.check(ids)
+    if validation is not None:
+        validation.check(ids)
+    fingerprint = embedder.fingerprint()
+    if fingerprint.dimension != dimension:
+        raise EmbeddingMismatchError(
+            f"The embedding model {fingerprint.model or ''} gives {fingerprint.dimension} dimensions where {dimension} "
+            "are expected: the store was filled with another model."
         )
+    probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
+    _write_json(folder, "options", {"model": fingerprint.model, "probes": probes, "options": dict(options)})
+    _write_labelled(folder, "queries", labels, unit_rows(queries(), "query vector", dimension=dimension))
+    if validation is not None:
+        vectors = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
+        rows = unit_rows(vectors, "validation query vector", dimension=dimension)
+        _write_labelled(folder, "validation", validation, rows)
 
-    def _write_labelled(self, name: str, labels: Relevance, vectors: ArrayLike) -> None:
-        what = "query vector" if name == "queries" else "validation query vector"
-        rows = unit_rows(vectors, what, dimension=self._dimension)
-        self._write_vectors(name, [rows])
-        self._write_json(name, _as_json(labels))
 
-    def _read_labelled(self, name: str) -> tuple[Relevance, Vectors]:
-        value = self._read_json(name)
-        labels = Relevance(value["queries"], value["relevance"], value["query_ids"], generated=value["generated"])
-        return labels, self._read_vectors(name)
+def read_inputs(folder: Path) -> TrainingInputs:
+    """Read what `write_inputs` wrote.
 
-    def _write_vectors(self, name: str, parts: Iterable[Vectors]) -> None:
-        """Write the rows as they come; only what goes wrong with the file is told as such."""
-        path, rows, dimension = self.folder / f"{name}.npy", 0, 0
-        with _writing(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = open(path, "wb")
-        try:
-            for vectors in parts:
-                with _writing(path):
-                    if not rows:
-                        dimension = vectors.shape[1]
-                        _write_header(file, 0, dimension)
-                    file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
-                rows += len(vectors)
+    Raises:
+        StorageError: A file is missing or damaged.
+    """
+    corpus, options = _read_json(folder, "corpus"), _read_json(folder, "options")
+    vectors = _read_vectors(folder, "corpus")
+    probes = None if options["probes"] is None else np.array(options["probes"], dtype=np.float32)
+    labels, queries = _read_labelled(folder, "queries")
+    return TrainingInputs(
+        labels=labels,
+        queries=queries,
+        corpus_ids=corpus["ids"],
+        corpus=vectors,
+        validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
+        fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
+        data={"queries": _digest(labels), "corpus": corpus["digest"]},
+        options=options["options"],
+    )
+
+
+def _write_corpus(folder: Path, batches: Iterable[Batch]) -> tuple[list[str], int]:
+    """Write ids and vectors, batch by batch; return the ids and the dimension."""
+    ids: list[str] = []
+    total = dimension = 0
+
+    def parts() -> Iterator[Vectors]:
+        nonlocal total, dimension
+        for names, vectors in unit_batches(batches):
+            ids.extend(names)
+            # A sum does not depend on the order, in which a store may list its documents differently the next time.
+            for name, vector in zip(names, vectors, strict=True):
+                total += _number(name.encode("utf-8", "surrogatepass") + vector.tobytes())
+            dimension = vectors.shape[1]
+            yield vectors
+
+    _write_vectors(folder, "corpus", parts())
+    _write_json(folder, "corpus", {"ids": ids, "digest": f"{total % 2**64:016x}"})
+    return ids, dimension
+
+
+def _write_labelled(folder: Path, name: str, labels: Relevance, vectors: Vectors) -> None:
+    _write_vectors(folder, name, [vectors])
+    columns = {
+        "queries": labels.queries,
+        "relevance": labels.documents,
+        "query_ids": labels.query_ids,
+        "generated": labels.generated,
+    }
+    _write_json(folder, name, columns)
+
+
+def _read_labelled(folder: Path, name: str) -> tuple[Relevance, Vectors]:
+    columns = _read_json(folder, name)
+    labels = Relevance(columns["queries"], columns["relevance"], columns["query_ids"], generated=columns["generated"])
+    return labels, _read_vectors(folder, name)
+
+
+def _write_vectors(folder: Path, name: str, parts: Iterable[Vectors]) -> None:
+    """Write rows as they come. Only what goes wrong with the file becomes a StorageError, not what the parts raise."""
+    path, rows, dimension = folder / f"{name}.npy", 0, 0
+    with _writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "wb")
+    try:
+        for vectors in parts:
             with _writing(path):
-                file.seek(0)
-                _write_header(file, rows, dimension)
-                file.flush()
-        finally:
-            with contextlib.suppress(OSError):
-                file.close()
+                if not rows:
+                    dimension = vectors.shape[1]
+                    _write_header(file, 0, dimension)
+                file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
+            rows += len(vectors)
+        with _writing(path):
+            file.seek(0)
+            _write_header(file, rows, dimension)
+            file.flush()
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
 
-    def _write_json(self, name: str, value: Any) -> None:
-        write_text(self.folder / f"{name}.json", json.dumps(value))
 
-    def _read_json(self, name: str) -> Any:
-        path = self.folder / f"{name}.json"
-        try:
-            return json.loads(read_text(path))
-        except ValueError as error:
-            raise StorageError(f"{path} is damaged ({error}).") from error
+def _read_vectors(folder: Path, name: str) -> Vectors:
+    path = folder / f"{name}.npy"
+    try:
+        vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read ({error}).") from error
+    return vectors
 
-    def _read_vectors(self, name: str) -> Vectors:
-        path = self.folder / f"{name}.npy"
-        try:
-            vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{path} cannot be read ({error}).") from error
-        return vectors
+
+def _write_json(folder: Path, name: str, value: Any) -> None:
+    write_text(folder / f"{name}.json", json.dumps(value))
+
+
+def _read_json(folder: Path, name: str) -> Any:
+    path = folder / f"{name}.json"
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged ({error}).") from error
 
 
 @contextlib.contextmanager
@@ -196,6 +214,11 @@ def _writing(path: Path) -> Iterator[None]:
         raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
+def _write_header(file: Any, rows: int, columns: int) -> None:
+    """Write the ``.npy`` header with room for any number of rows, so that it can be written again in place."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)})
+
+
 def _digest(labels: Relevance) -> str:
     total = sum(_number(json.dumps([query, sorted(documents)]).encode()) for _, query, documents in labels)
     return f"{total % 2**64:016x}"
@@ -203,17 +226,3 @@ def _digest(labels: Relevance) -> str:
 
 def _number(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8])
-
-
-def _as_json(labels: Relevance) -> dict[str, Any]:
-    return {
-        "queries": labels.queries,
-        "relevance": labels.documents,
-        "query_ids": labels.query_ids,
-        "generated": labels.generated,
-    }
-
-
-def _write_header(file: Any, rows: int, columns: int) -> None:
-    """A header that leaves room for any number of rows, as NumPy writes it, so that it can be written again in place."""
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)})

@@ -12,7 +12,7 @@ from typing import Any
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.errors import JobFailedError, StorageError
 from deepmem_integrations.jobs.folder import JobFolder, Work
-from deepmem_integrations.jobs.inputs import Spool
+from deepmem_integrations.jobs.inputs import read_inputs
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.training import train_adapter
 
@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def train(work: Work, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Train a job whose inputs are spooled, and put the model in use.
+    """Train a job whose inputs are written, and put the model in use.
 
     Where the training chooses the identity, a model that is in use already stays; a warning is logged.
 
@@ -31,7 +31,7 @@ def train(work: Work, on_progress: Callable[[int, int], None] = lambda done, tot
     Raises:
         JobCancelledError: Somebody has asked for it to stop.
     """
-    inputs = Spool(work.jobs.inputs(work.job.id)).read()
+    inputs = read_inputs(work.jobs.inputs(work.job.id))
     keep_texts = inputs.options.pop("keep_texts")
     work.begin()
 

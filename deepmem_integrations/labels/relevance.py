@@ -166,6 +166,11 @@ class Relevance:
         """The labels in v3's shape."""
         return [list(documents) for documents in self.documents]
 
+    @property
+    def document_ids(self) -> frozenset[str]:
+        """The ids of all labelled documents."""
+        return frozenset(document for row in self.documents for document, _ in row)
+
     def take(self, rows: Iterable[int]) -> "Relevance":
         """A `Relevance` of these rows, in this order."""
         rows = list(rows)

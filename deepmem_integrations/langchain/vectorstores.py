@@ -23,7 +23,6 @@ from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.v3_dataset import V3Dataset
 from deepmem_integrations.memory import DeepMemory, beside
-from deepmem_integrations.serving import TransformedVector
 
 Scored = list[tuple[Document, float]]
 
@@ -121,9 +120,17 @@ class DeepLake(VectorStore):
             StoreError: No embedding model, or no place for the models: no local data set and no ``deep_memory_path``.
         """
         if self._deep_memory is None:
-            path = beside(self.store.path) if self._deep_memory_path is None else self._deep_memory_path
-            self._deep_memory = DeepMemory(self.corpus(), self._embedder(), path)
+            self._deep_memory = DeepMemory(self.corpus(), self._embedder(), self.deep_memory_path)
         return self._deep_memory
+
+    @property
+    def deep_memory_path(self) -> str | os.PathLike[str]:
+        """The folder for trained models.
+
+        Raises:
+            StoreError: The data set is not local, and no folder was given.
+        """
+        return beside(self.store.path) if self._deep_memory_path is None else self._deep_memory_path
 
     def corpus(self) -> DeepLakeCorpus:
         """All documents, for training."""
@@ -370,9 +377,9 @@ class DeepLake(VectorStore):
     async def _aembed(self, query: str, options: SearchOptions) -> list[float]:
         return await self._query_embedder(options).aembed_query(query)
 
-    def _moved(self, vector: list[float], deep_memory: bool) -> Any:
-        """The query vector, transformed where Deep Memory is asked for and that has not happened yet."""
-        return self.deep_memory.transform(vector) if deep_memory and not isinstance(vector, TransformedVector) else vector
+    def _transformed(self, vector: list[float], deep_memory: bool) -> list[float]:
+        """Transform the query vector if Deep Memory is asked for, and only once."""
+        return self.deep_memory.served.transform(vector, self.deep_memory.embedder) if deep_memory else vector
 
     def _search(
         self,
@@ -391,13 +398,13 @@ class DeepLake(VectorStore):
                 f"Deep Memory works on cosine similarity: leave distance_metric={distance_metric!r} out (with stored vectors of "
                 "length 1 both rank alike), or search with deep_memory=False."
             )
-        query = self._moved(vector, deep_memory)
+        query = self._transformed(vector, deep_memory)
         return query, self.store.search(query, k, filter=filter, with_vectors=with_vectors, metric=metric)
 
     def _fuse(
         self, query: str, vector: list[float], k: int, fetch_k: int, filter: Filter | None, deep_memory: bool
     ) -> list[Document]:
-        found = self.store.hybrid_search(query, self._moved(vector, deep_memory), k, fetch_k=fetch_k, filter=filter)
+        found = self.store.hybrid_search(query, self._transformed(vector, deep_memory), k, fetch_k=fetch_k, filter=filter)
         return [_document(document) for document in found]
 
     def _query(self, tql: str, options: SearchOptions) -> list[Document]:

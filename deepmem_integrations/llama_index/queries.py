@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from llama_index.core.schema import QueryBundle
 
 from deepmem_integrations._vectors import unit_rows
@@ -42,10 +41,7 @@ def mean_of_transformed(vectors: Sequence[Sequence[float]], served: ServedAdapte
     """
     if not len(vectors):
         raise InvalidVectorsError("The query has neither a text nor an embedding: there is nothing to search for.")
-    adapter = served.adapter  # once: the model in use may change between two looks
-    if model is not None:
-        served.check(adapter, model)
-    moved = adapter.transform(np.asarray(vectors))
+    moved = served.apply(vectors, model)
     if len(moved) > 1:
         moved = unit_rows(moved.mean(axis=0)[None], "mean of the query vectors")
     return TransformedVector(moved[0].tolist())

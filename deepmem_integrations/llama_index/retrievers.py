@@ -17,8 +17,7 @@ from deepmem_integrations.corpora.llama_index_stores import check_lengths
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import given, is_transformed, transformed
-from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.serving import MemoryLike, ServedAdapter
+from deepmem_integrations.serving import HasModels, MemoryLike, ServedAdapter
 
 
 class DeepMemoryRetriever(BaseRetriever):
@@ -129,7 +128,7 @@ def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) 
                 f"A {type(source).__name__} keeps vectors without texts: pass the VectorStoreIndex over it, which has them."
             )
         model = options.pop("embed_model", None)
-        if model is None and isinstance(memory, DeepMemory) and isinstance(memory.embedder.model, BaseEmbedding):
+        if model is None and isinstance(memory, HasModels) and isinstance(memory.embedder.model, BaseEmbedding):
             model = memory.embedder.model
         source = VectorStoreIndex.from_vector_store(source, embed_model=model)
     if isinstance(source, VectorStoreIndex):

@@ -31,7 +31,6 @@ from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.filters import TRUE, all_of, condition, key, one_of
 from deepmem_integrations.memory import DeepMemory, beside
-from deepmem_integrations.serving import ServedAdapter
 
 
 class DeepLakeVectorStore(BasePydanticVectorStore):
@@ -73,7 +72,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
     _store: DeepLakeStore = PrivateAttr()
     _embed_model: BaseEmbedding | None = PrivateAttr()
     _deep_memory_path: str | os.PathLike[str] | None = PrivateAttr()
-    _served: ServedAdapter | None = PrivateAttr(default=None)
+    _deep_memory: DeepMemory | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -140,7 +139,9 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         Raises:
             StoreError: No place for the models: no local data set and no ``deep_memory_path``.
         """
-        return self._serve().memory  # type: ignore[return-value]
+        if self._deep_memory is None:
+            self._deep_memory = DeepMemory(self.corpus(), self._embed_model or _no_model, self.deep_memory_path)
+        return self._deep_memory
 
     @property
     def deep_memory_path(self) -> str | os.PathLike[str]:
@@ -253,7 +254,8 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
             raise StoreError("A query needs an embedding: Deep Lake searches by vector.")
         vector: Sequence[float] = query.query_embedding
         if deep_memory:
-            vector = self._serve().transform(vector, self._embed_model)
+            model = None if self._embed_model is None else self.deep_memory.embedder
+            vector = self.deep_memory.served.transform(vector, model)
         # An index over a store that keeps texts passes an empty list where it means no restriction.
         filter = all_of([self._condition(query.node_ids or None, query.filters), self._of_documents(query.doc_ids or None)])
         k = query.similarity_top_k
@@ -282,12 +284,6 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         return await asyncio.to_thread(self.query, query, **options)
 
     # ---- inside ------------------------------------------------------------------------------------------------
-
-    def _serve(self) -> ServedAdapter:
-        if self._served is None:
-            model = self._embed_model or _no_model
-            self._served = ServedAdapter(DeepMemory(self.corpus(), model, self.deep_memory_path))
-        return self._served
 
     def _condition(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Condition:
         named = TRUE if node_ids is None else one_of(self._store.layout.id, node_ids)

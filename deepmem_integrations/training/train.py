@@ -99,9 +99,7 @@ def train_adapter(
         raise InvalidRelevanceError(f"Got {len(query_texts)} query_texts for {len(given)} query vectors.")
     judges = None if validation is None else _labelled(*validation, None, "validation")
 
-    documents = {document for labels in relevance.documents for document, _ in labels}
-    if judges:
-        documents |= {document for labels in judges[1].documents for document, _ in labels}
+    documents = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
     corpus = read_training_corpus(corpus_vectors, corpus_ids, given, documents, seed)
     row_of = {name: row for row, name in enumerate(corpus.ids)}
     given_labels = LabelRows.of(relevance.check(row_of), row_of)

@@ -218,7 +218,7 @@ def test_a_memory_brings_ids_vectors_and_model(tmp_path):
         embedded.extend(texts)
         return embed_texts(texts)
 
-    memory = DeepMemory(store, embed, tmp_path / "models")
+    memory = DeepMemory.from_deeplake(store, embed, tmp_path / "models")
     generator = writer(memory=memory)
     labels = generator(memory.documents())
     assert len(labels) > 60

@@ -109,13 +109,13 @@ def test_the_search_alone_embeds_only_what_it_finds(problem, tmp_path):
     store = Foreign(problem)
     memory = DeepMemory.from_langchain(store, path=tmp_path, scan=False)
     queries = problem.train_queries[:2]
-    ids = [name for batch, _ in memory.corpus.near(queries, 5, {"doc-7", "unknown"}) for name in batch]
+    ids = [name for batch, _ in memory.corpus.around(lambda: queries, 5, {"doc-7", "unknown"}) for name in batch]
     nearest = np.argsort(-(queries @ problem.corpus.T), axis=1)[:, :5]
     assert len(ids) == len(set(ids))
     assert set(ids) == {"doc-7", *(problem.ids[row] for row in nearest.ravel())}
     with pytest.raises(InvalidRelevanceError, match="'nope' is not in the corpus"):
         memory.train(["a query"], [[("nope", 1.0)]])
-    with pytest.raises(StoreError, match="With scan=False the store's documents are not listed"):
+    with pytest.raises(StoreError, match="With scan=False the documents of a .* are searched and never listed"):
         memory.documents()
 
 

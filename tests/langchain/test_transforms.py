@@ -52,11 +52,11 @@ def test_fit_trains_and_the_result_is_in_use(db, problem):
 
 
 def test_what_cannot_work_says_what_can(problem, adapter):
-    with pytest.raises(StoreError, match=r"an adapter has none: make it with .*DeepMemory\.from_langchain"):
+    with pytest.raises(StoreError, match=r"an adapter has none: make the transform with .*DeepMemory\.from_langchain"):
         DeepMemoryQueryTransform(memory=adapter).fit(problem.train)
     with pytest.raises(StoreError, match="A text needs an embedding model"):
         DeepMemoryQueryTransform(memory=adapter).invoke("q")
-    with pytest.raises(InvalidVectorsError, match=r"One query vector at a time.* got \(2, 32\)"):
+    with pytest.raises(InvalidVectorsError, match=r"one query vector at a time.* got \(2, 32\)"):
         DeepMemoryQueryTransform(memory=adapter).invoke(problem.test_queries[:2])
     with pytest.raises(EmbeddingMismatchError, match="3 dimensions where 32"):
         DeepMemoryQueryTransform(memory=adapter).invoke([1.0, 2.0, 3.0])
