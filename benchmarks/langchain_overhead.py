@@ -25,7 +25,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations._vectors import unit_rows
-from deepmem_integrations.adapter.query_adapter import Memory
+from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
 
@@ -104,14 +104,14 @@ def adapter_for(table: Table, keys: int) -> QueryAdapter:
     """An adapter with both parts; what it has learned makes no difference to the time it takes."""
     rng = np.random.default_rng(0)
     dimension = table.dimension
-    memory = Memory(
+    attention = Attention(
         keys=unit_rows(rng.normal(size=(keys, dimension)), "key"),
         values=(rng.normal(size=(keys, dimension)) / dimension).astype(np.float32),
         temperature=0.1,
         strength=1.0,
     )
     linear = (rng.normal(size=(dimension, dimension)) / dimension).astype(np.float32)
-    return QueryAdapter(dimension, linear=linear, memory=memory, fingerprint=Embedder(table).fingerprint())
+    return QueryAdapter(dimension, linear=linear, attention=attention, fingerprint=Embedder(table).fingerprint())
 
 
 def times(calls: list[Callable[[str], object]], queries: list[str]) -> np.ndarray:

@@ -21,28 +21,28 @@ from numpy.typing import NDArray
 
 from benchmarks.results import FOLDER, machine
 from deepmem_integrations import QueryAdapter
-from deepmem_integrations.adapter.attention import MANY_KEYS, KernelSpace, Lists, Memory
+from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, KernelSpace, Lists
 
 KEYS = (1_000, 10_000, 100_000)
 DIMENSIONS = (384, 1_536)
 REPEATS = 200
 
 
-def adapter(keys: int, dimension: int) -> tuple[QueryAdapter, Memory]:
-    """An adapter with both parts over clustered keys, and its memory without lists."""
+def adapter(keys: int, dimension: int) -> tuple[QueryAdapter, Attention]:
+    """An adapter with both parts over clustered keys, and its attention part without lists."""
     rng = np.random.default_rng(0)
     topics = rng.normal(size=(keys // 20, dimension))
     places = topics[rng.integers(len(topics), size=keys)] + 0.7 * rng.normal(size=(keys, dimension))
     places = (places / np.linalg.norm(places, axis=1, keepdims=True)).astype(np.float32)
     values = rng.normal(size=(keys, dimension)).astype(np.float32)
     space = KernelSpace(np.zeros(dimension, dtype=np.float32), np.eye(dimension, dtype=np.float32))
-    memory = Memory(places, values, 0.1, 8.0, space)
+    attention = Attention(places, values, 0.1, 8.0, space)
     linear = (0.1 * rng.normal(size=(dimension, dimension)) / np.sqrt(dimension)).astype(np.float32)
     if keys < MANY_KEYS:
-        return QueryAdapter(dimension, linear=linear, memory=memory), memory
+        return QueryAdapter(dimension, linear=linear, attention=attention), attention
     order, lists = Lists.of(places)
-    listed = replace(memory, keys=places[order], values=values[order], lists=lists)
-    return QueryAdapter(dimension, linear=linear, memory=listed), replace(listed, lists=None)
+    listed = replace(attention, keys=places[order], values=values[order], lists=lists)
+    return QueryAdapter(dimension, linear=linear, attention=listed), replace(listed, lists=None)
 
 
 def llama_index_adapter(dimension: int) -> AdapterEmbeddingModel:
@@ -72,7 +72,7 @@ def main() -> None:
         for keys in KEYS:
             ours, exact = adapter(keys, dimension)
             rng = np.random.default_rng(1)
-            picked = ours.memory.keys[rng.integers(keys, size=REPEATS)]  # type: ignore[union-attr]
+            picked = ours.attention.keys[rng.integers(keys, size=REPEATS)]  # type: ignore[union-attr]
             queries = (picked + 0.7 * rng.normal(size=picked.shape) / np.sqrt(dimension)).astype(np.float32)
             held = 2 * dimension + keys  # rows: the linear part, the whitening, the keys
             matrix = np.ones((held, dimension), dtype=np.float32)
@@ -82,7 +82,7 @@ def main() -> None:
                 "llama_index_ms": lambda _: theirs.get_query_embedding("a question"),  # noqa: B023
             }
             times = milliseconds(works, queries)
-            shift, expected = ours.memory.shift(queries), exact.shift(queries)  # type: ignore[union-attr]
+            shift, expected = ours.attention.shift(queries), exact.shift(queries)  # type: ignore[union-attr]
             error = np.linalg.norm(shift - expected, axis=1) / np.linalg.norm(expected, axis=1)
             rows.append(
                 {

@@ -439,7 +439,7 @@ class DeepMemory:
     def remember(self, relevance: Relevance) -> str:
         """Add labelled queries to the model in use, without a training, and put the result in use.
 
-        Only the memory part learns: see `QueryAdapter.remember`, and `QueryAdapter.growth` for when to train again.
+        Only the attention part learns: see `QueryAdapter.remember`, and `QueryAdapter.growth` for when to train again.
 
         Args:
             relevance: Labelled queries with ids that are new to the model.
@@ -449,7 +449,7 @@ class DeepMemory:
 
         Raises:
             ModelNotFoundError: There is no model yet.
-            InvalidRelevanceError: The model has no memory part, an id is known, or a document is not in the store.
+            InvalidRelevanceError: The model has no attention part, an id is known, or a document is not in the store.
         """
         parent, adapter = self.folder.in_use()
         known = set(adapter.examples.document_ids) if adapter.examples else set()
@@ -467,7 +467,7 @@ class DeepMemory:
         return self._grown(grown, "remember", parent)
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
-        """Take labelled queries, or documents, out of the memory of the model in use, and put the result in use.
+        """Take labelled queries, or documents, out of the attention part of the model in use, and put the result in use.
 
         The models before it keep what they knew: delete them where that matters. See `QueryAdapter.forget`.
 
@@ -476,7 +476,7 @@ class DeepMemory:
 
         Raises:
             ModelNotFoundError: There is no model yet.
-            InvalidRelevanceError: The model has no memory part, or an id is unknown.
+            InvalidRelevanceError: The model has no attention part, or an id is unknown.
         """
         parent, adapter = self.folder.in_use()
         return self._grown(adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget", parent)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.adapter.attention import BUDGET, Lists, Memory
+from deepmem_integrations.adapter.attention import BUDGET, Attention, Lists
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, InvalidVectorsError, StorageError
 
 FIXTURE = Path(__file__).parent / "fixtures" / "adapter-v1.safetensors"
@@ -27,7 +27,7 @@ def make_adapter(seed=0, dimension=4, **parts):
     values = rng.normal(size=(6, dimension)).astype(np.float32)
     given = {
         "linear": (0.3 * rng.normal(size=(dimension, dimension))).astype(np.float32),
-        "memory": Memory(keys, values, temperature=0.1, strength=2.0),
+        "attention": Attention(keys, values, temperature=0.1, strength=2.0),
         "fingerprint": Fingerprint(dimension, "a-model", unit(rng.normal(size=(3, dimension))).astype(np.float32)),
         "metadata": {"note": "é"},
     }
@@ -37,9 +37,9 @@ def make_adapter(seed=0, dimension=4, **parts):
 def test_transform_is_the_formula_of_its_docstring():
     adapter = make_adapter()
     x = unit(np.random.default_rng(1).normal(size=(5, 4)))
-    memory = adapter.memory
+    attention = adapter.attention
     y = unit(x + x @ adapter.linear)
-    z = unit(y + memory.strength * np.exp((x @ memory.keys.T - 1) / memory.temperature) @ memory.values)
+    z = unit(y + attention.strength * np.exp((x @ attention.keys.T - 1) / attention.temperature) @ attention.values)
     np.testing.assert_allclose(adapter.transform(x), z, atol=1e-5)
 
 
@@ -92,7 +92,9 @@ def test_bad_vectors_are_refused():
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [{}, {"linear": None}, {"memory": None}, {"linear": None, "memory": None, "fingerprint": None}])
+@pytest.mark.parametrize(
+    "parts", [{}, {"linear": None}, {"attention": None}, {"linear": None, "attention": None, "fingerprint": None}]
+)
 def test_save_and_load(tmp_path, parts):
     adapter = make_adapter(**parts)
     loaded = QueryAdapter.load(adapter.save(tmp_path / "new folder" / "a.safetensors"))
@@ -153,7 +155,7 @@ def test_metadata_with_keys_that_json_changes_still_loads():
     "parts",
     [
         {"linear": np.eye(5, dtype=np.float32)},
-        {"memory": Memory(np.eye(4, 3, dtype=np.float32), np.eye(4, dtype=np.float32), 0.1, 1)},
+        {"attention": Attention(np.eye(4, 3, dtype=np.float32), np.eye(4, dtype=np.float32), 0.1, 1)},
     ],
 )
 def test_parts_that_do_not_fit_are_noticed_on_loading(parts):
@@ -227,18 +229,18 @@ def test_very_many_keys_are_searched_in_lists_with_nearly_the_same_result(tmp_pa
     topics = rng.normal(size=(300, 24))
     keys = unit_rows(topics[rng.integers(300, size=25_000)] + 0.5 * rng.normal(size=(25_000, 24)), "key")
     values = rng.normal(size=(25_000, 24)).astype(np.float32)
-    exact = Memory(keys, values, temperature=0.1, strength=2.0)
+    exact = Attention(keys, values, temperature=0.1, strength=2.0)
     order, lists = Lists.of(keys)
     assert sorted(order.tolist()) == list(range(25_000))
     assert lists.starts[-1] == 25_000
-    sorted_memory = replace(exact, keys=keys[order], values=values[order], lists=lists)
+    in_lists = replace(exact, keys=keys[order], values=values[order], lists=lists)
     queries = unit_rows(topics[rng.integers(300, size=200)] + 0.5 * rng.normal(size=(200, 24)), "query")
-    expected, found = exact.shift(queries), sorted_memory.shift(queries)
+    expected, found = exact.shift(queries), in_lists.shift(queries)
     error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert np.median(error) < 1e-4
     assert error.mean() < 0.01
     assert 0 < max(part.stop - part.start for part in lists.near(queries[0])) < BUDGET
-    adapter = QueryAdapter(24, memory=sorted_memory)
+    adapter = QueryAdapter(24, attention=in_lists)
     again = QueryAdapter.load(adapter.save(tmp_path / "many.safetensors"))
     np.testing.assert_allclose(again.transform(queries), adapter.transform(queries), atol=1e-6)
-    assert again.memory.lists is not None
+    assert again.attention.lists is not None

@@ -8,15 +8,15 @@ import pytest
 
 from deepmem_integrations import QueryAdapter, train_adapter
 from deepmem_integrations._vectors import unit_rows
-from deepmem_integrations.adapter.attention import Memory
+from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
-from deepmem_integrations.training.problem import Attention, Candidate, Linear, Problem
+from deepmem_integrations.training.problem import AttentionSettings, Candidate, LinearSettings, Problem
 
 
-@pytest.fixture(scope="module", params=[None, Linear("labelled", 8)], ids=["memory", "linear + memory"])
+@pytest.fixture(scope="module", params=[None, LinearSettings("labelled", 8)], ids=["attention", "linear + attention"])
 def grown_from(request, problem):
     """An adapter trained on the first 60 queries, with texts, of one kind."""
-    chosen = Candidate(request.param, Attention(0.13, 4.0))
+    chosen = Candidate(request.param, AttentionSettings(0.13, 4.0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Problem, "fit", lambda self, _, fit=Problem.fit: fit(self, chosen))
         labels = problem.train.take(range(60))
@@ -25,8 +25,8 @@ def grown_from(request, problem):
 
 
 def rebuilt(adapter, problem, rows, without=()):
-    """The memory part from scratch: the remaining queries, with the adapter's own spaces and scale, and numpy alone."""
-    space, values = adapter.memory.space, adapter.examples.space
+    """The attention part from scratch: the remaining queries, with the adapter's own spaces and scale, and numpy alone."""
+    space, values = adapter.attention.space, adapter.examples.space
     merged = {}
     for row in rows:
         labels = {d: w for d, w in problem.train.documents[row] if d not in without}
@@ -41,8 +41,8 @@ def rebuilt(adapter, problem, rows, without=()):
         for _, labels in merged.values()
     ]
     placed = (np.stack(targets) - values.mean) @ values.projection * values.scale
-    memory = Memory(keys, placed.astype(np.float32), adapter.memory.temperature, adapter.memory.strength, space)
-    return QueryAdapter(adapter.dimension, linear=adapter.linear, memory=memory)
+    attention = Attention(keys, placed.astype(np.float32), adapter.attention.temperature, adapter.attention.strength, space)
+    return QueryAdapter(adapter.dimension, linear=adapter.linear, attention=attention)
 
 
 def vectors_of(problem):
@@ -98,7 +98,7 @@ def test_several_answers_and_twins_survive_growth(grown_from, problem):
     twin = problem.train_queries[:1]
     known, new = grown_from.examples.document_ids[0], next(i for i in problem.ids if i not in grown_from.examples.document_ids)
     adapter = grown_from.remember(twin, [[(known, 1.0), (new, 0.5)]], vectors_of(problem), query_ids=["twin"])
-    assert len(adapter.memory.keys) == len(grown_from.memory.keys), "the same vector, the same key"
+    assert len(adapter.attention.keys) == len(grown_from.attention.keys), "the same vector, the same key"
     first = adapter.explain(problem.train_queries[0]).influences[0]
     assert {problem.train.query_ids[0], "twin"} <= set(first.query_ids)
     assert new in first.documents
@@ -125,10 +125,10 @@ def test_explain_names_who_moved_a_query(grown_from, problem):
     assert repr(problem.train.queries[5]) in str(explanation)
 
 
-def test_explain_without_a_memory_says_how_far_it_turned(grown_from, problem):
+def test_explain_without_attention_says_how_far_it_turned(grown_from, problem):
     explanation = grown_from.linear_only().explain(problem.test_queries[0])
     assert explanation.influences == ()
-    assert explanation.memory_degrees == pytest.approx(0, abs=0.05)
+    assert explanation.attention_degrees == pytest.approx(0, abs=0.05)
     with pytest.raises(EmbeddingMismatchError):
         grown_from.explain(np.ones(3))
 
@@ -143,7 +143,7 @@ def test_texts_are_kept_only_if_asked(problem):
 def test_a_linear_only_file_holds_nothing_of_the_queries(grown_from, problem):
     data = grown_from.linear_only().to_bytes()
     assert len(data) < 100_000
-    assert grown_from.memory.keys[0].tobytes() not in data
+    assert grown_from.attention.keys[0].tobytes() not in data
     assert b"memory.keys" not in data
 
 
@@ -156,8 +156,8 @@ def test_a_linear_only_file_holds_nothing_of_the_queries(grown_from, problem):
         (lambda a, p: a.forget(query_ids=["nobody"]), "no query 'nobody'"),
         (lambda a, p: a.forget(document_ids=["nothing"]), "no document 'nothing'"),
         (lambda a, p: a.forget(query_ids="abc"), "list of ids"),
-        (lambda a, p: a.linear_only().forget(query_ids=["q"]), "no memory part"),
-        (lambda a, p: a.linear_only().remember(p.train_queries[:1], p.train.take([0])), "no memory part"),
+        (lambda a, p: a.linear_only().forget(query_ids=["q"]), "no attention part"),
+        (lambda a, p: a.linear_only().remember(p.train_queries[:1], p.train.take([0])), "no attention part"),
     ],
 )
 def test_bad_growth_is_named(grown_from, problem, change, message):
@@ -174,12 +174,14 @@ def test_a_bad_vector_is_named(grown_from, problem):
 
 def test_forgetting_everything_leaves_the_linear_part(grown_from, problem):
     empty = grown_from.forget(query_ids=grown_from.examples.query_ids)
-    assert empty.memory is None
+    assert empty.attention is None
     assert empty.is_identity == (grown_from.linear is None)
 
 
 def test_half_of_a_file_is_refused_even_with_a_right_checksum(grown_from):
     broken = replace(grown_from.examples, owners=grown_from.examples.owners[:-1])
-    data = QueryAdapter(grown_from.dimension, linear=grown_from.linear, memory=grown_from.memory, examples=broken).to_bytes()
+    data = QueryAdapter(
+        grown_from.dimension, linear=grown_from.linear, attention=grown_from.attention, examples=broken
+    ).to_bytes()
     with pytest.raises(ValueError, match="do not fit together"):
         QueryAdapter.from_bytes(data)

@@ -137,7 +137,7 @@ def test_a_folder_of_models_serves_the_one_in_use(memory, problem):
 def test_queries_that_the_model_was_trained_on_are_told(memory, problem, caplog):
     some, others = problem.train.take(range(60)), problem.train.take(range(60, 70))
     name = memory.train(some)
-    assert memory.adapter.memory is not None
+    assert memory.adapter.attention is not None
     memory.evaluate(problem.test, top_k=[10])
     assert caplog.text == ""
     memory.evaluate(some + others, top_k=[10])
@@ -382,8 +382,8 @@ def test_an_adapter_file_serves_where_torch_is_missing(memory, problem, tmp_path
 
 def test_remember_and_forget_put_a_grown_model_in_use(memory, problem, caplog):
     first = memory.train(problem.train.take(range(100)), keep_texts=True)
-    if memory.adapter.memory is None:
-        pytest.fail("this problem gives a memory part")
+    if memory.adapter.attention is None:
+        pytest.fail("this problem gives a attention part")
     new = problem.train.take(range(100, 110))
     second = memory.remember(new)
     assert memory.get_model() == second != first

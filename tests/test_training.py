@@ -8,16 +8,16 @@ import torch
 
 from deepmem_integrations import Relevance, evaluate, train_adapter
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.adapter.query_adapter import Memory
+from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training import stand_in
+from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
 from deepmem_integrations.training.choice import choose, label_agreement
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
 from deepmem_integrations.training.folds import folds
 from deepmem_integrations.training.linear import MAX_NEGATIVES, negative_rows, train_linear
-from deepmem_integrations.training.memory import CorpusStatistics, target_means, value_space
 from deepmem_integrations.training.problem import CANDIDATES, Problem
 from tests.conftest import make_problem
 
@@ -496,19 +496,19 @@ def test_the_best_of_many_lucky_candidates_does_not_count():
 
 def test_memory_alone_is_attention_over_the_training_queries(problem):
     given = as_problem(problem)
-    candidate = next(c for c in CANDIDATES if c.linear is None and c.memory)
+    candidate = next(c for c in CANDIDATES if c.linear is None and c.attention)
     adapter = given.fit(candidate)
     assert adapter.linear is None
-    space = adapter.memory.space
+    space = adapter.attention.space
     places = (given.queries - given.queries.mean(axis=0)) @ space.projection
-    np.testing.assert_allclose(adapter.memory.keys, places / np.linalg.norm(places, axis=1, keepdims=True), atol=1e-5)
-    assert len(adapter.memory.keys) > adapter.memory.neighbours
+    np.testing.assert_allclose(adapter.attention.keys, places / np.linalg.norm(places, axis=1, keepdims=True), atol=1e-5)
+    assert len(adapter.attention.keys) > adapter.attention.neighbours
     x = given.queries[:3]
-    similarity = adapter.memory.space.place(x) @ adapter.memory.keys.T
+    similarity = adapter.attention.space.place(x) @ adapter.attention.keys.T
     for row in range(3):
-        near = np.argsort(-similarity[row])[: adapter.memory.neighbours]
-        factors = adapter.memory.strength * np.exp((similarity[row, near] - 1) / adapter.memory.temperature)
-        np.testing.assert_allclose(adapter.memory.shift(x)[row], factors @ adapter.memory.values[near], atol=1e-5)
-    assert isinstance(adapter.memory, Memory)
+        near = np.argsort(-similarity[row])[: adapter.attention.neighbours]
+        factors = adapter.attention.strength * np.exp((similarity[row, near] - 1) / adapter.attention.temperature)
+        np.testing.assert_allclose(adapter.attention.shift(x)[row], factors @ adapter.attention.values[near], atol=1e-5)
+    assert isinstance(adapter.attention, Attention)
     assert isinstance(adapter, QueryAdapter)
     assert Relevance.of(problem.train) is problem.train

@@ -1,4 +1,4 @@
-"""The memory part of an adapter: an attention layer whose keys are the training queries."""
+"""The attention part of an adapter: an attention layer whose keys are the training queries."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class KernelSpace:
 
 @dataclass(frozen=True)
 class Lists:
-    """An inverted file over the keys of a large memory, which are sorted by list: a query looks at its nearest lists alone.
+    """An inverted file over the keys of a large attention, which are sorted by list: a query looks at its nearest lists alone.
 
     Attributes:
         centroids: (c, d) float32 unit rows.
@@ -88,7 +88,7 @@ def _nearest(keys: Vectors, centroids: Vectors) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Memory:
+class Attention:
     """The part that remembers what was asked.
 
     A query moves by ``strength · Σ exp((x·key − 1) / temperature) · value`` over its nearest keys, where x is its place in

@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_tensors
 
 from deepmem_integrations._files import write_bytes
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.adapter.attention import MANY_KEYS, KernelSpace, Lists, Memory
+from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, KernelSpace, Lists
 from deepmem_integrations.adapter.fingerprint import Fingerprint
 from deepmem_integrations.adapter.remembered import Examples, Explanation, Growth, Influence, ValueSpace
 from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
@@ -33,14 +33,14 @@ KNOWN = 0.999
 class QueryAdapter:
     """A trained transform of query vectors. Immutable, safe to share between threads.
 
-    ``x ← unit(x)``, then ``y ← unit(x + x W)`` (the linear part), then ``z ← unit(y + memory.shift(x))``. Either part may
+    ``x ← unit(x)``, then ``y ← unit(x + x W)`` (the linear part), then ``z ← unit(y + attention.shift(x))``. Either part may
     be absent; without both it is the identity. Document vectors are never touched, so no index is rewritten.
 
     Args:
         dimension: d, the length of the vectors.
         linear: W, (d, d) float32.
-        memory: The memory part.
-        examples: The labelled queries behind the memory.
+        attention: The attention part.
+        examples: The labelled queries behind the attention.
         fingerprint: The embedding model it was trained with; by default its dimension is all that is known.
         metadata: Anything JSON can hold, kept in the file.
     """
@@ -50,7 +50,7 @@ class QueryAdapter:
         dimension: int,
         *,
         linear: Vectors | None = None,
-        memory: Memory | None = None,
+        attention: Attention | None = None,
         examples: Examples | None = None,
         fingerprint: Fingerprint | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -58,15 +58,15 @@ class QueryAdapter:
         """Keep the parts."""
         self.dimension = dimension
         self.linear = linear
-        self.memory = memory
-        self.examples = examples if memory is not None else None
+        self.attention = attention
+        self.examples = examples if attention is not None else None
         self.fingerprint = fingerprint or Fingerprint(dimension)
         self.metadata: Mapping[str, Any] = dict(metadata or {})
 
     @property
     def is_identity(self) -> bool:
         """Whether it leaves every direction as it is."""
-        return self.linear is None and self.memory is None
+        return self.linear is None and self.attention is None
 
     def transform(self, vectors: ArrayLike) -> Vectors:
         """Transform query vectors.
@@ -84,12 +84,12 @@ class QueryAdapter:
         given = np.asarray(vectors)
         queries = unit_rows(given[None] if given.ndim == 1 else given, "query vector", dimension=self.dimension)
         moved = self._turned(queries)
-        if self.memory is not None:
-            moved = _normalised(moved + self.memory.shift(queries), moved)
+        if self.attention is not None:
+            moved = _normalised(moved + self.attention.shift(queries), moved)
         return moved[0] if given.ndim == 1 else moved
 
     def remembered(self, vectors: ArrayLike) -> NDArray[np.bool_]:
-        """Which queries the memory part holds already, that is, whose answers it was shown. A linear part cannot tell.
+        """Which queries the attention part holds already, that is, whose answers it was shown. A linear part cannot tell.
 
         Args:
             vectors: (n, d), as `transform` takes them.
@@ -98,9 +98,9 @@ class QueryAdapter:
             (n,) bool.
         """
         queries = unit_rows(vectors, "query vector", dimension=self.dimension)
-        if self.memory is None:
+        if self.attention is None:
             return np.zeros(len(queries), dtype=bool)
-        return np.asarray(self.memory.attend(queries)[2].max(axis=1) > KNOWN)
+        return np.asarray(self.attention.attend(queries)[2].max(axis=1) > KNOWN)
 
     def _turned(self, queries: Vectors) -> Vectors:
         """What the linear part makes of unit rows."""
@@ -123,9 +123,9 @@ class QueryAdapter:
         query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)
         turned, final = self._turned(query), self.transform(query)
         influences: list[Influence] = []
-        if self.memory is not None:
-            rows, weights, similarities = (found[0] for found in self.memory.attend(query))
-            pushes = weights[:, None] * self.memory.values[rows]
+        if self.attention is not None:
+            rows, weights, similarities = (found[0] for found in self.attention.attend(query))
+            pushes = weights[:, None] * self.attention.values[rows]
             shift = pushes.sum(axis=0)
             shares = pushes @ shift / max(float(shift @ shift), 1e-12)
             for place in np.argsort(-shares)[:top].tolist():
@@ -133,7 +133,7 @@ class QueryAdapter:
         return Explanation(
             degrees=_degrees(query, final),
             linear_degrees=_degrees(query, turned),
-            memory_degrees=_degrees(turned, final),
+            attention_degrees=_degrees(turned, final),
             influences=tuple(influences),
         )
 
@@ -151,7 +151,7 @@ class QueryAdapter:
 
     @property
     def growth(self) -> Growth | None:
-        """What was added and forgotten since the training, and whether a training is due; None without a memory part."""
+        """What was added and forgotten since the training, and whether a training is due; None without an attention part."""
         if self.examples is None:
             return None
         e = self.examples
@@ -166,9 +166,9 @@ class QueryAdapter:
         query_ids: Sequence[str] | None = None,
         query_texts: Sequence[str] | None = None,
     ) -> "QueryAdapter":
-        """Add labelled queries to the memory, without a training and without the corpus.
+        """Add labelled queries to the attention, without a training and without the corpus.
 
-        The memory is then what it would be, had these queries been there when it was built, with the whitening and the scale
+        The attention is then what it would be, had these queries been there when it was built, with the whitening and the scale
         of its training. The linear part stays as it is; `growth` says when a full training is due.
 
         Args:
@@ -183,12 +183,12 @@ class QueryAdapter:
             A new adapter.
 
         Raises:
-            InvalidRelevanceError: There is no memory part to add to, an id is known already, the numbers differ, or a
+            InvalidRelevanceError: There is no attention part to add to, an id is known already, the numbers differ, or a
                 document's vector is missing.
             InvalidVectorsError: A vector that cannot be used.
             EmbeddingMismatchError: Another dimension.
         """
-        memory, examples = self._growing("remembers")
+        attention, examples = self._growing("remembers")
         if not isinstance(relevance, Relevance):
             made_up = [f"added {len(examples.query_ids) + row}" for row in range(len(relevance))]
             relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance, query_ids or made_up)
@@ -213,8 +213,8 @@ class QueryAdapter:
             name: unit_rows(np.asarray((documents or {})[name])[None], "document vector", dimension=self.dimension, ids=[name])[0]
             for name in wanted
         }
-        places = memory.space.place(queries) if memory.space else queries
-        keys, owners = memory.keys, np.empty(len(queries), dtype=np.int64)
+        places = attention.space.place(queries) if attention.space else queries
+        keys, owners = attention.keys, np.empty(len(queries), dtype=np.int64)
         for row, place in enumerate(places):
             same = np.flatnonzero(keys @ place > SAME)
             owners[row] = same[0] if len(same) else len(keys)
@@ -222,12 +222,12 @@ class QueryAdapter:
                 keys = np.concatenate([keys, place[None]])
         labels = [dict(query) for query in relevance.documents]
         grown = examples.added(relevance.query_ids, query_texts, owners, labels, vectors)
-        return self._with(*sorted_into_lists(memory, keys, grown))
+        return self._with(*sorted_into_lists(attention, keys, grown))
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> "QueryAdapter":
-        """Take labelled queries out of the memory, or documents out of all labels, without a training or the corpus.
+        """Take labelled queries out of the attention, or documents out of all labels, without a training or the corpus.
 
-        Nothing of them is left in the memory, nor in its file. What the linear part learned from them stays until the next
+        Nothing of them is left in the attention, nor in its file. What the linear part learned from them stays until the next
         full training: `growth` says so.
 
         Args:
@@ -238,9 +238,9 @@ class QueryAdapter:
             A new adapter.
 
         Raises:
-            InvalidRelevanceError: There is no memory part, or an id is unknown.
+            InvalidRelevanceError: There is no attention part, or an id is unknown.
         """
-        memory, examples = self._growing("forgets")
+        attention, examples = self._growing("forgets")
         for what, given, known in (
             ("query", query_ids, set(examples.query_ids)),
             ("document", document_ids, set(examples.document_ids)),
@@ -253,25 +253,25 @@ class QueryAdapter:
         left, keys = examples.without(query_ids, document_ids)
         if not left.query_ids:
             return self._with(None, None)
-        return self._with(*sorted_into_lists(memory, memory.keys[keys], left))
+        return self._with(*sorted_into_lists(attention, attention.keys[keys], left))
 
     def linear_only(self) -> "QueryAdapter":
-        """Without the memory: nothing of a training query's vector, id or text is in it or its file."""
+        """Without the attention: nothing of a training query's vector, id or text is in it or its file."""
         return self._with(None, None)
 
-    def _growing(self, verb: str) -> tuple[Memory, Examples]:
-        if self.memory is None or self.examples is None:
-            why = "has no memory part" if self.memory is None else "comes from a file of format 1, which named no queries"
+    def _growing(self, verb: str) -> tuple[Attention, Examples]:
+        if self.attention is None or self.examples is None:
+            why = "has no attention part" if self.attention is None else "comes from a file of format 1, which named no queries"
             raise InvalidRelevanceError(
-                f"Only a memory {verb}, and this adapter {why}: train again with the labels as they are now."
+                f"Only an attention part {verb}, and this adapter {why}: train again with the labels as they are now."
             )
-        return self.memory, self.examples
+        return self.attention, self.examples
 
-    def _with(self, memory: Memory | None, examples: Examples | None) -> "QueryAdapter":
+    def _with(self, attention: Attention | None, examples: Examples | None) -> "QueryAdapter":
         return QueryAdapter(
             self.dimension,
             linear=self.linear,
-            memory=memory,
+            attention=attention,
             examples=examples,
             fingerprint=self.fingerprint,
             metadata=self.metadata,
@@ -288,7 +288,7 @@ class QueryAdapter:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, atomically.
 
-        With a memory part the file holds the training queries' vectors (whitened) and ids, those of their documents, and the
+        With an attention part the file holds the training queries' vectors (whitened) and ids, those of their documents, and the
         texts only if they were to be kept. `linear_only` leaves all that out.
 
         Returns:
@@ -323,16 +323,16 @@ class QueryAdapter:
         tensors: dict[str, NDArray[Any]] = {}
         if self.linear is not None:
             tensors["linear"] = self.linear
-        if self.memory is not None:
-            tensors["memory.keys"] = self.memory.keys
-            if self.memory.space is not None:
-                tensors["memory.centre"] = self.memory.space.centre
-                tensors["memory.projection"] = self.memory.space.projection
-            if self.memory.lists is not None:
-                tensors["memory.centroids"] = self.memory.lists.centroids
-                tensors["memory.starts"] = self.memory.lists.starts
+        if self.attention is not None:
+            tensors["memory.keys"] = self.attention.keys
+            if self.attention.space is not None:
+                tensors["memory.centre"] = self.attention.space.centre
+                tensors["memory.projection"] = self.attention.space.projection
+            if self.attention.lists is not None:
+                tensors["memory.centroids"] = self.attention.lists.centroids
+                tensors["memory.starts"] = self.attention.lists.starts
             if self.examples is None:
-                tensors["memory.values"] = self.memory.values
+                tensors["memory.values"] = self.attention.values
             else:
                 tensors |= _example_tensors(self.examples)
         if self.fingerprint.probes is not None:
@@ -342,7 +342,8 @@ class QueryAdapter:
             "version": FORMAT_VERSION,
             "dimension": self.dimension,
             "model": self.fingerprint.model,
-            "memory": self.memory and {name: getattr(self.memory, name) for name in ("temperature", "strength", "neighbours")},
+            "memory": self.attention
+            and {name: getattr(self.attention, name) for name in ("temperature", "strength", "neighbours")},
             "examples": self.examples and _example_names(self.examples),
             "metadata": self.metadata,
         }
@@ -375,7 +376,7 @@ class QueryAdapter:
         if checksum != _checksum(header, tensors):
             raise AdapterFileError("damaged (its checksum does not match). Use a backup, or train again.")
         try:
-            dimension, memory, examples = header["dimension"], None, None
+            dimension, attention, examples = header["dimension"], None, None
             if header["memory"]:
                 space = None
                 if "memory.centre" in tensors:
@@ -387,11 +388,11 @@ class QueryAdapter:
                 settings = {"neighbours": None, **header["memory"]}
                 examples = _read_examples(header["examples"], tensors) if header.get("examples") else None
                 values = tensors["memory.values"] if examples is None else examples.values
-                memory = Memory(tensors["memory.keys"], values, space=space, lists=lists, **settings)
+                attention = Attention(tensors["memory.keys"], values, space=space, lists=lists, **settings)
             adapter = cls(
                 dimension,
                 linear=tensors.get("linear"),
-                memory=memory,
+                attention=attention,
                 examples=examples,
                 fingerprint=Fingerprint(dimension, header["model"], tensors.get("fingerprint.probes")),
                 metadata=header["metadata"],
@@ -403,7 +404,7 @@ class QueryAdapter:
 
     def __repr__(self) -> str:
         """A line with the parts."""
-        parts = [name for name, part in (("linear", self.linear), ("memory", self.memory)) if part is not None]
+        parts = [name for name, part in (("linear", self.linear), ("attention", self.attention)) if part is not None]
         return f"QueryAdapter({self.dimension} dimensions, {' + '.join(parts) or 'identity'})"
 
 
@@ -413,15 +414,15 @@ def _normalised(vectors: Vectors, otherwise: Vectors) -> Vectors:
     return np.where(norms > 1e-6, vectors / np.maximum(norms, 1e-6), otherwise).astype(np.float32, copy=False)
 
 
-def sorted_into_lists(memory: Memory, keys: Vectors, examples: Examples) -> tuple[Memory, Examples]:
-    """A memory with these keys and the values of the examples, in lists where there are very many."""
+def sorted_into_lists(attention: Attention, keys: Vectors, examples: Examples) -> tuple[Attention, Examples]:
+    """A attention with these keys and the values of the examples, in lists where there are very many."""
     lists = None
     if len(keys) >= MANY_KEYS:
         order, lists = Lists.of(keys)
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         keys, examples = keys[order], replace(examples, owners=place[examples.owners])
-    return replace(memory, keys=keys, values=examples.values, lists=lists), examples
+    return replace(attention, keys=keys, values=examples.values, lists=lists), examples
 
 
 def _degrees(one: Vectors, other: Vectors) -> float:

@@ -1,4 +1,4 @@
-"""The labelled queries behind an adapter's memory, kept so that it can grow, forget and explain itself."""
+"""The labelled queries behind an adapter's attention, kept so that it can grow, forget and explain itself."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,12 +36,12 @@ class ValueSpace:
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled queries, as many as were given; those with the same vector share a key of the memory.
+    """Labelled queries, as many as were given; those with the same vector share a key of the attention.
 
     Attributes:
         query_ids: r ids.
         texts: r texts, or None where they were not to be kept.
-        owners: (r,) int64, the memory's key of each query.
+        owners: (r,) int64, the attention's key of each query.
         labels: Their documents, as rows of ``document_ids``.
         document_ids: The L labelled documents.
         documents: (L, d) float32, each placed in the value space.
@@ -114,7 +114,7 @@ class Examples:
         """Without these queries, and without these documents: queries that are left with none go too.
 
         Returns:
-            What is left, and the (kept,) rows of the memory's keys that still have a query.
+            What is left, and the (kept,) rows of the attention's keys that still have a query.
         """
         gone, gone_documents = set(query_ids), set(document_ids)
         labels: list[dict[int, float]] = []
@@ -193,8 +193,8 @@ class Influence:
         query_ids: Their ids.
         texts: Their texts; empty where they were not kept.
         documents: Document id → weight: where they point.
-        similarity: To the query, −1 to 1, in the memory's centred and whitened space.
-        share: Of the memory's movement, along its direction; over all training queries they add up to 1.
+        similarity: To the query, −1 to 1, in the attention's centred and whitened space.
+        share: Of the attention's movement, along its direction; over all training queries they add up to 1.
     """
 
     query_ids: tuple[str, ...]
@@ -216,13 +216,13 @@ class Explanation:
     Attributes:
         degrees: The angle between the query and what it became.
         linear_degrees: How far the linear part alone turned it.
-        memory_degrees: How far the memory turned it from there.
+        attention_degrees: How far the attention turned it from there.
         influences: The training queries that moved it most, the strongest first.
     """
 
     degrees: float
     linear_degrees: float
-    memory_degrees: float
+    attention_degrees: float
     influences: tuple[Influence, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class Explanation:
         return {
             "degrees": self.degrees,
             "linear_degrees": self.linear_degrees,
-            "memory_degrees": self.memory_degrees,
+            "memory_degrees": self.attention_degrees,
             "influences": [
                 {
                     "query_ids": list(influence.query_ids),
@@ -245,5 +245,5 @@ class Explanation:
 
     def __str__(self) -> str:
         """A few lines for people."""
-        head = f"moved by {self.degrees:.1f}° (linear part {self.linear_degrees:.1f}°, memory {self.memory_degrees:.1f}°)"
+        head = f"moved by {self.degrees:.1f}° (linear part {self.linear_degrees:.1f}°, attention {self.attention_degrees:.1f}°)"
         return "\n".join([head, *map(str, self.influences)])

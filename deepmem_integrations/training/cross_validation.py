@@ -13,7 +13,7 @@ from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.folds import VIEWS, Fold, View, folds
 from deepmem_integrations.training.linear import device
-from deepmem_integrations.training.problem import CANDIDATES, TEMPERATURES, Linear, Problem, single_threaded_operations
+from deepmem_integrations.training.problem import CANDIDATES, TEMPERATURES, LinearSettings, Problem, single_threaded_operations
 
 if TYPE_CHECKING:
     import torch
@@ -112,14 +112,14 @@ def _score_fold(problem: Problem, fold: Fold) -> NDArray[np.float64]:
 
     train, labels = problem.take(fold.train, fold.train_labels), fold.held_labels
     queries = problem.queries[fold.held]
-    moved: dict[Linear | None, Vectors] = {None: queries}
+    moved: dict[LinearSettings | None, Vectors] = {None: queries}
     shifts: dict[float, Vectors] = dict.fromkeys(TEMPERATURES, np.zeros_like(queries))
     if len(train.queries):
         for negatives in ("labelled", "corpus"):
             for epochs, weight in train.linear(negatives).items():
                 linear = QueryAdapter(queries.shape[1], linear=weight)
-                moved[Linear(negatives, epochs)] = linear.transform(queries)
-        shifts = {temperature: memory.shift(queries) for temperature, memory in train.memories().items()}
+                moved[LinearSettings(negatives, epochs)] = linear.transform(queries)
+        shifts = {temperature: attention.shift(queries) for temperature, attention in train.attentions().items()}
 
     where = device()
     corpus = torch.from_numpy(problem.corpus).to(where)
@@ -127,15 +127,15 @@ def _score_fold(problem: Problem, fold: Fold) -> NDArray[np.float64]:
     scores = np.zeros((4, len(CANDIDATES), len(queries)))
     for block in blocks(len(queries), len(corpus)):
         gains = _Gains(labels, block, popularity)
-        memory = {t: torch.from_numpy(shift[block]).to(where) @ corpus.T for t, shift in shifts.items()}
+        attention = {t: torch.from_numpy(shift[block]).to(where) @ corpus.T for t, shift in shifts.items()}
         linear_scores = {key: torch.from_numpy(vectors[block]).to(where) @ corpus.T for key, vectors in moved.items()}
         for row, documents in enumerate(fold.answered[block]):
             for scored in linear_scores.values():
                 scored[row, documents] = -torch.inf
         for index, candidate in enumerate(CANDIDATES):
             combined = linear_scores.get(candidate.linear, linear_scores[None])
-            if candidate.memory:
-                combined = torch.add(combined, memory[candidate.memory.temperature], alpha=candidate.memory.strength)
+            if candidate.attention:
+                combined = torch.add(combined, attention[candidate.attention.temperature], alpha=candidate.attention.strength)
             scores[:, index, block] = gains.score(combined)
     return scores
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.adapter.attention import Memory
+from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.adapter.remembered import ValueSpace
 from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
 from deepmem_integrations.training.folds import Fold
 from deepmem_integrations.training.linear import Negatives, negative_rows, train_linear
-from deepmem_integrations.training.memory import CorpusStatistics, target_means, value_space
 
 EPOCHS = (8, 16)
 TEMPERATURES = (0.1, 0.13, 0.16)
@@ -23,7 +23,7 @@ STRENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearSettings:
     """A setting of the linear part."""
 
     negatives: Negatives
@@ -31,8 +31,8 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """A setting of the memory part."""
+class AttentionSettings:
+    """A setting of the attention part."""
 
     temperature: float
     strength: float
@@ -42,25 +42,25 @@ class Attention:
 class Candidate:
     """A pair of settings; without either it is the identity."""
 
-    linear: Linear | None = None
-    memory: Attention | None = None
+    linear: LinearSettings | None = None
+    attention: AttentionSettings | None = None
 
     def __str__(self) -> str:
-        """E.g. ``linear(labelled, 8 epochs) + memory(τ=0.1, β=2)``."""
+        """E.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``."""
         parts = []
         if self.linear:
             parts.append(f"linear({self.linear.negatives}, {self.linear.epochs} epochs)")
-        if self.memory:
-            parts.append(f"memory(τ={self.memory.temperature:g}, β={self.memory.strength:g})")
+        if self.attention:
+            parts.append(f"attention(τ={self.attention.temperature:g}, β={self.attention.strength:g})")
         return " + ".join(parts) or "identity"
 
 
-LINEARS: tuple[Linear | None, ...] = (
+LINEARS: tuple[LinearSettings | None, ...] = (
     None,
-    *(Linear(negatives, epochs) for negatives in ("labelled", "corpus") for epochs in EPOCHS),
+    *(LinearSettings(negatives, epochs) for negatives in ("labelled", "corpus") for epochs in EPOCHS),
 )
-MEMORIES: tuple[Attention | None, ...] = (None, *(Attention(t, s) for t in TEMPERATURES for s in STRENGTHS))
-CANDIDATES = tuple(Candidate(linear, memory) for linear in LINEARS for memory in MEMORIES)
+ATTENTIONS: tuple[AttentionSettings | None, ...] = (None, *(AttentionSettings(t, s) for t in TEMPERATURES for s in STRENGTHS))
+CANDIDATES = tuple(Candidate(linear, attention) for linear in LINEARS for attention in ATTENTIONS)
 """The identity comes first."""
 
 
@@ -91,24 +91,24 @@ class Problem:
         return train_linear(self.queries, targets, self.corpus[rows], epochs=epochs, seed=self.seed)
 
     def value_space(self) -> ValueSpace:
-        """How documents become values of the memory."""
+        """How documents become values of the attention."""
         return value_space(target_means(self.labels, self.corpus), self.labels, self.corpus, self.statistics)
 
-    def memories(self) -> dict[float, Memory]:
-        """The memory part at strength 1: temperature → memory."""
+    def attentions(self) -> dict[float, Attention]:
+        """The attention part at strength 1: temperature → attention."""
         space = self.statistics.kernel_space(self.queries)
         values = self.value_space().place(target_means(self.labels, self.corpus))
         keys = space.place(self.queries)
-        return {temperature: Memory(keys, values, temperature, 1.0, space) for temperature in TEMPERATURES}
+        return {temperature: Attention(keys, values, temperature, 1.0, space) for temperature in TEMPERATURES}
 
     def fit(self, candidate: Candidate) -> QueryAdapter:
         """Train one candidate on all queries."""
-        linear = memory = None
+        linear = attention = None
         if candidate.linear:
             linear = self.linear(candidate.linear.negatives, (candidate.linear.epochs,))[candidate.linear.epochs]
-        if candidate.memory:
-            memory = replace(self.memories()[candidate.memory.temperature], strength=candidate.memory.strength)
-        return QueryAdapter(self.corpus.shape[1], linear=linear, memory=memory)
+        if candidate.attention:
+            attention = replace(self.attentions()[candidate.attention.temperature], strength=candidate.attention.strength)
+        return QueryAdapter(self.corpus.shape[1], linear=linear, attention=attention)
 
 
 @contextmanager

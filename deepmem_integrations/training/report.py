@@ -29,7 +29,7 @@ class TrainingReport:
     """Everything here was measured on training queries that were held out in turn, or on the validation queries given.
 
     Attributes:
-        chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + memory(τ=0.1, β=2)``, or ``identity``.
+        chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
         reason: Why.
         seen: Held-out queries drawn at random, or the validation queries; None where there were too few queries.
         unseen: Held-out queries whose documents no training query asks for.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.corpora import CorpusVectors, unit_batches
 from deepmem_integrations.errors import EmbeddingMismatchError
-from deepmem_integrations.training.memory import CorpusStatistics
+from deepmem_integrations.training.attention import CorpusStatistics
 
 MAX_DOCUMENTS = 30_000
 """A larger corpus is not kept in memory: its labelled documents, those nearest to training queries, and others at random are."""

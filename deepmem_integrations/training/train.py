@@ -16,10 +16,10 @@ from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.labels import LabelRows, Labels, Relevance
+from deepmem_integrations.training.attention import target_means
 from deepmem_integrations.training.choice import MAX_UNSEEN_LOSS, Choice, choose, label_agreement
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
 from deepmem_integrations.training.folds import FOLDS, View, folds
-from deepmem_integrations.training.memory import target_means
 from deepmem_integrations.training.problem import CANDIDATES, Candidate, Problem, single_threaded_operations
 from deepmem_integrations.training.report import TrainingReport, ViewReport
 from deepmem_integrations.training.stand_in import read_training_corpus
@@ -175,8 +175,8 @@ def train_adapter(
         max_unseen_loss=limit,
         candidates=_candidate_means(views),
     )
-    memory, examples = fitted.memory, None
-    if memory is not None:
+    attention, examples = fitted.attention, None
+    if attention is not None:
         used, rows = np.unique(given_labels.documents, return_inverse=True)
         space = problem.value_space()
         examples = Examples(
@@ -190,11 +190,11 @@ def train_adapter(
             trained=len(given),
             trained_in_all=len(given),
         )
-        memory, examples = sorted_into_lists(memory, memory.keys, examples)
+        attention, examples = sorted_into_lists(attention, attention.keys, examples)
     adapter = QueryAdapter(
         corpus.vectors.shape[1],
         linear=fitted.linear,
-        memory=memory,
+        attention=attention,
         examples=examples,
         fingerprint=fingerprint,
         metadata={"report": report.to_json()},

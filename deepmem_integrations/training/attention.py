@@ -1,4 +1,4 @@
-"""The memory part: learns *what users asked for*, and serves documents that have labels."""
+"""The attention part: learns *what users asked for*, and serves documents that have labels."""
 
 from dataclasses import replace
 
@@ -97,7 +97,7 @@ def target_means(labels: LabelRows, corpus: Vectors) -> Vectors:
 
 
 def value_space(targets: Vectors, labels: LabelRows, documents: Vectors, statistics: CorpusStatistics) -> ValueSpace:
-    """How documents become values of the memory.
+    """How documents become values of the attention.
 
     They are whitened, and scaled so that a value's product with the best of its own documents is 1 on average.
 
