@@ -76,10 +76,10 @@ class Table:
 def move(labels: Relevance, share: float, seed: int) -> tuple[Relevance, set[str]]:
     """The labels with a share of the questions moved to another passage at random, and the ids of those."""
     rng = np.random.default_rng(seed)
-    passages = sorted({labels.documents[row][0][0] for row in range(len(labels))})
+    passages = sorted({labels.labels[row][0][0] for row in range(len(labels))})
     moved = set(rng.choice(len(labels), size=round(share * len(labels)), replace=False).tolist())
     documents = []
-    for row, own in enumerate(labels.documents):
+    for row, own in enumerate(labels.labels):
         others = [passage for passage in passages if passage != own[0][0]]
         documents.append([(others[rng.integers(len(others))], 1.0)] if row in moved else own)
     return Relevance(labels.queries, documents, labels.query_ids), {labels.queries[row] for row in moved}
@@ -88,7 +88,7 @@ def move(labels: Relevance, share: float, seed: int) -> tuple[Relevance, set[str
 def generate(collection: Collection, labels: Relevance, table: Table, options: dict[str, Any]) -> Generation:
     """Run the generator over the whole corpus with the recorded answers."""
     answers: dict[str, list[str]] = defaultdict(list)
-    for query, documents in zip(labels.queries, labels.documents, strict=True):
+    for query, documents in zip(labels.queries, labels.labels, strict=True):
         answers[documents[0][0]].append(query)
     generator = QueryGenerator(
         Recorded(answers),

@@ -72,7 +72,7 @@ def shuffled() -> results.Row:
         for seed in tqdm(range(DRAWS), desc=f"{name}, shuffled labels"):
             order = np.random.default_rng(seed).permutation(len(collection.train))
             given = collection.train.relevance
-            labels = Relevance(given.queries, [given.documents[row] for row in order], given.query_ids)
+            labels = Relevance(given.queries, [given.labels[row] for row in order], given.query_ids)
             fitted = ours(collection.corpus, Queries(labels, collection.train.vectors))
             identities += fitted.note.startswith("identity")
         rows.append({"collection": name, "identities": identities, "seeds": DRAWS})

@@ -35,8 +35,8 @@ def score(rankings: NDArray[np.int64], collection: Collection) -> Scores:
 
 def summarise(scores: Scores, base: Scores, collection: Collection) -> Row:
     """Means, and the paired difference to ``base`` with its 95% interval, over all test queries and over both kinds."""
-    asked = {document for labels in collection.train.relevance.documents for document, _ in labels}
-    known = np.array([np.mean([name in asked for name, _ in labels]) for labels in collection.test.relevance.documents])
+    asked = {document for labels in collection.train.relevance.labels for document, _ in labels}
+    known = np.array([np.mean([name in asked for name, _ in labels]) for labels in collection.test.relevance.labels])
     return {
         "all": _means(scores, base, np.ones(len(known), dtype=bool)),
         "seen": _means(scores, base, known == 1),  # every relevant document carries a training label

@@ -63,10 +63,10 @@ class EvaluationLog:
             StoreError: The data set cannot be opened or written.
         """
         shared = {"evaluation": uuid.uuid4().hex, "time": time.time(), "model": model}
-        right = [{name for name, _ in documents} for documents in labels.documents]
+        right = [{name for name, _ in documents} for documents in labels.labels]
         rows: dict[str, list[Any]] = {
             "text": list(labels.queries),
-            "metadata": [{"relevance": [list(pair) for pair in documents], **shared} for documents in labels.documents],
+            "metadata": [{"relevance": [list(pair) for pair in documents], **shared} for documents in labels.labels],
             "embedding": list(vectors),
             "id": [uuid.uuid4().hex for _ in range(len(labels))],
         }

@@ -59,7 +59,7 @@ def with_uuids(problem: Problem) -> Problem:
     names = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in problem.ids}
 
     def renamed(labels):
-        return Relevance(labels.queries, [[(names[name], weight) for name, weight in row] for row in labels.documents])
+        return Relevance(labels.queries, [[(names[name], weight) for name, weight in row] for row in labels.labels])
 
     return replace(problem, ids=list(names.values()), train=renamed(problem.train), test=renamed(problem.test))
 

@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "_extras",
     "_files",
+    "_immutable",
     "_locks",
     "_vectors",
     "labels",

@@ -91,7 +91,7 @@ def test_the_recorded_questions_are_enough_and_apart():
     train, test = load_questions("train", documents), load_questions("test", documents)
     assert len(train) >= 300
     assert len(test) >= 150
-    first = [labels[0][0] for labels in train.documents]
+    first = [labels[0][0] for labels in train.labels]
     assert sum(first.count(document.id) >= 2 for document in documents) > 0.9 * len(documents)
     normal = lambda text: " ".join("".join(c for c in text.lower() if c.isalnum() or c == " ").split())  # noqa: E731
     assert not {normal(query) for query in train.queries} & {normal(query) for query in test.queries}

@@ -49,7 +49,7 @@ def test_recorded_questions_belong_to_the_last_piece_with_their_heading_and_miss
     assert len(recorded.missing) == 122 and ("domains.html", "Domain Types") in recorded.missing
     labels = QueryGenerator(recorded, 3, skip_junk=False, progress=False)([(name, text) for name, _, text in pieces])
     assert "How do I get rows 11 to 20 of a result?" in labels.queries
-    assert len(labels) == 3 and set(labels.documents) == {(("b", 1.0),)}
+    assert len(labels) == 3 and set(labels.labels) == {(("b", 1.0),)}
 
 
 def test_an_extract_says_what_it_is_and_has_the_sentence_that_shares_most():

@@ -29,7 +29,7 @@ def rebuilt(adapter, problem, rows, without=()):
     space, values = adapter.attention.space, adapter.examples.space
     merged = {}
     for row in rows:
-        labels = {d: w for d, w in problem.train.documents[row] if d not in without}
+        labels = {d: w for d, w in problem.train.labels[row] if d not in without}
         if labels:
             _, kept = merged.setdefault(problem.train_queries[row].tobytes(), (problem.train_queries[row], {}))
             for document, weight in labels.items():
@@ -78,7 +78,7 @@ def test_what_was_forgotten_is_as_if_it_had_never_been_there(grown_from, problem
 
 
 def test_a_forgotten_document_is_in_no_label_any_more(grown_from, problem):
-    document = problem.train.documents[0][0][0]
+    document = problem.train.labels[0][0][0]
     adapter = grown_from.forget(document_ids=[document])
     expected = rebuilt(grown_from, problem, range(60), without={document})
     np.testing.assert_allclose(adapter.transform(problem.test_queries), expected.transform(problem.test_queries), atol=2e-5)
@@ -111,7 +111,7 @@ def test_explain_names_who_moved_a_query(grown_from, problem):
     first = explanation.influences[0]
     assert first.query_ids == (problem.train.query_ids[5],)
     assert first.texts == (problem.train.queries[5],)
-    assert dict(first.documents) == dict(problem.train.documents[5])
+    assert dict(first.documents) == dict(problem.train.labels[5])
     assert first.similarity == pytest.approx(1, abs=1e-3)
     assert len(explanation.influences) == 3
     shares = [influence.share for influence in grown_from.explain(problem.train_queries[5], top=100).influences]

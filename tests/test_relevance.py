@@ -76,7 +76,7 @@ def test_lengths_must_agree():
 
 def test_the_same_document_twice_is_merged_and_counted():
     relevance = Relevance(["q"], [[("a", 1.0), ("b", 1.0), ("a", 2.0)]])
-    assert relevance.documents == ((("a", 2.0), ("b", 1.0)),)
+    assert relevance.labels == ((("a", 2.0), ("b", 1.0)),)
     assert relevance.left_out == {"repeated documents merged": 1}
 
 
@@ -99,7 +99,7 @@ def test_options_are_checked():
 
 def test_numpy_strings_and_weights_become_plain_values():
     relevance = Relevance(np.array(["q"]), [[(np.str_("a"), np.float32(2))]])
-    assert json.dumps([relevance.queries, relevance.documents]) == '[["q"], [[["a", 2.0]]]]'
+    assert json.dumps([relevance.queries, relevance.labels]) == '[["q"], [[["a", 2.0]]]]'
 
 
 def test_check_names_the_row_or_drops():
@@ -128,7 +128,7 @@ def test_of_takes_a_relevance_in_either_place():
 
 
 def documents_of(relevance):
-    return {document for labels in relevance.documents for document, _ in labels}
+    return {document for labels in relevance.labels for document, _ in labels}
 
 
 @given(st.integers(0, 5), st.floats(0.1, 0.9))
@@ -254,9 +254,9 @@ def test_pieces_add_up():
     total = a + b + Relevance(["t"], [[("d4", 1.0)]])
     assert total.queries == ("p", "q", "r", "s", "t")
     assert total.query_ids == ("0", "1", "2", "mine", "4")
-    assert total.documents == a.documents + b.documents + ((("d4", 1.0),),)
+    assert total.labels == a.labels + b.labels + ((("d4", 1.0),),)
     assert (a + Relevance([], [])) == a
-    assert hash(total) == hash(Relevance(total.queries, total.documents, total.query_ids))
+    assert hash(total) == hash(Relevance(total.queries, total.labels, total.query_ids))
     merged = Relevance(["p"], [[("d1", 1.0), ("d1", 0.5)]])
     assert (merged + merged).left_out == {"repeated documents merged": 2}
     with pytest.raises(TypeError):
@@ -279,7 +279,7 @@ def test_who_wrote_a_query_is_kept_wherever_rows_go(tmp_path):
     assert written.generated == (True,) * 10
     both = users + written
     assert both.generated == (False,) * 10 + (True,) * 10
-    assert both != Relevance(both.queries, both.documents, both.query_ids), "a flag is part of a row"
+    assert both != Relevance(both.queries, both.labels, both.query_ids), "a flag is part of a row"
 
     def agree(relevance):
         return relevance.generated == tuple(query.startswith("written") for query in relevance.queries)

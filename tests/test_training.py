@@ -38,7 +38,7 @@ def test_the_report_tells_what_and_why(trained, problem):
     assert report.chosen != "identity"
     assert "best on held-out training queries" in report.reason
     assert (report.queries, report.documents) == (240, 300)
-    assert report.labelled_documents == len({d for labels in problem.train.documents for d, _ in labels})
+    assert report.labelled_documents == len({d for labels in problem.train.labels for d, _ in labels})
     assert [row["candidate"] for row in report.candidates] == [str(candidate) for candidate in CANDIDATES]
     assert json.loads(json.dumps(report.to_json()))["seen"]["gains"]["ndcg@10"]["low"] > 0
     assert "seen answers" in str(report)
@@ -115,7 +115,7 @@ def test_vectors_of_one_text_that_differ_by_rounding_are_one_query(problem):
 
 @pytest.mark.parametrize("weight", [1e300, 1e-300, 5, 10**300])
 def test_weights_of_any_size_count_by_their_ratio(problem, trained, weight):
-    labels = [[(document, weight)] for [(document, _)] in problem.train.documents]
+    labels = [[(document, weight)] for [(document, _)] in problem.train.labels]
     same = train_adapter(problem.train_queries, labels, problem.corpus, problem.ids)
     np.testing.assert_array_equal(same.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries))
 
@@ -321,7 +321,7 @@ def test_of_a_large_corpus_a_part_stands_for_all(problem, monkeypatch):
     corpus = np.concatenate([rng.normal(size=(2_000, problem.corpus.shape[1])), problem.corpus]).astype(np.float32)
     ids = [*[f"other-{row}" for row in range(2_000)], *problem.ids]
     queries = problem.train_queries[:60]
-    labelled = {document for labels in problem.train.documents[:60] for document, _ in labels}
+    labelled = {document for labels in problem.train.labels[:60] for document, _ in labels}
     unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
     batches = ((ids[start : start + 150], corpus[start : start + 150]) for start in range(0, len(ids), 150))
     kept = stand_in.read_training_corpus(batches, None, unit(queries), labelled, seed=0)

@@ -202,7 +202,7 @@ class QueryAdapter:
             raise InvalidRelevanceError(
                 f"The adapter has a query {min(known)!r} already: forget it first, or give the new one another id."
             )
-        wanted = {name for query in relevance.documents for name, _ in query} - set(examples.document_ids)
+        wanted = relevance.document_ids - set(examples.document_ids)
         missing = sorted(wanted - set(documents or {}))
         if missing:
             raise InvalidRelevanceError(
@@ -220,7 +220,7 @@ class QueryAdapter:
             owners[row] = same[0] if len(same) else len(keys)
             if not len(same):
                 keys = np.concatenate([keys, place[None]])
-        labels = [dict(query) for query in relevance.documents]
+        labels = [dict(query) for query in relevance.labels]
         grown = examples.added(relevance.query_ids, query_texts, owners, labels, vectors)
         return self._with(*sorted_into_lists(attention, keys, grown))
 

@@ -28,7 +28,7 @@ def load_questions(split: str, documents: list[ApiDocument]) -> Relevance:
     with as_file(files("deepmem_integrations.demo") / "questions" / f"{split}.jsonl") as path:
         recorded = Relevance.from_jsonl(path)
     id_of = {symbol: document.id for document in documents for symbol in document.symbols}
-    labels = [[(id_of.get(name, name), weight) for name, weight in row] for row in recorded.documents]
+    labels = [[(id_of.get(name, name), weight) for name, weight in row] for row in recorded.labels]
     named = Relevance(recorded.queries, labels, recorded.query_ids)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InvalidLabelsWarning)
@@ -88,7 +88,7 @@ def show_side_by_side(test: Relevance, embedder: Embedder, memory: DeepMemory, s
         [[names[index] for index in row] for row in nearest(vectors, corpus, 3)]
         for vectors in (queries, memory.transform(queries))
     )
-    right = [{document for document, _ in labels} for labels in test.documents]
+    right = [{document for document, _ in labels} for labels in test.labels]
     changed = [row for row in range(len(test)) if without[row][0] != with_[row][0]]
     mended = sum(with_[row][0] in right[row] and without[row][0] not in right[row] for row in changed)
     broken = sum(without[row][0] in right[row] and with_[row][0] not in right[row] for row in changed)

@@ -93,14 +93,13 @@ def labels(
     failed: Mapping[str, str],
 ) -> Relevance:
     """A `Relevance` of the queries, with counts of what was left out."""
-    relevance = Relevance(
+    counts = Counter(f"query: {one.filter}" for one in rejected)
+    counts.update(f"document: {reason}" for reason in skipped.values())
+    counts.update("document: request failed" for _ in failed)
+    return Relevance(
         [query.text for query in queries],
         [query.documents for query in queries],
         [query.id for query in queries],
         generated=True,
+        left_out=counts,
     )
-    counts = Counter(f"query: {one.filter}" for one in rejected)
-    counts.update(f"document: {reason}" for reason in skipped.values())
-    counts.update("document: request failed" for _ in failed)
-    relevance.left_out = dict(counts)
-    return relevance

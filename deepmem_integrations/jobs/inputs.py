@@ -149,7 +149,7 @@ def _write_labelled(folder: Path, name: str, labels: Relevance, vectors: Vectors
     _write_vectors(folder, name, [vectors])
     columns = {
         "queries": labels.queries,
-        "relevance": labels.documents,
+        "relevance": labels.labels,
         "query_ids": labels.query_ids,
         "generated": labels.generated,
     }

@@ -1,6 +1,7 @@
 """Labelled queries: which documents answer which query, and how well."""
 
-from deepmem_integrations.labels.relevance import InvalidLabelsWarning, Labels, OnInvalid, Relevance
+from deepmem_integrations.labels.files import Labels
+from deepmem_integrations.labels.relevance import InvalidLabelsWarning, OnInvalid, Relevance
 from deepmem_integrations.labels.rows import LabelRows, labelled_vectors
 
 __all__ = ["InvalidLabelsWarning", "LabelRows", "Labels", "OnInvalid", "Relevance", "labelled_vectors"]

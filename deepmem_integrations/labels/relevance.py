@@ -1,52 +1,67 @@
-"""Labelled queries: which documents answer which query, and how well."""
+"""`Relevance`: labelled queries, checked on the way in."""
 
-import json
 import math
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
-from deepmem_integrations._files import read_text, write_text
+from deepmem_integrations._immutable import Immutable
 from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.labels import files
+from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.grouping import document_groups, drop_shared
 
 OnInvalid = Literal["raise", "drop"]
-Labels = Sequence[Sequence[tuple[str, float]]]
-"""Deep Lake v3's shape: for each query a list of (document id, weight > 0)."""
+"""What happens to an invalid row: an error names it, or it is left out and counted."""
 
 
 class InvalidLabelsWarning(UserWarning):
     """Rows were left out of a `Relevance` because the caller asked for ``on_invalid="drop"``."""
 
 
-class Relevance:
-    """Labelled queries: texts, ids and, for each query, document ids with weights.
+class Relevance(Immutable):
+    """Labelled queries: texts, ids and, for each query, the ids of the documents that answer it, with weights.
 
-    Immutable. Wherever ``queries, relevance`` are taken, one `Relevance` is taken as well.
+    In TREC's terms a `Relevance` is a set of topics with their qrels. Every function that takes ``queries, relevance`` takes
+    one `Relevance` as well. A `Relevance` never changes.
 
     Args:
-        queries: The texts.
-        relevance: For each query its documents as (id, weight), weight > 0. The same document twice is merged
-            (the larger weight stays).
+        queries: The n texts.
+        relevance: For each query its documents as (id, weight), weight > 0. Of a document that a query names twice, the larger
+            weight stays.
         query_ids: A distinct id for each query; by default its row number.
-        on_invalid: ``"raise"`` names the first bad row; ``"drop"`` leaves bad rows out with one counted warning.
-        generated: Whether a language model wrote the query, rather than a user: one answer for all, or one for each.
+        on_invalid: ``"raise"`` names the first invalid row in an error; ``"drop"`` leaves invalid rows out with one warning
+            that counts them.
+        generated: Whether a language model wrote the query, rather than a user: one answer for all queries, or one for each.
+        left_out: What was left out before, to be added to the counts of ``left_out``.
 
     Attributes:
-        queries: tuple of n texts.
-        query_ids: tuple of n ids.
-        documents: tuple of n tuples of (document id, weight).
-        generated: tuple of n bools.
-        left_out: What was merged or left out on the way in: reason → count.
+        queries: A tuple of n texts.
+        query_ids: A tuple of n ids.
+        labels: A tuple of n tuples of (document id, weight).
+        generated: A tuple of n bools.
 
     Raises:
-        InvalidRelevanceError: The two lists differ in length, or (unless dropped) a row is invalid: an empty or
-            non-string query, no document, an id that is not a non-empty string, a weight that is not a finite number above 0.
+        InvalidRelevanceError: The two lists differ in length, or (with ``on_invalid="raise"``) a row is invalid: the query is
+            empty or no string, it has no document, a document id is no string or is empty, or a weight is no finite number
+            above 0.
+
+    Example:
+        >>> labelled = Relevance(["how do I undo a commit?"], [[("doc-12", 1.0), ("doc-40", 0.5)]])
+        >>> labelled.labels
+        ((('doc-12', 1.0), ('doc-40', 0.5)),)
     """
+
+    queries: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    labels: tuple[tuple[tuple[str, float], ...], ...]
+    generated: tuple[bool, ...]
+    _left_out: dict[str, int]
 
     def __init__(
         self,
@@ -56,8 +71,8 @@ class Relevance:
         *,
         on_invalid: OnInvalid = "raise",
         generated: bool | Sequence[bool] = False,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
-        """Check and keep the labels."""
         if isinstance(queries, str) or len(queries) != len(relevance):
             raise InvalidRelevanceError(
                 f"queries and relevance need the same length, a list of documents for each query; "
@@ -82,33 +97,34 @@ class Relevance:
 
         counts: Counter[str] = Counter()
         kept: list[tuple[str, str, tuple[tuple[str, float], ...], bool]] = []
-        for row, (query_id, query, documents, flag) in enumerate(zip(ids, queries, relevance, flags, strict=True)):
-            fault = _fault(query, documents)
+        for row, (query_id, query, labels, flag) in enumerate(zip(ids, queries, relevance, flags, strict=True)):
+            fault = _fault(query, labels)
             if fault is None:
                 merged: dict[str, float] = {}
-                for document, weight in documents:
+                for document, weight in labels:
                     merged[str(document)] = max(float(weight), merged.get(document, 0.0))
-                if len(merged) < len(documents):
-                    counts["repeated documents merged"] += len(documents) - len(merged)
+                if len(merged) < len(labels):
+                    counts["repeated documents merged"] += len(labels) - len(merged)
                 kept.append((query_id, str(query), tuple(merged.items()), bool(flag)))
             elif on_invalid == "drop":
                 counts[fault[0]] += 1
             else:
                 raise InvalidRelevanceError(f"Row {row} (query id {query_id!r}): {': '.join(filter(None, fault))}.")
         _warn_dropped(len(queries) - len(kept), len(queries), counts)
-
-        self.query_ids: tuple[str, ...] = tuple(query_id for query_id, _, _, _ in kept)
-        self.queries: tuple[str, ...] = tuple(query for _, query, _, _ in kept)
-        self.documents: tuple[tuple[tuple[str, float], ...], ...] = tuple(documents for _, _, documents, _ in kept)
-        self.generated: tuple[bool, ...] = tuple(flag for _, _, _, flag in kept)
-        self.left_out: Mapping[str, int] = dict(counts)
+        vars(self).update(
+            query_ids=tuple(query_id for query_id, _, _, _ in kept),
+            queries=tuple(query for _, query, _, _ in kept),
+            labels=tuple(labels for _, _, labels, _ in kept),
+            generated=tuple(flag for _, _, _, flag in kept),
+            _left_out=dict(Counter(left_out or {}) + counts),
+        )
 
     @classmethod
     def of(cls, queries: "Relevance | Sequence[str] | None", relevance: "Relevance | Labels | None" = None) -> "Relevance":
         """Accept what users pass: a `Relevance` in either place, or v3's two lists.
 
         Raises:
-            InvalidRelevanceError: Neither one `Relevance` nor two lists.
+            InvalidRelevanceError: The arguments are neither one `Relevance` nor two lists.
         """
         if isinstance(queries, Relevance) and relevance is None:
             return queries
@@ -121,23 +137,23 @@ class Relevance:
         return cls(queries, relevance)
 
     def __len__(self) -> int:
-        """The number of labelled queries."""
+        """Count the labelled queries."""
         return len(self.queries)
 
     def __iter__(self) -> Iterator[tuple[str, str, tuple[tuple[str, float], ...]]]:
         """Yield (query id, text, ((document id, weight), …))."""
-        return zip(self.query_ids, self.queries, self.documents, strict=True)
+        return zip(self.query_ids, self.queries, self.labels, strict=True)
 
     def __eq__(self, other: object) -> bool:
-        """Equal rows in the same order."""
+        """Compare the rows, in their order."""
         return isinstance(other, Relevance) and (list(self), self.generated) == (list(other), other.generated)
 
     def __hash__(self) -> int:
-        """Hash of the rows."""
-        return hash((self.query_ids, self.queries, self.documents))
+        """Hash the rows."""
+        return hash((self.query_ids, self.queries, self.labels))
 
     def __add__(self, other: object) -> "Relevance":
-        """The rows of both, so that labels which come piece by piece add up, as in a LangChain ``stream``.
+        """Join the rows of both, so that labels which come piece by piece add up, as in a LangChain ``stream``.
 
         A query id that is taken already gives way to a row number.
         """
@@ -152,41 +168,56 @@ class Relevance:
             taken.add(query_id)
             ids.append(query_id)
         total = object.__new__(Relevance)  # its rows are checked already, and there may be thousands of pieces
-        total.query_ids, total.queries = tuple(ids), self.queries + other.queries
-        total.documents, total.generated = self.documents + other.documents, self.generated + other.generated
-        total.left_out = dict(Counter(self.left_out) + Counter(other.left_out))
+        vars(total).update(
+            query_ids=tuple(ids),
+            queries=self.queries + other.queries,
+            labels=self.labels + other.labels,
+            generated=self.generated + other.generated,
+            _left_out=dict(Counter(self._left_out) + Counter(other._left_out)),
+        )
         return total
 
     def __repr__(self) -> str:
-        """A line with the counts."""
-        return f"Relevance({len(self)} queries, {sum(map(len, self.documents))} labels)"
+        """Show the counts in one line."""
+        return f"Relevance({len(self)} queries, {sum(map(len, self.labels))} labels)"
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """What was merged or left out on the way in: reason → count."""
+        return MappingProxyType(self._left_out)
 
     @property
     def relevance(self) -> list[list[tuple[str, float]]]:
         """The labels in v3's shape."""
-        return [list(documents) for documents in self.documents]
+        return [list(labels) for labels in self.labels]
+
+    @property
+    def documents(self) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """The former name of ``labels``, which warns."""
+        warnings.warn("Relevance.documents is called Relevance.labels now.", DeprecationWarning, stacklevel=2)
+        return self.labels
 
     @property
     def document_ids(self) -> frozenset[str]:
         """The ids of all labelled documents."""
-        return frozenset(document for row in self.documents for document, _ in row)
+        return frozenset(document for labels in self.labels for document, _ in labels)
 
     def take(self, rows: Iterable[int]) -> "Relevance":
-        """A `Relevance` of these rows, in this order."""
-        rows = list(rows)
-        return Relevance(
-            [self.queries[row] for row in rows],
-            [self.documents[row] for row in rows],
-            [self.query_ids[row] for row in rows],
-            generated=[self.generated[row] for row in rows],
-        )
+        """Return these rows, in this order.
+
+        Example:
+            >>> Relevance(["a", "b", "c"], [[("doc", 1.0)]] * 3).take([2, 0]).queries
+            ('c', 'a')
+        """
+        return self._take(list(rows))
 
     def check(self, corpus_ids: Collection[str], *, on_invalid: OnInvalid = "raise") -> "Relevance":
         """Check that every labelled document is in the corpus.
 
         Args:
             corpus_ids: The ids of the corpus.
-            on_invalid: ``"drop"`` leaves unknown documents out, and queries that lose all of theirs, with a counted warning.
+            on_invalid: ``"drop"`` leaves out labels of unknown documents, and queries that lose all of their labels, with one
+                warning that counts them.
 
         Returns:
             This very object where nothing had to be left out.
@@ -195,9 +226,7 @@ class Relevance:
             InvalidRelevanceError: A document is not in the corpus; the message names the row and the id.
         """
         known = corpus_ids if isinstance(corpus_ids, set | frozenset | dict) else set(corpus_ids)
-        unknown = [
-            (row, document) for row, labels in enumerate(self.documents) for document, _ in labels if document not in known
-        ]
+        unknown = [(row, document) for row, labels in enumerate(self.labels) for document, _ in labels if document not in known]
         if not unknown:
             return self
         if on_invalid == "raise":
@@ -208,20 +237,13 @@ class Relevance:
                 "Use the ids of the store, as memory.documents() gives them, or drop such labels with "
                 'Relevance.check(ids, on_invalid="drop").'
             )
-        labels = [[(document, weight) for document, weight in row if document in known] for row in self.documents]
-        rows = [row for row, left in enumerate(labels) if left]
+        left = [[(document, weight) for document, weight in labels if document in known] for labels in self.labels]
+        rows = [row for row, labels in enumerate(left) if labels]
         counts = Counter({"document not in the corpus": len(unknown)})
         if len(rows) < len(self):
             counts["no document left"] = len(self) - len(rows)
         _warn_dropped(len(self) - len(rows), len(self), counts)
-        result = Relevance(
-            [self.queries[row] for row in rows],
-            [labels[row] for row in rows],
-            [self.query_ids[row] for row in rows],
-            generated=[self.generated[row] for row in rows],
-        )
-        result.left_out = dict(Counter(self.left_out) + counts)
-        return result
+        return self._take(rows, [left[row] for row in rows], Counter(self._left_out) + counts)
 
     def split(
         self, test_size: float = 0.2, *, by: Literal["query", "document"] = "query", seed: int = 0
@@ -230,14 +252,19 @@ class Relevance:
 
         Args:
             test_size: The share of the queries to hold out, between 0 and 1.
-            by: ``"query"`` draws at random. ``"document"`` lets no document be labelled on both sides: queries that share
-                documents stay together, and where such a group is larger than the held-out part, it is drawn from at random
-                and the training queries that share a document with the held-out part are left out, counted in the
-                training side's ``left_out``.
+            by: ``"query"`` draws queries at random. ``"document"`` puts no labelled document on both sides: queries that share
+                documents stay together. A group of such queries that is larger than the test side is drawn from at random, and
+                the training queries that share a document with the test side are left out, which the training side's
+                ``left_out`` counts.
             seed: Fixes the draw.
 
         Raises:
-            InvalidRelevanceError: ``test_size`` leaves one side empty.
+            InvalidRelevanceError: ``test_size`` leaves one side empty, or no split keeps the documents apart.
+
+        Example:
+            >>> labelled = Relevance([f"question {i}" for i in range(10)], [[(f"doc-{i}", 1.0)] for i in range(10)])
+            >>> labelled.split(0.2)
+            (Relevance(8 queries, 8 labels), Relevance(2 queries, 2 labels))
         """
         size = round(len(self) * test_size)
         if not 0 < size < len(self):
@@ -249,7 +276,7 @@ class Relevance:
             order = rng.permutation(len(self))
             return self.take(np.sort(order[size:])), self.take(np.sort(order[:size]))
 
-        documents = [[document for document, _ in row] for row in self.documents]
+        documents = [[document for document, _ in labels] for labels in self.labels]
         groups = document_groups(documents, largest=size, rng=rng)
         held: list[int] = []
         for group in groups:
@@ -260,10 +287,18 @@ class Relevance:
             raise InvalidRelevanceError(
                 f"No split of these {len(self)} queries keeps their documents apart: too many queries share a document."
             )
-        train = self.take(rows)
-        if dropped:
-            train.left_out = {"shares a document with the held-out part": dropped}
-        return train, self.take(sorted(held))
+        counts = {"shares a document with the held-out part": dropped} if dropped else {}
+        return self._take(rows, left_out=counts), self.take(sorted(held))
+
+    def _take(self, rows: Sequence[int], labels: Labels | None = None, left_out: Mapping[str, int] | None = None) -> "Relevance":
+        """Return these rows, with these labels in place of their own, and these counts."""
+        return Relevance(
+            [self.queries[row] for row in rows],
+            [self.labels[row] for row in rows] if labels is None else labels,
+            [self.query_ids[row] for row in rows],
+            generated=[self.generated[row] for row in rows],
+            left_out=left_out,
+        )
 
     # ---- files -------------------------------------------------------------------------------------------------
 
@@ -271,24 +306,22 @@ class Relevance:
     def from_jsonl(cls, path: str | Path, *, on_invalid: OnInvalid = "raise") -> "Relevance":
         """Read JSON lines: ``{"query": …, "relevance": [[id, weight], …], "query_id": …}``.
 
-        A document may be written as its bare id (weight 1); ``query_id`` may be left out, and so may ``"generated": true``,
-        which says that a language model wrote the query.
+        A document may be written as its bare id, which has the weight 1. ``query_id`` may be left out, and so may
+        ``"generated": true``, which says that a language model wrote the query.
 
         Raises:
-            InvalidRelevanceError: A line that is not such an object; the message names the line.
+            InvalidRelevanceError: A line is no such object; the message names the line.
+            StorageError: The file cannot be read.
         """
-        rows = [_jsonl_row(value, number, path) for number, value in _json_lines(path)]
-        queries, labels, generated = [r[1] for r in rows], [r[2] for r in rows], [r[3] for r in rows]
-        return cls(queries, labels, _ids([r[0] for r in rows]), on_invalid=on_invalid, generated=generated)
+        return cls._of_columns(files.read_jsonl(path), on_invalid)
 
     def to_jsonl(self, path: str | Path) -> None:
-        """Write what `from_jsonl` reads."""
-        lines = (
-            {"query_id": query_id, "query": query, "relevance": [list(pair) for pair in documents]}
-            | ({"generated": True} if generated else {})
-            for (query_id, query, documents), generated in zip(self, self.generated, strict=True)
-        )
-        write_text(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        """Write JSON lines, which `from_jsonl` reads.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        files.write_jsonl(path, zip(self.query_ids, self.queries, self.labels, self.generated, strict=True))
 
     @classmethod
     def from_beir(cls, folder: str | Path, split: str = "train", *, on_invalid: OnInvalid = "raise") -> "Relevance":
@@ -297,64 +330,20 @@ class Relevance:
         A score of 0 or below means *judged irrelevant*: such lines are left out and counted in ``left_out``.
 
         Raises:
-            InvalidRelevanceError: A malformed line, or a query that is not in ``queries.jsonl``.
+            InvalidRelevanceError: A line is malformed, or names a query that is not in ``queries.jsonl``.
+            StorageError: A file cannot be read.
         """
-        folder = Path(folder)
-        texts = {}
-        for number, value in _json_lines(folder / "queries.jsonl"):
-            if not isinstance(value, dict) or not {"_id", "text"} <= value.keys():
-                raise InvalidRelevanceError(f"{folder / 'queries.jsonl'}, line {number}: needs the keys _id and text.")
-            texts[str(value["_id"])] = value["text"]
-        path = folder / "qrels" / f"{split}.tsv"
-        judged: dict[str, list[tuple[str, float]]] = {}
-        irrelevant = 0
-        for number, line in enumerate(read_text(path).split("\n"), start=1):
-            fields = line.rstrip("\r").split("\t")
-            if fields == [""] or (number == 1 and fields[0] == "query-id"):
-                continue
-            try:
-                query_id, document, score = fields[0], fields[1], float(fields[2])
-                if len(fields) != 3:
-                    raise ValueError(f"{len(fields)} fields")
-            except (IndexError, ValueError) as error:
-                raise InvalidRelevanceError(
-                    f"{path}, line {number}: expected query-id, corpus-id and score between tabs ({error})."
-                ) from error
-            if query_id not in texts and on_invalid == "raise":
-                raise InvalidRelevanceError(f"{path}, line {number}: query {query_id!r} is not in queries.jsonl.")
-            labels = judged.setdefault(query_id, [])
-            if score <= 0:
-                irrelevant += 1
-            else:
-                labels.append((document, score))
-        unlabelled = [query_id for query_id, labels in judged.items() if not labels]
-        for query_id in unlabelled:
-            del judged[query_id]
-        result = cls([texts.get(q, "") for q in judged], list(judged.values()), list(judged), on_invalid=on_invalid)
-        counts = {"judged irrelevant": irrelevant, "no relevant document": len(unlabelled)}
-        result.left_out = {**result.left_out, **{reason: count for reason, count in counts.items() if count}}
-        return result
+        return cls._of_columns(files.read_beir(folder, split, drop_unknown=on_invalid == "drop"), on_invalid)
 
     def to_beir(self, folder: str | Path, split: str = "train") -> None:
-        """Write ``queries.jsonl`` and ``qrels/{split}.tsv``; queries of other splits already in the file are kept.
+        """Write ``queries.jsonl`` and ``qrels/{split}.tsv``. Queries of other splits in ``queries.jsonl`` are kept.
 
         Raises:
-            InvalidRelevanceError: A query id stands in ``queries.jsonl`` with another text, or an id holds a tab, a newline or
-                anything else that does not print.
+            InvalidRelevanceError: ``queries.jsonl`` holds another text for a query id, or an id holds a tab, a newline or
+                another character that does not print.
+            StorageError: A file cannot be written.
         """
-        for name in (*self.query_ids, *(document for labels in self.documents for document, _ in labels)):
-            if not name.isprintable():
-                raise InvalidRelevanceError(f"The id {name!r} cannot stand in a tab-separated file.")
-        folder = Path(folder)
-        path = folder / "queries.jsonl"
-        texts = {str(value["_id"]): value["text"] for _, value in _json_lines(path)} if path.exists() else {}
-        for query_id, query, _ in self:
-            if texts.setdefault(query_id, query) != query:
-                raise InvalidRelevanceError(f"{path} already holds another text for the query id {query_id!r}.")
-        lines = [json.dumps({"_id": query_id, "text": text}, ensure_ascii=False) for query_id, text in texts.items()]
-        qrels = [f"{query_id}\t{document}\t{weight!r}" for query_id, _, labels in self for document, weight in labels]
-        write_text(path, "\n".join(lines) + "\n")
-        write_text(folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *qrels]) + "\n")
+        files.write_beir(folder, split, list(self))
 
     @classmethod
     def from_llama_index(cls, path: Any, *, on_invalid: OnInvalid = "raise") -> "Relevance":
@@ -362,60 +351,51 @@ class Relevance:
 
         Args:
             path: Its JSON file, or the object itself.
-            on_invalid: As of the constructor.
+            on_invalid: See the constructor.
 
         Raises:
-            InvalidRelevanceError: Not such a file or object.
+            InvalidRelevanceError: The file or object is no such data set.
+            StorageError: The file cannot be read.
         """
-        try:
-            value = json.loads(read_text(path)) if isinstance(path, str | Path) else vars(path)
-            queries, documents = dict(value["queries"]), dict(value["relevant_docs"])
-            if not documents.keys() <= queries.keys() or not all(isinstance(names, list) for names in documents.values()):
-                raise ValueError("relevant_docs must map ids of queries to lists of document ids")
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRelevanceError(
-                f"{path} is not an EmbeddingQAFinetuneDataset ({error!r}). Labels of your own are JSON lines: {_JSON_LINE}"
-            ) from error
-        labels = [[(document, 1.0) for document in documents.get(query_id, [])] for query_id in queries]
-        return cls(list(queries.values()), labels, list(queries), on_invalid=on_invalid)
+        return cls._of_columns(files.read_llama_index(path), on_invalid)
 
     def to_llama_index(self, path: str | Path, corpus: Mapping[str, str]) -> None:
-        """Write the JSON of LlamaIndex's ``EmbeddingQAFinetuneDataset``. Weights have no place in it and are lost.
+        """Write the JSON file of LlamaIndex's ``EmbeddingQAFinetuneDataset``. The weights are lost: it has no place for them.
 
         Args:
             path: The file to write.
-            corpus: Document id → text, as the format wants it.
+            corpus: Document id → text, which the format includes.
 
         Raises:
             InvalidRelevanceError: A labelled document is not in ``corpus``.
+            StorageError: The file cannot be written.
         """
         self.check(corpus.keys())
-        value = {
-            "queries": dict(zip(self.query_ids, self.queries, strict=True)),
-            "corpus": dict(corpus),
-            "relevant_docs": {query_id: [document for document, _ in labels] for query_id, _, labels in self},
-            "mode": "text",
-        }
-        write_text(Path(path), json.dumps(value, ensure_ascii=False, indent=4))
+        files.write_llama_index(path, list(self), corpus)
+
+    @classmethod
+    def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid) -> "Relevance":
+        queries, relevance, query_ids, generated, left_out = columns
+        return cls(queries, relevance, query_ids, on_invalid=on_invalid, generated=generated, left_out=left_out)
 
 
 _EXAMPLE = '[("an id", 1.0)]'
 
 
-def _fault(query: Any, documents: Any) -> tuple[str, str] | None:
-    """What is wrong with a row, as (kind, particulars), or None."""
+def _fault(query: Any, labels: Any) -> tuple[str, str] | None:
+    """Find what is wrong with a row, as (kind, particulars); None where nothing is."""
     if not isinstance(query, str):
         return "the query is not a string", f"got {type(query).__name__}"
     if not query.strip():
         return "the query is empty", ""
-    if isinstance(documents, str) or not isinstance(documents, Sequence):
-        return "the relevance is not a list of (document id, weight)", f"got {documents!s:.60}, write {_EXAMPLE}"
-    if not documents:
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        return "the relevance is not a list of (document id, weight)", f"got {labels!s:.60}, write {_EXAMPLE}"
+    if not labels:
         return "no relevant document", ""
-    for pair in documents:
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            return "a label is not a (document id, weight)", f"got {pair!s:.60}, write {_EXAMPLE}"
-        document, weight = pair
+    for label in labels:
+        if isinstance(label, str) or not isinstance(label, Sequence) or len(label) != 2:
+            return "a label is not a (document id, weight)", f"got {label!s:.60}, write {_EXAMPLE}"
+        document, weight = label
         if document is None or document == "":
             return "a document has no id", "take documents that have the store's ids, as memory.documents() gives them"
         if not isinstance(document, str):
@@ -441,33 +421,3 @@ def _warn_dropped(dropped: int, total: int, counts: Mapping[str, int]) -> None:
     if reasons:
         listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.items())
         warnings.warn(f"Left out {dropped} of {total} labelled queries: {listed}.", InvalidLabelsWarning, stacklevel=4)
-
-
-_JSON_LINE = '{"query": "…", "relevance": [["document id", 1.0]]}'
-
-
-def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):  # not splitlines(): texts may hold U+2028
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}). A line is {_JSON_LINE}") from error
-
-
-def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[str | None, Any, Any, bool]:
-    if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
-        raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance: {_JSON_LINE}")
-    if not isinstance(generated := value.get("generated", False), bool):
-        raise InvalidRelevanceError(f"{path}, line {number}: generated is true or false; got {generated!r}.")
-    labels = value["relevance"]
-    if isinstance(labels, list):
-        labels = [(pair, 1.0) if isinstance(pair, str) else pair for pair in labels]
-    return value.get("query_id"), value["query"], labels, generated
-
-
-def _ids(ids: Sequence[str | None]) -> list[str] | None:
-    """Ids as given, the row number where one is left out; None where all are."""
-    if all(query_id is None for query_id in ids):
-        return None
-    return [str(row) if query_id is None else str(query_id) for row, query_id in enumerate(ids)]

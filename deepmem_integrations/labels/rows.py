@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.labels.relevance import Labels, Relevance
+from deepmem_integrations.labels.files import Labels
+from deepmem_integrations.labels.relevance import Relevance
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LabelRows:
     @classmethod
     def of(cls, relevance: Relevance, rows: Mapping[str, int]) -> "LabelRows":
         """Look up every document's row. Each must be in ``rows`` (see `Relevance.check`)."""
-        return cls.of_rows([{rows[document]: weight for document, weight in labels} for labels in relevance.documents])
+        return cls.of_rows([{rows[document]: weight for document, weight in labels} for labels in relevance.labels])
 
     @classmethod
     def of_rows(cls, labels: Sequence[Mapping[int, float]]) -> "LabelRows":

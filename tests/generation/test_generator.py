@@ -37,7 +37,7 @@ def test_documents_in_and_labels_out():
     assert len(labels) == 15
     assert set(labels.generated) == {True}
     assert labels.query_ids[:4] == ("d0/0", "d0/1", "d0/2", "d1/0")
-    assert labels.documents[4] == (("d1", 1.0),)
+    assert labels.labels[4] == (("d1", 1.0),)
     assert "1: what about" in labels.queries[4]
     query = result.queries[4]
     assert (query.id, query.documents, query.kind) == ("d1/1", (("d1", 1.0),), "question")
@@ -161,7 +161,7 @@ def test_the_model_judges_whether_another_document_answers_as_well():
     assert by_source["c"] == (("c", 1.0),), "the source comes first: nobody is asked"
     assert len(asked) == 2, "for a, and for the soup that b was said to answer"
     assert result.usage.requests == 5
-    assert writer(function, 1, **options)(texts.items()).documents[0] == (("a", 1.0),)
+    assert writer(function, 1, **options)(texts.items()).labels[0] == (("a", 1.0),)
 
 
 def test_two_document_questions_name_both():
@@ -197,7 +197,7 @@ def test_a_sample_covers_the_topics_and_the_rest_is_counted():
     assert len({int(name[1:]) % 8 for name in asked}) == 8, "one of each topic, though most are of one"
     assert result.relevance.left_out == {"document: not in the sample": len(pairs) - 8}
     drawn = writer(max_documents=8)(pairs)
-    assert len({name for row in drawn.documents for name, _ in row}) == 8
+    assert len({name for row in drawn.labels for name, _ in row}) == 8
 
 
 def test_junk_is_skipped_unless_asked_for():
@@ -224,7 +224,7 @@ def test_a_memory_brings_ids_vectors_and_model(tmp_path):
     assert len(labels) > 60
     assert not set(embedded) & {text for _, text in pairs}, "the store's own vectors serve"
     without_ids = [("", text) for _, text in pairs[:5]]
-    assert {name for row in generator(without_ids).documents for name, _ in row} == {name for name, _ in pairs[:5]}
+    assert {name for row in generator(without_ids).labels for name, _ in row} == {name for name, _ in pairs[:5]}
     with pytest.raises(GenerationError, match="'x' is not in the store"):
         generator([("x", pairs[0][1])])
     with pytest.raises(GenerationError, match=r"Document 0 \('Something.*has no id in the store"):
@@ -271,7 +271,7 @@ def test_generate_queries_as_in_the_tutorial():
     questions, relevances = writer().generate_queries(docs, ids, n=50)
     assert len(questions) == len(relevances) == 50
     assert all(len(row) == 1 and row[0][1] == 1 and row[0][0] in ids for row in relevances)
-    assert Relevance(questions, relevances).documents
+    assert Relevance(questions, relevances).labels
     assert len({row[0][0] for row in relevances}) == 17
     asked = []
 

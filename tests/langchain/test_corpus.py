@@ -51,7 +51,7 @@ def any_store(request, db, in_memory):
 
 def first_right(problem, vectors):
     best = np.argmax(vectors @ problem.corpus.T, axis=1)
-    return np.mean([problem.ids[row] == labels[0][0] for row, labels in zip(best, problem.test.documents, strict=True)])
+    return np.mean([problem.ids[row] == labels[0][0] for row, labels in zip(best, problem.test.labels, strict=True)])
 
 
 # ---- documents -------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def generator(problem):
 
     def generate(documents):
         wanted = {document.id for document in documents}
-        for row, labels in enumerate(problem.train.documents):
+        for row, labels in enumerate(problem.train.labels):
             assert labels[0][0] in wanted
             yield problem.train.take([row])
 

@@ -54,7 +54,7 @@ async def test_every_way_to_call_gives_the_same(generator):
     given = langchain_documents(6)
     labels = generator.invoke(given)
     assert len(labels) == 18
-    assert labels.documents[3] == (("d1", 1.0),)
+    assert labels.labels[3] == (("d1", 1.0),)
     assert set(labels.generated) == {True}
     assert await generator.ainvoke(given) == labels
     assert generator.batch([given, given[:2]]) == [labels, labels.take(range(6))]

@@ -334,7 +334,7 @@ def test_the_search_alone_trains(trained, asked, texts, tmp_path):
     memory = DeepMemory.from_langchain(trained.store, path=tmp_path, scan=False)
     memory.train(asked.train)
     moved = memory.transform(asked.test_queries)
-    answers = [asked.ids.index(row[0][0]) for row in asked.test.documents]
+    answers = [asked.ids.index(row[0][0]) for row in asked.test.labels]
 
     def first_right(vectors):
         return np.mean([nearest(asked, vector, 1) == [row] for row, vector in zip(answers, vectors, strict=True)])

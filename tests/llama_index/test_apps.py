@@ -226,7 +226,7 @@ async def test_retriever_evaluator_runs_unchanged(swapped, problem):
     retriever, right = swapped
     evaluator = RetrieverEvaluator.from_metric_names(["hit_rate", "mrr", "recall"], retriever=retriever)
     for number in range(5):
-        wanted = [problem.test.documents[number][0][0]]
+        wanted = [problem.test.labels[number][0][0]]
         result = await evaluator.aevaluate(problem.test.queries[number], expected_ids=wanted)
         assert result.retrieved_ids == right(number)
         rank = right(number).index(wanted[0]) + 1 if wanted[0] in right(number) else None

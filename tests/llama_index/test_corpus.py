@@ -24,7 +24,7 @@ def unknown(monkeypatch):
 
 def first_right(problem, vectors):
     best = np.argmax(vectors @ problem.corpus.T, axis=1)
-    return np.mean([problem.ids[row] == labels[0][0] for row, labels in zip(best, problem.test.documents, strict=True)])
+    return np.mean([problem.ids[row] == labels[0][0] for row, labels in zip(best, problem.test.labels, strict=True)])
 
 
 def check_trains(problem, memory):

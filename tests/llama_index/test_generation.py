@@ -43,7 +43,7 @@ def nodes(count):
 async def test_every_way_to_call_gives_the_same(generator):
     labels = generator(nodes(5))
     assert len(labels) == 15
-    assert labels.documents[3] == (("d1", 1.0),)
+    assert labels.labels[3] == (("d1", 1.0),)
     assert set(labels.generated) == {True}
     assert await generator.acall(nodes(5)) == labels
     assert generator([NodeWithScore(node=node, score=1.0) for node in nodes(5)]) == labels
