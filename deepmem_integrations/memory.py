@@ -452,7 +452,7 @@ class DeepMemory:
             InvalidRelevanceError: The model has no attention part, an id is known, or a document is not in the store.
         """
         parent, adapter = self.folder.in_use()
-        known = set(adapter.examples.document_ids) if adapter.examples else set()
+        known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
         wanted = relevance.document_ids - known
         documents: dict[str, Vectors] = {}
         if wanted:

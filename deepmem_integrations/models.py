@@ -4,7 +4,6 @@
 is written once, whole, and never changed, so its name says what it is. Readers take no lock.
 """
 
-import json
 import os
 import threading
 from collections.abc import Mapping
@@ -13,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from deepmem_integrations._files import write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.adapter.query_adapter import FORMAT
+from deepmem_integrations.adapter.file import read_header
 from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StorageError
 
 
@@ -112,7 +111,7 @@ class ModelFolder:
         in_use, created = name == (current or self.current()), 0.0
         try:
             created = path.stat().st_mtime
-            header = _header(path)
+            header = read_header(path)
             metadata = header["metadata"]
             return ModelInfo(
                 name=name,
@@ -255,9 +254,3 @@ class ModelFolder:
 def is_plain_name(name: str) -> bool:
     """Whether a name stays inside its folder."""
     return bool(name) and Path(name).name == name
-
-
-def _header(path: Path) -> Any:
-    """The JSON header of an adapter file. The checksum is not checked: that would take reading it all."""
-    with safe_open(path, framework="numpy") as file:
-        return json.loads((file.metadata() or {})[FORMAT])["header"]

@@ -20,6 +20,7 @@ ORDER = (
     "_immutable",
     "_locks",
     "_vectors",
+    "_kmeans",
     "labels",
     "adapter",
     "embedding",

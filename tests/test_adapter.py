@@ -171,7 +171,7 @@ def test_a_large_batch_is_done_in_blocks(monkeypatch):
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.adapter.query_adapter.FORMAT_VERSION", 3)
+    monkeypatch.setattr("deepmem_integrations.adapter.file.FORMAT_VERSION", 3)
     data = make_adapter().to_bytes()
     monkeypatch.undo()
     with pytest.raises(AdapterFileError, match="Upgrade deepmem-integrations"):
@@ -239,7 +239,7 @@ def test_very_many_keys_are_searched_in_lists_with_nearly_the_same_result(tmp_pa
     error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert np.median(error) < 1e-4
     assert error.mean() < 0.01
-    assert 0 < max(part.stop - part.start for part in lists.near(queries[0])) < BUDGET
+    assert 0 < max(part.stop - part.start for part in lists.closest_lists(queries[0])) < BUDGET
     adapter = QueryAdapter(24, attention=in_lists)
     again = QueryAdapter.load(adapter.save(tmp_path / "many.safetensors"))
     np.testing.assert_allclose(again.transform(queries), adapter.transform(queries), atol=1e-6)

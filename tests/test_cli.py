@@ -109,7 +109,7 @@ def test_train_answers_with_the_job(shop):
     assert shop.job["state"] == "completed"
     assert shop.job["report"]["queries"] == len(shop.train)
     assert shop.job["recall_gain"] > 0
-    assert QueryAdapter.load(shop.folder / "ds.deepmemory" / "models" / f"{shop.job['id']}.safetensors").examples.texts
+    assert QueryAdapter.load(shop.folder / "ds.deepmemory" / "models" / f"{shop.job['id']}.safetensors").remembered_queries.texts
 
 
 def test_status_shows_v3s_table_or_json(shop):

@@ -26,7 +26,7 @@ def grown_from(request, problem):
 
 def rebuilt(adapter, problem, rows, without=()):
     """The attention part from scratch: the remaining queries, with the adapter's own spaces and scale, and numpy alone."""
-    space, values = adapter.attention.space, adapter.examples.space
+    space, values = adapter.attention.space, adapter.remembered_queries.space
     merged = {}
     for row in rows:
         labels = {d: w for d, w in problem.train.labels[row] if d not in without}
@@ -56,8 +56,8 @@ def test_what_was_added_is_as_if_it_had_always_been_there(grown_from, problem):
     np.testing.assert_allclose(adapter.transform(problem.test_queries), expected.transform(problem.test_queries), atol=2e-5)
     assert adapter.growth.added == 70
     assert adapter.growth.retraining_due
-    assert len(grown_from.examples.query_ids) == 60, "the old adapter is as it was"
-    assert set(adapter.examples.texts) == set(problem.train.queries[:130])
+    assert len(grown_from.remembered_queries.query_ids) == 60, "the old adapter is as it was"
+    assert set(adapter.remembered_queries.texts) == set(problem.train.queries[:130])
     again = QueryAdapter.from_bytes(adapter.to_bytes())
     np.testing.assert_allclose(again.transform(problem.test_queries), adapter.transform(problem.test_queries), atol=1e-6)
     assert again.growth == adapter.growth
@@ -82,8 +82,8 @@ def test_a_forgotten_document_is_in_no_label_any_more(grown_from, problem):
     adapter = grown_from.forget(document_ids=[document])
     expected = rebuilt(grown_from, problem, range(60), without={document})
     np.testing.assert_allclose(adapter.transform(problem.test_queries), expected.transform(problem.test_queries), atol=2e-5)
-    assert document not in adapter.examples.document_ids
-    assert len(adapter.examples.documents) == len(grown_from.examples.documents) - 1
+    assert document not in adapter.remembered_queries.document_ids
+    assert len(adapter.remembered_queries.documents) == len(grown_from.remembered_queries.documents) - 1
 
 
 def test_remember_and_forget_undo_each_other(grown_from, problem):
@@ -96,7 +96,10 @@ def test_remember_and_forget_undo_each_other(grown_from, problem):
 
 def test_several_answers_and_twins_survive_growth(grown_from, problem):
     twin = problem.train_queries[:1]
-    known, new = grown_from.examples.document_ids[0], next(i for i in problem.ids if i not in grown_from.examples.document_ids)
+    known, new = (
+        grown_from.remembered_queries.document_ids[0],
+        next(i for i in problem.ids if i not in grown_from.remembered_queries.document_ids),
+    )
     adapter = grown_from.remember(twin, [[(known, 1.0), (new, 0.5)]], vectors_of(problem), query_ids=["twin"])
     assert len(adapter.attention.keys) == len(grown_from.attention.keys), "the same vector, the same key"
     first = adapter.explain(problem.train_queries[0]).influences[0]
@@ -135,7 +138,7 @@ def test_explain_without_attention_says_how_far_it_turned(grown_from, problem):
 
 def test_texts_are_kept_only_if_asked(problem):
     result = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids)
-    assert result.adapter.examples.texts is None
+    assert result.adapter.remembered_queries.texts is None
     data = result.adapter.to_bytes()
     assert not any(text.encode() in data for text in problem.train.queries)
 
@@ -166,22 +169,22 @@ def test_bad_growth_is_named(grown_from, problem, change, message):
 
 
 def test_a_bad_vector_is_named(grown_from, problem):
-    new = next(name for name in problem.ids if name not in grown_from.examples.document_ids)
+    new = next(name for name in problem.ids if name not in grown_from.remembered_queries.document_ids)
     for vector, error in ((np.full(problem.corpus.shape[1], np.nan), InvalidVectorsError), (np.ones(2), EmbeddingMismatchError)):
         with pytest.raises(error, match="[Dd]ocument vector"):
             grown_from.remember(problem.train_queries[60:61], [[(new, 1.0)]], {new: vector})
 
 
 def test_forgetting_everything_leaves_the_linear_part(grown_from, problem):
-    empty = grown_from.forget(query_ids=grown_from.examples.query_ids)
+    empty = grown_from.forget(query_ids=grown_from.remembered_queries.query_ids)
     assert empty.attention is None
     assert empty.is_identity == (grown_from.linear is None)
 
 
 def test_half_of_a_file_is_refused_even_with_a_right_checksum(grown_from):
-    broken = replace(grown_from.examples, owners=grown_from.examples.owners[:-1])
+    broken = replace(grown_from.remembered_queries, owners=grown_from.remembered_queries.owners[:-1])
     data = QueryAdapter(
-        grown_from.dimension, linear=grown_from.linear, attention=grown_from.attention, examples=broken
+        grown_from.dimension, linear=grown_from.linear, attention=grown_from.attention, remembered_queries=broken
     ).to_bytes()
     with pytest.raises(ValueError, match="do not fit together"):
         QueryAdapter.from_bytes(data)

@@ -103,7 +103,7 @@ def test_without_waiting_the_training_goes_on_in_a_process_of_its_own(memory, pr
     one, two = memory.folder.load_model(waited), memory.folder.load_model(job_id)
     x = problem.test_queries
     np.testing.assert_allclose(one.transform(x), two.transform(x), atol=1e-6), "the same data and seed, the same model"
-    assert two.examples.texts is not None
+    assert two.remembered_queries.texts is not None
     assert job.report["max_unseen_loss"] == 2
     assert job.report["seen"]["queries"] == f"{len(problem.test)} validation queries"
     assert leftovers(memory) == []

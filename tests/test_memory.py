@@ -387,12 +387,12 @@ def test_remember_and_forget_put_a_grown_model_in_use(memory, problem, caplog):
     new = problem.train.take(range(100, 110))
     second = memory.remember(new)
     assert memory.get_model() == second != first
-    assert set(new.query_ids) <= set(memory.adapter.examples.query_ids)
+    assert set(new.query_ids) <= set(memory.adapter.remembered_queries.query_ids)
     top = memory.explain(new.queries[0]).influences[0]
     assert new.queries[0] in top.texts
     third = memory.forget(query_ids=new.query_ids[:4])
     assert memory.get_model() == third
-    assert not set(new.query_ids[:4]) & set(memory.adapter.examples.query_ids)
+    assert not set(new.query_ids[:4]) & set(memory.adapter.remembered_queries.query_ids)
     assert memory.adapter.growth.added == 6
     with caplog.at_level("WARNING"):
         memory.remember(problem.train.take(range(110, 140)))

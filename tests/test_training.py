@@ -285,7 +285,7 @@ def test_ids_and_texts_are_kept_as_asked(problem):
         query_ids=names,
         query_texts=problem.train.queries,
     )
-    kept = dict(zip(result.adapter.examples.query_ids, result.adapter.examples.texts, strict=True))
+    kept = dict(zip(result.adapter.remembered_queries.query_ids, result.adapter.remembered_queries.texts, strict=True))
     assert kept == dict(zip(names, problem.train.queries, strict=True))
     with pytest.raises(InvalidRelevanceError, match="has its own"):
         train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, query_ids=names)

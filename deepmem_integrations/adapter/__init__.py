@@ -1,7 +1,21 @@
 """The trained query transform: a small file, applied with numpy alone."""
 
-from deepmem_integrations.adapter.fingerprint import Fingerprint
-from deepmem_integrations.adapter.query_adapter import QueryAdapter
-from deepmem_integrations.adapter.remembered import Explanation, Growth, Influence
+from deepmem_integrations.adapter.attention import Attention, KernelSpace
+from deepmem_integrations.adapter.explanation import Explanation, Influence
+from deepmem_integrations.adapter.fingerprint import PROBES, Fingerprint
+from deepmem_integrations.adapter.query_adapter import QueryAdapter, sorted_into_lists
+from deepmem_integrations.adapter.remembered import Growth, RememberedQueries, ValueSpace
 
-__all__ = ["Explanation", "Fingerprint", "Growth", "Influence", "QueryAdapter"]
+__all__ = [
+    "PROBES",
+    "Attention",
+    "Explanation",
+    "Fingerprint",
+    "Growth",
+    "Influence",
+    "KernelSpace",
+    "QueryAdapter",
+    "RememberedQueries",
+    "ValueSpace",
+    "sorted_into_lists",
+]

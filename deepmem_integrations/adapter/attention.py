@@ -1,26 +1,27 @@
-"""The attention part of an adapter: an attention layer whose keys are the training queries."""
+"""The attention part of an adapter: one attention layer whose keys are the training queries."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._vectors import Vectors, blocks
+from deepmem_integrations._kmeans import assign, spherical_kmeans
+from deepmem_integrations._vectors import Vectors, blocks, read_only
 
 NEIGHBOURS = 64
-"""How many keys move a query. On the test collections 16 and 256 rank alike, and all keys a little worse: the far ones add up."""
+"""How many keys move a query. On the test collections 16 and 256 rank alike, and all keys a little worse: far ones add up."""
 
 MANY_KEYS = 20_000
-"""From so many keys on, they are sorted into lists."""
+"""From this many keys on, the keys are sorted into lists."""
 BUDGET = 8_192
-"""Keys that one query is compared with then."""
+"""With lists, how many keys one query is compared with."""
 SAMPLE, ROUNDS = 64, 5
-"""Keys for each list in the sample that is clustered, and rounds of k-means."""
+"""How many keys for each list are clustered, and for how many rounds of k-means."""
 
 
 @dataclass(frozen=True)
 class KernelSpace:
-    """Where queries are compared: centred and whitened, so that what all questions have in common does not make them alike.
+    """The space in which queries are compared. It is centred and whitened, or what all questions share would make them alike.
 
     Attributes:
         centre: (d,) float32, subtracted from a query.
@@ -31,14 +32,14 @@ class KernelSpace:
     projection: Vectors
 
     def place(self, queries: Vectors) -> Vectors:
-        """(n, d) float32 unit rows → (n, d) float32 unit rows; a query at the very centre becomes zeros."""
+        """Map (n, d) float32 unit rows to (n, d) float32 unit rows. A query at the very centre becomes zeros."""
         moved = (queries - self.centre) @ self.projection
         return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Lists:
-    """An inverted file over the keys of a large attention, which are sorted by list: a query looks at its nearest lists alone.
+    """An inverted file over very many keys. The keys are sorted by list, and a query looks at the closest lists alone.
 
     Attributes:
         centroids: (c, d) float32 unit rows.
@@ -50,58 +51,50 @@ class Lists:
 
     @classmethod
     def of(cls, keys: Vectors, *, seed: int = 0) -> "tuple[NDArray[np.int64], Lists]":
-        """Cluster keys by spherical k-means (Dhillon and Modha 2001), on a sample of them.
+        """Cluster keys by spherical k-means on a sample of them.
 
         Args:
             keys: (m, d) float32 unit rows.
             seed: Fixes the sample and the first centroids.
 
         Returns:
-            (m,) int64, the order in which the keys have to be, and the lists.
+            (m,) int64, the order into which the keys have to be put, and the lists.
         """
         rng = np.random.default_rng(seed)
         count = int(2 * np.sqrt(len(keys)))
         sample = keys[np.sort(rng.permutation(len(keys))[: SAMPLE * count])]
-        centroids = sample[np.sort(rng.permutation(len(sample))[:count])]
-        for _ in range(ROUNDS):
-            nearest = _nearest(sample, centroids)
-            sums = np.zeros_like(centroids)
-            np.add.at(sums, nearest, sample)
-            norms = np.linalg.norm(sums, axis=1, keepdims=True)
-            centroids = np.where(norms > 1e-6, sums / np.maximum(norms, 1e-6), centroids)
-        lists = _nearest(keys, centroids)
+        drawn = sample[np.sort(rng.permutation(len(sample))[:count])]
+        centroids = spherical_kmeans(sample, drawn, rounds=ROUNDS)
+        lists, _ = assign(keys, centroids)
         order = np.argsort(lists, kind="stable")
         return order, cls(centroids, np.searchsorted(lists[order], np.arange(count + 1)))
 
-    def near(self, place: Vectors) -> list[slice]:
-        """The slices of the keys to look at: the nearest lists, until they hold `BUDGET` keys."""
+    def closest_lists(self, place: Vectors) -> list[slice]:
+        """Return the slices of the keys to look at: the closest lists, until they hold `BUDGET` keys.
+
+        Args:
+            place: (d,) float32, a query in the kernel space.
+        """
         order = np.argsort(-(self.centroids @ place))
         enough = int(np.searchsorted(np.cumsum(np.diff(self.starts)[order]), BUDGET)) + 1
         return [slice(self.starts[i], self.starts[i + 1]) for i in order[:enough].tolist() if self.starts[i] < self.starts[i + 1]]
 
 
-def _nearest(keys: Vectors, centroids: Vectors) -> NDArray[np.int64]:
-    found = np.empty(len(keys), dtype=np.int64)
-    for block in blocks(len(keys), len(centroids)):
-        found[block] = (keys[block] @ centroids.T).argmax(axis=1)
-    return found
-
-
 @dataclass(frozen=True)
 class Attention:
-    """The part that remembers what was asked.
+    """The part of an adapter that learns what users asked for.
 
-    A query moves by ``strength · Σ exp((x·key − 1) / temperature) · value`` over its nearest keys, where x is its place in
-    the kernel space.
+    It moves a query by ``strength · Σ exp((x·key − 1) / temperature) · value`` over the nearest keys, where x is the query's
+    place in the kernel space.
 
     Attributes:
         keys: (m, d) float32 unit rows, the places of the training queries.
-        values: (m, d) float32, the direction in which each of them moves a query.
-        temperature: Width of the kernel, above 0.
-        strength: Factor of the sum, above 0.
-        space: Where queries are compared; None leaves them as they are.
-        neighbours: How many keys take part, the nearest; None for all.
-        lists: How the keys are sorted, where there are very many.
+        values: (m, d) float32, the direction in which each key moves a query.
+        temperature: The width of the kernel, above 0.
+        strength: The factor of the sum, above 0.
+        space: The space in which queries are compared; None compares them as they are.
+        neighbours: How many of the nearest keys move a query; None for all.
+        lists: The lists into which very many keys are sorted.
     """
 
     keys: Vectors
@@ -112,6 +105,10 @@ class Attention:
     neighbours: int | None = NEIGHBOURS
     lists: Lists | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", read_only(self.keys))
+        object.__setattr__(self, "values", read_only(self.values))
+
     def attend(self, queries: Vectors) -> tuple[NDArray[np.int64], Vectors, Vectors]:
         """Find the keys that move each query, and how strongly.
 
@@ -119,8 +116,8 @@ class Attention:
             queries: (n, d) float32 unit rows.
 
         Returns:
-            (n, k) int64 key rows in no order, (n, k) float32 the factors of their values, and (n, k) float32 their
-            similarities to the query; k ≤ ``neighbours``.
+            (n, k) int64 rows of the keys in no order, (n, k) float32 factors of their values, and (n, k) float32 similarities
+            to the query; k ≤ ``neighbours``.
         """
         places = self.space.place(queries) if self.space else queries
         k = min(self.neighbours or len(self.keys), len(self.keys))
@@ -140,20 +137,8 @@ class Attention:
                     similarities[block] = np.take_along_axis(similarity, rows[block], axis=1)
         return rows, self.strength * np.exp((similarities - 1.0) / self.temperature), similarities
 
-    def _search(self, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
-        """One query's nearest keys and their similarities, both (k,)."""
-        if self.lists is None:
-            similarity = self.keys @ place
-            best = np.argpartition(similarity, -k)[-k:] if k < len(self.keys) else np.arange(k)
-            return best, similarity[best]
-        slices = self.lists.near(place)
-        similarity = np.concatenate([self.keys[part] @ place for part in slices])
-        best = np.argpartition(similarity, -k)[-k:]
-        rows = np.concatenate([np.arange(part.start, part.stop) for part in slices])
-        return rows[best], similarity[best]
-
     def shift(self, queries: Vectors) -> Vectors:
-        """What is added to the queries, (n, d) float32 unit rows → (n, d) float32."""
+        """Compute what is added to each query: (n, d) float32 unit rows → (n, d) float32."""
         rows, weights, _ = self.attend(queries)
         if rows.shape[1] == len(self.keys):  # all of them, in their order
             return np.asarray(weights @ self.values, dtype=np.float32)
@@ -163,3 +148,15 @@ class Attention:
         for block in blocks(len(queries), rows.shape[1] * self.values.shape[1]):
             moved[block] = np.matmul(weights[block, None, :], self.values[rows[block]])[:, 0]
         return moved
+
+    def _search(self, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+        """Find one query's nearest keys and their similarities, both (k,)."""
+        if self.lists is None:
+            similarity = self.keys @ place
+            best = np.argpartition(similarity, -k)[-k:] if k < len(self.keys) else np.arange(k)
+            return best, similarity[best]
+        slices = self.lists.closest_lists(place)
+        similarity = np.concatenate([self.keys[part] @ place for part in slices])
+        best = np.argpartition(similarity, -k)[-k:]
+        rows = np.concatenate([np.arange(part.start, part.stop) for part in slices])
+        return rows[best], similarity[best]

@@ -1,4 +1,4 @@
-"""The labelled queries behind an adapter's attention, kept so that it can grow, forget and explain itself."""
+"""The labelled queries behind an adapter's attention part, kept so that it can grow, forget and explain itself."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class ValueSpace:
     Attributes:
         mean: (d,) float32, the mean document of the corpus at training.
         projection: (d, d) float32, the whitening of that corpus.
-        scale: Makes values of the training comparable to queries.
+        scale: Makes the values of a training comparable to queries.
     """
 
     mean: Vectors
@@ -30,24 +30,24 @@ class ValueSpace:
     scale: float
 
     def place(self, documents: Vectors) -> Vectors:
-        """(n, d) float32 unit rows → (n, d) float32."""
+        """Map (n, d) float32 unit rows to (n, d) float32."""
         return np.asarray((documents - self.mean) @ self.projection * np.float32(self.scale), dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Labelled queries, as many as were given; those with the same vector share a key of the attention.
+class RememberedQueries:
+    """Labelled queries, all that were given; those with the same vector share a key of the attention part.
 
     Attributes:
-        query_ids: r ids.
-        texts: r texts, or None where they were not to be kept.
-        owners: (r,) int64, the attention's key of each query.
-        labels: Their documents, as rows of ``document_ids``.
+        query_ids: The r ids.
+        texts: The r texts, or None where texts are not kept.
+        owners: (r,) int64, the row of each query's key.
+        labels: The documents of each query, as rows of ``document_ids``.
         document_ids: The L labelled documents.
-        documents: (L, d) float32, each placed in the value space.
+        documents: (L, d) float32, the place of each document in the value space.
         space: The value space.
-        trained: The first so many were there when the adapter was trained; the rest came later.
-        trained_in_all: How many there were at training; some may have been forgotten since.
+        trained: How many queries, the first ones, were there when the adapter was trained; the others came later.
+        trained_in_all: How many queries there were at training; some may have been forgotten since.
     """
 
     query_ids: tuple[str, ...]
@@ -64,7 +64,7 @@ class Examples:
     def values(self) -> Vectors:
         """(m, d) float32, the value of each key: the weighted mean of its documents' places.
 
-        Of queries that share a key the documents unite; the larger weight stays.
+        The documents of queries that share a key are united; where two of them name a document, the larger weight counts.
         """
         keys = np.repeat(self.owners, np.diff(self.labels.starts))
         # By key, document and falling weight; the first of each key and document is the one that counts.
@@ -78,11 +78,11 @@ class Examples:
         return np.asarray(sums / np.add.reduceat(weights, starts)[:, None], dtype=np.float32)
 
     def of_key(self, key: int) -> NDArray[np.int64]:
-        """The rows of the queries that share a key."""
+        """Return the rows of the queries that share a key."""
         return np.flatnonzero(self.owners == key)
 
     def documents_of(self, row: int) -> dict[str, float]:
-        """Document id → weight of one query."""
+        """Return document id → weight of one query."""
         return {self.document_ids[document]: weight for document, weight in self.labels.weight_of(row).items()}
 
     def added(
@@ -92,8 +92,16 @@ class Examples:
         owners: NDArray[np.int64],
         labels: Sequence[Mapping[str, float]],
         documents: Mapping[str, Vectors],
-    ) -> "Examples":
-        """With more queries, whose documents are known or come with their (d,) unit vectors."""
+    ) -> "RememberedQueries":
+        """Return these queries and more.
+
+        Args:
+            query_ids: The ids of the new queries.
+            texts: Their texts, which are kept if texts are kept.
+            owners: The rows of their keys.
+            labels: Document id → weight of each new query.
+            documents: Document id → (d,) unit vector of each document that is not known yet.
+        """
         row_of = {name: row for row, name in enumerate(self.document_ids)}
         new = [name for name in dict.fromkeys(name for query in labels for name in query) if name not in row_of]
         row_of |= {name: len(self.document_ids) + row for row, name in enumerate(new)}
@@ -110,11 +118,11 @@ class Examples:
             documents=np.concatenate([self.documents, *placed]),
         )
 
-    def without(self, query_ids: Collection[str], document_ids: Collection[str]) -> tuple["Examples", NDArray[np.int64]]:
-        """Without these queries, and without these documents: queries that are left with none go too.
+    def without(self, query_ids: Collection[str], document_ids: Collection[str]) -> tuple["RememberedQueries", NDArray[np.int64]]:
+        """Leave out some queries, and some documents; queries that lose all of their documents are left out, too.
 
         Returns:
-            What is left, and the (kept,) rows of the attention's keys that still have a query.
+            The queries that are left, and the (kept,) rows of the keys that still have a query.
         """
         gone, gone_documents = set(query_ids), set(document_ids)
         labels: list[dict[int, float]] = []
@@ -145,10 +153,10 @@ class Growth:
     """How an adapter's labelled queries differ from those of its training.
 
     Attributes:
-        trained: Queries of the training.
-        added: Queries that were added since.
-        forgotten: Queries of the training that were forgotten since.
-        linear: Whether there is a linear part, which neither learns nor forgets without a training.
+        trained: How many queries the training had.
+        added: How many queries were added since.
+        forgotten: How many queries of the training were forgotten since.
+        linear: Whether the adapter has a linear part, which neither learns nor forgets without a training.
     """
 
     trained: int
@@ -158,11 +166,11 @@ class Growth:
 
     @property
     def retraining_due(self) -> bool:
-        """Whether the whole should be trained again: much has changed, or something forgotten still shapes the linear part."""
+        """Whether a full training is due: much has changed, or forgotten queries still shape the linear part."""
         return (self.linear and self.forgotten > 0) or self.added + self.forgotten >= RETRAINING * self.trained
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "trained": self.trained,
             "added": self.added,
@@ -172,78 +180,14 @@ class Growth:
         }
 
     def __str__(self) -> str:
-        """A few lines for people."""
+        """Say it in a few lines for people."""
         lines = [f"trained on {self.trained} labelled queries; since then {self.added} added, {self.forgotten} forgotten"]
         if self.linear and self.forgotten:
             lines.append(
-                f"The linear part still carries what it learned from the {self.forgotten} forgotten: its weights are a sum over "
-                "all training queries, from which none can be read back, nor taken out without a training."
+                f"The linear part still carries what it learned from the {self.forgotten} forgotten queries: its weights are a "
+                "sum over all training queries, from which no query can be read back or taken out without a training."
             )
         if self.linear and self.added:
-            lines.append(f"The linear part knows nothing of the {self.added} added.")
+            lines.append(f"The linear part has learned nothing from the {self.added} added queries.")
         lines.append("A full training is due." if self.retraining_due else "No full training is due yet.")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Influence:
-    """A training query, or several with the same vector, that moved a query.
-
-    Attributes:
-        query_ids: Their ids.
-        texts: Their texts; empty where they were not kept.
-        documents: Document id → weight: where they point.
-        similarity: To the query, −1 to 1, in the attention's centred and whitened space.
-        share: Of the attention's movement, along its direction; over all training queries they add up to 1.
-    """
-
-    query_ids: tuple[str, ...]
-    texts: tuple[str, ...]
-    documents: Mapping[str, float]
-    similarity: float
-    share: float
-
-    def __str__(self) -> str:
-        """One line."""
-        name = " | ".join(repr(text) for text in self.texts) or ", ".join(self.query_ids)
-        return f"{100 * self.share:5.1f}%  (similarity {self.similarity:.2f})  {name} → {', '.join(self.documents)}"
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What an adapter did to one query.
-
-    Attributes:
-        degrees: The angle between the query and what it became.
-        linear_degrees: How far the linear part alone turned it.
-        attention_degrees: How far the attention turned it from there.
-        influences: The training queries that moved it most, the strongest first.
-    """
-
-    degrees: float
-    linear_degrees: float
-    attention_degrees: float
-    influences: tuple[Influence, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "degrees": self.degrees,
-            "linear_degrees": self.linear_degrees,
-            "memory_degrees": self.attention_degrees,
-            "influences": [
-                {
-                    "query_ids": list(influence.query_ids),
-                    "texts": list(influence.texts),
-                    "documents": dict(influence.documents),
-                    "similarity": influence.similarity,
-                    "share": influence.share,
-                }
-                for influence in self.influences
-            ],
-        }
-
-    def __str__(self) -> str:
-        """A few lines for people."""
-        head = f"moved by {self.degrees:.1f}° (linear part {self.linear_degrees:.1f}°, attention {self.attention_degrees:.1f}°)"
-        return "\n".join([head, *map(str, self.influences)])

@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.adapter.fingerprint import PROBES
+from deepmem_integrations.adapter import PROBES, Fingerprint
 from deepmem_integrations.errors import EmbeddingError, InvalidVectorsError
 
 _BATCH = 128

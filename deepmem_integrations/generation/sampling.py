@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._vectors import Vectors, blocks
+from deepmem_integrations._kmeans import assign, spherical_kmeans
+from deepmem_integrations._vectors import Vectors
 
 _MOST_CLUSTERS = 256
 _FITTED_ON = 50_000
@@ -42,14 +43,8 @@ def _clusters(
     vectors: Vectors, sample: Vectors, clusters: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The cluster of each row, and the row nearest to each cluster's centre."""
-    centres = _starts(sample, clusters, rng)
-    for _ in range(_ROUNDS):
-        nearest, _ = _assign(sample, centres)
-        for cluster in range(clusters):
-            total = sample[nearest == cluster].sum(axis=0)
-            if (length := float(np.linalg.norm(total))) > 0:  # an empty cluster keeps its centre
-                centres[cluster] = total / length
-    labels, cosines = _assign(vectors, centres)
+    centres = spherical_kmeans(sample, _starts(sample, clusters, rng), rounds=_ROUNDS)
+    labels, cosines = assign(vectors, centres)
     near = [int(rows[cosines[rows].argmax()]) for c in range(clusters) if len(rows := np.flatnonzero(labels == c))]
     return labels, np.array(near, dtype=np.int64)
 
@@ -63,13 +58,3 @@ def _starts(sample: Vectors, clusters: int, rng: np.random.Generator) -> Vectors
         total = distances.sum()
         rows.append(int(rng.choice(len(sample), p=distances / total)) if total > 0 else int(rng.integers(len(sample))))
     return sample[rows]
-
-
-def _assign(vectors: Vectors, centres: Vectors) -> tuple[NDArray[np.int64], Vectors]:
-    labels = np.empty(len(vectors), dtype=np.int64)
-    cosines = np.empty(len(vectors), dtype=np.float32)
-    for block in blocks(len(vectors), len(centres)):
-        scores = vectors[block] @ centres.T
-        labels[block] = scores.argmax(axis=1)
-        cosines[block] = scores.max(axis=1)
-    return labels, cosines

@@ -74,7 +74,7 @@ def publish(work: Work, adapter: QueryAdapter, *, made_by: str, parent: str | No
         work.save()  # the last look whether somebody has asked for it to stop
         in_use = models.current()
         of_file = {"made_by": made_by, "parent": parent or in_use, "created": time.time(), **known}
-        adapter.metadata = {**adapter.metadata, **of_file}
+        adapter = adapter.with_metadata(**of_file)
         models.save_model(name, adapter)
         keep = made_by == "train" and adapter.is_identity and in_use is not None
         try:

@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -182,9 +181,9 @@ class Relevance(Immutable):
         return f"Relevance({len(self)} queries, {sum(map(len, self.labels))} labels)"
 
     @property
-    def left_out(self) -> Mapping[str, int]:
-        """What was merged or left out on the way in: reason → count."""
-        return MappingProxyType(self._left_out)
+    def left_out(self) -> dict[str, int]:
+        """What was merged or left out on the way in: reason → count. A copy."""
+        return dict(self._left_out)
 
     @property
     def relevance(self) -> list[list[tuple[str, float]]]:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks
-from deepmem_integrations.adapter.attention import KernelSpace
-from deepmem_integrations.adapter.remembered import ValueSpace
+from deepmem_integrations.adapter import KernelSpace, ValueSpace
 from deepmem_integrations.labels import LabelRows
 
 RIDGE = 0.01

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.adapter.attention import Attention
-from deepmem_integrations.adapter.remembered import ValueSpace
+from deepmem_integrations.adapter import Attention, QueryAdapter, ValueSpace
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
 from deepmem_integrations.training.folds import Fold

@@ -9,9 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
-from deepmem_integrations.adapter import Fingerprint, QueryAdapter
-from deepmem_integrations.adapter.query_adapter import sorted_into_lists
-from deepmem_integrations.adapter.remembered import Examples
+from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQueries, sorted_into_lists
 from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.evaluation import bootstrap_mean
@@ -175,11 +173,11 @@ def train_adapter(
         max_unseen_loss=limit,
         candidates=_candidate_means(views),
     )
-    attention, examples = fitted.attention, None
+    attention, remembered = fitted.attention, None
     if attention is not None:
         used, rows = np.unique(given_labels.documents, return_inverse=True)
         space = problem.value_space()
-        examples = Examples(
+        remembered = RememberedQueries(
             query_ids=tuple(relevance.query_ids[row] for row in order),
             texts=None if query_texts is None else tuple(query_texts[row] for row in order),
             owners=owners,
@@ -190,12 +188,12 @@ def train_adapter(
             trained=len(given),
             trained_in_all=len(given),
         )
-        attention, examples = sorted_into_lists(attention, attention.keys, examples)
+        attention, remembered = sorted_into_lists(attention, attention.keys, remembered)
     adapter = QueryAdapter(
         corpus.vectors.shape[1],
         linear=fitted.linear,
         attention=attention,
-        examples=examples,
+        remembered_queries=remembered,
         fingerprint=fingerprint,
         metadata={"report": report.to_json()},
     )

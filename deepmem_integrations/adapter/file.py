@@ -1,0 +1,188 @@
+"""The file format of an adapter: one safetensors file with a JSON header and a checksum.
+
+The only metadata entry of the file, ``deepmem-adapter``, is the JSON of ``{"checksum": …, "header": …}``. The header holds the
+format version, the embedding model's name, the settings of the attention part, the names behind its keys, and the adapter's
+metadata. Tensors and header entries call the attention part ``memory`` and the remembered queries ``examples``: those were their
+names when the format was made. docs/file-format.md lists all of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.adapter.attention import Attention, KernelSpace, Lists
+from deepmem_integrations.adapter.fingerprint import Fingerprint
+from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
+from deepmem_integrations.errors import AdapterFileError
+from deepmem_integrations.labels import LabelRows
+
+FORMAT = "deepmem-adapter"
+FORMAT_VERSION = 2
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Parts(NamedTuple):
+    """What a file holds, as the constructor of `QueryAdapter` takes it."""
+
+    dimension: int
+    linear: Vectors | None
+    attention: Attention | None
+    remembered_queries: RememberedQueries | None
+    fingerprint: Fingerprint
+    metadata: Mapping[str, Any]
+
+
+def encode(parts: Parts) -> bytes:
+    """Write an adapter as the bytes of its file. The same adapter gives the same bytes."""
+    tensors: dict[str, NDArray[Any]] = {}
+    attention, remembered = parts.attention, parts.remembered_queries
+    if parts.linear is not None:
+        tensors["linear"] = parts.linear
+    if attention is not None:
+        tensors["memory.keys"] = attention.keys
+        if attention.space is not None:
+            tensors["memory.centre"] = attention.space.centre
+            tensors["memory.projection"] = attention.space.projection
+        if attention.lists is not None:
+            tensors["memory.centroids"] = attention.lists.centroids
+            tensors["memory.starts"] = attention.lists.starts
+        if remembered is None:
+            tensors["memory.values"] = attention.values
+        else:
+            tensors |= _remembered_tensors(remembered)
+    if parts.fingerprint.probes is not None:
+        tensors["fingerprint.probes"] = parts.fingerprint.probes
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    header = {
+        "version": FORMAT_VERSION,
+        "dimension": parts.dimension,
+        "model": parts.fingerprint.model,
+        "memory": attention and {name: getattr(attention, name) for name in ("temperature", "strength", "neighbours")},
+        "examples": remembered and _remembered_names(remembered),
+        "metadata": dict(parts.metadata),
+    }
+    header = json.loads(json.dumps(header))  # as it will be read
+    # One entry, since safetensors writes several in random order.
+    return save_tensors(tensors, metadata={FORMAT: json.dumps({"checksum": _checksum(header, tensors), "header": header})})
+
+
+def decode(data: bytes) -> Parts:
+    """Read what `encode` wrote.
+
+    Raises:
+        AdapterFileError: The data is damaged, is no adapter, or has a newer format version.
+    """
+    try:
+        # Copies, since views into the file's bytes lie where products are slower, and are rounded otherwise.
+        tensors = {name: tensor.copy() for name, tensor in load_tensors(data).items()}
+        attributes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        envelope = _envelope(attributes)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise AdapterFileError(f"not a whole safetensors file ({error}). Use a backup, or train again.") from error
+    if envelope is None:
+        raise AdapterFileError("a safetensors file, but not a Deep Memory adapter.")
+    checksum, header = envelope
+    version = header.get("version") if isinstance(header, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise AdapterFileError(
+            f"written in format {version}, newer than this package knows ({FORMAT_VERSION}). Upgrade deepmem-integrations."
+        )
+    if checksum != _checksum(header, tensors):
+        raise AdapterFileError("damaged (its checksum does not match). Use a backup, or train again.")
+    try:
+        return _parts(header, tensors)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise parts_do_not_fit(error) from error
+
+
+def parts_do_not_fit(error: Exception) -> AdapterFileError:
+    """Make the error for a file whose parts contradict one another."""
+    return AdapterFileError(f"its parts do not fit together ({error!r}). Use a backup, or train again.")
+
+
+def read_header(path: Path) -> Any:
+    """Read the JSON header of a file and no tensor. The checksum is not checked: that would take reading everything.
+
+    Raises:
+        SafetensorError, OSError, ValueError, KeyError: The file is missing or damaged.
+    """
+    with safe_open(path, framework="numpy") as file:
+        envelope = _envelope(file.metadata() or {})
+    if envelope is None:
+        raise KeyError(FORMAT)
+    return envelope[1]
+
+
+def _envelope(attributes: Mapping[str, str]) -> tuple[str, Any] | None:
+    """Take the checksum and the header out of a safetensors file's metadata."""
+    if FORMAT not in attributes:
+        return None
+    envelope = json.loads(attributes[FORMAT])
+    return envelope["checksum"], envelope["header"]
+
+
+def _parts(header: Mapping[str, Any], tensors: Tensors) -> Parts:
+    dimension, attention, remembered = header["dimension"], None, None
+    if header["memory"]:
+        space = lists = None
+        if "memory.centre" in tensors:
+            space = KernelSpace(tensors["memory.centre"], tensors["memory.projection"])
+        if "memory.centroids" in tensors:
+            lists = Lists(tensors["memory.centroids"], tensors["memory.starts"])
+        settings = {"neighbours": None, **header["memory"]}  # in version 1 all keys moved a query
+        remembered = _read_remembered(header["examples"], tensors) if header.get("examples") else None
+        values = tensors["memory.values"] if remembered is None else remembered.values
+        attention = Attention(tensors["memory.keys"], values, space=space, lists=lists, **settings)
+    fingerprint = Fingerprint(dimension, header["model"], tensors.get("fingerprint.probes"))
+    return Parts(dimension, tensors.get("linear"), attention, remembered, fingerprint, header["metadata"])
+
+
+def _remembered_tensors(remembered: RememberedQueries) -> dict[str, NDArray[Any]]:
+    return {
+        "examples.owners": remembered.owners,
+        "examples.starts": remembered.labels.starts,
+        "examples.labels": remembered.labels.documents,
+        "examples.weights": remembered.labels.weights,
+        "examples.documents": remembered.documents,
+        "examples.mean": remembered.space.mean,
+        "examples.projection": remembered.space.projection,
+    }
+
+
+def _remembered_names(remembered: RememberedQueries) -> dict[str, Any]:
+    names = ("query_ids", "texts", "document_ids", "trained", "trained_in_all")
+    return {name: getattr(remembered, name) for name in names} | {"scale": remembered.space.scale}
+
+
+def _read_remembered(names: Mapping[str, Any], tensors: Tensors) -> RememberedQueries:
+    return RememberedQueries(
+        query_ids=tuple(names["query_ids"]),
+        texts=None if names["texts"] is None else tuple(names["texts"]),
+        owners=tensors["examples.owners"],
+        labels=LabelRows(*(tensors[f"examples.{part}"] for part in ("starts", "labels", "weights"))),
+        document_ids=tuple(names["document_ids"]),
+        documents=tensors["examples.documents"],
+        space=ValueSpace(tensors["examples.mean"], tensors["examples.projection"], names["scale"]),
+        trained=names["trained"],
+        trained_in_all=names["trained_in_all"],
+    )
+
+
+def _checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
+    """Hash the header and every tensor with SHA-256: safetensors itself does not notice a flipped bit."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}:{tensor.dtype}:{tensor.shape}".encode())
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()
