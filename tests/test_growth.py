@@ -10,7 +10,8 @@ from deepmem_integrations import QueryAdapter, train_adapter
 from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
-from deepmem_integrations.training.problem import AttentionSettings, Candidate, LinearSettings, Problem
+from deepmem_integrations.training.candidates import AttentionSettings, Candidate, LinearSettings
+from deepmem_integrations.training.data import TrainingData
 
 
 @pytest.fixture(scope="module", params=[None, LinearSettings("labelled", 8)], ids=["attention", "linear + attention"])
@@ -18,7 +19,7 @@ def grown_from(request, problem):
     """An adapter trained on the first 60 queries, with texts, of one kind."""
     chosen = Candidate(request.param, AttentionSettings(0.13, 4.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Problem, "fit", lambda self, _, fit=Problem.fit: fit(self, chosen))
+        patch.setattr(TrainingData, "fit", lambda self, _, fit=TrainingData.fit: fit(self, chosen))
         labels = problem.train.take(range(60))
         result = train_adapter(problem.train_queries[:60], labels, problem.corpus, problem.ids, query_texts=labels.queries)
     return result.adapter

@@ -12,13 +12,14 @@ from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.labels import LabelRows
-from deepmem_integrations.training import stand_in
+from deepmem_integrations.training import corpus_sample
 from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
-from deepmem_integrations.training.choice import choose, label_agreement
+from deepmem_integrations.training.candidates import CANDIDATES
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
+from deepmem_integrations.training.data import TrainingData
 from deepmem_integrations.training.folds import folds
+from deepmem_integrations.training.guard import choose, label_agreement
 from deepmem_integrations.training.linear import MAX_NEGATIVES, negative_rows, train_linear
-from deepmem_integrations.training.problem import CANDIDATES, Problem
 from tests.conftest import make_problem
 
 
@@ -315,8 +316,8 @@ def test_a_corpus_in_any_form_gives_the_same_adapter(problem, trained, form, tmp
 
 
 def test_of_a_large_corpus_a_part_stands_for_all(problem, monkeypatch):
-    monkeypatch.setattr(stand_in, "MAX_DOCUMENTS", 400)
-    monkeypatch.setattr(stand_in, "NEAR", 3)
+    monkeypatch.setattr(corpus_sample, "MAX_DOCUMENTS", 400)
+    monkeypatch.setattr(corpus_sample, "NEAR", 3)
     rng = np.random.default_rng(9)
     corpus = np.concatenate([rng.normal(size=(2_000, problem.corpus.shape[1])), problem.corpus]).astype(np.float32)
     ids = [*[f"other-{row}" for row in range(2_000)], *problem.ids]
@@ -324,7 +325,7 @@ def test_of_a_large_corpus_a_part_stands_for_all(problem, monkeypatch):
     labelled = {document for labels in problem.train.labels[:60] for document, _ in labels}
     unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
     batches = ((ids[start : start + 150], corpus[start : start + 150]) for start in range(0, len(ids), 150))
-    kept = stand_in.read_training_corpus(batches, None, unit(queries), labelled, seed=0)
+    kept = corpus_sample.read_corpus_sample(batches, None, unit(queries), labelled, seed=0)
     assert kept.total == 2_300
     assert len(kept.ids) == 400
     assert labelled <= set(kept.ids)
@@ -346,7 +347,7 @@ def as_problem(given, seed=0):
     unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
     rows = {name: row for row, name in enumerate(given.ids)}
     corpus = unit(given.corpus)
-    return Problem(
+    return TrainingData(
         unit(given.train_queries),
         LabelRows.of(given.train, rows),
         corpus,

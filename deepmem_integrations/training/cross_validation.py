@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training.candidates import CANDIDATES, TEMPERATURES, LinearSettings
+from deepmem_integrations.training.data import TrainingData
 from deepmem_integrations.training.folds import VIEWS, Fold, View, folds
-from deepmem_integrations.training.linear import device
-from deepmem_integrations.training.problem import CANDIDATES, TEMPERATURES, LinearSettings, Problem, single_threaded_operations
+from deepmem_integrations.training.hardware import device, single_threaded_operations
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ class HeldOut:
 
 
 def cross_validate(
-    problem: Problem, tick: Callable[[], None], validation: tuple[Vectors, LabelRows] | None = None
+    data: TrainingData, tick: Callable[[], None], validation: tuple[Vectors, LabelRows] | None = None
 ) -> dict[View, HeldOut]:
     """Score all candidates on queries that took no part in training, in both views. Calls ``tick`` once a fold and view.
 
@@ -74,19 +75,19 @@ def cross_validate(
     which on a busy machine makes these small operations ten times slower.
 
     Args:
-        problem: What to learn from.
+        data: What to learn from.
         tick: Shows progress.
         validation: Queries ((v, d) float32 unit rows) and their labels, which take the place of the seen view.
     """
-    work: list[tuple[View, Problem, Fold, NDArray[np.int64]]] = []
-    counts: dict[View, int] = dict.fromkeys(VIEWS, len(problem.labels))
+    work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
+    counts: dict[View, int] = dict.fromkeys(VIEWS, len(data.labels))
     for view in VIEWS:
         if view == "seen" and validation is not None:
-            everything, fold = problem.held_out(*validation)
+            everything, fold = data.held_out(*validation)
             counts["seen"] = len(fold.held)
             work.append((view, everything, fold, np.arange(len(fold.held))))
         else:
-            work += [(view, problem, fold, fold.held) for fold in folds(problem.labels, view, problem.seed)]
+            work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed)]
     scores = {view: np.zeros((4, len(CANDIDATES), counts[view])) for view in VIEWS}
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
         running = {pool.submit(_score_fold, whole, fold): (view, rows) for view, whole, fold, rows in work}
@@ -103,15 +104,15 @@ def cross_validate(
     return held_out
 
 
-def _score_fold(problem: Problem, fold: Fold) -> NDArray[np.float64]:
+def _score_fold(data: TrainingData, fold: Fold) -> NDArray[np.float64]:
     """Scores of all candidates, trained without the held-out queries of a fold, on these: (4, candidates, held-out queries).
 
     A candidate's ranking is that of ``unit(q + qW) · D + β kernel V · D``: both products are computed once and combined.
     """
     import torch
 
-    train, labels = problem.take(fold.train, fold.train_labels), fold.held_labels
-    queries = problem.queries[fold.held]
+    train, labels = data.take(fold.train, fold.train_labels), fold.held_labels
+    queries = data.queries[fold.held]
     moved: dict[LinearSettings | None, Vectors] = {None: queries}
     shifts: dict[float, Vectors] = dict.fromkeys(TEMPERATURES, np.zeros_like(queries))
     if len(train.queries):
@@ -122,7 +123,7 @@ def _score_fold(problem: Problem, fold: Fold) -> NDArray[np.float64]:
         shifts = {temperature: attention.shift(queries) for temperature, attention in train.attentions().items()}
 
     where = device()
-    corpus = torch.from_numpy(problem.corpus).to(where)
+    corpus = torch.from_numpy(data.corpus).to(where)
     popularity = _popularity(labels, len(corpus))
     scores = np.zeros((4, len(CANDIDATES), len(queries)))
     for block in blocks(len(queries), len(corpus)):

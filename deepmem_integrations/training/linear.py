@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training.hardware import device
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +28,6 @@ SCALE = 20.0
 BATCH = 64
 MAX_NEGATIVES = 10_000
 """Of a larger corpus, the labelled documents and this many others stand for the whole."""
-
-
-def device() -> "torch.device":
-    """Where to compute: CUDA where there is one."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def negative_rows(negatives: Negatives, labels: LabelRows, corpus_size: int, seed: int) -> NDArray[np.int64]:

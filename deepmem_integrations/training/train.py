@@ -1,41 +1,46 @@
-"""`train_adapter`: arrays in, an adapter and a report out."""
+"""`train_adapter`: arrays in, an adapter and a report out.
+
+A training has four steps: check the inputs and merge queries of the same vector, choose a candidate on held-out queries, fit it
+on all queries, and report.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._vectors import Vectors, blocks, unit_rows
+from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQueries, sorted_into_lists
 from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.labels import LabelRows, Labels, Relevance
 from deepmem_integrations.training.attention import target_means
-from deepmem_integrations.training.choice import MAX_UNSEEN_LOSS, Choice, choose, label_agreement
+from deepmem_integrations.training.candidates import CANDIDATES, Candidate
+from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
+from deepmem_integrations.training.data import TrainingData
 from deepmem_integrations.training.folds import FOLDS, View, folds
-from deepmem_integrations.training.problem import CANDIDATES, Candidate, Problem, single_threaded_operations
+from deepmem_integrations.training.guard import MAX_UNSEEN_LOSS, Choice, choose, label_agreement
+from deepmem_integrations.training.hardware import single_threaded_operations
+from deepmem_integrations.training.merging import have_twins, merge_twins
 from deepmem_integrations.training.report import TrainingReport, ViewReport
-from deepmem_integrations.training.stand_in import read_training_corpus
 
 MIN_QUERIES = 10
-"""With fewer, nothing can be told from chance."""
+"""With fewer labelled queries, no gain can be told from chance."""
 MIN_JUDGES = 30
-"""Among generated labels, so many queries that people wrote are enough to choose by them alone."""
-TWINS = 0.99999
-"""The cosine above which two vectors are those of the same text."""
+"""Among generated labels, this many queries that people wrote are enough to choose by them alone."""
 
 Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all) as training goes on."""
+"""Called with (steps done, steps in all) as a training goes on."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained adapter and the report on how it was chosen."""
+    """A trained adapter, and the report on how it was chosen."""
 
     adapter: QueryAdapter
     report: TrainingReport
@@ -57,7 +62,7 @@ def train_adapter(
 ) -> TrainingResult:
     """Learn a transform of query vectors from labelled queries.
 
-    Everything is chosen on queries that took no part in training, see `deepmem_integrations.training.choice`. Where nothing
+    Everything is chosen on queries that took no part in training, see `deepmem_integrations.training.guard`. Where nothing
     can be believed to beat the untransformed queries, the adapter is the identity and the report says why.
 
     Args:
@@ -97,107 +102,58 @@ def train_adapter(
         raise InvalidRelevanceError(f"Got {len(query_texts)} query_texts for {len(given)} query vectors.")
     judges = None if validation is None else _labelled(*validation, None, "validation")
 
-    documents = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
-    corpus = read_training_corpus(corpus_vectors, corpus_ids, given, documents, seed)
-    row_of = {name: row for row, name in enumerate(corpus.ids)}
-    given_labels = LabelRows.of(relevance.check(row_of), row_of)
-    order, owners, queries, labels = _in_canonical_order(given, given_labels)
-    held_out, overlap = None, 0
-    if judges:
-        fresh = ~_twins(judges[0], queries)
-        overlap = int((~fresh).sum())
-        if not fresh.any():
-            raise InvalidRelevanceError("Every validation query is a training query too: hold some out, see Relevance.split.")
-        held_out = judges[0][fresh], LabelRows.of(judges[1].check(row_of), row_of).take(np.flatnonzero(fresh))
+    merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed)
+    progress = progress or (lambda done, steps: None)
+    decision = _choose(merged, max_unseen_loss, progress)
+    adapter = _fit(merged, decision.choice.candidate, query_texts, fingerprint)
+    progress(merged.steps, merged.steps)
+    report = _report(merged, decision, time.monotonic() - started)
+    return TrainingResult(adapter.with_metadata(report=report.to_json()), report)
 
-    written = np.ones(len(queries), dtype=bool)  # by a language model, every one of those merged into a query
-    np.logical_and.at(written, owners, np.array(relevance.generated, dtype=bool)[order])
-    labelled_documents = len(np.unique(labels.documents))
-    bold = bool(written.all()) and judges is None
-    limit = max_unseen_loss
-    if limit is None and not bold and labelled_documents < corpus.total:
-        limit = MAX_UNSEEN_LOSS
 
-    views: dict[View, HeldOut] = {}
-    candidate = Candidate()
-    steps = (FOLDS if held_out is None else 1) + FOLDS + 1
-    done = 0
+# ---- check and merge -----------------------------------------------------------------------------------------------------
 
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, steps)
 
-    if progress:
-        progress(0, steps)
-    problem = Problem(queries, labels, corpus.vectors, corpus.statistics, seed)
-    agreement = label_agreement(queries, target_means(labels, corpus.vectors))
-    if corpus.total == 1:
-        choice = Choice(candidate, "a corpus of one document leaves nothing to rank")
-    elif len(queries) < MIN_QUERIES:
-        choice = Choice(
-            candidate,
-            f"{len(queries)} labelled queries are too few to tell a gain from chance ({MIN_QUERIES} at least)",
-        )
-    elif min(len(fold.train) for fold in folds(labels, "unseen", seed) if len(fold.held)) < MIN_QUERIES // 2:
-        reason = "nearly all queries ask for the same documents: what a transform does to the other documents cannot be measured"
-        choice = Choice(candidate, reason)
-    else:
-        views = cross_validate(problem, tick, held_out)
-        people = np.flatnonzero(~written)
-        if held_out is None and MIN_JUDGES <= len(people) < len(queries):
-            views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
-        choice = choose(views, agreement=agreement, max_unseen_loss=limit, generated=bold, seed=seed)
-    with single_threaded_operations():
-        fitted = problem.fit(choice.candidate)
-    if progress:
-        progress(steps, steps)
+@dataclass(frozen=True)
+class _Merged:
+    """The checked inputs of a training, with queries of the same vector merged.
 
-    index = CANDIDATES.index(choice.candidate)
-    report = TrainingReport(
-        chosen=str(choice.candidate),
-        reason=choice.reason,
-        seen=_view_report(views["seen"], index) if views else None,
-        unseen=_view_report(views["unseen"], index) if views else None,
-        agreement=agreement,
-        queries=len(queries),
-        generated=int(written.sum()),
-        documents=corpus.total,
-        ranked_documents=len(corpus.ids),
-        labelled_documents=labelled_documents,
-        merged_queries=len(given) - len(queries),
-        validation_left_out=overlap,
-        seconds=time.monotonic() - started,
-        seed=seed,
-        max_unseen_loss=limit,
-        candidates=_candidate_means(views),
-    )
-    attention, remembered = fitted.attention, None
-    if attention is not None:
-        used, rows = np.unique(given_labels.documents, return_inverse=True)
-        space = problem.value_space()
-        remembered = RememberedQueries(
-            query_ids=tuple(relevance.query_ids[row] for row in order),
-            texts=None if query_texts is None else tuple(query_texts[row] for row in order),
-            owners=owners,
-            labels=replace(given_labels, documents=rows.astype(np.int64).reshape(-1)).take(order),
-            document_ids=tuple(corpus.ids[row] for row in used),
-            documents=space.place(corpus.vectors[used]),
-            space=space,
-            trained=len(given),
-            trained_in_all=len(given),
-        )
-        attention, remembered = sorted_into_lists(attention, attention.keys, remembered)
-    adapter = QueryAdapter(
-        corpus.vectors.shape[1],
-        linear=fitted.linear,
-        attention=attention,
-        remembered_queries=remembered,
-        fingerprint=fingerprint,
-        metadata={"report": report.to_json()},
-    )
-    return TrainingResult(adapter, report)
+    Attributes:
+        relevance: The labels of the n queries, as given.
+        labels: The same, as rows of the corpus sample.
+        order: (n,) int64, the rows of the n queries in canonical order.
+        owners: (n,) int64, the merged query that each of these belongs to.
+        generated: (m,) bool, whether a language model wrote all queries that were merged into one.
+        data: The m merged queries, their labels, and the documents.
+        corpus: The documents that are ranked.
+        validation: Vectors and labels to choose by, in place of held-out training queries.
+        validation_left_out: How many validation queries were left out, for being training queries too.
+    """
+
+    relevance: Relevance
+    labels: LabelRows
+    order: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    generated: NDArray[np.bool_]
+    data: TrainingData
+    corpus: CorpusSample
+    validation: tuple[Vectors, LabelRows] | None
+    validation_left_out: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps the training has: the folds of both views, and the fit."""
+        return (FOLDS if self.validation is None else 1) + FOLDS + 1
+
+    @property
+    def labelled_documents(self) -> int:
+        """How many documents carry a label."""
+        return len(np.unique(self.data.labels.documents))
+
+    @property
+    def all_generated(self) -> bool:
+        """Whether a language model wrote all queries, and none of the user's own are there to choose by."""
+        return bool(self.generated.all()) and self.validation is None
 
 
 def _labelled(
@@ -216,40 +172,142 @@ def _labelled(
     return queries, relevance
 
 
-def _in_canonical_order(queries: Vectors, labels: LabelRows) -> tuple[NDArray[np.int64], NDArray[np.int64], Vectors, LabelRows]:
-    """Sort the queries by their vectors and merge equal ones: their documents unite, the larger weight stays.
+def _merge(
+    queries: Vectors,
+    relevance: Relevance,
+    judges: tuple[Vectors, Relevance] | None,
+    corpus_vectors: CorpusVectors,
+    corpus_ids: Sequence[str] | None,
+    seed: int,
+) -> _Merged:
+    """Read the corpus, look the labels up in it, and merge queries of the same vector."""
+    documents = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
+    corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed)
+    row_of = {name: row for row, name in enumerate(corpus.ids)}
+    labels = LabelRows.of(relevance.check(row_of), row_of)
+    order, owners, merged_queries, merged_labels = merge_twins(queries, labels)
+    validation, left_out = None, 0
+    if judges:
+        fresh = ~have_twins(judges[0], merged_queries)
+        left_out = int((~fresh).sum())
+        if not fresh.any():
+            raise InvalidRelevanceError("Every validation query is a training query too: hold some out, see Relevance.split.")
+        validation = judges[0][fresh], LabelRows.of(judges[1].check(row_of), row_of).take(np.flatnonzero(fresh))
+    generated = np.ones(len(merged_queries), dtype=bool)
+    np.logical_and.at(generated, owners, np.array(relevance.generated, dtype=bool)[order])
+    data = TrainingData(merged_queries, merged_labels, corpus.vectors, corpus.statistics, seed)
+    return _Merged(relevance, labels, order, owners, generated, data, corpus, validation, left_out)
 
-    So the caller's row order cannot change the folds and batches, and no query is held out while its twin trains. Vectors of
-    one text differ a little from batch to batch, so a cosine of 0.99999 counts as equal.
 
-    Returns:
-        The rows in their new order; for each of them the merged query it belongs to; the merged queries and their labels.
+# ---- choose --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """The choice, and what it was made by.
+
+    Attributes:
+        choice: The candidate, and the reason.
+        views: The scores of all candidates on held-out queries; empty where there were too few queries.
+        agreement: See `label_agreement`.
+        max_unseen_loss: The limit, in points; None where loss on unseen answers was not limited.
     """
-    # By the first components, as long as they tell all queries apart: rounding elsewhere does not change the order.
-    columns = 8 if len(np.unique(queries[:, :8], axis=0)) == len(queries) else queries.shape[1]
-    order = np.lexsort(queries[:, :columns].T[::-1])
-    queries, labels = queries[order], labels.take(order)
-    first = np.arange(len(queries))
-    for block in blocks(len(queries), len(queries)):
-        rows, twins = np.nonzero(queries[block] @ queries.T > TWINS)
-        for row, twin in zip((rows + block.start).tolist(), twins.tolist(), strict=True):
-            first[row] = min(first[row], first[twin])
-    merged: dict[int, dict[int, float]] = {}
-    for row, representative in enumerate(first.tolist()):
-        weights = merged.setdefault(representative, {})
-        for document, weight in labels.weight_of(row).items():
-            weights[document] = max(weight, weights.get(document, 0.0))
-    kept = np.array(list(merged))
-    merged_labels = LabelRows.of_rows([dict(sorted(weights.items())) for weights in merged.values()])
-    return order, np.searchsorted(kept, first), queries[kept], merged_labels
+
+    choice: Choice
+    views: Mapping[View, HeldOut]
+    agreement: float
+    max_unseen_loss: float | None
 
 
-def _twins(queries: Vectors, others: Vectors) -> NDArray[np.bool_]:
-    """(n,) which queries are among the others."""
-    found = np.zeros(len(queries), dtype=bool)
-    for block in blocks(len(queries), len(others)):
-        found[block] = (queries[block] @ others.T > TWINS).any(axis=1)
-    return found
+def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) -> _Decision:
+    """Choose a candidate by cross-validation, or the identity where nothing can be measured."""
+    data, labelled, generated = merged.data, len(merged.data.queries), merged.all_generated
+    if max_unseen_loss is None and not generated and merged.labelled_documents < merged.corpus.total:
+        max_unseen_loss = MAX_UNSEEN_LOSS
+    agreement = label_agreement(data.queries, target_means(data.labels, data.corpus))
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        progress(done, merged.steps)
+
+    progress(0, merged.steps)
+    views: dict[View, HeldOut] = {}
+    if merged.corpus.total == 1:
+        choice = Choice(Candidate(), "a corpus of one document leaves nothing to rank")
+    elif labelled < MIN_QUERIES:
+        reason = f"{labelled} labelled queries are too few to tell a gain from chance ({MIN_QUERIES} at least)"
+        choice = Choice(Candidate(), reason)
+    elif min(len(fold.train) for fold in folds(data.labels, "unseen", data.seed) if len(fold.held)) < MIN_QUERIES // 2:
+        reason = "nearly all queries ask for the same documents: what a transform does to the other documents cannot be measured"
+        choice = Choice(Candidate(), reason)
+    else:
+        views = cross_validate(data, tick, merged.validation)
+        people = np.flatnonzero(~merged.generated)
+        if merged.validation is None and MIN_JUDGES <= len(people) < labelled:
+            views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
+        choice = choose(views, agreement=agreement, max_unseen_loss=max_unseen_loss, generated=generated, seed=data.seed)
+    return _Decision(choice, views, agreement, max_unseen_loss)
+
+
+# ---- fit -----------------------------------------------------------------------------------------------------------------
+
+
+def _fit(
+    merged: _Merged, candidate: Candidate, query_texts: Sequence[str] | None, fingerprint: Fingerprint | None
+) -> QueryAdapter:
+    """Train the candidate on all queries, and keep the queries behind the attention part."""
+    with single_threaded_operations():
+        fitted = merged.data.fit(candidate)
+    attention, remembered = fitted.attention, None
+    if attention is not None:
+        used, rows = np.unique(merged.labels.documents, return_inverse=True)
+        space = merged.data.value_space()
+        remembered = RememberedQueries(
+            query_ids=tuple(merged.relevance.query_ids[row] for row in merged.order),
+            texts=None if query_texts is None else tuple(query_texts[row] for row in merged.order),
+            owners=merged.owners,
+            labels=replace(merged.labels, documents=rows.astype(np.int64).reshape(-1)).take(merged.order),
+            document_ids=tuple(merged.corpus.ids[row] for row in used),
+            documents=space.place(merged.corpus.vectors[used]),
+            space=space,
+            trained=len(merged.order),
+            trained_in_all=len(merged.order),
+        )
+        attention, remembered = sorted_into_lists(attention, attention.keys, remembered)
+    return QueryAdapter(
+        fitted.dimension,
+        linear=fitted.linear,
+        attention=attention,
+        remembered_queries=remembered,
+        fingerprint=fingerprint,
+    )
+
+
+# ---- report --------------------------------------------------------------------------------------------------------------
+
+
+def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingReport:
+    views, index = decision.views, CANDIDATES.index(decision.choice.candidate)
+    return TrainingReport(
+        chosen=str(decision.choice.candidate),
+        reason=decision.choice.reason,
+        seen=_view_report(views["seen"], index) if views else None,
+        unseen=_view_report(views["unseen"], index) if views else None,
+        agreement=decision.agreement,
+        queries=len(merged.data.queries),
+        generated=int(merged.generated.sum()),
+        documents=merged.corpus.total,
+        ranked_documents=len(merged.corpus.ids),
+        labelled_documents=merged.labelled_documents,
+        merged_queries=len(merged.order) - len(merged.data.queries),
+        validation_left_out=merged.validation_left_out,
+        seconds=seconds,
+        seed=merged.data.seed,
+        max_unseen_loss=decision.max_unseen_loss,
+        candidates=_candidate_means(views),
+    )
 
 
 def _view_report(held_out: HeldOut, index: int) -> ViewReport:
@@ -263,7 +321,7 @@ def _view_report(held_out: HeldOut, index: int) -> ViewReport:
     )
 
 
-def _candidate_means(views: dict[View, HeldOut]) -> list[dict[str, object]]:
+def _candidate_means(views: Mapping[View, HeldOut]) -> list[dict[str, object]]:
     if not views:
         return []
     return [

@@ -19,7 +19,7 @@ NEAR = 20
 
 
 @dataclass(frozen=True)
-class TrainingCorpus:
+class CorpusSample:
     """The documents that training ranks.
 
     Attributes:
@@ -35,9 +35,9 @@ class TrainingCorpus:
     total: int
 
 
-def read_training_corpus(
+def read_corpus_sample(
     vectors: CorpusVectors, ids: Sequence[str] | None, queries: Vectors, labelled: Collection[str], seed: int
-) -> TrainingCorpus:
+) -> CorpusSample:
     """Go through a corpus once, in batches.
 
     Args:
@@ -77,8 +77,8 @@ def read_training_corpus(
         else:
             sample.add(batch_ids, batch)
     if sample is None:
-        return TrainingCorpus(names, np.concatenate(parts), statistics, len(names))
-    return TrainingCorpus(sample.ids, sample.vectors, statistics, statistics.count)
+        return CorpusSample(names, np.concatenate(parts), statistics, len(names))
+    return CorpusSample(sample.ids, sample.vectors, statistics, statistics.count)
 
 
 def _in_blocks(batches: Iterator[tuple[list[str], Vectors]]) -> Iterator[tuple[list[str], Vectors]]:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.training.candidates import CANDIDATES, Candidate
 from deepmem_integrations.training.cross_validation import HeldOut
 from deepmem_integrations.training.folds import View
-from deepmem_integrations.training.problem import CANDIDATES, Candidate
 
 SIGNIFICANCE = 0.05
 RESAMPLES = 1_000

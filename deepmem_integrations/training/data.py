@@ -1,0 +1,77 @@
+"""`TrainingData`: the queries, labels and documents that a training learns from, and the fitting of one candidate on them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.adapter import Attention, QueryAdapter, ValueSpace
+from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
+from deepmem_integrations.training.candidates import EPOCHS, TEMPERATURES, Candidate
+from deepmem_integrations.training.folds import Fold
+from deepmem_integrations.training.linear import Negatives, negative_rows, train_linear
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What there is to learn from.
+
+    Attributes:
+        queries: (n, d) float32 unit rows.
+        labels: The labels of the n queries, as rows of the corpus.
+        corpus: (N, d) float32 unit rows, the documents that are ranked.
+        statistics: The mean and covariance of all documents, ranked or not.
+        seed: Fixes the result.
+    """
+
+    queries: Vectors
+    labels: LabelRows
+    corpus: Vectors
+    statistics: CorpusStatistics
+    seed: int
+
+    def take(self, rows: NDArray[np.int64], labels: LabelRows) -> "TrainingData":
+        """Return the data with these queries alone, and with these labels in place of their own."""
+        return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed)
+
+    def held_out(self, queries: Vectors, labels: LabelRows) -> "tuple[TrainingData, Fold]":
+        """Add queries that are scored and not trained on.
+
+        Args:
+            queries: (v, d) float32 unit rows.
+            labels: Their labels.
+
+        Returns:
+            The data with both kinds of queries, and the one fold that holds the added ones out.
+        """
+        rows = np.arange(len(self.queries), len(self.queries) + len(queries))
+        both = TrainingData(np.concatenate([self.queries, queries]), self.labels, self.corpus, self.statistics, self.seed)
+        return both, Fold(np.arange(len(self.queries)), self.labels, rows, labels, [[] for _ in rows])
+
+    def linear(self, negatives: Negatives, epochs: tuple[int, ...] = EPOCHS) -> dict[int, Vectors]:
+        """Train the linear part: epoch → W, (d, d) float32."""
+        rows = negative_rows(negatives, self.labels, len(self.corpus), self.seed)
+        targets = target_means(self.labels, self.corpus)
+        return train_linear(self.queries, targets, self.corpus[rows], epochs=epochs, seed=self.seed)
+
+    def value_space(self) -> ValueSpace:
+        """Compute how documents become values of the attention part."""
+        return value_space(target_means(self.labels, self.corpus), self.labels, self.corpus, self.statistics)
+
+    def attentions(self) -> dict[float, Attention]:
+        """Build the attention part at strength 1 for each temperature."""
+        space = self.statistics.kernel_space(self.queries)
+        values = self.value_space().place(target_means(self.labels, self.corpus))
+        keys = space.place(self.queries)
+        return {temperature: Attention(keys, values, temperature, 1.0, space) for temperature in TEMPERATURES}
+
+    def fit(self, candidate: Candidate) -> QueryAdapter:
+        """Train one candidate on all queries."""
+        linear = attention = None
+        if candidate.linear:
+            linear = self.linear(candidate.linear.negatives, (candidate.linear.epochs,))[candidate.linear.epochs]
+        if candidate.attention:
+            attention = replace(self.attentions()[candidate.attention.temperature], strength=candidate.attention.strength)
+        return QueryAdapter(self.corpus.shape[1], linear=linear, attention=attention)
