@@ -24,7 +24,7 @@ from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.labels import Labels, Relevance
-from deepmem_integrations.models import ModelFolder, ModelInfo
+from deepmem_integrations.models import ModelFolder, ModelInfo, beside
 from deepmem_integrations.serving import ServedAdapter
 
 if TYPE_CHECKING:
@@ -219,20 +219,20 @@ class DeepMemory:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
         options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
-        with self.jobs.new() as work:
+        with self.jobs.new() as running:
             embedder = self._embedder(embedding_function)
-            write_inputs(self.jobs.inputs(work.job.id), self.corpus, labels, validation, embedder, options)
+            write_inputs(self.jobs.inputs(running.job.id), self.corpus, labels, validation, embedder, options)
             if not wait:
-                trainer.start(work)
-                return work.job.id
+                trainer.start(running)
+                return running.job.id
             with tqdm(desc="Training", unit="step", delay=1) as bar:
 
                 def show(done: int, total: int) -> None:
                     bar.total = total
                     bar.update(done - bar.n)
 
-                trainer.train(work, show)
-        return work.job.id
+                trainer.train(running, show)
+        return running.job.id
 
     def trainer(self, **options: Any) -> Callable[[Relevance], str]:
         """`train` as the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
@@ -411,7 +411,10 @@ class DeepMemory:
         Raises:
             ModelNotFoundError: There is none yet.
         """
-        return self.folder.name_in_use()
+        name = self.folder.in_use_name()
+        if name is None:
+            raise self.folder.nothing_trained()
+        return name
 
     def set_model(self, name: str) -> None:
         """Put a model in use; queries that are already running finish with the old one.
@@ -419,7 +422,7 @@ class DeepMemory:
         Raises:
             ModelNotFoundError: (a ValueError, as in v3) No model has this name.
         """
-        self.folder.set_current(name)
+        self.folder.use(name)
 
     def list_models(self) -> list[ModelInfo]:
         """What is known of all models, oldest first: their reports, data and parents, and which one is in use."""
@@ -482,11 +485,11 @@ class DeepMemory:
         return self._grown(adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget", parent)
 
     def _grown(self, adapter: QueryAdapter, made_by: str, parent: str) -> str:
-        with self.jobs.new() as work:
-            trainer.publish(work, adapter, made_by=made_by, parent=parent)
+        with self.jobs.new() as running:
+            trainer.publish(running, adapter, made_by=made_by, parent=parent)
         if adapter.growth is not None and adapter.growth.retraining_due:
             _logger.warning("%s", adapter.growth)
-        return work.job.id
+        return running.job.id
 
     def explain(self, query: str, top: int = 5) -> Explanation:
         """Name the training queries that move a query: `QueryAdapter.explain`.
@@ -524,18 +527,4 @@ class DeepMemory:
 
     def __repr__(self) -> str:
         """A line with the folder and the model in use."""
-        return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.current()!r})"
-
-
-def beside(dataset_path: str) -> str:
-    """The default folder for the models of a local data set.
-
-    Raises:
-        StoreError: The data set is not a local folder.
-    """
-    if "://" in dataset_path:
-        raise StoreError(
-            f"{dataset_path!r} is no local folder, so there is no place beside it for the trained models: "
-            "pass the folder as path= (deep_memory_path= for the LangChain vector store)."
-        )
-    return dataset_path.rstrip("/\\") + ".deepmemory"
+        return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.in_use_name()!r})"

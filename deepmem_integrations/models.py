@@ -1,7 +1,7 @@
 """Trained models in a folder.
 
-``models/<name>.safetensors`` is a model, with all that is known of it; ``current`` holds the name of the model in use. A model
-is written once, whole, and never changed, so its name says what it is. Readers take no lock.
+``models/<name>.safetensors`` is a model with all that is known of it, and ``current`` holds the name of the model in use. A model
+is written once, whole, and never changed, so its name identifies it. Readers take no lock.
 """
 
 import os
@@ -18,23 +18,23 @@ from deepmem_integrations._files import write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.adapter.file import read_header
-from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StorageError
+from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StorageError, StoreError
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A version of the model.
+    """What is known of one model.
 
     Attributes:
-        name: Its name: the id of the job that made it.
-        in_use: Whether it serves.
-        created: Seconds since the epoch.
-        made_by: ``train``, ``remember`` or ``forget``; empty where the file does not tell.
-        parent: The model in use before it: the one that ``remember`` and ``forget`` grew, that ``train`` followed.
-        data: Fingerprints of what it was trained on: ``queries`` (texts and labels) and ``corpus`` (ids and vectors). Equal
-            ones mean equal data, in any order.
-        embedding: The embedding model, as far as it is known.
-        dimension: Of its vectors.
+        name: The model's name, which is the id of the job that made it.
+        in_use: Whether the model serves.
+        created: When the model was made, in seconds since the epoch.
+        made_by: ``train``, ``remember`` or ``forget``; empty where the file does not say.
+        parent: The model that was in use before: ``remember`` and ``forget`` grew it, ``train`` followed it.
+        data: Fingerprints of what the model was trained on: ``queries`` (texts and labels) and ``corpus`` (ids and vectors).
+            Equal fingerprints mean equal data, in any order.
+        embedding: The name of the embedding model, as far as it is known.
+        dimension: The length of its vectors.
         report: The training report as JSON values.
         error: Why the file cannot be read; then nothing else is known.
     """
@@ -51,7 +51,7 @@ class ModelInfo:
     error: str | None = None
 
     def __str__(self) -> str:
-        """A line: whether it is in use, its name, when it was made, and what it is or why it cannot be read."""
+        """Say in one line whether the model is in use, its name, when it was made, and what it is or why it is unreadable."""
         chosen = self.error or (self.report or {}).get("chosen") or ""
         seen = (self.report or {}).get("seen")
         gain = f", recall@10 {100 * seen['gains']['recall@10']['mean']:+.1f} held out" if seen else ""
@@ -61,24 +61,25 @@ class ModelInfo:
 
 
 class ModelFolder:
-    """Models below one folder, which is made when something is first written.
+    """A folder of models, which is made when something is first written.
 
     Args:
         path: The folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Keep the path; nothing is touched yet."""
         self.path = Path(path)
         self._lock = threading.Lock()
         self._loaded: tuple[str, QueryAdapter] | None = None
 
     def lock(self) -> FileLock:
-        """What everybody holds who puts a model in use or deletes one."""
+        """Return the lock that every process holds while it puts a model in use or deletes one."""
         return FileLock(self.path / "lock")
 
+    # ---- all models --------------------------------------------------------------------------------------------
+
     def models(self) -> list[str]:
-        """The names of all models, oldest first."""
+        """Return the names of all models, oldest first."""
         dated = []
         for file in self.path.glob("models/*.safetensors"):
             try:
@@ -88,34 +89,34 @@ class ModelFolder:
         return [name for _, name in sorted(dated)]
 
     def list_models(self) -> list[ModelInfo]:
-        """What is known of all models, oldest first; their vectors are not read."""
-        current, found = self.current(), []
+        """Return what is known of all models, oldest first. Their vectors are not read."""
+        in_use, found = self.in_use_name(), []
         for name in self.models():
             try:
-                found.append(self.info(name, current))
+                found.append(self.info(name, in_use))
             except ModelNotFoundError:  # deleted meanwhile
                 continue
         return found
 
-    def info(self, name: str, current: str | None = None) -> ModelInfo:
-        """What is known of one model.
+    def info(self, name: str, in_use: str | None = None) -> ModelInfo:
+        """Return what is known of one model.
 
         Args:
-            name: Its name.
-            current: The model in use, where that is at hand.
+            name: The model's name.
+            in_use: The name of the model in use, where it is at hand.
 
         Raises:
             ModelNotFoundError: No model has this name.
         """
         path = self._existing(name)
-        in_use, created = name == (current or self.current()), 0.0
+        serves, created = name == (in_use or self.in_use_name()), 0.0
         try:
             created = path.stat().st_mtime
             header = read_header(path)
             metadata = header["metadata"]
             return ModelInfo(
                 name=name,
-                in_use=in_use,
+                in_use=serves,
                 created=metadata.get("created", created),
                 made_by=metadata.get("made_by", ""),
                 parent=metadata.get("parent"),
@@ -127,13 +128,17 @@ class ModelFolder:
         except FileNotFoundError:
             raise self._unknown(name) from None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            return ModelInfo(name=name, in_use=in_use, created=created, error=f"{type(error).__name__}: {error}")
+            return ModelInfo(name=name, in_use=serves, created=created, error=f"{type(error).__name__}: {error}")
+
+    def model_path(self, name: str) -> Path:
+        """Return the path of a model's file, whether the file exists or not."""
+        return self.path / "models" / f"{name}.safetensors"
 
     def save_model(self, name: str, adapter: QueryAdapter) -> None:
-        """Write a model; it is not in use before `set_current`.
+        """Write a model. It is in use only after `use`.
 
         Raises:
-            StorageError: The folder cannot be written, or the disk is full. No half of a model is left behind.
+            StorageError: The folder cannot be written, or the disk is full. No half-written model is left behind.
         """
         adapter.save(self.model_path(name))
 
@@ -142,7 +147,7 @@ class ModelFolder:
 
         Raises:
             ModelNotFoundError: No model has this name.
-            AdapterFileError: Its file is damaged.
+            AdapterFileError: The model's file is damaged.
         """
         path = self._existing(name)
         try:
@@ -157,12 +162,12 @@ class ModelFolder:
 
         Raises:
             ModelNotFoundError: No model has this name.
-            ModelInUseError: It serves.
-            StorageError: It cannot be deleted.
+            ModelInUseError: The model is in use.
+            StorageError: The file cannot be deleted.
         """
         with self.lock():
             path = self._existing(name)
-            if name == self.current():
+            if name == self.in_use_name():
                 others = ", ".join(other for other in self.models() if other != name)
                 instead = f"set_model() another one first: {others}" if others else "train another one first"
                 raise ModelInUseError(f"The model {name!r} in {self.path} is in use: {instead}.")
@@ -171,8 +176,23 @@ class ModelFolder:
             except OSError as error:
                 raise StorageError(f"Cannot delete {path}: {error.strerror or error}.") from error
 
-    def current(self) -> str | None:
-        """The name of the model in use; None where there is none yet."""
+    # ---- the model in use --------------------------------------------------------------------------------------
+
+    def in_use(self) -> tuple[str, QueryAdapter]:
+        """Return the name of the model in use and the model. A file is read once: models never change.
+
+        Raises:
+            ModelNotFoundError: No model is in use yet; the message says how to train one.
+            AdapterFileError: The model's file is damaged.
+        """
+        loaded, name = self._loaded, self.in_use_name()
+        if loaded is None or loaded[0] != name:
+            with self._lock:
+                loaded = self._loaded = self._load_in_use()
+        return loaded
+
+    def in_use_name(self) -> str | None:
+        """Return the name of the model in use; None where no model is in use yet."""
         try:
             return (self.path / "current").read_text(encoding="utf-8").strip()
         except (FileNotFoundError, NotADirectoryError):
@@ -180,64 +200,42 @@ class ModelFolder:
         except OSError as error:
             raise StorageError(f"Cannot read {self.path / 'current'}: {error.strerror or error}.") from error
 
-    def in_use(self) -> tuple[str, QueryAdapter]:
-        """The name of the model in use and the model, read again when another one is put in use: models never change.
-
-        Raises:
-            ModelNotFoundError: There is none yet; the message says how to train one.
-            AdapterFileError: Its file is damaged.
-        """
-        loaded, name = self._loaded, self.name_in_use()
-        if loaded is None or loaded[0] != name:
-            with self._lock:
-                loaded = self._loaded = self._load_in_use()
-        return loaded
-
-    def _load_in_use(self) -> tuple[str, QueryAdapter]:
-        while True:
-            name = self.name_in_use()
-            try:
-                return name, self.load_model(name)
-            except ModelNotFoundError:  # deleted since, if another one is in use by now; else taken away by hand
-                if self.current() == name:
-                    raise
-
-    def name_in_use(self) -> str:
-        """`current`, where there has to be one.
-
-        Raises:
-            ModelNotFoundError: There is none yet; the message says how to train one.
-        """
-        name = self.current()
-        if name is None:
-            raise ModelNotFoundError(
-                f"Deep Memory has no trained model in {self.path}. Train one: deep_memory.train(queries, relevance), where "
-                "relevance[i] lists the (document id, 1.0) that answer queries[i]; or on the command line, deepmem train."
-            )
-        return name
-
-    def set_current(self, name: str) -> None:
+    def use(self, name: str) -> None:
         """Put a model in use, if its file is whole.
 
         Raises:
             ModelNotFoundError: No model has this name.
-            AdapterFileError: Its file is damaged.
+            AdapterFileError: The model's file is damaged.
             StorageError: The folder cannot be written.
         """
         self.load_model(name)
         with self.lock():
-            self.put_in_use(name)
+            self.write_in_use(name)
 
-    def put_in_use(self, name: str) -> None:
-        """`set_current`, for who holds the lock already and knows the file."""
+    def write_in_use(self, name: str) -> None:
+        """Record the name of the model in use. The caller holds the lock, and knows that the model's file is whole."""
         self._existing(name)
-        for path in self.path.glob(".current.*.tmp"):  # of a process that was killed: nobody else is here now
+        for path in self.path.glob(".current.*.tmp"):  # of killed processes: no other process writes now
             path.unlink(missing_ok=True)
         write_text(self.path / "current", name)
 
-    def model_path(self, name: str) -> Path:
-        """The file of a model, whether it is there or not."""
-        return self.path / "models" / f"{name}.safetensors"
+    def nothing_trained(self) -> ModelNotFoundError:
+        """Make the error for a folder without a model in use."""
+        return ModelNotFoundError(
+            f"Deep Memory has no trained model in {self.path}. Train one: deep_memory.train(queries, relevance), where "
+            "relevance[i] lists the (document id, 1.0) that answer queries[i]; or on the command line, deepmem train."
+        )
+
+    def _load_in_use(self) -> tuple[str, QueryAdapter]:
+        while True:
+            name = self.in_use_name()
+            if name is None:
+                raise self.nothing_trained()
+            try:
+                return name, self.load_model(name)
+            except ModelNotFoundError:  # another model may have been put in use since, and this one deleted
+                if self.in_use_name() == name:
+                    raise
 
     def _existing(self, name: str) -> Path:
         if not is_plain_name(name) or not self.model_path(name).is_file():
@@ -252,5 +250,19 @@ class ModelFolder:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name stays inside its folder."""
+    """Tell whether a file of this name stays inside its folder."""
     return bool(name) and Path(name).name == name
+
+
+def beside(dataset_path: str) -> str:
+    """Return the default folder for the models of a local Deep Lake data set.
+
+    Raises:
+        StoreError: The data set is not a local folder.
+    """
+    if "://" in dataset_path:
+        raise StoreError(
+            f"{dataset_path!r} is no local folder, so there is no place beside it for the trained models: "
+            "pass the folder as path= (deep_memory_path= for a vector store)."
+        )
+    return dataset_path.rstrip("/\\") + ".deepmemory"

@@ -78,7 +78,7 @@ class ServedAdapter:
     def name(self) -> str:
         """How traces name the adapter: the model in use and its folder, the path of the file, or the adapter's parts."""
         if isinstance(self._source, ModelFolder):
-            return f"{self._source.current()} in {self._source.path}"
+            return f"{self._source.in_use_name()} in {self._source.path}"
         return repr(self._source) if self.memory is self._source else os.fspath(self.memory)  # type: ignore[arg-type]
 
     def apply(self, vectors: ArrayLike, model: Any = None) -> Vectors:

@@ -66,7 +66,7 @@ def work(folder: str, seconds: float, labels: int, seed: int) -> Counter[str]:
         "delete job": (12, lambda: memory.delete(some(jobs()))),
     }
     weights = np.array([weight for weight, _ in actions.values()])
-    while memory.folder.current() is None:
+    while memory.folder.in_use_name() is None:
         with contextlib.suppress(JobCancelledError):
             add()
     end = time.monotonic() + seconds

@@ -130,7 +130,7 @@ def test_two_trainings_at_once_outlive_their_caller(tmp_path):
         time.sleep(0.05)
     assert [job.state for job in jobs.all()] == ["completed", "completed"]
     assert set(jobs.models.models()) == set(ids)
-    assert jobs.models.current() in ids
+    assert jobs.models.in_use_name() in ids
 
 
 def test_what_cannot_be_trained_on_is_told_before_a_process_starts(memory, problem):
@@ -178,7 +178,7 @@ def test_a_killed_training_is_seen_as_failed_and_the_old_model_serves(memory, pr
     os.kill(pid, signal.SIGKILL)
     job = until_ended(memory, job_id, seconds=5)
     assert job.state == "failed"
-    assert job.error == f"the process that worked on it (pid {pid}) is gone: killed, or out of memory"
+    assert job.error == f"the process that worked on it (pid {pid}) is gone: it was killed, or out of memory"
     assert memory.get_model() == good
     assert memory.folder.models() == [good]
     assert leftovers(memory) == []
@@ -228,8 +228,8 @@ def test_kill_9_while_models_are_written(tmp_path):
     assert sorted(models.models()) == sorted(job.id for job in jobs if job.state == "completed")
     for name in models.models():
         assert models.load_model(name).linear is not None
-    assert models.current() in models.models()
-    models.set_current(models.models()[0]), "no lock is left behind"
+    assert models.in_use_name() in models.models()
+    models.use(models.models()[0]), "no lock is left behind"
     with JobFolder(models).new():
         pass
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
@@ -355,8 +355,8 @@ def test_a_pending_job_is_cancelled(memory, problem):
 
 def test_a_training_that_blocks_its_caller_is_cancelled_at_its_next_step(memory, problem, monkeypatch):
     other = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
-    begun = trainer.Work.begin
-    monkeypatch.setattr(trainer.Work, "begin", lambda work: (begun(work), other.cancel(work.job.id)))
+    begun = trainer.RunningJob.begin
+    monkeypatch.setattr(trainer.RunningJob, "begin", lambda work: (begun(work), other.cancel(work.job.id)))
     with pytest.raises(JobCancelledError, match="was cancelled"):
         memory.train(problem.train)
     (job,) = memory.jobs.all()
@@ -391,7 +391,7 @@ def hammer(folder, processes, seconds, labels=40):
         time.sleep(0.1)
     for name in jobs.models.models():
         jobs.models.load_model(name)
-    assert jobs.models.current() in jobs.models.models()
+    assert jobs.models.in_use_name() in jobs.models.models()
     assert not any(job.running for job in jobs.all())
     assert [path.name for path in Path(folder).rglob("*.tmp")] == []
     return [out.strip() for out, _ in told]

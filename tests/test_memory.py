@@ -97,7 +97,7 @@ def test_the_identity_does_not_replace_a_model_in_use(memory, problem, caplog, c
     assert not caplog.records
     again = memory.train(few)
     assert memory.get_model() == good
-    assert f"set_model('{again}') or deepmem use would switch it off" in caplog.text
+    assert f"to turn the transform off, call set_model('{again}') or run `deepmem use {again}`" in caplog.text
     table = str(memory.status(again))
     assert "| results                    | nothing could be held out     |" in table
     assert "| model                      | identity                      |" in table

@@ -115,7 +115,7 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
     try:
         if same:
             yield _same_model(opened, np.asarray(vectors)[:SAMPLE])
-        if opened.memory.folder.current() is not None:
+        if opened.memory.folder.in_use_name() is not None:
             opened.memory.adapter.check(fingerprint)
             yield Check("model and embedding", True, "the model in use was trained with this embedding model")
     except DeepMemoryError as error:
@@ -143,7 +143,7 @@ def _models(store: str | None, path: Folder) -> Iterator[Check]:
         for info in folder.list_models():
             if info.error is not None:
                 yield Check(f"model {info.name}", False, info.error)
-        name = folder.current()
+        name = folder.in_use_name()
         if name is None:
             yield Check("model in use", None, f"none yet in {folder.path}")
         else:

@@ -165,7 +165,7 @@ def use(
     """
     with printing(as_json) as show:
         folder = folder_of(store, path).models
-        folder.set_current(model)
+        folder.use(model)
         show({"name": model, "in_use": True}, f"{model} is in use.")
 
 

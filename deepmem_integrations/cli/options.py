@@ -11,8 +11,7 @@ import typer
 
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
-from deepmem_integrations.memory import beside
-from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.models import ModelFolder, beside
 
 STORES = (
     "deeplake:PATH",

@@ -1,4 +1,4 @@
-"""Trains one job: in the process that asks for it, or in one of its own, ``python -m deepmem_integrations.jobs.trainer``."""
+"""Train one job, in the process that asks for it or in a process of its own: ``python -m deepmem_integrations.jobs.trainer``."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.errors import JobFailedError, StorageError
-from deepmem_integrations.jobs.folder import JobFolder, Work
+from deepmem_integrations.jobs.folder import JobFolder, RunningJob
 from deepmem_integrations.jobs.inputs import read_inputs
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.training import train_adapter
@@ -19,24 +19,25 @@ from deepmem_integrations.training import train_adapter
 _logger = logging.getLogger(__name__)
 
 
-def train(work: Work, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Train a job whose inputs are written, and put the model in use.
 
-    Where the training chooses the identity, a model that is in use already stays; a warning is logged.
+    Where the training chooses the identity, a model that is in use already stays in use, and a warning is logged.
 
     Args:
-        work: The job.
+        running: The job.
         on_progress: Called with (steps done, steps in all).
 
     Raises:
-        JobCancelledError: Somebody has asked for it to stop.
+        JobCancelledError: The job was cancelled.
+        StorageError: The inputs cannot be read, or the model cannot be written.
     """
-    inputs = read_inputs(work.jobs.inputs(work.job.id))
+    inputs = read_inputs(running.jobs.inputs(running.job.id))
     keep_texts = inputs.options.pop("keep_texts")
-    work.begin()
+    running.begin()
 
     def progress(done: int, total: int) -> None:
-        work.progress(done, total)
+        running.progress(done, total)
         on_progress(done, total)
 
     result = train_adapter(
@@ -50,83 +51,85 @@ def train(work: Work, on_progress: Callable[[int, int], None] = lambda done, tot
         progress=progress,
         **inputs.options,
     )
-    publish(work, result.adapter, made_by="train", data=inputs.data)
+    publish(running, result.adapter, made_by="train", data=inputs.data)
 
 
-def publish(work: Work, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> None:
-    """Write a job's model, put it in use, and end the job: once the model is written, there is no way back.
+def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> None:
+    """Write a job's model, put it in use, and mark the job completed. A job cannot be cancelled once its model is written.
 
-    A trained identity is not put in use where another model is.
+    A trained identity does not replace a model that is in use.
 
     Args:
-        work: The job.
-        adapter: Its model.
+        running: The job.
+        adapter: The model.
         made_by: See `ModelInfo`.
-        parent: Likewise; by default the model in use.
-        known: More metadata for the model's file.
+        parent: See `ModelInfo`; by default the model in use.
+        known: Further metadata for the model's file.
 
     Raises:
-        JobCancelledError: Somebody has asked for it to stop.
-        StorageError: The folder cannot be written, or the disk is full. The model in use stays.
+        JobCancelledError: The job was cancelled.
+        StorageError: The folder cannot be written, or the disk is full. The model in use stays in use.
     """
-    name, models = work.job.id, work.jobs.models
+    name, models = running.job.id, running.jobs.models
     with models.lock():
-        work.save()  # the last look whether somebody has asked for it to stop
-        in_use = models.current()
+        running.save()  # raises if the job was cancelled: this is the last chance
+        in_use = models.in_use_name()
         of_file = {"made_by": made_by, "parent": parent or in_use, "created": time.time(), **known}
         adapter = adapter.with_metadata(**of_file)
         models.save_model(name, adapter)
         keep = made_by == "train" and adapter.is_identity and in_use is not None
         try:
             if not keep:
-                models.put_in_use(name)
+                models.write_in_use(name)
         except StorageError:
             models.model_path(name).unlink(missing_ok=True)
             raise
-        work.complete(adapter.metadata.get("report"))
+        running.complete(adapter.metadata.get("report"))
     if keep:
         reason = adapter.metadata["report"]["reason"]
         _logger.warning(
-            "Training chose the identity (%s). The model in use stays %s; set_model(%r) or deepmem use would switch it off.",
+            "Training found nothing better than the untransformed queries (%s). Model %s stays in use; to turn the transform "
+            "off, call set_model(%r) or run `deepmem use %s`.",
             reason,
             in_use,
+            name,
             name,
         )
 
 
-def start(work: Work) -> None:
-    """Go on with a job in a process of its own, which outlives this one.
+def start(running: RunningJob) -> None:
+    """Continue a job in a process of its own, which outlives this one.
 
     Raises:
-        JobFailedError: It cannot be started.
+        JobFailedError: The process cannot be started.
     """
-    job, jobs = work.job, work.jobs
+    job, jobs = running.job, running.jobs
     command = [sys.executable, "-m", "deepmem_integrations.jobs.trainer", str(jobs.models.path.resolve()), job.id]
-    # What can be imported here can be imported there; the working directory is a place like any other.
+    # The new process imports from where this one imports; an empty path means the working directory.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
     try:
         with open(jobs.log_path(job.id), "wb") as log:
             process = subprocess.Popen(
-                [*command, str(work.lock.descriptor)],
+                [*command, str(running.lock.descriptor)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
-                pass_fds=[work.lock.descriptor],
+                pass_fds=[running.lock.descriptor],
             )
     except OSError as error:
         raise JobFailedError(f"The training process cannot be started ({error}): {' '.join(command)}") from error
-    work.hand_over()
-    # Ends with the process, which would stay a zombie otherwise.
+    running.hand_over()
+    # The process would stay a zombie if nobody waited for its end.
     threading.Thread(target=process.wait, name=f"deepmem training {job.id}", daemon=True).start()
 
 
 def main(folder: str, job_id: str, descriptor: str) -> None:
-    """Train a job whose lock this process was given."""
+    """Train a job whose lock this process has inherited."""
     logging.basicConfig(level=logging.WARNING)
-    with JobFolder(ModelFolder(folder)).take_over(job_id, int(descriptor)) as work:
-        train(work)
+    with JobFolder(ModelFolder(folder)).take_over(job_id, int(descriptor)) as running:
+        train(running)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.v3_dataset import V3Dataset
-from deepmem_integrations.memory import DeepMemory, beside
+from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.models import beside
 
 Scored = list[tuple[Document, float]]
 

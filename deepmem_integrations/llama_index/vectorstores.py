@@ -30,7 +30,8 @@ from deepmem_integrations.deeplake.tql import Condition
 from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.filters import TRUE, all_of, condition, key, one_of
-from deepmem_integrations.memory import DeepMemory, beside
+from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.models import beside
 
 
 class DeepLakeVectorStore(BasePydanticVectorStore):

@@ -252,7 +252,7 @@ async def test_async_calls_leave_the_loop_free(filled, monkeypatch):
 def trained(deeplake_index, adapter):
     folder = DeepMemory.from_llama_index(deeplake_index).folder
     folder.save_model("before", adapter)
-    folder.set_current("before")
+    folder.use("before")
     return deeplake_index
 
 

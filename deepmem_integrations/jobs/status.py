@@ -1,0 +1,124 @@
+"""How a training job is: `JobStatus`, and `JobList` for all of a folder, which print as Deep Lake v3's tables."""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["pending", "training", "completed", "failed", "cancelled"]
+
+RUNNING = ("pending", "training")
+"""The states in which a process works on the job."""
+
+_WIDTH = 62
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A training job.
+
+    Attributes:
+        id: 24 hexadecimal digits, as in v3.
+        state: ``pending`` while vectors are gathered, then ``training``, then ``completed``, ``failed`` or ``cancelled``.
+        progress: The progress of the training, between 0 and 1.
+        created: When the job was created, in seconds since the epoch.
+        started: When the training itself began, in seconds since the epoch.
+        seconds: How long the training has taken so far, or took.
+        recall: The mean recall@10 of the chosen model on *held-out training queries*, between 0 and 1.
+        recall_gain: The difference of ``recall`` to the recall of the untransformed queries.
+        report: The training report as JSON values, once the job is completed.
+        error: Why the job failed.
+        pid: The process that works on the job, or did.
+        detached: Whether that process was started for the job.
+    """
+
+    id: str
+    state: State
+    progress: float = 0.0
+    created: float = 0.0
+    started: float = 0.0
+    seconds: float = 0.0
+    recall: float | None = None
+    recall_gain: float | None = None
+    report: Mapping[str, Any] | None = field(default=None, repr=False)
+    error: str | None = None
+    pid: int | None = None
+    detached: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether a process works on the job."""
+        return self.state in RUNNING
+
+    @property
+    def eta(self) -> float | None:
+        """The seconds to go, extrapolated from the progress; None where nothing is known yet."""
+        if self.state == "completed":
+            return 0.0
+        if self.state != "training" or not self.progress:
+            return None
+        return self.seconds * (1 - self.progress) / self.progress
+
+    def __str__(self) -> str:
+        """Draw Deep Lake v3's table. Its recall was measured on held-out training queries."""
+        recall = self._recall
+        rows: list[list[tuple[str, str]]] = [
+            [("status", self.state)],
+            [("progress", self._eta)],
+            [("results", recall or "not available yet")],
+        ]
+        if recall:
+            rows[1].append(("", recall))
+            rows[2].append(("", "on held-out training queries"))
+        elif self.state == "completed":
+            rows[2] = [("results", "nothing could be held out")]
+        if self.report:
+            chosen, reason = self.report["chosen"].split(" + "), textwrap.wrap(self.report["reason"], width=29)
+            for name, lines in (("model", chosen), ("why", reason)):
+                rows.append([("" if index else name, line) for index, line in enumerate(lines)])
+        if self.error:
+            lines = textwrap.wrap(f"error: {self.error}", width=29)
+            rows[2] = [("" if index else "results", line) for index, line in enumerate(lines)]
+        elif self.state == "cancelled":
+            rows[2] = [("results", "none: it was cancelled")]
+        rule = "-" * _WIDTH
+        table = [rule, f"|{self.id:^60}|", rule]
+        for row in rows:
+            table += [f"| {name:<27}| {value:<30}|" for name, value in row]
+            table.append(rule)
+        return "\n".join(table)
+
+    @property
+    def _recall(self) -> str:
+        if self.recall is None or self.recall_gain is None:
+            return ""
+        return f"recall@10: {100 * self.recall:.1f}% ({100 * self.recall_gain:+.1f}%)"
+
+    @property
+    def _eta(self) -> str:
+        if self.eta is not None:
+            return f"eta: {self.eta:.1f} seconds"
+        return "eta: not known yet" if self.state == "training" else "None"
+
+
+class JobList(list[JobStatus]):
+    """The states of jobs, oldest first."""
+
+    def __str__(self) -> str:
+        """Draw Deep Lake v3's table."""
+        if not self:
+            return "No Deep Memory training jobs were found for this dataset"
+        rows = [("ID", "STATUS", "RESULTS", "PROGRESS")]
+        rows += [(job.id, job.state, job._recall or "not available yet", job._eta) for job in self]
+        widths = [max(least, *(len(row[column]) for row in rows)) for column, least in enumerate((2, 6, 29, 15))]
+        return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def results(report: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the fields of `JobStatus` that a training report fills."""
+    seen = (report or {}).get("seen")
+    return {
+        "report": report,
+        "recall": seen["chosen"]["recall@10"] if seen else None,
+        "recall_gain": seen["gains"]["recall@10"]["mean"] if seen else None,
+    }
