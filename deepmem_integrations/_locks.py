@@ -1,4 +1,4 @@
-"""Locks between processes. The kernel lets go of them when their holder ends, by kill -9 too."""
+"""Locks between processes. The kernel releases a lock when its holder ends, by kill -9 too."""
 
 import os
 from pathlib import Path
@@ -8,25 +8,26 @@ from deepmem_integrations.errors import StorageError
 
 try:
     import fcntl
-except ImportError:  # Windows: serving works there, jobs and the choice of models do not
+except ImportError:  # Windows, where models serve, but cannot be trained in jobs or put in use
     fcntl = None  # type: ignore[assignment]
+
+LOCKS_AVAILABLE = fcntl is not None
 
 
 class FileLock:
-    """An exclusive lock on a file, which is made when needed. Two objects exclude each other within a process, too.
+    """An exclusive lock on a file, which is made when needed. Two objects exclude each other within one process, too.
 
     Args:
-        path: The file. It is not to be deleted while anybody may want the lock.
+        path: The file. It must not be deleted while a process may want the lock.
     """
 
     def __init__(self, path: Path) -> None:
-        """Keep the path; nothing is locked yet."""
         self.path = path
         self._descriptor: int | None = None
 
     @classmethod
     def inherited(cls, path: Path, descriptor: int) -> "FileLock":
-        """A lock that the process which started this one held and passed on."""
+        """Take over a lock from the process that started this one."""
         lock = cls(path)
         lock._descriptor = descriptor
         os.set_inheritable(descriptor, False)
@@ -34,22 +35,19 @@ class FileLock:
 
     @staticmethod
     def is_held(path: Path) -> bool:
-        """Whether any process, this one included, has the lock. Disturbs nobody and needs no right to write."""
+        """Tell whether any process, this one included, holds the lock. Needs no right to write, and disturbs no holder."""
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:
             return False
         try:
-            _flock(descriptor, shared=True, wait=False)
-            return False
-        except BlockingIOError:
-            return True
+            return not try_flock(descriptor, shared=True)
         finally:
             os.close(descriptor)
 
     @property
     def descriptor(self) -> int:
-        """To be passed on to a new process, with which the lock is shared from then on."""
+        """The file descriptor to pass on to a new process, which then shares the lock."""
         assert self._descriptor is not None
         return self._descriptor
 
@@ -57,7 +55,10 @@ class FileLock:
         """Take the lock.
 
         Args:
-            wait: Until it is free; otherwise False says that it was not.
+            wait: Whether to wait until the lock is free.
+
+        Returns:
+            Whether the lock was taken; always True with ``wait``.
 
         Raises:
             StorageError: The file cannot be made or opened, or the file system has no locks.
@@ -68,18 +69,18 @@ class FileLock:
         except OSError as error:
             raise StorageError(f"Cannot write {self.path}: {error.strerror or error}.") from error
         try:
-            _flock(descriptor, shared=False, wait=wait)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
+            taken = try_flock(descriptor, wait=wait)
         except OSError as error:
             os.close(descriptor)
             raise StorageError(f"Cannot lock {self.path}: {error.strerror or error}.") from error
-        self._descriptor = descriptor
-        return True
+        if taken:
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+        return taken
 
     def release(self) -> None:
-        """Let go, also for a process that was forked meanwhile and has a copy."""
+        """Release the lock, also for a process that was forked meanwhile and has a copy of it."""
         if self._descriptor is not None:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self.pass_on()
@@ -91,16 +92,34 @@ class FileLock:
             self._descriptor = None
 
     def __enter__(self) -> "FileLock":
-        """Take the lock, and wait for it."""
+        """Wait for the lock and take it."""
         self.acquire()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Let go."""
+        """Release the lock."""
         self.release()
 
 
-def _flock(descriptor: int, *, shared: bool, wait: bool) -> None:
-    if fcntl is None:
+def try_flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock an open file.
+
+    Args:
+        descriptor: The file's descriptor. The lock is released when the file is closed.
+        shared: Whether other shared locks are allowed beside this one.
+        wait: Whether to wait until the lock is free.
+
+    Returns:
+        Whether the lock was taken.
+
+    Raises:
+        StorageError: The operating system has no such locks.
+        OSError: The file system has no locks.
+    """
+    if not LOCKS_AVAILABLE:
         raise StorageError("Jobs and the choice of models need the file locks of Linux or macOS; adapter files serve anywhere.")
-    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

@@ -110,8 +110,8 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
         yield Check("embedding model", False, str(error))
         return
     same = fingerprint.dimension == dimension
-    told = "those of the store" if same else f"but the store has {dimension}: it was filled with another model"
-    yield Check("embedding model", same, f"{fingerprint.model}, {fingerprint.dimension} dimensions, {told}")
+    message = "those of the store" if same else f"but the store has {dimension}: it was filled with another model"
+    yield Check("embedding model", same, f"{fingerprint.model}, {fingerprint.dimension} dimensions, {message}")
     try:
         if same:
             yield _same_model(opened, np.asarray(vectors)[:SAMPLE])
@@ -130,10 +130,10 @@ def _same_model(opened: Opened, vectors: Vectors) -> Check:
         return Check(name, None, "the store has no texts to compare them with")
     again = unit_rows(opened.memory.embedder.embed_documents([text for _, text in found]), "vector")
     mean = float(np.mean([vector @ other for (vector, _), other in zip(found, again, strict=True)]))
-    told = f"{len(found)} texts embedded again have a cosine of {mean:.2f} with their stored vectors"
+    message = f"{len(found)} texts embedded again have a cosine of {mean:.2f} with their stored vectors"
     if mean > ALIKE:
-        return Check(name, True, told)
-    return Check(name, False, f"{told}: another model made these, or they were made of other texts than the store has")
+        return Check(name, True, message)
+    return Check(name, False, f"{message}: another model made these, or they were made of other texts than the store has")
 
 
 def _models(store: str | None, path: Folder) -> Iterator[Check]:
@@ -155,5 +155,5 @@ def _models(store: str | None, path: Folder) -> Iterator[Check]:
         yield Check("models", False, str(error))
     place = next(parent for parent in (folder.path, *folder.path.resolve().parents) if parent.exists())
     writable = os.access(place, os.W_OK)
-    told = "" if writable else " cannot be written: no model can be trained"
-    yield Check("folder of the models", writable, f"{folder.path}{told}")
+    message = "" if writable else " cannot be written: no model can be trained"
+    yield Check("folder of the models", writable, f"{folder.path}{message}")

@@ -54,14 +54,14 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
         raise StoreError(f"{uri!r} names no vector store. Write {'; or '.join(STORES)}.")
     folder = models_path(uri, path) if models or path or kind == "deeplake" else Path(os.devnull)
     embedder = Embedder(load_embedding(embedding))
-    with _told(uri, "opened"):
+    with _store_errors(uri, "opened"):
         if kind == "deeplake":
             opened = _deeplake(place, embedder, folder)
         else:
             opened = _langchain(_OPEN[kind](place, _langchain_embeddings(embedder)), folder)
 
     def search(vector: list[float], k: int) -> Found:
-        with _told(uri, f"searched with a vector of {len(vector)} dimensions"):
+        with _store_errors(uri, f"searched with a vector of {len(vector)} dimensions"):
             return opened.search(vector, k)
 
     return Opened(opened.memory, search)
@@ -204,7 +204,7 @@ def _existing(folder: str) -> str:
 
 
 @contextlib.contextmanager
-def _told(uri: str, what: str) -> Iterator[None]:
+def _store_errors(uri: str, what: str) -> Iterator[None]:
     """Each store's package has errors of its own for a server that does not answer, a collection that is not there."""
     try:
         yield

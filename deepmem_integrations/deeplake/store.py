@@ -8,7 +8,6 @@ exactly as it went in.
 import contextlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations.deeplake.metadata import EXACT_METADATA, check_survives, decode, encode
+from deepmem_integrations.deeplake.package import import_deeplake
 from deepmem_integrations.deeplake.tql import Filter, is_in, literal, where
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
@@ -48,9 +48,6 @@ LAYOUTS = (
     Layout(id="id", vector="embedding", metadata="metadata", text="text"),
 )
 """What langchain-deeplake writes, and what llama-index-vector-stores-deeplake writes. We create the first."""
-
-EXACT_METADATA = "metadata_json"
-"""Our own extra column: Deep Lake's dict column turns 1 into ``array(1)``, [1, 2] into floats and None into {}."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +181,7 @@ class DeepLakeStore:
             except UnicodeEncodeError as error:
                 raise StoreError(f"The id or the text of document {name!r} is no valid Unicode: {error}.") from error
         unit_rows(matrix, "vector", ids=ids)
-        encoded = [_encode(metadata, name) for name, metadata in zip(ids, metadatas, strict=True)]
+        encoded = [encode(metadata, name) for name, metadata in zip(ids, metadatas, strict=True)]
         last = list({name: row for row, name in enumerate(ids)}.values())
 
         with self._lock, self._errors("write"):
@@ -207,7 +204,7 @@ class DeepLakeStore:
             if unknown:
                 raise StoreError(f"The data set has columns this store cannot fill: {sorted(unknown)}.")
             if EXACT_METADATA not in present:
-                _check_survives(columns[self.layout.id], columns[self.layout.metadata])
+                check_survives(columns[self.layout.id], columns[self.layout.metadata])
             with self._all_or_nothing(created):
                 replaced = self._rows_of(columns[self.layout.id])
                 self._dataset.append({name: values for name, values in columns.items() if name in present})
@@ -357,7 +354,7 @@ class DeepLakeStore:
             if missing := set(needed) - selected:
                 raise StoreError(f"The query does not select {', '.join(sorted(missing))}: start it with SELECT *.")
             columns = [view[name][:] for name in needed] if len(view) else [[], [], []]
-        return [StoredDocument(name, text or "", _decode(value)) for name, text, value in zip(*columns, strict=True)]
+        return [StoredDocument(name, text or "", decode(value)) for name, text, value in zip(*columns, strict=True)]
 
     def ids(self) -> list[str]:
         """All ids, in the order of the data set."""
@@ -371,13 +368,13 @@ class DeepLakeStore:
     def metadata(self) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
         """Yield (ids, metadata) of all documents in batches, as they are committed when it starts."""
         for ids, metadatas in self._scan([self.layout.id, self._metadata_column()]):
-            yield ids, [_decode(metadata) for metadata in metadatas]
+            yield ids, [decode(metadata) for metadata in metadatas]
 
     def documents(self) -> Iterator[list[StoredDocument]]:
         """Yield all documents without their vectors in batches, as they are committed when it starts."""
         for ids, texts, metadatas in self._scan([self.layout.id, self.layout.text, self._metadata_column()]):
             yield [
-                StoredDocument(id=name, text=text or "", metadata=_decode(metadata))
+                StoredDocument(id=name, text=text or "", metadata=decode(metadata))
                 for name, text, metadata in zip(ids, texts, metadatas, strict=True)
             ]
 
@@ -504,45 +501,12 @@ class DeepLakeStore:
             StoredDocument(
                 id=columns[layout.id][row],
                 text=columns[layout.text][row] or "",  # a column of empty texts alone comes back as None
-                metadata=_decode(metadata[row]),
+                metadata=decode(metadata[row]),
                 vector=np.asarray(columns[layout.vector][row], dtype=np.float32) if with_vectors else None,
                 score=float(scores[row]) if scores is not None else None,
             )
             for row in range(len(metadata))
         ]
-
-
-def import_deeplake() -> Any:
-    """Import ``deeplake`` with its crash reporting off.
-
-    Deep Lake's native library starts Sentry as it is imported, which sends a session report to Activeloop and writes below
-    the temporary folder. It has no switch, but gives up where it cannot make its folder there: so the
-    import sees a temporary folder in which a file takes that folder's name. Nothing else is affected, and an import that the
-    application made earlier is left as it is.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    with _import_lock:
-        import sys
-
-        if "deeplake" in sys.modules:
-            return sys.modules["deeplake"]
-        before = os.environ.get("TMPDIR")
-        with tempfile.TemporaryDirectory(prefix="deepmem-") as folder:
-            with open(os.path.join(folder, "indra"), "wb"):
-                pass
-            os.environ["TMPDIR"] = folder
-            try:
-                return require("deeplake", extra="deeplake")
-            finally:
-                if before is None:
-                    del os.environ["TMPDIR"]
-                else:
-                    os.environ["TMPDIR"] = before
-
-
-_import_lock = threading.Lock()
 
 
 def _check_k(k: int) -> None:
@@ -555,55 +519,3 @@ def _id_list(ids: Sequence[str]) -> list[str]:
     if isinstance(ids, str | bytes):
         raise StoreError(f"Ids come as a list: [{ids!r}], not {ids!r}.")
     return list(ids)
-
-
-def _check_survives(ids: Sequence[str], metadatas: Sequence[Any]) -> None:
-    """Refuse metadata that a data set without our exact column would give back changed."""
-    for name, metadata in zip(ids, metadatas, strict=True):
-        if _changes(metadata):
-            raise StoreError(
-                f"The metadata of document {name!r} would not come back as it is: this data set was made by another tool and "
-                "keeps no None, no lists but of strings, and no integers beyond 64 bits."
-            )
-
-
-def _changes(value: Any) -> bool:
-    """Whether Deep Lake's dict column returns something else for a JSON value."""
-    if isinstance(value, dict):
-        return any(map(_changes, value.values()))
-    if isinstance(value, list):
-        return not all(isinstance(item, str) for item in value)
-    return value is None or (isinstance(value, int) and not -(2**63) <= value < 2**63)
-
-
-def _encode(metadata: Mapping[str, Any], name: str) -> str:
-    """Metadata as JSON; what JSON would change or Deep Lake would choke on is refused."""
-    try:
-        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
-        same = json.loads(text) == metadata
-    except (TypeError, ValueError) as error:
-        raise StoreError(
-            f"The metadata of document {name!r} cannot be stored: {error}. Use plain strings, numbers, booleans, lists and dicts."
-        ) from error
-    if not isinstance(metadata, Mapping) or not same:
-        raise StoreError(
-            f"The metadata of document {name!r} would not come back as it is: use a dict with string keys, lists instead of "
-            "tuples, and plain strings, numbers, booleans and None."
-        )
-    return text
-
-
-def _decode(metadata: Any) -> dict[str, Any]:
-    """Metadata of our exact column (JSON), or of Deep Lake's dict column."""
-    return json.loads(metadata) if isinstance(metadata, str) else _plain(metadata.to_dict())  # type: ignore[no-any-return]
-
-
-def _plain(value: Any) -> Any:
-    """Deep Lake's own dict values as Python's."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return value

@@ -18,5 +18,5 @@ def warn_of_replaced(arguments: dict[str, Any]) -> None:
     """One warning for all constructor arguments that mean nothing any more."""
     used = [name for name, value in arguments.items() if value is not None]
     if used:
-        told = "; ".join(f"{name}: {_REPLACED[name]}" for name in used)
-        warnings.warn(f"These arguments of Deep Lake v3 are ignored. {told}.", UserWarning, stacklevel=3)
+        message = "; ".join(f"{name}: {_REPLACED[name]}" for name in used)
+        warnings.warn(f"These arguments of Deep Lake v3 are ignored. {message}.", UserWarning, stacklevel=3)

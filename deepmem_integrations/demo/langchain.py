@@ -51,7 +51,7 @@ class ExtractiveChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        told = "\n\n".join(message.text for message in messages[:-1])
-        context = _INSTRUCTIONS_END.split(told, maxsplit=1)[-1]
+        message = "\n\n".join(message.text for message in messages[:-1])
+        context = _INSTRUCTIONS_END.split(message, maxsplit=1)[-1]
         answer = AIMessage(extract_answer(messages[-1].text, context))
         return ChatResult(generations=[ChatGeneration(message=answer)])

@@ -8,13 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from deepmem_integrations._locks import LOCKS_AVAILABLE, try_flock
 from deepmem_integrations.errors import GenerationError, StorageError
 from deepmem_integrations.generation.model import Answer
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock; two runs into one file are then not noticed
-    fcntl = None  # type: ignore[assignment]
 
 _FORMAT = 1
 
@@ -101,13 +97,11 @@ class Checkpoint:
         return place
 
     def _take(self, file: BinaryIO) -> None:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise GenerationError(
-                    f"Another run writes to the checkpoint {self._path}: wait for it, or pass checkpoint= another file."
-                ) from error
+        # Without locks, as on Windows, two runs that write to one file are not noticed.
+        if LOCKS_AVAILABLE and not try_flock(file.fileno()):
+            raise GenerationError(
+                f"Another run writes to the checkpoint {self._path}: wait for it, or pass checkpoint= another file."
+            )
 
     def _read(self, file: BinaryIO, belongs_to: dict[str, str]) -> None:
         header = {"deepmem checkpoint": _FORMAT, **belongs_to}

@@ -13,11 +13,11 @@ from typing import Any, TypedDict
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
+from deepmem_integrations.generation.document_vectors import DocumentVectors
 from deepmem_integrations.generation.drive import adrive, drive
 from deepmem_integrations.generation.extractive import Extractive
 from deepmem_integrations.generation.filters import Filters
 from deepmem_integrations.generation.model import as_model
-from deepmem_integrations.generation.nearness import Nearness
 from deepmem_integrations.generation.prompt import Prompt, Task, key_of
 from deepmem_integrations.generation.result import Generation, labels
 from deepmem_integrations.generation.run import Run
@@ -39,8 +39,8 @@ class Options(TypedDict, total=False):
     memory: HasDocuments | None
     max_documents: int | None
     skip_junk: bool
-    pairs: float
-    judge: int
+    pair_share: float
+    judged_documents: int
     budget: Budget
     concurrency: int
     checkpoint: str | os.PathLike[str] | None
@@ -65,8 +65,8 @@ class QueryGenerator:
         memory: In place of ``embedding``: its embedding model, its store's vectors, and the ids of documents that have none.
         max_documents: Ask about so many: of every cluster of the vectors some, or drawn at random where there are no vectors.
         skip_junk: Skip documents that nobody asks for: too short, boilerplate, navigation, repetitions.
-        pairs: For this share of the documents also ask for a query that needs a second one, near to it.
-        judge: For each query, let the model judge up to so many documents that rank above its own: those that answer it as well
+        pair_share: For this share of the documents also ask for a query that needs a second one, near to it.
+        judged_documents: For each query, let the model judge up to so many documents that rank above its own: those that answer it as well
             become positives too.
         budget: A cap on tokens or cost. Under a cap, the order of the documents is that of ``max_documents``.
         concurrency: Requests at a time.
@@ -91,8 +91,8 @@ class QueryGenerator:
         memory: HasDocuments | None = None,
         max_documents: int | None = None,
         skip_junk: bool = True,
-        pairs: float = 0.0,
-        judge: int = 0,
+        pair_share: float = 0.0,
+        judged_documents: int = 0,
         budget: Budget = Budget(),  # noqa: B008 - frozen
         concurrency: int = 8,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -104,7 +104,12 @@ class QueryGenerator:
         self.prompt = Prompt(queries_per_document, kinds, personas, examples, seed)
         self.budget, self.concurrency, self.checkpoint = budget, concurrency, checkpoint
         self._memory, self._embedding = memory, memory if memory is not None else embedding
-        self._max_documents, self._skip_junk, self._pairs, self._judge = max_documents, skip_junk, pairs, judge
+        self._max_documents, self._skip_junk, self._pair_share, self._judged_documents = (
+            max_documents,
+            skip_junk,
+            pair_share,
+            judged_documents,
+        )
         self._seed, self._progress = seed, progress
         extractive = isinstance(self.model, Extractive)
         has_vectors = self._embedding is not None
@@ -114,26 +119,31 @@ class QueryGenerator:
             near_duplicate=has_vectors if filters.near_duplicate is None else filters.near_duplicate,
             round_trip=has_vectors if filters.round_trip is None else filters.round_trip,
         )
-        self._near: tuple[str, Nearness] | None = None
+        self._near: tuple[str, DocumentVectors] | None = None
         if embedding is not None and memory is not None:
             raise GenerationError("Pass embedding= or memory=, which brings its own embedding model, not both.")
-        if concurrency < 1 or judge < 0 or not 0 <= pairs <= 1 or (max_documents is not None and max_documents < 1):
+        if (
+            concurrency < 1
+            or judged_documents < 0
+            or not 0 <= pair_share <= 1
+            or (max_documents is not None and max_documents < 1)
+        ):
             raise GenerationError(
-                "Needed: concurrency ≥ 1, judge ≥ 0, pairs between 0 and 1, max_documents ≥ 1; "
-                f"got {concurrency}, {judge}, {pairs} and {max_documents}."
+                "Needed: concurrency ≥ 1, judged_documents ≥ 0, pair_share between 0 and 1, max_documents ≥ 1; "
+                f"got {concurrency}, {judged_documents}, {pair_share} and {max_documents}."
             )
         wants_vectors = {
             "filters.near_duplicate": self.filters.near_duplicate,
             "filters.round_trip": self.filters.round_trip,
-            "pairs": pairs,
-            "judge": judge,
+            "pair_share": pair_share,
+            "judged_documents": judged_documents,
         }
         if not has_vectors and (wanting := [name for name, value in wants_vectors.items() if value]):
             raise GenerationError(f"{', '.join(wanting)} compares vectors: pass embedding= an embedding model, or memory=.")
         if extractive and (unfit := [name for name in ("personas", "examples") if getattr(self.prompt, name)]):
             raise GenerationError(f"Extractive takes queries out of the documents as they are: leave out {' and '.join(unfit)}.")
-        if extractive and (judge or pairs):
-            raise GenerationError("Extractive can neither judge nor join documents: leave out judge and pairs.")
+        if extractive and (judged_documents or pair_share):
+            raise GenerationError("Extractive can neither judge nor join documents: leave out judged_documents and pair_share.")
 
     def __call__(self, documents: Iterable[Any]) -> Relevance:
         """Write queries for documents.
@@ -194,7 +204,7 @@ class QueryGenerator:
     def estimate(self, documents: Iterable[Any]) -> Estimate:
         """What a run would send. Nothing is sent to the language model; documents are embedded where the run would do so."""
         sources = self._sources(documents)
-        tasks, _ = self._tasks(sources, self._nearness(sources), self._max_documents)
+        tasks, _ = self._tasks(sources, self._document_vectors(sources), self._max_documents)
         with self._checkpoint(sources, self.prompt) as checkpoint:
             due = [task for task in tasks if key_of(task) not in checkpoint]
         usage = sum((Usage.expected(self.prompt.request(task)) for task in due), Usage())
@@ -236,7 +246,7 @@ class QueryGenerator:
     def _run(self, documents: Iterable[Any], prompt: Prompt | None = None, wanted: int | None = None) -> Iterator[Run]:
         prompt = prompt or self.prompt
         sources = self._sources(documents)
-        near = self._nearness(sources)
+        near = self._document_vectors(sources)
         limit = self._max_documents if wanted is None else len(sources)  # all, in the order of a sample
         tasks, skipped = self._tasks(sources, near, limit)
         with self._checkpoint(sources, prompt) as checkpoint:
@@ -248,8 +258,8 @@ class QueryGenerator:
                 near,
                 checkpoint,
                 self.budget,
-                judge=self._judge,
-                judged={source.id: source for source in sources} if self._judge else {},
+                judged_documents=self._judged_documents,
+                judgeable={source.id: source for source in sources} if self._judged_documents else {},
                 patience=max(20, 2 * self.concurrency),
                 wanted=wanted,
                 skipped=skipped,
@@ -279,15 +289,15 @@ class QueryGenerator:
 
         return sources_of(documents, id_of_text)
 
-    def _nearness(self, sources: list[Source]) -> Nearness | None:
+    def _document_vectors(self, sources: list[Source]) -> DocumentVectors | None:
         if self._embedding is None or not sources:
             return None
         fingerprint = corpus_fingerprint(sources)
         if self._near is None or self._near[0] != fingerprint:
-            self._near = fingerprint, Nearness.of(sources, self._embedding, progress=self._progress)
+            self._near = fingerprint, DocumentVectors.of(sources, self._embedding, progress=self._progress)
         return self._near[1]
 
-    def _tasks(self, sources: list[Source], near: Nearness | None, limit: int | None) -> tuple[list[Task], dict[str, str]]:
+    def _tasks(self, sources: list[Source], near: DocumentVectors | None, limit: int | None) -> tuple[list[Task], dict[str, str]]:
         """What to ask, in order; and the documents that are left out, id → reason."""
         skipped = junk(sources) if self._skip_junk else {}
         chosen = [source for source in sources if source.id not in skipped]
@@ -301,7 +311,7 @@ class QueryGenerator:
             chosen = [chosen[row] for row in order[:count]]
         tasks: list[Task] = []
         among = {source.id: source for source in sources if source.id not in skipped or skipped[source.id] == "not in the sample"}
-        paired = set(random.Random(self._seed).sample(range(len(chosen)), round(self._pairs * len(chosen))))
+        paired = set(random.Random(self._seed).sample(range(len(chosen)), round(self._pair_share * len(chosen))))
         for row, source in enumerate(chosen):
             tasks.append((source,))
             if row in paired and near is not None and (other := near.partner(source, among)) is not None:

@@ -27,7 +27,8 @@ class Request:
         task: ``write`` queries for one document (or two at once), or ``judge`` which documents answer a query.
         sources: The documents it is about.
         kinds: The kind of each query that is asked for.
-        messages: What a language model is told.
+        messages: The messages for the language model.
+        query: The query that is judged; empty where queries are written.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Request:
     sources: tuple[Source, ...]
     kinds: tuple[str, ...]
     messages: tuple[Message, ...] = field(repr=False)
+    query: str = ""
 
     @property
     def schema(self) -> "type[BaseModel]":

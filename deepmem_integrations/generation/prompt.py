@@ -89,8 +89,8 @@ class Prompt:
     @property
     def fingerprint(self) -> str:
         """A digest of everything that the model is told, apart from the documents."""
-        told = asdict(self) | {"kinds": list(self.instructions.items()), "texts": [_SYSTEM, _JUDGE, _LONGEST_DOCUMENT]}
-        return hashlib.sha256(json.dumps(told, default=list).encode()).hexdigest()[:32]
+        messages = asdict(self) | {"kinds": list(self.instructions.items()), "texts": [_SYSTEM, _JUDGE, _LONGEST_DOCUMENT]}
+        return hashlib.sha256(json.dumps(messages, default=list).encode()).hexdigest()[:32]
 
     def request(self, task: Task) -> Request:
         """Ask for queries that one document answers, or for one that needs both of two."""
@@ -105,15 +105,15 @@ class Prompt:
         if self.examples:
             shown = rng.sample(list(self.examples), min(_EXAMPLES_SHOWN, len(self.examples)))
             lines += ["Real queries of these people, for tone and length alone:", *(f"- {example}" for example in shown)]
-        told = "\n\n".join(["\n".join(lines), *map(_shown, task)])
-        return Request(key_of(task), "write", task, kinds, _messages(_SYSTEM, told))
+        message = "\n\n".join(["\n".join(lines), *map(_shown, task)])
+        return Request(key_of(task), "write", task, kinds, _messages(_SYSTEM, message))
 
     def judge(self, query: str, source: Source, others: Sequence[Source]) -> Request:
         """Ask which of the other documents answer a query as well as its own."""
-        told = "\n\n".join([f"Query: {query}", *(_shown(other, f"{row} ") for row, other in enumerate(others, start=1))])
-        told += "\n\nWhich of these documents, by number, answer the query fully? None is a common answer."
+        message = "\n\n".join([f"Query: {query}", *(_shown(other, f"{row} ") for row, other in enumerate(others, start=1))])
+        message += "\n\nWhich of these documents, by number, answer the query fully? None is a common answer."
         key = json.dumps(["judge", source.id, query, *(other.id for other in others)])
-        return Request(key, "judge", (source, *others), (), _messages(_JUDGE, told))
+        return Request(key, "judge", (source, *others), (), _messages(_JUDGE, message), query)
 
     def _turns(self, rng: random.Random, count: int) -> tuple[str, ...]:
         names = list(self.instructions)

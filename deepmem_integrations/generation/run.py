@@ -1,6 +1,5 @@
 """One pass over documents: what to ask next, and what becomes of the answers. It knows neither threads nor event loops."""
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.budget import Budget, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
+from deepmem_integrations.generation.document_vectors import DocumentVectors
 from deepmem_integrations.generation.extractive import KINDS as EXTRACTED_KINDS
 from deepmem_integrations.generation.filters import Filters, plain, text_fault
 from deepmem_integrations.generation.model import Answer, Model, Request
-from deepmem_integrations.generation.nearness import Nearness
 from deepmem_integrations.generation.prompt import Prompt, Task, key_of
 from deepmem_integrations.generation.result import GeneratedQuery, Generation, RejectedQuery, labels
 from deepmem_integrations.generation.sources import Source
@@ -59,11 +58,11 @@ class Run:
         tasks: What to ask, in this order.
         prompt: How.
         filters: Which answers to keep; None in it is decided already.
-        nearness: The corpus's vectors, where there are any.
+        vectors: The corpus's vectors, where there are any.
         checkpoint: An open one.
         budget: The cap.
-        judge: How many documents that rank above the source may be judged for each query.
-        judged: The documents that may be, by id.
+        judged_documents: How many documents that rank above the source may be judged for each query.
+        judgeable: The documents that may be judged, by id.
         patience: After so many failures in a row the run stops.
         wanted: Take no further task while those under way may give so many queries in all; None for all tasks.
         skipped: Documents that are left out: id → reason.
@@ -80,12 +79,12 @@ class Run:
         tasks: Sequence[Task],
         prompt: Prompt,
         filters: Filters,
-        nearness: Nearness | None,
+        vectors: DocumentVectors | None,
         checkpoint: Checkpoint,
         budget: Budget,
         *,
-        judge: int,
-        judged: dict[str, Source],
+        judged_documents: int,
+        judgeable: dict[str, Source],
         patience: int,
         wanted: int | None,
         skipped: dict[str, str],
@@ -93,8 +92,9 @@ class Run:
     ) -> None:
         """Nothing is asked yet."""
         self._model, self._tasks, self._prompt, self._filters = model, tasks, prompt, filters
-        self._near, self._checkpoint, self._budget = nearness, checkpoint, budget
-        self._judge, self._judged, self._patience, self.skipped = judge, judged, patience, skipped
+        self._near, self._checkpoint, self._budget = vectors, checkpoint, budget
+        self._judged_documents, self._judgeable = judged_documents, judgeable
+        self._patience, self.skipped = patience, skipped
 
         self._kinds = {*prompt.instructions, *EXTRACTED_KINDS}  # what a model calls its queries is not taken at its word
         self._wanted = wanted
@@ -107,7 +107,7 @@ class Run:
         self._to_filter = 0
         self._to_give = 0
         self._seen = set(map(plain, prompt.examples))  # a query of the users' own is not for the documents it was shown with
-        self._told = list(map(plain, prompt.instructions.values()))
+        self._instructions = list(map(plain, prompt.instructions.values()))
         self._kept_vectors: dict[int, list[Vectors]] = {}  # row of a document → vectors of its kept queries
 
         self._used = Usage()
@@ -258,7 +258,11 @@ class Run:
             self._drafts[self._to_filter] = batch[-1]
             self._to_filter += 1
         texts = [text for draft in batch for text, _ in draft.kept]
-        if self._near is None or not texts or not (self._filters.near_duplicate or self._filters.round_trip or self._judge):
+        if (
+            self._near is None
+            or not texts
+            or not (self._filters.near_duplicate or self._filters.round_trip or self._judged_documents)
+        ):
             return
         vectors = self._near.queries(texts)
         window = self._filters.window_of(len(self._near.ids))
@@ -288,7 +292,7 @@ class Run:
                 fault: tuple[str, str] | None = "malformed", f"one of {len(written)} where {len(kinds)} were asked for"
             else:
                 fault = text_fault(text, kind, task, self._filters)
-                if fault is None and self._filters.malformed and any(told in words for told in self._told):
+                if fault is None and self._filters.malformed and any(instruction in words for instruction in self._instructions):
                     fault = "malformed", "repeats the task"  # as small models do
             if fault is None and self._filters.duplicate and words in self._seen:
                 fault = "duplicate", "written before, or one of the examples"
@@ -320,7 +324,7 @@ class Run:
             kept.append((text, kind))
             if self._filters.near_duplicate:
                 self._kept_vectors.setdefault(own[0], []).append(vector)
-            if self._judge and len(draft.task) == 1:
+            if self._judged_documents and len(draft.task) == 1:
                 self._ask_about(index, draft, text, rows.tolist())
         draft.kept = kept
 
@@ -330,7 +334,7 @@ class Run:
         names = [self._near.ids[row] for row in rows]
         source = draft.task[0]
         above = names[: names.index(source.id)] if source.id in names else names
-        others = [self._judged[name] for name in above if name in self._judged][: self._judge]
+        others = [self._judgeable[name] for name in above if name in self._judgeable][: self._judged_documents]
         if others:
             request = self._prompt.judge(text, source, others)
             self._place[request.key] = index
@@ -343,8 +347,7 @@ class Run:
         if isinstance(outcome, Answer):
             others = request.sources[1:]
             numbers = {number for number in outcome.value.get("answered_by", []) if 1 <= number <= len(others)}
-            text = json.loads(request.key)[2]
-            draft.positives[text] = [others[number - 1].id for number in sorted(numbers)]
+            draft.positives[request.query] = [others[number - 1].id for number in sorted(numbers)]
 
     def _give(self) -> Iterator[Relevance]:
         while (draft := self._drafts.get(self._to_give)) is not None and not draft.judgements_due:

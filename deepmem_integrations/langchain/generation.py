@@ -59,9 +59,10 @@ class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
     Args:
         llm: Any LangChain chat model with structured output, or whatever `QueryGenerator` takes.
         queries_per_document: How many to ask for.
-        options: See `QueryGenerator`: ``kinds``, ``personas``, ``examples``, ``filters``, ``embedding``, ``memory``,
-            ``max_documents``, ``skip_junk``, ``pairs``, ``judge``, ``budget``, ``concurrency``, ``checkpoint``, ``seed``,
-            ``progress``. ``config={"max_concurrency": …}`` of a call takes the place of ``concurrency``.
+        options: Passed to `QueryGenerator`: ``kinds``, ``personas``, ``examples``, ``filters``, ``embedding``, ``memory``,
+            ``max_documents``, ``skip_junk``, ``pair_share``, ``judged_documents``, ``budget``, ``concurrency``,
+            ``checkpoint``, ``seed``, ``progress``. ``config={"max_concurrency": …}`` of a call
+            takes the place of ``concurrency``.
 
     Raises:
         GenerationError: Options that cannot be honoured.

@@ -58,9 +58,9 @@ class SyntheticQueryGenerator(QueryGenerator):
     Args:
         llm: Any LlamaIndex LLM, or whatever `QueryGenerator` takes.
         queries_per_document: How many to ask for.
-        options: See `QueryGenerator`: ``kinds``, ``personas``, ``examples``, ``filters``, ``embedding``, ``memory``,
-            ``max_documents``, ``skip_junk``, ``pairs``, ``judge``, ``budget``, ``concurrency``, ``checkpoint``, ``seed``,
-            ``progress``.
+        options: Passed to `QueryGenerator`: ``kinds``, ``personas``, ``examples``, ``filters``, ``embedding``, ``memory``,
+            ``max_documents``, ``skip_junk``, ``pair_share``, ``judged_documents``, ``budget``, ``concurrency``,
+            ``checkpoint``, ``seed``, ``progress``.
 
     Raises:
         GenerationError: Options that cannot be honoured.

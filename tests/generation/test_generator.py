@@ -155,7 +155,7 @@ def test_the_model_judges_whether_another_document_answers_as_well():
         return queries("opening hours office nine" if "north" in documents_in(messages)[0] else "soup and salad canteen")
 
     options = {"embedding": embed_texts, "filters": Filters(near_duplicate=False, duplicate=False)}
-    result = writer(function, 1, judge=2, **options).generate(texts.items())
+    result = writer(function, 1, judged_documents=2, **options).generate(texts.items())
     by_source = {query.documents[0][0]: query.documents for query in result.queries}
     assert by_source["a"] == (("a", 1.0), ("b", 1.0)), "an office that ranks above the source"
     assert by_source["c"] == (("c", 1.0),), "the source comes first: nobody is asked"
@@ -171,7 +171,7 @@ def test_two_document_questions_name_both():
         return queries(*[f"{n} compare {' with '.join(f'part-{x} unit-{x}' for x in found)}" for n in range(count_in(messages))])
 
     options = {"embedding": embed_texts, "filters": Filters(near_duplicate=False)}
-    result = writer(function, 2, pairs=0.5, **options).generate(documents(12))
+    result = writer(function, 2, pair_share=0.5, **options).generate(documents(12))
     joined = [query for query in result.queries if len(query.documents) == 2]
     assert 4 <= len(joined) <= 6
     for query in joined:
@@ -331,9 +331,9 @@ def test_a_hostile_document_spoils_its_own_queries_at_most():
     ("options", "message"),
     [
         ({"filters": Filters(round_trip=True)}, "filters.round_trip compares vectors: pass embedding="),
-        ({"judge": 2}, "judge compares vectors"),
-        ({"pairs": 0.5}, "pairs compares vectors"),
-        ({"pairs": 2}, "pairs between 0 and 1"),
+        ({"judged_documents": 2}, "judged_documents compares vectors"),
+        ({"pair_share": 0.5}, "pair_share compares vectors"),
+        ({"pair_share": 2}, "pair_share between 0 and 1"),
         ({"concurrency": 0}, "concurrency ≥ 1"),
         ({"max_documents": 0}, "max_documents ≥ 1"),
     ],
@@ -349,7 +349,7 @@ def test_models_and_documents_that_cannot_be_used(tmp_path):
     with pytest.raises(GenerationError, match="leave out personas"):
         QueryGenerator(Extractive(), personas=["a nurse"])
     with pytest.raises(GenerationError, match="neither judge nor join"):
-        QueryGenerator(Extractive(), judge=1, embedding=embed_texts)
+        QueryGenerator(Extractive(), judged_documents=1, embedding=embed_texts)
     with pytest.raises(GenerationError, match="not both"):
         writer(embedding=embed_texts, memory=DeepMemory(None, embed_texts, tmp_path))
     with pytest.raises(GenerationError, match="needs input_price"):

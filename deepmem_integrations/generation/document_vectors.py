@@ -15,7 +15,7 @@ from deepmem_integrations.generation.sources import HasDocuments, Source
 _SAME_TEXT = 0.95
 
 
-class Nearness:
+class DocumentVectors:
     """The vectors of a corpus and the embedding model that made them.
 
     Args:
@@ -37,7 +37,7 @@ class Nearness:
         self.vectors = vectors
 
     @classmethod
-    def of(cls, sources: Sequence[Source], embedding: Any, *, progress: bool) -> "Nearness":
+    def of(cls, sources: Sequence[Source], embedding: Any, *, progress: bool) -> "DocumentVectors":
         """Embed the documents; of a `DeepMemory` whose store can be read, take the vectors that it has.
 
         Raises:
