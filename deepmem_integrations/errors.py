@@ -32,7 +32,6 @@ class MissingExtraError(DeepMemoryError, ImportError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        """Build the message."""
         super().__init__(
             f"This part of deepmem-integrations needs the package {package!r}, which is not installed. "
             f'Install it with: pip install "deepmem-integrations[{extra}]"'

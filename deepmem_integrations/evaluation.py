@@ -108,7 +108,6 @@ class Evaluation(dict[str, dict[str, float]]):
         top_k: Sequence[int],
         found: Mapping[str, Sequence[Sequence[str]]],
     ) -> None:
-        """Average the scores and bound the differences."""
         super().__init__({side: {m: float(v.mean()) for m, v in scores.items()} for side, scores in per_query.items()})
         self.per_query = per_query
         self.query_ids = tuple(query_ids)

@@ -31,7 +31,6 @@ class EvaluationLog:
     """
 
     def __init__(self, path: str, branch: str = "main") -> None:
-        """Keep both."""
         self.path, self.branch = path, branch
 
     @classmethod

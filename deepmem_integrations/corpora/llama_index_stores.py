@@ -36,7 +36,6 @@ class IndexCorpus(StoreCorpus):
     """
 
     def __init__(self, index: VectorStoreIndex) -> None:
-        """Keep the index and its store."""
         super().__init__(index.vector_store)
         self.index = index
 

@@ -30,7 +30,6 @@ class StoreCorpus(ListedCorpus):
     """The top package that its class comes from, and the class: ``langchain_chroma.Chroma``."""
 
     def __init__(self, store: Any) -> None:
-        """Keep the store."""
         self.store = store
 
     @property

@@ -95,7 +95,6 @@ class DeepLakeStore:
         token: str | None = None,
         creds: Mapping[str, str] | None = None,
     ) -> None:
-        """Open the data set if it is there."""
         self.path = os.fspath(path)
         if token is not None and not isinstance(token, str):
             raise StoreError(f"token is a string; got {type(token).__name__}. An embedding model is passed as embedding=….")

@@ -23,7 +23,6 @@ class MiniLMEmbeddings(Embeddings):
     """
 
     def __init__(self) -> None:
-        """Load the weights."""
         self._model = MiniLM()
         self.model_name = self._model.model_name
 

@@ -25,7 +25,6 @@ class MiniLMEmbedding(BaseEmbedding):
     _model: MiniLM = PrivateAttr()
 
     def __init__(self, **options: Any) -> None:
-        """Load the weights."""
         model = MiniLM()
         super().__init__(**{"model_name": model.model_name, "embed_batch_size": 64, **options})
         self._model = model

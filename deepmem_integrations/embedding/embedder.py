@@ -28,7 +28,6 @@ class Embedder:
     """
 
     def __init__(self, model: Any) -> None:
-        """Find the model's two sides."""
         self.model = model = untransformed(model)
         self._fingerprint: Fingerprint | None = None
         self._query: Callable[[str], ArrayLike]

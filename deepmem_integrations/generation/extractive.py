@@ -27,7 +27,6 @@ class Extractive:
     """
 
     def __init__(self, seed: int = 0) -> None:
-        """Keep the seed."""
         self._seed = seed
 
     @property

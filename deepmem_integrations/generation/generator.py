@@ -66,8 +66,8 @@ class QueryGenerator:
         max_documents: Ask about so many: of every cluster of the vectors some, or drawn at random where there are no vectors.
         skip_junk: Skip documents that nobody asks for: too short, boilerplate, navigation, repetitions.
         pair_share: For this share of the documents also ask for a query that needs a second one, near to it.
-        judged_documents: For each query, let the model judge up to so many documents that rank above its own: those that answer it as well
-            become positives too.
+        judged_documents: For each query, how many documents that rank above its own the model judges at most. Those that
+            answer the query as well become positives, too.
         budget: A cap on tokens or cost. Under a cap, the order of the documents is that of ``max_documents``.
         concurrency: Requests at a time.
         checkpoint: A file that keeps every answer as it comes. A run that finds it does not ask again for what it has.
@@ -99,7 +99,6 @@ class QueryGenerator:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        """Check the options; nothing is asked yet."""
         self.model = as_model(llm)
         self.prompt = Prompt(queries_per_document, kinds, personas, examples, seed)
         self.budget, self.concurrency, self.checkpoint = budget, concurrency, checkpoint

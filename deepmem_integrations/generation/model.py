@@ -130,7 +130,6 @@ class FunctionModel:
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
-        """Keep the function."""
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is async

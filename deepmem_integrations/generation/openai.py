@@ -43,7 +43,6 @@ class OpenAIModel:
         timeout: float = 120.0,
         **client_options: Any,
     ) -> None:
-        """Make the client."""
         self.model = model
         self._json_object = json_object
         self._openai = require("openai", extra="openai")

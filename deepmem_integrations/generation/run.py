@@ -90,7 +90,6 @@ class Run:
         skipped: dict[str, str],
         progress: bool,
     ) -> None:
-        """Nothing is asked yet."""
         self._model, self._tasks, self._prompt, self._filters = model, tasks, prompt, filters
         self._near, self._checkpoint, self._budget = vectors, checkpoint, budget
         self._judged_documents, self._judgeable = judged_documents, judgeable

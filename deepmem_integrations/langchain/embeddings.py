@@ -24,7 +24,6 @@ class DeepMemoryEmbeddings(Embeddings):
     """
 
     def __init__(self, embeddings: Embeddings, memory: MemoryLike) -> None:
-        """Keep the model and read the adapter, if it is a file."""
         self._embeddings: Embeddings = untransformed(embeddings)
         self._served = ServedAdapter(memory)
 

@@ -22,7 +22,6 @@ class LangChainModel:
     """
 
     def __init__(self, llm: Any) -> None:
-        """Keep the model."""
         self._llm = llm
 
     @property
@@ -69,7 +68,6 @@ class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
     """
 
     def __init__(self, llm: Any, queries_per_document: int = 4, **options: Unpack[Options]) -> None:
-        """Check the options; nothing is asked yet."""
         model = LangChainModel(llm) if hasattr(llm, "with_structured_output") else llm
         self._generator = QueryGenerator(model, queries_per_document, **options)
 

@@ -62,7 +62,6 @@ class DeepMemoryRetriever(BaseRetriever):
     served: ServedAdapter | None = Field(default=None, exclude=True, repr=False, description="What memory was read as.")
 
     def __init__(self, **options: Any) -> None:
-        """Check the options and read the adapter file, if it is one, so that mistakes show at once."""
         super().__init__(**options)
         self._serve()
 

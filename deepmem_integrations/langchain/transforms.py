@@ -26,7 +26,6 @@ class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], l
     """
 
     def __init__(self, memory: MemoryLike, embeddings: Embeddings | None = None) -> None:
-        """Keep both and read the adapter, if it is a file."""
         super().__init__(memory, embeddings)
 
     def invoke(self, input: str | Sequence[float], config: RunnableConfig | None = None, **kwargs: Any) -> list[float]:

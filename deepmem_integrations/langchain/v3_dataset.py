@@ -19,7 +19,6 @@ class V3Dataset:
     """
 
     def __init__(self, store: DeepLakeStore) -> None:
-        """Keep the store."""
         self._store = store
         self.id = V3Tensor(store, "id")
         self.text = V3Tensor(store, "text")
@@ -54,7 +53,6 @@ class V3Tensor:
     """
 
     def __init__(self, store: DeepLakeStore, name: str) -> None:
-        """Keep both; it is read when asked."""
         self._store = store
         self._name = name
 

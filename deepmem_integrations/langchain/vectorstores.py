@@ -88,7 +88,6 @@ class DeepLake(VectorStore):
         creds: Mapping[str, str] | None = None,
         deep_memory_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Open the data set if it is there."""
         if embedding is not None and embedding_function is not None:
             raise StoreError("embedding and embedding_function are two names for the same thing: pass one.")
         self._embedding = embedding if embedding is not None else embedding_function

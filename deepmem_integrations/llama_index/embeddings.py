@@ -44,7 +44,6 @@ class DeepMemoryEmbedding(BaseEmbedding):
     _served: ServedAdapter = PrivateAttr()
 
     def __init__(self, base: BaseEmbedding, memory: MemoryLike, *, embeddings_cache: None = None) -> None:
-        """Keep the model and read the adapter, if it is a file."""
         base = untransformed(base)
         if not isinstance(base, BaseEmbedding):
             raise EmbeddingError(f"DeepMemoryEmbedding wraps a LlamaIndex embedding model; got {type(base).__name__}.")

@@ -26,7 +26,6 @@ class LlamaIndexModel:
     """
 
     def __init__(self, llm: Any) -> None:
-        """Keep the model."""
         self._llm = llm
 
     @property
@@ -67,7 +66,6 @@ class SyntheticQueryGenerator(QueryGenerator):
     """
 
     def __init__(self, llm: Any, queries_per_document: int = 4, **options: Unpack[Options]) -> None:
-        """Check the options; nothing is asked yet."""
         model = LlamaIndexModel(llm) if hasattr(llm, "astructured_predict") else llm
         super().__init__(model, queries_per_document, **options)
 
@@ -99,7 +97,6 @@ class GenerationWorkflow(Workflow):
     """
 
     def __init__(self, generator: QueryGenerator, **options: Any) -> None:
-        """Keep the generator."""
         super().__init__(**{"timeout": None, **options})
         self._generator = generator
 

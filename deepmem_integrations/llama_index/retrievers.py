@@ -47,7 +47,6 @@ class DeepMemoryRetriever(BaseRetriever):
         deep_memory: bool = True,
         **options: Any,
     ) -> None:
-        """Wrap the retriever, or make one."""
         self._served = ServedAdapter(memory)
         self._retriever = _vector_retriever(source, memory, options)
         self._lengths_checked = False

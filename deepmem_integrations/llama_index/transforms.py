@@ -28,7 +28,6 @@ class DeepMemoryQueryTransform(QueryTransform, BaseQueryTransform):
     """
 
     def __init__(self, memory: MemoryLike, embed_model: BaseEmbedding | None = None) -> None:
-        """Keep both and read the adapter, if it is a file."""
         super().__init__(memory, embed_model)
 
     def _get_prompts(self) -> PromptDictType:

@@ -92,7 +92,6 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         embed_model: BaseEmbedding | None = None,
         deep_memory_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Open the data set if it is there."""
         if embed_model is not None and not isinstance(embed_model, BaseEmbedding):
             raise StoreError(f"embed_model is a LlamaIndex embedding model; got {type(embed_model).__name__}.")
         warn_of_replaced(

@@ -23,7 +23,6 @@ class CorpusStatistics:
     """
 
     def __init__(self, count: int, total: NDArray[np.float64], second: NDArray[np.float64]) -> None:
-        """Keep the sums: (d,) of the vectors, and (d, d) of their outer products, both float64."""
         self.count = count
         self._total = total
         self._second = second
