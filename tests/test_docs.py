@@ -1,0 +1,87 @@
+"""Every Python block of the README and of the pages in docs/ runs; every link between the pages leads somewhere.
+
+The blocks of docs/migration.md build on one another and load a model: tests/test_migration.py runs those.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+BLOCKS = [
+    pytest.param(page, number, id=f"{page.stem}-{number}")
+    for page in PAGES
+    if page.stem != "migration"
+    for number in range(len(blocks_of(page)))
+]
+
+LABELS = """
+import numpy as np
+from deepmem_integrations import Relevance
+texts = [f"Document {i}" for i in range(30)]
+Relevance([f"question {i}" for i in range(60)], [[(f"doc-{i % 30}", 1.0)] for i in range(60)]).to_jsonl("labels.jsonl")
+"""
+"""What the reader of the README has: documents, and labels for them."""
+
+GIVEN = {
+    "from_langchain(vectorstore, path": LABELS
+    + """
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import InMemoryVectorStore
+vectorstore = InMemoryVectorStore.from_texts(
+    texts, DeterministicFakeEmbedding(size=16), ids=[f"doc-{i}" for i in range(30)]
+)
+""",
+    "from_llama_index(index, path": LABELS
+    + """
+from llama_index.core import MockEmbedding, VectorStoreIndex
+from llama_index.core.schema import TextNode
+index = VectorStoreIndex([TextNode(id_=f"doc-{i}", text=text) for i, text in enumerate(texts)], embed_model=MockEmbedding(16))
+""",
+}
+
+EXPECTED = {
+    "from_langchain(vectorstore, path": "assert len(documents) == 10",
+    "from_llama_index(index, path": "assert len(nodes) == 10",
+}
+
+
+@pytest.mark.parametrize(("page", "number"), BLOCKS)
+def test_a_block_runs(page, number, tmp_path):
+    block = blocks_of(page)[number]
+    if page == README:
+        (mark,) = [mark for mark in GIVEN if mark in block]
+        block = f"{GIVEN[mark]}\n{block}\n{EXPECTED[mark]}"
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_has_its_two_commands_and_a_block_for_each_framework():
+    text = README.read_text(encoding="utf-8")
+    assert len(blocks_of(README)) == 2
+    assert len(re.findall(r"^python3 -m venv .* && \.venv/bin/deepmem demo$", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^python3 -m venv .* && \.venv/bin/pytest$", text, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    linked = {(README.parent / target).resolve() for target in re.findall(r"\]\((docs/[^)#]+)\)", README.read_text(encoding="utf-8"))}
+    pages = {page.resolve() for page in (ROOT / "docs").glob("*.md")}
+    assert pages - linked == {(ROOT / "docs" / "index.md").resolve()}
