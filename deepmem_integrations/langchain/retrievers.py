@@ -20,7 +20,7 @@ from deepmem_integrations.serving import MemoryLike, ServedAdapter
 _SEARCHES = {
     "similarity": ("similarity_search_by_vector",),
     "mmr": ("max_marginal_relevance_search_by_vector",),
-    # Stores name the search by vector that returns scores in one of two ways.
+    # LangChain has no common name for a search by vector that returns scores; stores use one of these two names.
     "similarity_score_threshold": (
         "similarity_search_with_score_by_vector",
         "similarity_search_by_vector_with_relevance_scores",
