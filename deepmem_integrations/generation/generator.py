@@ -129,7 +129,7 @@ class QueryGenerator:
             near_duplicate=has_vectors if filters.near_duplicate is None else filters.near_duplicate,
             round_trip=has_vectors if filters.round_trip is None else filters.round_trip,
         )
-        self._vectors: tuple[str, DocumentVectors] | None = None  # with the fingerprint of the documents
+        self._vectors: tuple[str, DocumentVectors] | None = None  # the fingerprint says which documents the vectors belong to
         if embedding is not None and memory is not None:
             raise GenerationError("Pass embedding= or memory=, not both: a DeepMemory brings its own embedding model.")
         if (

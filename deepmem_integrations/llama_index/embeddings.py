@@ -79,7 +79,7 @@ class DeepMemoryEmbedding(BaseEmbedding):
         The memory is no part of the key, because the vectors of documents do not depend on it.
         """
         data: dict[str, Any] = super().to_dict(**kwargs)
-        data["base"].pop("api_key", None)  # LlamaIndex removes the key of the outer model only
+        data["base"].pop("api_key", None)  # LlamaIndex keeps credentials out of its reports, and so does this wrapper
         return data
 
     def __setattr__(self, name: str, value: Any) -> None:
