@@ -1,6 +1,7 @@
-"""Synthetic queries: labels without users, written by a language model, filtered, and kept as they come.
+"""Synthetic queries: a language model writes queries for documents, which gives labels without users.
 
-The LangChain and LlamaIndex packages have a `SyntheticQueryGenerator` each, which brings their models and documents here.
+`QueryGenerator` writes the queries, filters them, and keeps every answer in a checkpoint. The LangChain and the LlamaIndex
+package each have a `SyntheticQueryGenerator`, which takes the language models and the documents of that framework.
 """
 
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage

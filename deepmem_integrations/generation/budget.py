@@ -1,4 +1,4 @@
-"""What a run will use, what it has used, and where it stops."""
+"""The tokens and the cost of a run: the estimate before it, the usage during it, and the budget that stops it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,20 +6,30 @@ from typing import Any
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.model import Answer, Request
 
-_BYTES_PER_TOKEN = 4  # about right for English and, by way of UTF-8, for other scripts too
-_SCHEMA_TOKENS = 150  # what the structure of the answer adds to a request
-_TOKENS_PER_QUERY = 35  # one query with its kind, as JSON
+_BYTES_PER_TOKEN = 4  # this is about right for English and, because of UTF-8, for other scripts, too
+_SCHEMA_TOKENS = 150  # the schema of the answer adds about this many tokens to a request
+_TOKENS_PER_QUERY = 35  # one query with its kind, as JSON, takes about this many tokens
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A cap on a run. Requests that might go beyond it are not sent; those in flight are counted at their estimate.
+    """A cap on the tokens or the cost of a run.
+
+    A request that might exceed the cap is not sent. Requests in flight count with their estimated usage.
 
     Args:
-        max_tokens: Of input and output together.
-        max_cost: In the currency of the prices.
-        input_price: Of a million input tokens.
-        output_price: Of a million output tokens.
+        max_tokens: The largest number of input and output tokens together; None sets no limit.
+        max_cost: The highest cost, in the currency of the prices; None sets no limit.
+        input_price: The price of a million input tokens.
+        output_price: The price of a million output tokens.
+
+    Raises:
+        GenerationError: ``max_cost`` is given without a price.
+
+    Example:
+        >>> budget = Budget(max_cost=2.0, input_price=0.15, output_price=0.6)
+        >>> budget.cost(Usage(requests=1, input_tokens=2_000_000, output_tokens=1_000_000))
+        0.9
     """
 
     max_tokens: int | None = None
@@ -28,29 +38,33 @@ class Budget:
     output_price: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that a cap on the cost can be kept."""
         if self.max_cost is not None and not (self.input_price or self.output_price):
-            raise GenerationError("Budget(max_cost=…) needs input_price and output_price, each of a million tokens.")
+            raise GenerationError("Budget(max_cost=…) needs input_price and output_price, each per million tokens.")
 
     def allows(self, usage: "Usage") -> bool:
-        """Whether so much may be used."""
+        """Tell whether this usage stays within the cap."""
         return (self.max_tokens is None or usage.tokens <= self.max_tokens) and (
             self.max_cost is None or self.cost(usage) <= self.max_cost
         )
 
     def cost(self, usage: "Usage") -> float:
-        """In the currency of the prices."""
+        """Return the cost of this usage, in the currency of the prices."""
         return (usage.input_tokens * self.input_price + usage.output_tokens * self.output_price) / 1e6
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Requests and their tokens.
+    """A number of requests and the tokens that they used.
 
     Attributes:
-        requests: How many.
-        input_tokens: As the model counts them, or estimated from the texts' bytes where it does not tell.
-        output_tokens: Likewise.
+        requests: The number of requests.
+        input_tokens: The input tokens that the model counted, or an estimate from the size of the texts in bytes where the
+            model reports no count.
+        output_tokens: The output tokens, counted or estimated in the same way.
+
+    Example:
+        >>> Usage(1, 200, 40) + Usage(1, 300, 60)
+        Usage(requests=2, input_tokens=500, output_tokens=100)
     """
 
     requests: int = 0
@@ -59,28 +73,28 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Input and output together."""
+        """The number of input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
-        """The sum."""
+        """Add the counts."""
         return Usage(
             self.requests + other.requests, self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens
         )
 
     def __sub__(self, other: "Usage") -> "Usage":
-        """The difference."""
+        """Subtract the counts."""
         return self + Usage(-other.requests, -other.input_tokens, -other.output_tokens)
 
     @classmethod
     def expected(cls, request: Request) -> "Usage":
-        """An estimate, before the request is sent."""
+        """Estimate the usage of a request before it is sent."""
         output = _TOKENS_PER_QUERY * max(1, len(request.kinds))
         return cls(1, _SCHEMA_TOKENS + sum(_tokens(message["content"]) for message in request.messages), output)
 
     @classmethod
     def of(cls, request: Request, answer: Answer) -> "Usage":
-        """What an answer used."""
+        """Return the usage of an answered request: the counts of the model, or an estimate where it reports none."""
         if answer.input_tokens or answer.output_tokens:
             return cls(1, answer.input_tokens, answer.output_tokens)
         return cls(1, cls.expected(request).input_tokens, _tokens(str(answer.value or answer.detail)))
@@ -88,13 +102,18 @@ class Usage:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would use, known before anything is sent.
+    """The usage of a run, estimated before anything is sent.
 
     Attributes:
-        documents: That would be asked about.
-        recorded: Requests whose answers are in the checkpoint already; they cost nothing.
-        usage: Of the requests that would be sent, without judgements: how many of those there are, only the answers tell.
-        cost: In the currency of the budget's prices; None where no price is given.
+        documents: The number of documents that the run would ask about.
+        recorded: The number of requests whose answers are in the checkpoint already. They cost nothing.
+        usage: The usage of the requests that would be sent. Judgements are not included, because their number depends on the
+            answers.
+        cost: The cost of ``usage`` in the currency of the budget's prices; None where the budget has no prices.
+
+    Example:
+        >>> print(Estimate(documents=100, recorded=0, usage=Usage(100, 60_000, 14_000), cost=0.02))
+        100 documents: 100 requests to send (0 answered before), about 60,000 input and 14,000 output tokens, cost about 0.02
     """
 
     documents: int
@@ -103,7 +122,7 @@ class Estimate:
     cost: float | None
 
     def __str__(self) -> str:
-        """One line."""
+        """Show the estimate in one line."""
         cost = "" if self.cost is None else f", cost about {self.cost:.2f}"
         return (
             f"{self.documents} documents: {self.usage.requests} requests to send ({self.recorded} answered before), about "

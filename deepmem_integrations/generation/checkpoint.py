@@ -1,4 +1,4 @@
-"""The answers of a run, kept as they come: an append-only file of JSON lines."""
+"""The checkpoint of a run: an append-only file of JSON lines that keeps every answer as it arrives."""
 
 import contextlib
 import json
@@ -16,18 +16,19 @@ _FORMAT = 1
 
 
 class Checkpoint:
-    """Answers by the key of their request. The first line says which corpus and prompt they belong to.
+    """The answers of a run, by the key of their request.
 
-    A killed process loses at most the line that it was writing. Filters are not part of it: they run again over the answers,
-    so other filters over the same answers cost nothing. Safe to share between threads.
+    The first line of the file names the corpus, the prompt and the model that the answers belong to. A killed process loses at
+    most the line that it was writing. The file holds the answers before they are filtered, so a run with other filters over
+    the same answers sends no requests. Several threads may share one `Checkpoint`.
 
     Args:
-        path: The file; None keeps nothing.
-        belongs_to: What must be the same for the answers to be used again: name → digest.
+        path: The path of the file; None keeps no answers.
+        belongs_to: The digests that must be the same for the answers to be used again: name → digest.
 
     Raises:
-        GenerationError: The file belongs to another corpus, prompt or model, is no checkpoint, or another run has it open.
-        StorageError: It cannot be read or written.
+        GenerationError: The file belongs to another corpus, prompt or model, is not a checkpoint, or is open in another run.
+        StorageError: The file cannot be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, belongs_to: dict[str, str]) -> None:
@@ -50,15 +51,15 @@ class Checkpoint:
             raise
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is an answer."""
+        """Tell whether the checkpoint has the answer to the request with this key."""
         return key in self._places
 
     def __len__(self) -> int:
-        """The number of answers."""
+        """Count the answers."""
         return len(self._places)
 
     def __enter__(self) -> "Checkpoint":
-        """Itself."""
+        """Return the checkpoint."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -69,7 +70,7 @@ class Checkpoint:
             self._file = None
 
     def get(self, key: str) -> Answer | None:
-        """The answer, if there is one."""
+        """Return the answer to the request with this key, or None where there is no answer yet."""
         with self._lock:
             if self._file is None or key not in self._places:
                 return None
@@ -77,13 +78,13 @@ class Checkpoint:
             return Answer(**json.loads(self._file.readline())["answer"])
 
     def add(self, key: str, answer: Answer) -> None:
-        """Keep an answer. It is with the operating system when this returns, so that it outlives this process.
+        """Append an answer. The method returns when the operating system has the answer, which then outlives this process.
 
         Raises:
             StorageError: The file cannot be written.
         """
         with self._lock:
-            if self._file is not None:  # None: no file is wanted, or an answer came after the end of the run
+            if self._file is not None:  # there is no file without a path, and an answer may come after the end of the run
                 self._places[key] = self._write(self._file, {"key": key, "answer": answer.to_json()})
 
     def _write(self, file: BinaryIO, line: dict[str, Any]) -> int:
@@ -99,7 +100,7 @@ class Checkpoint:
         # Without locks, as on Windows, two runs that write to one file are not noticed.
         if LOCKS_AVAILABLE and not try_flock(file.fileno()):
             raise GenerationError(
-                f"Another run writes to the checkpoint {self._path}: wait for it, or pass checkpoint= another file."
+                f"Another run is writing to the checkpoint {self._path}. Wait until it ends, or pass another file as checkpoint=."
             )
 
     def _read(self, file: BinaryIO, belongs_to: dict[str, str]) -> None:
@@ -108,13 +109,16 @@ class Checkpoint:
         place = 0
         for number, line in enumerate(file):
             if not line.endswith(b"\n"):
-                break  # killed while writing
+                break  # the process was killed while it wrote this line
             try:
                 value = json.loads(line)
                 if number > 0:
                     self._places[value["key"]] = place
             except (ValueError, TypeError, KeyError) as error:
-                raise GenerationError(f"{self._path}, line {number + 1}: no line of a checkpoint ({error!r}).") from error
+                raise GenerationError(
+                    f"{self._path}, line {number + 1}, is not a line of a checkpoint ({error!r}). Move the file away, or pass "
+                    "another file as checkpoint=."
+                ) from error
             if number == 0:
                 self._check(value, header)
             place += len(line)
@@ -125,9 +129,11 @@ class Checkpoint:
 
     def _check(self, found: Any, wanted: dict[str, Any]) -> None:
         if not isinstance(found, dict) or found.get("deepmem checkpoint") != _FORMAT:
-            raise GenerationError(f"{self._path} is no checkpoint of this version: pass another file, or move it away.")
+            raise GenerationError(
+                f"{self._path} is not a checkpoint of this version. Move the file away, or pass another file as checkpoint=."
+            )
         if changed := [name for name in wanted if found.get(name) != wanted[name]]:
             raise GenerationError(
-                f"The checkpoint {self._path} belongs to another {' and another '.join(changed)}: its answers do not answer "
-                "these requests. Run with what it was made with, or pass checkpoint= another file."
+                f"The checkpoint {self._path} belongs to another {' and another '.join(changed)}, so its answers do not answer "
+                f"these requests. Use the same {' and the same '.join(changed)} again, or pass another file as checkpoint=."
             )

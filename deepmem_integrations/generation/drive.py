@@ -1,4 +1,4 @@
-"""A run in threads, and the same run on an event loop."""
+"""The two ways to drive a run: `drive` uses threads, `adrive` uses an event loop."""
 
 import asyncio
 import contextvars
@@ -12,9 +12,10 @@ from deepmem_integrations.labels import Relevance
 
 
 def drive(run: Run, concurrency: int) -> Generator[Relevance, None, None]:
-    """Send requests from threads, at most ``concurrency`` at a time, and yield what is finished.
+    """Send requests from threads, at most ``concurrency`` at a time, and yield the labels of finished documents.
 
-    The threads are daemons: on ctrl-C, or when the caller stops early, nobody waits for a server that hangs.
+    The threads are daemon threads, so that the program need not wait for a server that hangs after Ctrl-C, or when the caller
+    stops early.
     """
     outcomes: queue.SimpleQueue[tuple[Request, Outcome | BaseException]] = queue.SimpleQueue()
     in_flight = 0
@@ -22,13 +23,13 @@ def drive(run: Run, concurrency: int) -> Generator[Relevance, None, None]:
     def attempt(request: Request) -> None:
         try:
             outcomes.put((request, run.attempt(request)))
-        except BaseException as error:  # raised below, in the caller's thread
+        except BaseException as error:  # `_raised` raises it in the caller's thread
             outcomes.put((request, error))
 
     def refill() -> None:
         nonlocal in_flight
         while in_flight < concurrency and (request := run.next()) is not None:
-            context = contextvars.copy_context()  # a framework's callbacks and tracing go along
+            context = contextvars.copy_context()  # a framework finds its callbacks and traces through the context
             threading.Thread(target=context.run, args=(attempt, request), daemon=True).start()
             in_flight += 1
 
@@ -40,12 +41,15 @@ def drive(run: Run, concurrency: int) -> Generator[Relevance, None, None]:
         while not outcomes.empty():
             batch.append(outcomes.get())
         in_flight -= len(batch)
-        refill()  # before the answers are dealt with, which takes time
+        refill()  # the next requests are sent first, because filtering the answers takes time
         yield from run.settle(_raised(batch))
 
 
 async def adrive(run: Run, concurrency: int) -> AsyncGenerator[Relevance, None]:
-    """`drive` with the model's async. What computes, the embedding of queries above all, runs in a thread."""
+    """Do the same as `drive` with the model's async methods.
+
+    Everything that computes, above all the embedding of queries, runs in a thread.
+    """
     in_flight: dict[asyncio.Task[Outcome], Request] = {}
 
     def refill() -> None:

@@ -1,4 +1,4 @@
-"""Queries without a language model: taken out of the documents themselves. Clearly second best."""
+"""Queries without a language model, extracted from the documents themselves. Written queries train a clearly better model."""
 
 import random
 import re
@@ -11,19 +11,27 @@ _HEADING = re.compile(r"^(?:#{1,6}\s+(.+?)\s*#*|(.+)\n[=~^-]{4,})\s*$", re.MULTI
 _DOCSTRING = re.compile(r"(?:^|\n)\s*[rRuU]?(?:\"\"\"|''')\s*(.+?)(?:\n\s*\n|\"\"\"|''')", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-z])|(?<=[。！？])|\n{2,}")
 KINDS = ("title", "heading", "summary", "first sentence", "sentence")
-"""In the order in which they are taken."""
+"""The kinds of queries, in the order in which they are extracted."""
 
 _MARKUP = re.compile(r"^[#>*\-\s]+|[`*]{1,3}|(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
 _SPACE = re.compile(r"\s+")
 
 
 class Extractive:
-    """Stands in for a language model: title, headings, docstring summary, first sentence, then sentences drawn at random.
+    """Extract queries from the documents, in place of a language model.
 
-    The last are the inverse cloze task (Lee et al. 2019, arXiv:1906.00300): a sentence is the query, its document the answer.
+    The queries of a document are its title, its headings, the summaries of its docstrings and its first sentence, in this
+    order, then further sentences drawn at random. The random sentences are the inverse cloze task (Lee et al. 2019,
+    arXiv:1906.00300): a sentence is the query, and its document is the answer.
 
     Args:
-        seed: Fixes the draw.
+        seed: Fixes the draw of the sentences.
+
+    Example:
+        >>> from deepmem_integrations.generation import QueryGenerator
+        >>> generator = QueryGenerator(Extractive(), queries_per_document=1, progress=False)
+        >>> generator([("doc-1", "Run git revert to undo a commit. The history stays as it was.")]).queries
+        ('Run git revert to undo a commit.',)
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -31,11 +39,11 @@ class Extractive:
 
     @property
     def name(self) -> str:
-        """Itself, and the seed."""
+        """The name of this stand-in, with its seed."""
         return f"extractive {self._seed}"
 
     def ask(self, request: Request) -> Answer:
-        """Take as many queries out of the document as are asked for, if it has so many."""
+        """Extract as many queries as the request asks for, or fewer where the document has no more."""
         queries: dict[str, str] = {}
         for kind, text in self._candidates(request.sources[0]):
             text = _SPACE.sub(" ", _MARKUP.sub("", text)).strip()
@@ -44,7 +52,7 @@ class Extractive:
         return Answer({"queries": [{"kind": kind, "text": text} for text, kind in queries.items()]})
 
     async def aask(self, request: Request) -> Answer:
-        """The same; it is a matter of microseconds."""
+        """Do the same as `ask`, on the event loop, because the work takes microseconds."""
         return self.ask(request)
 
     def _candidates(self, source: Source) -> Iterator[tuple[str, str]]:

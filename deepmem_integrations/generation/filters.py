@@ -1,4 +1,4 @@
-"""Which written queries are not worth training on, and why: what their texts alone tell."""
+"""`Filters`: the rules that leave out queries which are not worth training on, and the rules that need a query's text alone."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ _REFUSAL = re.compile(
     r"(assist|help|provide|generate|create|write|comply|fulfil)|as an ai\b|as a (large )?language model\b)",
     re.IGNORECASE,
 )
-# People do speak of "the text" in their mail, so that "text", "document" and "article" need a sign that this one is meant.
+# Users also write "the text" when they mean a text of their own, so "text", "document" and "article" count only together with a
+# sign that the given document is meant.
 _MENTION = re.compile(
     r"\b(the|this|given|above|following|provided) (passage|excerpt|snippet|paragraph|context|extract)\b"
     r"|\b(given|above|provided) (text|document|article)\b"
@@ -33,24 +34,36 @@ _MARKUP = re.compile(
 
 @dataclass(frozen=True)
 class Filters:
-    """Which filters run; each may be switched off.
+    """The filters that written queries have to pass. Each filter can be switched off.
 
-    The last two compare vectors and need an embedding model: by default they run where there is one.
+    ``near_duplicate`` and ``round_trip`` compare vectors and need an embedding model. By default (None) they run where the
+    generator has one.
 
     Args:
-        malformed: Leave out what is no query: markup, addresses, control characters, no word, more than ``longest``
-            characters.
-        refusal: Leave out what the model says in place of a query.
-        copy: Leave out long stretches of the document's own words (None: unless the queries are extracted on purpose).
-        mention: Leave out queries that speak of "the passage": no user does.
-        language: Leave out queries that are in another language than the document, or than was asked for.
-        duplicate: Leave out a query that was written before, letter case and punctuation aside.
-        near_duplicate: Leave out a query whose vector is almost that of one written before, for the same document or a near one.
-        round_trip: Leave out a query whose document is not among the ``window`` nearest to it.
-        longest: In characters.
-        cosine: From which cosine two queries are near-duplicates.
-        window: Of the round trip. None: 200, though at most two fifths of a small corpus (and at least 10), and at least a
-            thousandth of a large one. It is wide on purpose: what the search finds at once, it need not learn.
+        malformed: Leave out texts that are no query: texts with markup, addresses or control characters, without a word, or
+            with more than ``longest`` characters.
+        refusal: Leave out sentences in which the language model refuses to write a query.
+        copy: Leave out queries that copy a long stretch of the document. By default (None) the filter runs, except with
+            `Extractive`, which copies on purpose.
+        mention: Leave out queries that mention "the passage" or "the given text", as no user does.
+        language: Leave out queries in another language than the document, or than the language that was asked for.
+        duplicate: Leave out a query that was written before or is one of the examples. Letter case and punctuation make no
+            difference.
+        near_duplicate: Leave out a query whose vector is almost equal to the vector of an earlier query, for the same document
+            or one near to it.
+        round_trip: Leave out a query whose document is not among the ``window`` documents nearest to the query.
+        longest: The largest length of a query, in characters.
+        cosine: The cosine from which two queries are near-duplicates.
+        window: How many nearest documents may contain the query's own. By default 200, limited to 40% of a small corpus (never
+            below 10) and raised to 0.1% of a large one. The window is wide on purpose: a query whose document is found at rank 1
+            teaches nothing.
+
+    Raises:
+        GenerationError: ``longest``, ``cosine`` or ``window`` is out of range.
+
+    Example:
+        >>> Filters(language=False).window_of(documents=100)
+        40
     """
 
     malformed: bool = True
@@ -66,27 +79,29 @@ class Filters:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         if self.longest < 1 or not 0 < self.cosine <= 1 or (self.window is not None and self.window < 1):
             raise GenerationError(
                 f"Filters need longest ≥ 1, 0 < cosine ≤ 1 and window ≥ 1; got {self.longest}, {self.cosine} and {self.window}."
             )
 
     def window_of(self, documents: int) -> int:
-        """The round trip's window in a corpus of this size."""
+        """Return the window of the round trip in a corpus of this size."""
         if self.window is not None:
             return self.window
         return max(10, min(200, 2 * documents // 5), documents // 1000)
 
 
 def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filters) -> tuple[str, str] | None:
-    """What is wrong with a query by its text alone, as (filter, particulars); None where nothing is.
+    """Find the fault that the text of a query shows by itself.
 
     Args:
         text: The query.
-        kind: Its kind; ``language:xx`` asks for a language.
-        sources: The documents it was written for.
-        filters: Which filters run. An empty query is never let through.
+        kind: The kind of the query; ``language:xx`` asks for a language.
+        sources: The documents that the query was written for.
+        filters: The filters to run. An empty query always has a fault.
+
+    Returns:
+        (filter, detail), or None where the text has no fault.
     """
     if not text.strip():
         return "empty", "no text"
@@ -96,7 +111,7 @@ def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filte
         if not _TWO_LETTERS.search(text):
             return "malformed", "no word"
         if (markup := _MARKUP.search(text)) or not text.isprintable():
-            return "malformed", f"holds {markup.group()!r}" if markup else "holds what does not print"
+            return "malformed", f"holds {markup.group()!r}" if markup else "holds characters that cannot be printed"
     if filters.refusal and (found := _REFUSAL.search(text)):
         return "refusal", found.group()[:80]
     if filters.mention and (found := _MENTION.search(text)):
@@ -109,12 +124,15 @@ def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filte
 
 
 def plain(text: str) -> str:
-    """The words alone: two queries with the same are duplicates."""
+    """Return the words of a text without letter case and punctuation. Two queries with the same words are duplicates."""
     return " ".join(_WORD.findall(text.casefold()))
 
 
 def _copied(text: str, sources: tuple[Source, ...]) -> str:
-    """Four fifths of a query of six words or more that stand in the document as they are; shorter ones are names and terms."""
+    """Return a copied stretch: four fifths of the words of a query, as they stand in a document.
+
+    Queries of fewer than six words are never copies, because they often consist of names and terms.
+    """
     words = plain(text).split()
     if len(words) < 6:
         return ""

@@ -1,4 +1,4 @@
-"""`QueryGenerator`: documents in, labelled queries out, over any language model."""
+"""`QueryGenerator`: documents in, labelled queries out, with any language model."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Options(TypedDict, total=False):
-    """What every door passes on to `QueryGenerator`, which documents it."""
+    """The options that the generators of both frameworks pass on to `QueryGenerator`, which documents them."""
 
     kinds: Sequence[str] | Mapping[str, str]
     personas: Sequence[str]
@@ -53,29 +53,40 @@ class QueryGenerator:
 
     Args:
         llm: An `OpenAIModel`, an `Extractive`, any `Model`, or a function from (messages, schema) to JSON text, JSON values or
-            an instance of the schema; it may be async.
-        queries_per_document: How many to ask for.
-        kinds: Kinds of queries, by name (`prompt.KINDS`, or ``language:de`` and the like), or your own as name → what the model
-            is told of it. They take turns.
-        personas: Who asks: for each document one of them.
-        examples: A handful of your users' real queries: they steer tone and length.
-        filters: Which of the answers to leave out.
-        embedding: An embedding model, as `Embedder` takes it, for what compares vectors: coverage, pairs, near-duplicates, the
-            round trip, judgements.
-        memory: In place of ``embedding``: its embedding model, its store's vectors, and the ids of documents that have none.
-        max_documents: Ask about so many: of every cluster of the vectors some, or drawn at random where there are no vectors.
-        skip_junk: Skip documents that nobody asks for: too short, boilerplate, navigation, repetitions.
-        pair_share: For this share of the documents also ask for a query that needs a second one, near to it.
-        judged_documents: For each query, how many documents that rank above its own the model judges at most. Those that
-            answer the query as well become positives, too.
-        budget: A cap on tokens or cost. Under a cap, the order of the documents is that of ``max_documents``.
-        concurrency: Requests at a time.
-        checkpoint: A file that keeps every answer as it comes. A run that finds it does not ask again for what it has.
-        seed: Fixes which documents, kinds, personas and examples.
-        progress: Show a bar when it takes more than a second.
+            an instance of the schema. The function may be async.
+        queries_per_document: How many queries to ask for per document.
+        kinds: The kinds of queries, which take turns. Either names (those of `prompt.KINDS`, or ``language:de`` with any
+            language code), or kinds of your own as a mapping: name → instruction for the language model.
+        personas: Descriptions of the people who ask. Each document gets one of the personas.
+        examples: A handful of your users' real queries. They show the language model the tone and the length of queries.
+        filters: The filters that written queries have to pass.
+        embedding: An embedding model, as `Embedder` takes it. Everything that compares vectors needs one: coverage, pairs,
+            near-duplicates, the round trip and judgements.
+        memory: A `DeepMemory`, in place of ``embedding``. The generator takes its embedding model, reads the vectors of its
+            store, and finds the ids of documents that have none.
+        max_documents: How many documents to ask about at most. With vectors, the documents are taken from all clusters of the
+            corpus in turn; without vectors, they are drawn at random.
+        skip_junk: Skip documents that nobody searches for: those that are too short, boilerplate, navigation, or repetitions.
+        pair_share: The share of the documents, from 0 to 1, for which the generator also asks for a query that needs a second,
+            near document.
+        judged_documents: How many documents the language model judges at most for each query, out of those that rank above the
+            query's own document. A document that answers the query as well becomes a further positive.
+        budget: A cap on tokens or cost. With a cap, the documents are asked about in the order of ``max_documents``.
+        concurrency: How many requests are in flight at a time.
+        checkpoint: The path of a file that keeps every answer as it arrives. A later run with the same file does not send the
+            requests that are answered there.
+        seed: Fixes the draws of documents, kinds, personas and examples.
+        progress: Show a progress bar when the run takes more than a second.
 
     Raises:
-        GenerationError: Options that cannot be honoured.
+        GenerationError: An option is out of range, or the options do not go together.
+
+    Example:
+        >>> from deepmem_integrations.generation import Extractive  # in place of a language model
+        >>> generator = QueryGenerator(Extractive(), queries_per_document=1, progress=False)
+        >>> labelled = generator([("doc-1", "Run git revert to undo a commit. The history stays as it was.")])
+        >>> labelled.queries, labelled.labels
+        (('Run git revert to undo a commit.',), ((('doc-1', 1.0),),))
     """
 
     def __init__(
@@ -86,14 +97,14 @@ class QueryGenerator:
         kinds: Sequence[str] | Mapping[str, str] = ("question", "keywords"),
         personas: Sequence[str] = (),
         examples: Sequence[str] = (),
-        filters: Filters = Filters(),  # noqa: B008 - frozen
+        filters: Filters = Filters(),  # noqa: B008 - the default is frozen
         embedding: Any = None,
         memory: HasDocuments | None = None,
         max_documents: int | None = None,
         skip_junk: bool = True,
         pair_share: float = 0.0,
         judged_documents: int = 0,
-        budget: Budget = Budget(),  # noqa: B008 - frozen
+        budget: Budget = Budget(),  # noqa: B008 - the default is frozen
         concurrency: int = 8,
         checkpoint: str | os.PathLike[str] | None = None,
         seed: int = 0,
@@ -118,9 +129,9 @@ class QueryGenerator:
             near_duplicate=has_vectors if filters.near_duplicate is None else filters.near_duplicate,
             round_trip=has_vectors if filters.round_trip is None else filters.round_trip,
         )
-        self._near: tuple[str, DocumentVectors] | None = None
+        self._vectors: tuple[str, DocumentVectors] | None = None  # the fingerprint says which documents the vectors belong to
         if embedding is not None and memory is not None:
-            raise GenerationError("Pass embedding= or memory=, which brings its own embedding model, not both.")
+            raise GenerationError("Pass embedding= or memory=, not both: a DeepMemory brings its own embedding model.")
         if (
             concurrency < 1
             or judged_documents < 0
@@ -128,7 +139,7 @@ class QueryGenerator:
             or (max_documents is not None and max_documents < 1)
         ):
             raise GenerationError(
-                "Needed: concurrency ≥ 1, judged_documents ≥ 0, pair_share between 0 and 1, max_documents ≥ 1; "
+                "QueryGenerator needs concurrency ≥ 1, judged_documents ≥ 0, pair_share between 0 and 1, and max_documents ≥ 1; "
                 f"got {concurrency}, {judged_documents}, {pair_share} and {max_documents}."
             )
         wants_vectors = {
@@ -138,9 +149,13 @@ class QueryGenerator:
             "judged_documents": judged_documents,
         }
         if not has_vectors and (wanting := [name for name, value in wants_vectors.items() if value]):
-            raise GenerationError(f"{', '.join(wanting)} compares vectors: pass embedding= an embedding model, or memory=.")
+            raise GenerationError(
+                f"Vectors are needed for {', '.join(wanting)}: pass an embedding model as embedding=, or a DeepMemory as memory=."
+            )
         if extractive and (unfit := [name for name in ("personas", "examples") if getattr(self.prompt, name)]):
-            raise GenerationError(f"Extractive takes queries out of the documents as they are: leave out {' and '.join(unfit)}.")
+            raise GenerationError(
+                f"Extractive copies its queries from the documents and cannot change their tone: leave out {' and '.join(unfit)}."
+            )
         if extractive and (judged_documents or pair_share):
             raise GenerationError("Extractive can neither judge nor join documents: leave out judged_documents and pair_share.")
 
@@ -151,23 +166,34 @@ class QueryGenerator:
             documents: LangChain documents, LlamaIndex nodes, `deeplake.StoredDocument`, or (id, text) pairs.
 
         Returns:
-            The labels: ``generated`` is true of each, ``left_out`` counts what was left out and why.
+            The labels. ``generated`` is True for every query; ``left_out`` counts, for each reason, the queries and documents
+            that were left out.
 
         Raises:
-            GenerationError: A document without an id, a checkpoint of another run, or not one request was answered.
+            GenerationError: A document has no id, the checkpoint belongs to another run, or not one request was answered.
         """
         return self.generate(documents).relevance
 
     async def acall(self, documents: Iterable[Any]) -> Relevance:
-        """The same with the model's async."""
+        """Do the same as a call of the generator, with the model's async methods."""
         return (await self.agenerate(documents)).relevance
 
     def generate(self, documents: Iterable[Any], on_piece: Callable[[Relevance], object] = lambda piece: None) -> Generation:
-        """The same, with each query's provenance, what was left out and why, and what was used.
+        """Write queries, and return them with their provenance, everything that was left out with its reason, and the usage.
 
         Args:
-            documents: As for a call.
-            on_piece: Called with the labels of each document as they come.
+            documents: The documents, as for a call of the generator.
+            on_piece: A function that is called with the labels of each document as they arrive.
+
+        Raises:
+            GenerationError: As for a call of the generator.
+
+        Example:
+            >>> from deepmem_integrations.generation import Extractive
+            >>> generator = QueryGenerator(Extractive(), queries_per_document=1, progress=False)
+            >>> generation = generator.generate([("doc-1", "Run git revert to undo a commit. The history stays as it was.")])
+            >>> generation.queries[0].id, generation.queries[0].kind
+            ('doc-1/0', 'first sentence')
         """
         with self._run(documents) as run:
             for piece in drive(run, self.concurrency):
@@ -177,7 +203,7 @@ class QueryGenerator:
     async def agenerate(
         self, documents: Iterable[Any], on_piece: Callable[[Relevance], object] = lambda piece: None
     ) -> Generation:
-        """`generate` with the model's async."""
+        """Do the same as `generate` with the model's async methods."""
         async with self._arun(documents) as run:
             async with contextlib.aclosing(adrive(run, self.concurrency)) as pieces:
                 async for piece in pieces:
@@ -185,14 +211,20 @@ class QueryGenerator:
             return run.result()
 
     def stream(self, documents: Iterable[Any]) -> Iterator[Relevance]:
-        """Yield labels as they come, a piece for each document, in an order that does not change. The pieces add up."""
+        """Yield labels as they arrive, a `Relevance` for each document, always in the same order. The pieces add up.
+
+        The first piece has no queries. It counts the documents that are skipped.
+
+        Raises:
+            GenerationError: As for a call of the generator.
+        """
         with self._run(documents) as run:
             yield labels([], [], run.skipped, {})
             yield from drive(run, self.concurrency)
             run.result()
 
     async def astream(self, documents: Iterable[Any]) -> AsyncGenerator[Relevance, None]:
-        """`stream` with the model's async."""
+        """Do the same as `stream` with the model's async methods."""
         async with self._arun(documents) as run:
             yield labels([], [], run.skipped, {})
             async with contextlib.aclosing(adrive(run, self.concurrency)) as pieces:
@@ -201,7 +233,10 @@ class QueryGenerator:
             run.result()
 
     def estimate(self, documents: Iterable[Any]) -> Estimate:
-        """What a run would send. Nothing is sent to the language model; documents are embedded where the run would do so."""
+        """Estimate the requests, the tokens and the cost of a run.
+
+        Nothing is sent to the language model. The documents are embedded where the run would embed them.
+        """
         sources = self._sources(documents)
         tasks, _ = self._tasks(sources, self._document_vectors(sources), self._max_documents)
         with self._checkpoint(sources, self.prompt) as checkpoint:
@@ -211,21 +246,26 @@ class QueryGenerator:
         return Estimate(sum(len(task) == 1 for task in tasks), len(tasks) - len(due), usage, cost)
 
     def generate_queries(self, docs: Sequence[str], ids: Sequence[str], n: int = 100) -> tuple[list[str], Labels]:
-        """As in the Deep Memory tutorials of Deep Lake v3: n questions for texts drawn out of ``docs``.
+        """Write n questions for texts drawn from ``docs``, as in the Deep Memory tutorials of Deep Lake v3.
 
         Args:
             docs: The texts.
-            ids: Their ids in the store.
-            n: How many questions. As many a text as that takes are asked for; filters may leave fewer.
+            ids: The ids of the texts in the store.
+            n: How many questions to return. The generator asks for enough questions per text to reach n; the filters may leave
+                fewer.
 
         Returns:
-            The questions, and for each its relevance: ``deep_memory.train(questions, relevances)``.
+            (questions, relevances), the arguments of ``deep_memory.train(questions, relevances)``.
 
         Raises:
-            GenerationError: As for a call; or n is below 1, or docs and ids differ in length.
+            GenerationError: n is below 1, ``docs`` is empty, or ``docs`` and ``ids`` differ in length. Further errors are those
+                of a call of the generator.
         """
         if n < 1 or len(docs) != len(ids) or not docs:
-            raise GenerationError(f"Needed: n ≥ 1 and an id for each text; got n={n}, {len(docs)} docs and {len(ids)} ids.")
+            raise GenerationError(
+                "generate_queries needs n ≥ 1, at least one text, and an id for each text; "
+                f"got n={n}, {len(docs)} docs and {len(ids)} ids."
+            )
         prompt = replace(self.prompt, count=max(self.prompt.count, math.ceil(n / len(docs))))
         questions: list[str] = []
         relevances: list[list[tuple[str, float]]] = []
@@ -236,7 +276,7 @@ class QueryGenerator:
                 if len(questions) >= n:
                     return questions[:n], relevances[:n]
             run.result()
-        _logger.warning("All %d texts gave %d questions where %d were asked for.", len(docs), len(questions), n)
+        _logger.warning("The %d texts gave %d questions where %d were asked for.", len(docs), len(questions), n)
         return questions, relevances
 
     # ---- a run's parts -----------------------------------------------------------------------------------------
@@ -245,16 +285,16 @@ class QueryGenerator:
     def _run(self, documents: Iterable[Any], prompt: Prompt | None = None, wanted: int | None = None) -> Iterator[Run]:
         prompt = prompt or self.prompt
         sources = self._sources(documents)
-        near = self._document_vectors(sources)
-        limit = self._max_documents if wanted is None else len(sources)  # all, in the order of a sample
-        tasks, skipped = self._tasks(sources, near, limit)
+        vectors = self._document_vectors(sources)
+        limit = self._max_documents if wanted is None else len(sources)  # a limit puts all documents in the order of a sample
+        tasks, skipped = self._tasks(sources, vectors, limit)
         with self._checkpoint(sources, prompt) as checkpoint:
             run = Run(
                 self.model,
                 tasks,
                 prompt,
                 self.filters,
-                near,
+                vectors,
                 checkpoint,
                 self.budget,
                 judged_documents=self._judged_documents,
@@ -292,18 +332,20 @@ class QueryGenerator:
         if self._embedding is None or not sources:
             return None
         fingerprint = corpus_fingerprint(sources)
-        if self._near is None or self._near[0] != fingerprint:
-            self._near = fingerprint, DocumentVectors.of(sources, self._embedding, progress=self._progress)
-        return self._near[1]
+        if self._vectors is None or self._vectors[0] != fingerprint:
+            self._vectors = fingerprint, DocumentVectors.of(sources, self._embedding, progress=self._progress)
+        return self._vectors[1]
 
-    def _tasks(self, sources: list[Source], near: DocumentVectors | None, limit: int | None) -> tuple[list[Task], dict[str, str]]:
-        """What to ask, in order; and the documents that are left out, id → reason."""
+    def _tasks(
+        self, sources: list[Source], vectors: DocumentVectors | None, limit: int | None
+    ) -> tuple[list[Task], dict[str, str]]:
+        """Return the tasks in their order, and the documents that are left out: id → reason."""
         skipped = junk(sources) if self._skip_junk else {}
         chosen = [source for source in sources if source.id not in skipped]
         if limit is not None or self.budget.max_tokens is not None or self.budget.max_cost is not None:
             count = min(limit or len(chosen), len(chosen))
-            if near is not None and chosen:
-                order = coverage_order(near.of_sources(chosen), count, seed=self._seed).tolist()
+            if vectors is not None and chosen:
+                order = coverage_order(vectors.of_sources(chosen), count, seed=self._seed).tolist()
             else:
                 order = random.Random(self._seed).sample(range(len(chosen)), len(chosen))
             skipped |= {chosen[row].id: "not in the sample" for row in order[count:]}
@@ -313,7 +355,7 @@ class QueryGenerator:
         paired = set(random.Random(self._seed).sample(range(len(chosen)), round(self._pair_share * len(chosen))))
         for row, source in enumerate(chosen):
             tasks.append((source,))
-            if row in paired and near is not None and (other := near.partner(source, among)) is not None:
+            if row in paired and vectors is not None and (other := vectors.partner(source, among)) is not None:
                 tasks.append((source, other))
         return tasks, skipped
 

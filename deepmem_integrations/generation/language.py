@@ -1,7 +1,7 @@
-"""Which language a text is in, where its script or its function words tell; None where they do not.
+"""The language of a text, where the script or the function words of the text show it.
 
 Queries are short: a trained language identifier (py3langid 0.4) takes 19% of 8,926 real English queries for another language.
-This names a language on positive evidence alone, so that a keyword search is not taken for a foreign one.
+`language_of` names a language on positive evidence alone, so that a keyword search is not taken for a foreign one.
 """
 
 import re
@@ -15,7 +15,7 @@ NAMES = {
 }  # fmt: skip
 
 _WORD = re.compile(r"[^\W\d_]+")
-# Function words that are not words of the other languages here, as far as that goes.
+# Most of these function words occur in no other language of the table, so that a few of them are enough to tell a language.
 _FUNCTION_WORDS = {
     "en": "the of and is are was were what which how does did do with from for this that have has why when who where to it can",
     "de": "der das und ist nicht ein eine einen mit für von auf wie wird werden zu dem den im wann warum welche kann ich sich",
@@ -39,11 +39,11 @@ _SCRIPTS = {"GREEK": "el", "HEBREW": "he", "ARABIC": "ar", "DEVANAGARI": "hi", "
 
 
 def language_of(text: str) -> str | None:
-    """The ISO 639-1 code of the text's language.
+    """Return the ISO 639-1 code of the text's language.
 
     Returns:
-        None where neither script nor function words tell. Of languages that share a script other than Latin and Cyrillic,
-        the most common one.
+        The code, or None where neither the script nor the function words show the language. Where several languages share a
+        script other than Latin and Cyrillic, the code is that of the most common language.
     """
     scripts = Counter(_script(character) for character in text if character.isalpha())
     if not scripts:

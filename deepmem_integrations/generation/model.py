@@ -1,4 +1,4 @@
-"""What is asked of a language model and what it answers, whatever package it comes from."""
+"""The requests to a language model and its answers, whatever package the model comes from."""
 
 import asyncio
 import inspect
@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Message = dict[str, str]
-"""``{"role": "system" | "user", "content": …}``."""
+"""A chat message: ``{"role": "system" | "user", "content": …}``."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request.
+    """One request to a language model.
 
     Attributes:
-        key: Names it in the checkpoint.
-        task: ``write`` queries for one document (or two at once), or ``judge`` which documents answer a query.
-        sources: The documents it is about.
+        key: The key of the answer in the checkpoint.
+        task: ``"write"`` asks for queries for one document, or for two documents at once. ``"judge"`` asks which documents
+            answer a query.
+        sources: The documents that the request is about.
         kinds: The kind of each query that is asked for.
         messages: The messages for the language model.
-        query: The query that is judged; empty where queries are written.
+        query: The query to judge; empty where the task is ``"write"``.
     """
 
     key: str
@@ -40,7 +41,7 @@ class Request:
 
     @property
     def schema(self) -> "type[BaseModel]":
-        """The pydantic model that the answer must have."""
+        """The pydantic model that the answer must fit."""
         require("pydantic", extra="openai")
         from deepmem_integrations.generation import schema
 
@@ -49,14 +50,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer.
+    """The answer to one request.
 
     Attributes:
         value: The fields of the schema; empty where there is a fault.
-        fault: ``malformed`` or ``refusal`` where the model answered, but not what was asked.
-        detail: Particulars of the fault.
-        input_tokens: As the model counts them; 0 where it does not tell.
-        output_tokens: Likewise.
+        fault: ``"malformed"`` or ``"refusal"`` where the model answered something else than the request asked for; otherwise
+            empty.
+        detail: The particulars of the fault.
+        input_tokens: The number of input tokens that the model counted; 0 where it reports no count.
+        output_tokens: The number of output tokens that the model counted; 0 where it reports no count.
+
+    Example:
+        >>> request = Request(key="doc-1", task="write", sources=(), kinds=("question",), messages=())
+        >>> Answer.of(request, ["How do I undo a commit?"]).value
+        {'queries': [{'kind': '', 'text': 'How do I undo a commit?'}]}
     """
 
     value: Mapping[str, Any] = field(default_factory=dict)
@@ -66,12 +73,22 @@ class Answer:
     output_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Only what is not empty."""
+        """Return the fields that are not empty, as JSON values."""
         return {name: value for name, value in asdict(self).items() if value}
 
     @classmethod
     def of(cls, request: Request, value: Any, *, input_tokens: int = 0, output_tokens: int = 0) -> "Answer":
-        """Check an answer: JSON text, JSON values, an instance of the schema, or a bare list of queries."""
+        """Check the value that a model returned: JSON text, JSON values, an instance of the schema, or a bare list of queries.
+
+        Args:
+            request: The request that is answered.
+            value: The value that the model returned.
+            input_tokens: The number of input tokens that the model counted; 0 where it reports no count.
+            output_tokens: The number of output tokens that the model counted; 0 where it reports no count.
+
+        Returns:
+            The answer. Its ``fault`` is ``"malformed"`` where the value does not fit the schema.
+        """
         try:
             if isinstance(value, str):
                 value = json.loads(value)
@@ -84,15 +101,16 @@ class Answer:
 
     @classmethod
     def of_error(cls, error: Exception) -> "Answer":
-        """What an error says of an answer that came, but not in the form that was asked for.
+        """Return an answer with a fault for an error that says that the model answered in another form than it should.
 
         Raises:
-            Exception: The very error, where it does not tell of an answer.
+            Exception: The error means that there is no answer. It is raised again as it is.
         """
         kind, usage = type(error).__name__, getattr(getattr(error, "completion", None), "usage", None)
         tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
         detail = f"{kind}: {error}"[:300]
-        # The openai package's own errors, by name: it need not be installed. pydantic's ValidationError is a ValueError.
+        # The errors of the openai package are known by their names, because the package need not be installed. The
+        # ValidationError of pydantic is a ValueError.
         if kind == "ContentFilterFinishReasonError":
             return cls(fault="refusal", detail=detail, **tokens)
         if kind == "LengthFinishReasonError" or isinstance(error, ValueError):
@@ -102,31 +120,38 @@ class Answer:
 
 @runtime_checkable
 class Model(Protocol):
-    """A language model: both methods are called from several threads or tasks at once.
+    """A language model that answers requests.
 
-    They raise what they like where there is no answer, after retries of their own.
+    Both methods are called from several threads or tasks at once. Where there is no answer, they may raise any error; the
+    model makes its own retries before that.
     """
 
     @property
     def name(self) -> str:
-        """Tells it from other models; a checkpoint belongs to one."""
+        """The name that tells the model from other models. A checkpoint belongs to one name."""
         ...
 
     def ask(self, request: Request) -> Answer:
-        """Answer."""
+        """Answer the request."""
         ...
 
     async def aask(self, request: Request) -> Answer:
-        """Answer without blocking the event loop."""
+        """Answer the request without blocking the event loop."""
         ...
 
 
 class FunctionModel:
-    """A language model that is a function: (messages, schema) → an answer as `Answer.of` takes it.
+    """A language model that is a function from (messages, schema) to an answer, in any form that `Answer.of` takes.
 
     Args:
-        function: Called in threads; or an async function, awaited on the caller's loop.
-        name: Tells it from others.
+        function: The function, which is called in threads, or an async function, which is awaited on the caller's event loop.
+        name: The name that tells the model from other models; by default the name of the function.
+
+    Example:
+        >>> model = FunctionModel(lambda messages, schema: ["How do I undo a commit?"], name="my model")
+        >>> answer = model.ask(Request(key="doc-1", task="write", sources=(), kinds=("question",), messages=()))
+        >>> answer.value["queries"][0]["text"]
+        'How do I undo a commit?'
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
@@ -138,7 +163,7 @@ class FunctionModel:
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """The name of the model."""
         return self._name
 
     def ask(self, request: Request) -> Answer:
@@ -148,17 +173,17 @@ class FunctionModel:
         return Answer.of(request, self._function(list(request.messages), request.schema))
 
     async def aask(self, request: Request) -> Answer:
-        """Await the function, or call it in a thread."""
+        """Await the function if it is async; otherwise call it in a thread."""
         if self._is_async:
             return Answer.of(request, await self._function(list(request.messages), request.schema))
         return await asyncio.to_thread(self.ask, request)
 
 
 def as_model(llm: Any) -> Model:
-    """The model itself, or a function as one.
+    """Return a model as it is, and a function as a `FunctionModel`.
 
     Raises:
-        GenerationError: Neither.
+        GenerationError: ``llm`` is neither a model nor a function.
     """
     if isinstance(llm, Model):
         return llm

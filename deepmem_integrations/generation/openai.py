@@ -1,4 +1,4 @@
-"""Language models behind the ``openai`` package: OpenAI's own, or any compatible server."""
+"""Language models behind the ``openai`` package: those of OpenAI, and those of any compatible server."""
 
 import asyncio
 import contextlib
@@ -13,24 +13,30 @@ _LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 class OpenAIModel:
-    """A chat model, asked for structured output (``chat.completions.parse``).
+    """A chat model that is asked for structured output (``chat.completions.parse``).
 
-    Retries, back-off and ``Retry-After`` are the client's own.
+    The client of the ``openai`` package sends requests again after an error, waits longer each time, and obeys ``Retry-After``.
 
     Args:
-        model: E.g. ``"gpt-4o-mini"``.
-        request_options: For each request: ``temperature``, ``seed``, ``reasoning_effort``, … Answers are cut off at
-            ``max_completion_tokens=4096`` unless another limit is given (``max_tokens`` for servers that know that alone).
-        json_object: Send the schema as ``response_format={"type": "json_object", "schema": …}``, for servers that know that in
-            place of OpenAI's ``json_schema``: llama-cpp-python's, Together's, Fireworks'.
-        max_retries: Of a request.
-        timeout: Seconds for one try.
-        client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
-            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+        model: The name of the model, such as ``"gpt-4o-mini"``.
+        request_options: Options of every request: ``temperature``, ``seed``, ``reasoning_effort``, … Answers are cut off at
+            ``max_completion_tokens=4096`` unless the options set another limit. Servers that do not know this option take
+            ``max_tokens``.
+        json_object: Send the schema as ``response_format={"type": "json_object", "schema": …}``. Some servers know this form in
+            place of OpenAI's ``json_schema``: those of llama-cpp-python, Together and Fireworks.
+        max_retries: How often the client sends a failed request again.
+        timeout: The time limit of one try, in seconds.
+        client_options: Options of ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the client reads
+            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` from the environment.
 
     Raises:
-        MissingExtraError: ``openai`` is not installed.
-        GenerationError: No API key.
+        MissingExtraError: The ``openai`` package is not installed.
+        GenerationError: The client cannot be made, for example because there is no API key.
+
+    Example:
+        >>> model = OpenAIModel("gpt-4o-mini", api_key="your key", request_options={"temperature": 0.7})
+        >>> model.name
+        'openai:gpt-4o-mini max_completion_tokens=4096 temperature=0.7'
     """
 
     def __init__(
@@ -58,14 +64,14 @@ class OpenAIModel:
 
     @property
     def name(self) -> str:
-        """The model's name and its options."""
+        """The name of the model together with its request options."""
         return " ".join([f"openai:{self.model}", *(f"{name}={value}" for name, value in sorted(self._options.items()))])
 
     def ask(self, request: Request) -> Answer:
-        """One request.
+        """Send one request.
 
         Raises:
-            openai.OpenAIError: The server refuses or does not answer, after the client's retries.
+            openai.OpenAIError: The server refuses the request or does not answer, also after the client's retries.
         """
         try:
             return self._answer(request, self._method(self._client)(**self._arguments(request)))
@@ -73,7 +79,7 @@ class OpenAIModel:
             return Answer.of_error(error)
 
     async def aask(self, request: Request) -> Answer:
-        """`ask` with the client's own async."""
+        """Do the same as `ask` with the client's async methods."""
         try:
             async with self._async_client(request) as client:
                 return self._answer(request, await self._method(client)(**self._arguments(request)))
@@ -82,7 +88,7 @@ class OpenAIModel:
 
     @contextlib.asynccontextmanager
     async def _async_client(self, request: Request) -> AsyncIterator[Any]:
-        """A client for this event loop, to which its connections belong; closed after the last request in flight."""
+        """Yield the client of this event loop, to which its connections belong. The last request in flight closes the client."""
         loop = asyncio.get_running_loop()
         if loop not in self._async:
             self._async[loop] = self._openai.AsyncOpenAI(**self._client_options), []

@@ -1,4 +1,4 @@
-"""What a run has written, left out, skipped and used."""
+"""The result of a run: the queries that it wrote, everything that it left out or skipped, and its usage."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from deepmem_integrations.labels import Relevance
 
 @dataclass(frozen=True)
 class GeneratedQuery:
-    """A query and where it comes from.
+    """A written query with its provenance.
 
     Attributes:
-        id: The ids of the documents it was written for, and a number.
-        text: What it says.
-        documents: The documents that answer it, as (id, weight): those it was written for first, then those that were judged
-            to answer it as well.
-        kind: As asked for.
-        model: That wrote it.
+        id: The ids of the documents that the query was written for, and a number: ``"doc-1/0"``.
+        text: The text of the query.
+        documents: The documents that answer the query, as (id, weight): first those that the query was written for, then those
+            that were judged to answer the query as well.
+        kind: The kind of the query, as it was asked for.
+        model: The name of the language model that wrote the query.
     """
 
     id: str
@@ -33,10 +33,10 @@ class RejectedQuery:
     """A query that a filter left out.
 
     Attributes:
-        text: What it says; empty where the whole answer was of no use.
-        document: The id of the document it was written for.
-        filter: Which filter.
-        detail: Why.
+        text: The text of the query; empty where the whole answer was unusable.
+        document: The id of the document that the query was written for.
+        filter: The name of the filter.
+        detail: The reason.
     """
 
     text: str
@@ -47,17 +47,26 @@ class RejectedQuery:
 
 @dataclass(frozen=True)
 class Generation:
-    """A run.
+    """The result of a run.
 
     Attributes:
-        queries: What was written and kept.
-        rejected: What a filter left out.
-        skipped: Documents that were not asked about: id → reason.
-        failed: Documents whose request failed after the client's retries: id → error. A run with the same checkpoint asks again.
-        usage: Of the requests that were sent in this run.
-        cost: In the currency of the budget's prices; None where no price is given.
-        recorded: Answers that came from the checkpoint.
-        stopped: Why the run ended before all documents were asked about; empty where it did not.
+        queries: The queries that were written and kept.
+        rejected: The queries that a filter left out.
+        skipped: The documents that were not asked about: id → reason.
+        failed: The documents whose request failed after the client's retries: id → error. A run with the same checkpoint asks
+            about them again.
+        usage: The usage of the requests that were sent in this run.
+        cost: The cost of ``usage`` in the currency of the budget's prices; None where the budget has no prices.
+        recorded: The number of answers that came from the checkpoint.
+        stopped: The reason why the run ended before it asked about all documents; empty where it asked about all of them.
+
+    Example:
+        >>> from deepmem_integrations.generation import Extractive, QueryGenerator
+        >>> generator = QueryGenerator(Extractive(), queries_per_document=1, progress=False)
+        >>> documents = [("doc-1", "Run git revert to undo a commit. The history stays as it was."), ("doc-2", "To do.")]
+        >>> generation = generator.generate(documents)
+        >>> generation.queries[0].text, generation.skipped
+        ('Run git revert to undo a commit.', {'doc-2': 'too short'})
     """
 
     queries: tuple[GeneratedQuery, ...]
@@ -71,11 +80,11 @@ class Generation:
 
     @property
     def relevance(self) -> Relevance:
-        """The labels; ``left_out`` counts what was left out and why."""
+        """The labels. ``left_out`` counts, for each reason, the queries and documents that were left out."""
         return labels(self.queries, self.rejected, self.skipped, self.failed)
 
     def __str__(self) -> str:
-        """A few lines with the counts."""
+        """Show the counts in a few lines."""
         cost = "" if self.cost is None else f", cost {self.cost:.2f}"
         lines = [
             f"{len(self.queries)} queries kept, {len(self.rejected)} left out; {self.usage.requests} requests sent, "
@@ -92,7 +101,7 @@ def labels(
     skipped: Mapping[str, str],
     failed: Mapping[str, str],
 ) -> Relevance:
-    """A `Relevance` of the queries, with counts of what was left out."""
+    """Return the queries as a `Relevance` whose ``left_out`` counts everything that was left out."""
     counts = Counter(f"query: {one.filter}" for one in rejected)
     counts.update(f"document: {reason}" for reason in skipped.values())
     counts.update("document: request failed" for _ in failed)

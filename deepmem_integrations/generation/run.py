@@ -1,4 +1,4 @@
-"""One pass over documents: what to ask next, and what becomes of the answers. It knows neither threads nor event loops."""
+"""One pass over the documents: `Run` makes the next request and turns answers into labels. It knows no threads or event loops."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,14 +29,14 @@ class Failure:
 
 
 NOT_ASKED = Failure("")
-"""The run was stopped before."""
+"""The outcome of a task that a stopped run did not come to."""
 
 Outcome = Answer | Failure
 
 
 @dataclass
 class _Draft:
-    """What is known of one task."""
+    """The state of one task."""
 
     task: Task
     kept: list[tuple[str, str]] = field(default_factory=list)  # text, kind
@@ -50,27 +50,28 @@ class _Draft:
 class Run:
     """The state of a run.
 
-    Answers may come in any order; they are filtered and given out in the order of the tasks, so that the result does not depend
-    on how fast each was. Not safe to share between threads, but for `attempt` and `aattempt`.
+    Answers may arrive in any order. They are filtered and given out in the order of the tasks, so that the result does not
+    depend on the speed of the answers. Threads may share `attempt` and `aattempt`, and nothing else.
 
     Args:
         model: The language model.
-        tasks: What to ask, in this order.
-        prompt: How.
-        filters: Which answers to keep; None in it is decided already.
-        vectors: The corpus's vectors, where there are any.
-        checkpoint: An open one.
-        budget: The cap.
-        judged_documents: How many documents that rank above the source may be judged for each query.
+        tasks: The tasks to ask about, in this order.
+        prompt: The settings of the requests.
+        filters: The filters that written queries have to pass, none of them None.
+        vectors: The vectors of the corpus; None without an embedding model.
+        checkpoint: An open checkpoint.
+        budget: The cap on tokens or cost.
+        judged_documents: How many documents the language model judges at most for each query, out of those that rank above the
+            query's own document.
         judgeable: The documents that may be judged, by id.
-        patience: After so many failures in a row the run stops.
-        wanted: Take no further task while those under way may give so many queries in all; None for all tasks.
-        skipped: Documents that are left out: id → reason.
-        progress: Whether to show a bar.
+        patience: The number of failures in a row after which the run stops.
+        wanted: Stop starting tasks once finished and running ones could yield this many queries. None sets no limit.
+        skipped: The documents that are left out: id → reason.
+        progress: Whether to show a progress bar.
 
     Attributes:
-        skipped: As given, and those that a stopped run did not come to.
-        stopped: Why the run takes no further requests; empty while it does.
+        skipped: The documents that were left out, and those that a stopped run did not come to: id → reason.
+        stopped: The reason why the run sends no further requests; empty while it sends requests.
     """
 
     def __init__(
@@ -91,21 +92,21 @@ class Run:
         progress: bool,
     ) -> None:
         self._model, self._tasks, self._prompt, self._filters = model, tasks, prompt, filters
-        self._near, self._checkpoint, self._budget = vectors, checkpoint, budget
+        self._vectors, self._checkpoint, self._budget = vectors, checkpoint, budget
         self._judged_documents, self._judgeable = judged_documents, judgeable
         self._patience, self.skipped = patience, skipped
 
-        self._kinds = {*prompt.instructions, *EXTRACTED_KINDS}  # what a model calls its queries is not taken at its word
+        self._kinds = {*prompt.instructions, *EXTRACTED_KINDS}  # a model may give its queries kinds that do not exist
         self._wanted = wanted
         self._next_task = 0
         self._judgements: deque[Request] = deque()
         self._place: dict[str, int] = {}  # key of a request under way → its task
-        self._recorded_before: set[str] = set()  # keys of those whose answer the checkpoint has
-        self._arrived: dict[int, tuple[tuple[str, ...], Outcome]] = {}  # task → the kinds that were asked for, and what came
+        self._recorded_before: set[str] = set()  # keys of the requests under way whose answers the checkpoint has
+        self._arrived: dict[int, tuple[tuple[str, ...], Outcome]] = {}  # task → the kinds that were asked for, and the outcome
         self._drafts: dict[int, _Draft] = {}
         self._to_filter = 0
         self._to_give = 0
-        self._seen = set(map(plain, prompt.examples))  # a query of the users' own is not for the documents it was shown with
+        self._seen = set(map(plain, prompt.examples))  # a model may repeat an example, which asks for some other document
         self._instructions = list(map(plain, prompt.instructions.values()))
         self._kept_vectors: dict[int, list[Vectors]] = {}  # row of a document → vectors of its kept queries
 
@@ -124,7 +125,7 @@ class Run:
     # ---- what to ask -------------------------------------------------------------------------------------------
 
     def next(self) -> Request | None:
-        """The next request to send; None where there is none until more answers are settled."""
+        """Return the next request to send, or None where there is none until further answers are settled."""
         while self._judgements:
             request = self._judgements.popleft()
             if self._may_ask(request):
@@ -145,14 +146,16 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether everything has been given out."""
+        """Whether the labels of all tasks have been given out."""
         return self._to_give == len(self._tasks)
 
     def attempt(self, request: Request) -> Outcome:
-        """Ask, unless the checkpoint has the answer; keep the answer there. For any thread.
+        """Ask the language model, unless the checkpoint has the answer, and write the answer to the checkpoint.
+
+        Any thread may call this method. An error of the language model is returned as a `Failure`.
 
         Raises:
-            StorageError: The checkpoint cannot be written. Whatever the model raises is a `Failure`.
+            StorageError: The checkpoint cannot be written.
         """
         if (recorded := self._checkpoint.get(request.key)) is not None:
             return recorded
@@ -164,7 +167,7 @@ class Run:
         return answer
 
     async def aattempt(self, request: Request) -> Outcome:
-        """`attempt` with the model's async."""
+        """Do the same as `attempt` with the model's async methods."""
         if (recorded := self._checkpoint.get(request.key)) is not None:
             return recorded
         try:
@@ -190,7 +193,7 @@ class Run:
     # ---- what becomes of the answers ---------------------------------------------------------------------------
 
     def settle(self, outcomes: Iterable[tuple[Request, Outcome]]) -> list[Relevance]:
-        """Take answers in, in any order, and give out what is finished, in the order of the tasks: a piece for each."""
+        """Take in answers, in any order, and return the labels of each task that is finished, in the order of the tasks."""
         for request, outcome in outcomes:
             self._account(request, outcome)
             if request.task == "judge":
@@ -201,7 +204,7 @@ class Run:
         return list(self._give())
 
     def result(self) -> Generation:
-        """What came of the run.
+        """Return the result of the run.
 
         Raises:
             GenerationError: Not one request was answered.
@@ -210,7 +213,7 @@ class Run:
             name, reason = next(iter(self._failed.items()))
             raise GenerationError(
                 f"Not one of {len(self._failed)} requests was answered by {self._model.name}. "
-                f"The first, for the document {name!r}: {reason}"
+                f"The first request, for the document {name!r}, failed with {reason}"
             )
         cost = self._budget.cost(self._used) if self._budget.input_price or self._budget.output_price else None
         return Generation(
@@ -225,7 +228,7 @@ class Run:
         )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Close the progress bar."""
         self._bar.close()
 
     def _account(self, request: Request, outcome: Outcome) -> None:
@@ -250,7 +253,7 @@ class Run:
         self._bar.set_postfix(kept=kept, left_out=out, failed=len(self._failed), tokens=self._used.tokens, refresh=False)
 
     def _filter_arrived(self) -> None:
-        """Filter the answers of the tasks whose turn it is; their queries are embedded together."""
+        """Filter the answers of the tasks whose turn it is. All their queries are embedded together."""
         batch = []
         while self._to_filter in self._arrived:
             batch.append(self._draft(self._tasks[self._to_filter], *self._arrived.pop(self._to_filter)))
@@ -258,19 +261,19 @@ class Run:
             self._to_filter += 1
         texts = [text for draft in batch for text, _ in draft.kept]
         if (
-            self._near is None
+            self._vectors is None
             or not texts
             or not (self._filters.near_duplicate or self._filters.round_trip or self._judged_documents)
         ):
             return
-        vectors = self._near.queries(texts)
-        window = self._filters.window_of(len(self._near.ids))
-        near = self._near.nearest(vectors, window)
+        queries = self._vectors.queries(texts)
+        window = self._filters.window_of(len(self._vectors.ids))
+        nearest = self._vectors.nearest(queries, window)
         first = 0
         for index, draft in zip(range(self._to_filter - len(batch), self._to_filter), batch, strict=True):
             rows = slice(first, first + len(draft.kept))
             first += len(draft.kept)
-            self._compare(index, draft, vectors[rows], near[rows])
+            self._compare(index, draft, queries[rows], nearest[rows])
 
     def _draft(self, task: Task, kinds: tuple[str, ...], outcome: Outcome) -> _Draft:
         draft = _Draft(task)
@@ -292,7 +295,7 @@ class Run:
             else:
                 fault = text_fault(text, kind, task, self._filters)
                 if fault is None and self._filters.malformed and any(instruction in words for instruction in self._instructions):
-                    fault = "malformed", "repeats the task"  # as small models do
+                    fault = "malformed", "repeats the task"  # small models do so
             if fault is None and self._filters.duplicate and words in self._seen:
                 fault = "duplicate", "written before, or one of the examples"
             if fault is None:
@@ -304,12 +307,19 @@ class Run:
             draft.rejected.append(RejectedQuery("", task[0].id, "empty", "no query in the answer"))
         return draft
 
-    def _compare(self, index: int, draft: _Draft, vectors: Vectors, near: np.ndarray) -> None:
-        """The filters that need vectors. Near-duplicates are sought among the queries of documents near to the query alone."""
-        assert self._near is not None
-        own = [self._near.rows[source.id] for source in draft.task]
+    def _compare(self, index: int, draft: _Draft, queries: Vectors, nearest: np.ndarray) -> None:
+        """Run the filters that need vectors. Near-duplicates are sought only among queries for documents near to the query.
+
+        Args:
+            index: The number of the task.
+            draft: The task's state, whose ``kept`` holds n queries.
+            queries: (n, d), the vectors of these queries.
+            nearest: (n, k), the rows of the documents nearest to each query.
+        """
+        assert self._vectors is not None
+        own = [self._vectors.rows[source.id] for source in draft.task]
         kept = []
-        for (text, kind), vector, rows in zip(draft.kept, vectors, near, strict=True):
+        for (text, kind), vector, rows in zip(draft.kept, queries, nearest, strict=True):
             fault = None
             if self._filters.round_trip and not set(own) <= set(rows.tolist()):
                 fault = "round trip", f"its document is not among the {len(rows)} nearest"
@@ -328,9 +338,9 @@ class Run:
         draft.kept = kept
 
     def _ask_about(self, index: int, draft: _Draft, text: str, rows: list[int]) -> None:
-        """Have the documents judged that rank above the query's own."""
-        assert self._near is not None
-        names = [self._near.ids[row] for row in rows]
+        """Request a judgement of the documents that rank above the query's own document."""
+        assert self._vectors is not None
+        names = [self._vectors.ids[row] for row in rows]
         source = draft.task[0]
         above = names[: names.index(source.id)] if source.id in names else names
         others = [self._judgeable[name] for name in above if name in self._judgeable][: self._judged_documents]

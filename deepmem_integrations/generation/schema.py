@@ -1,4 +1,4 @@
-"""The structured output that is asked of a language model."""
+"""The schemas of the structured output that a language model is asked for. Their docstrings and descriptions reach the model."""
 
 from pydantic import BaseModel, Field
 

@@ -1,4 +1,4 @@
-"""What queries are written for: documents of any framework as ids and texts, and those that are not worth asking about."""
+"""The documents to write queries for: documents of any framework, read as ids and texts, and the junk among them."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ _TITLE_KEYS = ("title", "Title", "heading", "Header 1")
 
 @runtime_checkable
 class HasDocuments(Protocol):
-    """A store's documents with the embedding model of their vectors: a `DeepMemory`."""
+    """A store's documents together with the embedding model of their vectors, as a `DeepMemory` has them."""
 
     @property
     def corpus(self) -> Corpus:
@@ -41,12 +41,12 @@ class HasDocuments(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A document.
+    """A document to write queries for.
 
     Attributes:
-        id: Its id in the store, which the labels name.
-        text: What it says.
-        title: Its title, where its metadata have one.
+        id: The id of the document in the store, which the labels name.
+        text: The text of the document.
+        title: The title of the document; empty where its metadata have none.
     """
 
     id: str
@@ -55,14 +55,15 @@ class Source:
 
 
 def sources_of(documents: Iterable[Any], id_of_text: Callable[[str], str | None] = lambda text: None) -> list[Source]:
-    """Read documents of LangChain, LlamaIndex, Deep Lake, or pairs of (id, text).
+    """Read documents of LangChain, LlamaIndex or Deep Lake, or (id, text) pairs.
 
     Args:
-        documents: LangChain ``Document``, LlamaIndex nodes, `deeplake.StoredDocument`, `Source`, or (id, text).
-        id_of_text: Finds the id of a document that has none, as one has that was just split.
+        documents: LangChain documents, LlamaIndex nodes, `deeplake.StoredDocument`, `Source`, or (id, text) pairs.
+        id_of_text: A function that finds the id of a text in the store, for documents without an id, such as freshly split
+            ones. It returns None where it finds no id.
 
     Raises:
-        GenerationError: Something else; a document without an id that is not found; the same id twice.
+        GenerationError: A document is of another type, it has no id and none is found, or two documents have the same id.
     """
     sources = []
     seen: set[str] = set()
@@ -72,8 +73,9 @@ def sources_of(documents: Iterable[Any], id_of_text: Callable[[str], str | None]
             source = Source(id_of_text(source.text) or "", source.text, source.title)
         if not source.id:
             raise GenerationError(
-                f"Document {row} ({source.text[:40]!r}…) has no id in the store, so no label can name it. Take the store's own "
-                "documents (memory.documents()), give each the id it has there, or pass memory=, which finds it by its text."
+                f"Document {row} ({source.text[:40]!r}…) has no id in the store, so no label can name it. Pass the store's own "
+                "documents (memory.documents()), give each document the id that it has in the store, or pass memory= to find the "
+                "ids by the texts."
             )
         if source.id in seen:
             raise GenerationError(f"The document id {source.id!r} appears twice (again in row {row}).")
@@ -104,13 +106,13 @@ def _source(document: Any, row: int) -> Source:
 
 
 def corpus_fingerprint(sources: Sequence[Source]) -> str:
-    """A digest of all ids and texts, whatever their order."""
+    """Return a digest of all ids and texts. The order of the documents makes no difference."""
     each = sorted(hashlib.sha256(f"{len(source.id)}:{source.id}{source.text}".encode()).digest() for source in sources)
     return hashlib.sha256(b"".join(each)).hexdigest()[:32]
 
 
 def junk(sources: Sequence[Source]) -> dict[str, str]:
-    """The documents that nobody would ask for, by id, each with the reason."""
+    """Return the documents that nobody would search for: id → reason."""
     counts = Counter(" ".join(_WORD.findall(source.text)) for source in sources)
     first: set[str] = set()
     found = {}
@@ -125,7 +127,7 @@ def junk(sources: Sequence[Source]) -> dict[str, str]:
 
 def _junk(text: str) -> str | None:
     words = _WORD.findall(text)
-    if sum(map(str.isalnum, text)) < 40:  # not in words: not every language has spaces
+    if sum(map(str.isalnum, text)) < 40:  # characters are counted, because not every language has spaces between words
         return "too short"
     if len(words) < 60 and len(_BOILERPLATE.findall(text)) >= 2:
         return "boilerplate"
@@ -133,7 +135,7 @@ def _junk(text: str) -> str | None:
     links = text.count("](") + text.count("http://") + text.count("https://")
     if links >= 4 and len(words) / links < 6:
         return "navigation"
-    # A menu: many lines of a word or three, none of them a sentence or a row of a table with numbers.
+    # A menu has many lines of one to three words, none of which is a sentence or a row of a table with numbers.
     short = [line for line in lines if len(_WORD.findall(line)) <= 3 and not re.search(r"[.!?:;|=(){}]|\d", line)]
     if len(lines) >= 8 and len(short) >= 0.8 * len(lines):
         return "navigation"

@@ -1,4 +1,4 @@
-"""LangChain parts: the retriever, a wrapped embedding model, steps of chains, the Deep Lake store."""
+"""The parts for LangChain: retriever, embeddings wrapper, query transform, query generator and the Deep Lake vector store."""
 
 from deepmem_integrations._extras import require
 

@@ -1,4 +1,4 @@
-"""An embedding model whose queries are transformed: Deep Memory inside any store, with every kind of search it has."""
+"""An embedding model whose queries are transformed: Deep Memory inside any vector store, with every search of the store."""
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
@@ -8,19 +8,29 @@ from deepmem_integrations.serving import MemoryLike, ServedAdapter
 
 
 class DeepMemoryEmbeddings(Embeddings):
-    """Embed documents as before, and queries with Deep Memory.
+    """Embed queries with Deep Memory, and documents as before.
 
-    Give it to a vector store in place of the model, and all its searches are transformed: also hybrid ones, and thresholds
-    where a store cannot search by vector. A model that is put in use meanwhile serves the next query. Training, and
-    `DeepMemoryRetriever`, look through it to the model itself.
+    Give this object to a vector store in place of the embedding model. All searches of the store then use transformed queries,
+    also hybrid searches, and searches with a score threshold where the store cannot search by vector. A model that is put in
+    use later serves the next query. Training and `DeepMemoryRetriever` use the embedding model inside, so that no query is
+    transformed twice.
 
     Args:
-        embeddings: The embedding model; one that is wrapped already is unwrapped.
+        embeddings: The embedding model. A model that is wrapped already is unwrapped first.
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
-        EmbeddingError: ``embeddings`` holds such a wrapper inside.
+        EmbeddingError: ``embeddings`` is another wrapper that holds a `DeepMemoryEmbeddings` inside.
+
+    Example:
+        >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> from deepmem_integrations import QueryAdapter
+        >>> embeddings = DeepMemoryEmbeddings(DeterministicFakeEmbedding(size=8), memory=QueryAdapter(8))
+        >>> store = InMemoryVectorStore.from_texts(["Run git revert."], embeddings, ids=["doc-1"])
+        >>> [document.id for document in store.similarity_search("undo a commit")]
+        ['doc-1']
     """
 
     def __init__(self, embeddings: Embeddings, memory: MemoryLike) -> None:
@@ -29,34 +39,34 @@ class DeepMemoryEmbeddings(Embeddings):
 
     @property
     def untransformed(self) -> Embeddings:
-        """The embedding model itself."""
+        """The embedding model inside, whose queries are not transformed."""
         return self._embeddings
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents; nothing is transformed."""
+        """Embed documents. Nothing is transformed."""
         return self._embeddings.embed_documents(texts)
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents with the model's own async; nothing is transformed."""
+        """Do the same as `embed_documents` with the embedding model's async methods."""
         return await self._embeddings.aembed_documents(texts)
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed a query and transform it.
+        """Embed a query and transform its vector.
 
         Returns:
             (d,) of length 1.
 
         Raises:
-            ModelNotFoundError: No model was trained yet.
+            ModelNotFoundError: There is no trained model yet.
             EmbeddingMismatchError: The adapter was trained with another embedding model.
         """
         return self._served.transform(self._embeddings.embed_query(text), self._embeddings)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Embed a query with the model's own async, and transform it."""
+        """Do the same as `embed_query` with the embedding model's async methods."""
         vector = await self._embeddings.aembed_query(text)
         return await run_in_executor(None, self._served.transform, vector, self._embeddings)
 
     def __repr__(self) -> str:
-        """A line with the model and the adapter."""
+        """Show the embedding model and the adapter in one line."""
         return f"DeepMemoryEmbeddings({self._embeddings!r}, {self._served.name})"

@@ -1,4 +1,4 @@
-"""Synthetic queries as a step of a chain: documents in, labels out."""
+"""The query generator for LangChain: documents in, labels out, as a step of a chain."""
 
 import contextlib
 import copy
@@ -15,7 +15,7 @@ from deepmem_integrations.labels import Labels, Relevance
 
 
 class LangChainModel:
-    """A LangChain chat model, asked for structured output. Retries are its own (``max_retries``).
+    """A LangChain chat model that is asked for structured output. The model makes its own retries (``max_retries``).
 
     Args:
         llm: Any model that has ``with_structured_output``.
@@ -26,19 +26,19 @@ class LangChainModel:
 
     @property
     def name(self) -> str:
-        """The model's own name where it tells one, and its class."""
+        """The class of the model, and the model's own name where it has one."""
         names = (getattr(self._llm, attribute, None) for attribute in ("model_name", "model", "model_id"))
         return ":".join([type(self._llm).__name__, *[name for name in names if isinstance(name, str)][:1]])
 
     def ask(self, request: Request) -> Answer:
-        """One call; callbacks and tracing are those of the chain."""
+        """Send one request. Callbacks and tracing are those of the chain."""
         try:
             return _answer(request, self._structured(request).invoke(_messages(request)))
-        except Exception as error:  # some models raise where others return what could not be parsed
+        except Exception as error:  # some models raise an error where others return an answer that cannot be parsed
             return Answer.of_error(error)
 
     async def aask(self, request: Request) -> Answer:
-        """`ask` with the model's own async."""
+        """Do the same as `ask` with the model's async methods."""
         try:
             return _answer(request, await self._structured(request).ainvoke(_messages(request)))
         except Exception as error:
@@ -52,19 +52,26 @@ class LangChainModel:
 class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
     """Write search queries for documents: ``RunnableLambda(splitter.split_documents) | generator | memory.trainer()``.
 
-    Documents need the ids that they have in the store. Those of ``memory.documents()`` have them; for freshly split ones,
-    ``memory=`` finds them by their text. A stream yields a `Relevance` for each document; the pieces add up.
+    The documents need the ids that they have in the store, because the labels name them. The documents that
+    ``memory.documents()`` returns have these ids; for freshly split documents, ``memory=`` finds the ids by the texts. A stream
+    yields a `Relevance` for each document, and the pieces add up.
 
     Args:
-        llm: Any LangChain chat model with structured output, or whatever `QueryGenerator` takes.
-        queries_per_document: How many to ask for.
+        llm: Any LangChain chat model with structured output, or a language model that `QueryGenerator` takes.
+        queries_per_document: How many queries to ask for per document.
         options: Passed to `QueryGenerator`: ``kinds``, ``personas``, ``examples``, ``filters``, ``embedding``, ``memory``,
             ``max_documents``, ``skip_junk``, ``pair_share``, ``judged_documents``, ``budget``, ``concurrency``,
-            ``checkpoint``, ``seed``, ``progress``. ``config={"max_concurrency": …}`` of a call
-            takes the place of ``concurrency``.
+            ``checkpoint``, ``seed``, ``progress``. In a call, ``config={"max_concurrency": …}`` replaces ``concurrency``.
 
     Raises:
-        GenerationError: Options that cannot be honoured.
+        GenerationError: An option is out of range, or the options do not go together.
+
+    Example:
+        >>> from langchain_core.documents import Document
+        >>> from deepmem_integrations.generation import Extractive  # in place of a language model
+        >>> generator = SyntheticQueryGenerator(llm=Extractive(), queries_per_document=1, progress=False)
+        >>> generator.invoke([Document("Run git revert to undo a commit. The history stays as it was.", id="doc-1")]).queries
+        ('Run git revert to undo a commit.',)
     """
 
     def __init__(self, llm: Any, queries_per_document: int = 4, **options: Unpack[Options]) -> None:
@@ -76,29 +83,30 @@ class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
 
         Args:
             input: The documents.
-            config: As for every Runnable.
-            kwargs: None are known.
+            config: The config of the call, as for every Runnable.
+            kwargs: No further arguments are known.
 
         Returns:
-            The labels: ``generated`` is true of each, ``left_out`` counts what was left out and why.
+            The labels. ``generated`` is True for every query; ``left_out`` counts, for each reason, the queries and documents
+            that were left out.
 
         Raises:
-            GenerationError: A document without an id, a checkpoint of another run, or not one request was answered.
+            GenerationError: A document has no id, the checkpoint belongs to another run, or not one request was answered.
         """
         return self._call_with_config(self._generated, input, config, **kwargs)
 
     async def ainvoke(self, input: Sequence[Document], config: RunnableConfig | None = None, **kwargs: Any) -> Relevance:
-        """`invoke` with the model's own async."""
+        """Do the same as `invoke` with the model's async methods."""
         return await self._acall_with_config(self._agenerated, input, config, **kwargs)
 
     def stream(self, input: Sequence[Document], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Relevance]:
-        """Yield labels as they come, a piece for each document."""
+        """Yield labels as they arrive, a `Relevance` for each document, always in the same order. The pieces add up."""
         return self.transform(iter([input]), config, **kwargs)
 
     async def astream(
         self, input: Sequence[Document], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Relevance]:
-        """`stream` with the model's own async."""
+        """Do the same as `stream` with the model's async methods."""
 
         async def inputs() -> AsyncIterator[Sequence[Document]]:
             yield input
@@ -109,33 +117,36 @@ class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
     def transform(
         self, input: Iterator[Sequence[Document]], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Relevance]:
-        """`stream` of documents that come in pieces; all of them are waited for, since each is compared with all."""
+        """Yield labels as `stream` does, for documents that arrive in pieces.
+
+        The generator waits for all documents first, because it compares each document with all of them.
+        """
         yield from self._transform_stream_with_config(input, self._pieces, config, **kwargs)
 
     async def atransform(
         self, input: AsyncIterator[Sequence[Document]], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Relevance]:
-        """`transform` with the model's own async."""
+        """Do the same as `transform` with the model's async methods."""
         async for piece in self._atransform_stream_with_config(input, self._apieces, config, **kwargs):
             yield piece
 
     def generate(self, documents: Sequence[Document]) -> Generation:
-        """`invoke` with each query's provenance, what was left out and why, and what was used."""
+        """Write queries, and return them with their provenance, everything that was left out with its reason, and the usage."""
         return self._generator.generate(documents)
 
     async def agenerate(self, documents: Sequence[Document]) -> Generation:
-        """`generate` with the model's own async."""
+        """Do the same as `generate` with the model's async methods."""
         return await self._generator.agenerate(documents)
 
     def estimate(self, documents: Sequence[Document]) -> Estimate:
-        """What a run would send; see `QueryGenerator.estimate`."""
+        """Estimate the requests, the tokens and the cost of a run: see `QueryGenerator.estimate`."""
         return self._generator.estimate(documents)
 
     def generate_queries(self, docs: Sequence[str], ids: Sequence[str], n: int = 100) -> tuple[list[str], Labels]:
-        """N questions for texts, as in Deep Lake v3's tutorials; see `QueryGenerator.generate_queries`."""
+        """Write n questions for texts, as in the tutorials of Deep Lake v3: see `QueryGenerator.generate_queries`."""
         return self._generator.generate_queries(docs, ids, n)
 
-    # LangChain calls these with its run managers, which are of no use here, and with the call's config.
+    # LangChain calls these methods with a run manager, which they do not need, and with the config of the call.
 
     def _generated(self, documents: Sequence[Document], run_manager: Any, config: RunnableConfig) -> Relevance:
         return self._configured(config)(documents)
@@ -155,7 +166,7 @@ class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
                 yield relevance
 
     def _configured(self, config: RunnableConfig) -> QueryGenerator:
-        """The generator with the call's own concurrency, if it has one."""
+        """Return a copy of the generator with the concurrency of this call, if the config sets one."""
         generator = copy.copy(self._generator)
         generator.concurrency = config.get("max_concurrency") or generator.concurrency
         return generator
@@ -166,7 +177,7 @@ def _messages(request: Request) -> list[tuple[str, str]]:
 
 
 def _answer(request: Request, output: Any) -> Answer:
-    """What ``with_structured_output(…, include_raw=True)`` gave."""
+    """Read the output of ``with_structured_output(…, include_raw=True)``."""
     raw = output["raw"]
     usage: Mapping[str, Any] = (raw.usage_metadata if isinstance(raw, AIMessage) else None) or {}
     tokens: dict[str, Any] = {name: usage.get(name, 0) for name in ("input_tokens", "output_tokens")}

@@ -1,4 +1,4 @@
-"""The retriever to swap in: any LangChain vector store, searched with transformed queries."""
+"""The retriever for LangChain: any vector store, searched with transformed queries."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from deepmem_integrations.serving import MemoryLike, ServedAdapter
 _SEARCHES = {
     "similarity": ("similarity_search_by_vector",),
     "mmr": ("max_marginal_relevance_search_by_vector",),
-    # LangChain has no common name for a search by vector that gives scores.
+    # LangChain has no common name for a search by vector that returns scores; stores use one of these two names.
     "similarity_score_threshold": (
         "similarity_search_with_score_by_vector",
         "similarity_search_by_vector_with_relevance_scores",
@@ -31,23 +31,34 @@ _SEARCHES = {
 class DeepMemoryRetriever(BaseRetriever):
     """Retrieve with Deep Memory from any vector store that searches by vector. The store is never changed.
 
-    The query is embedded with the store's own embedding model, transformed, and searched by vector. A model that is put in
-    use meanwhile serves the next query. ``k``, ``deep_memory`` and what the store's search takes can be given for one call,
-    ``retriever.invoke(query, k=3)``; in a chain, ``retriever.configurable_fields(k=ConfigurableField(id="k"))`` does the same.
+    The retriever embeds the query with the store's own embedding model, transforms the query vector, and searches the store by
+    vector. A model that is put in use later serves the next query. ``k``, ``deep_memory`` and the options of the store's search
+    can be given for one call, ``retriever.invoke(query, k=3)``. In a chain,
+    ``retriever.configurable_fields(k=ConfigurableField(id="k"))`` does the same.
 
     Args:
-        vectorstore: The store.
+        vectorstore: The vector store to search.
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
-        k: How many documents to return; None for as many as the store returns by itself (mostly 4).
-        deep_memory: False gives the store's own results, as its own retriever would.
-        search_type: ``"similarity"``; ``"mmr"`` (re-ranked with the transformed query); or ``"similarity_score_threshold"``
-            (by the store's own relevance scores).
-        search_kwargs: Passed to the store's search: ``filter``, ``fetch_k``, ``score_threshold``, … ``k`` and ``deep_memory``
-            may stand here instead.
+        k: How many documents to return. None leaves the number to the store, which is mostly 4.
+        deep_memory: False returns plain results, as the store's own retriever would.
+        search_type: ``"similarity"``; ``"mmr"``, which re-ranks with the transformed query; or ``"similarity_score_threshold"``,
+            which uses the store's own relevance scores.
+        search_kwargs: Options of the store's search: ``filter``, ``fetch_k``, ``score_threshold``, … ``k`` and ``deep_memory``
+            may be given here, too.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
-        ValidationError: An unknown option, or a threshold search without ``score_threshold``.
+        ValidationError: An option is unknown or given twice, or a threshold search has no ``score_threshold``.
+
+    Example:
+        >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> from deepmem_integrations import QueryAdapter
+        >>> embeddings = DeterministicFakeEmbedding(size=8)
+        >>> store = InMemoryVectorStore.from_texts(["Run git revert.", "Run git stash."], embeddings, ids=["doc-1", "doc-2"])
+        >>> retriever = DeepMemoryRetriever(vectorstore=store, memory=QueryAdapter(8), k=1)
+        >>> [document.id for document in retriever.invoke("Run git stash.")]
+        ['doc-2']
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -58,8 +69,8 @@ class DeepMemoryRetriever(BaseRetriever):
     deep_memory: bool = True
     search_type: Literal["similarity", "mmr", "similarity_score_threshold"] = "similarity"
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
-    # A field and no private attribute, since LangChain makes a new retriever from the fields for each configured call.
-    served: ServedAdapter | None = Field(default=None, exclude=True, repr=False, description="What memory was read as.")
+    # This is a field and no private attribute, because LangChain makes a new retriever from the fields for each configured call.
+    served: ServedAdapter | None = Field(default=None, exclude=True, repr=False, description="The adapter behind memory.")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -68,13 +79,13 @@ class DeepMemoryRetriever(BaseRetriever):
     @model_validator(mode="before")
     @classmethod
     def _from_search_kwargs(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Let ``k`` and ``deep_memory`` be fields, wherever they were written, so that they can be configured."""
+        """Move ``k`` and ``deep_memory`` from ``search_kwargs`` to the fields, so that they can be configured."""
         if not isinstance(options := values.get("search_kwargs"), dict):
             return values
         for name in ("k", "deep_memory"):
             if name in options:
                 if values.get(name) is not None:
-                    raise ValueError(f"{name} is given twice, as itself and in search_kwargs: leave one of them out.")
+                    raise ValueError(f"{name} is given twice, directly and in search_kwargs: leave one of them out.")
                 options = {key: value for key, value in options.items() if key != name}
                 values = {**values, name: values["search_kwargs"][name], "search_kwargs": options}
         return values
@@ -88,28 +99,36 @@ class DeepMemoryRetriever(BaseRetriever):
 
     @classmethod
     def from_retriever(cls, retriever: VectorStoreRetriever, memory: MemoryLike) -> "DeepMemoryRetriever":
-        """The same retriever with Deep Memory: its store, search type, search options, name, tags and metadata are kept.
+        """Return a retriever with Deep Memory that keeps a retriever's store, search type and options, name, tags and metadata.
 
         Args:
-            retriever: What ``vectorstore.as_retriever(…)`` gave.
+            retriever: A retriever that ``vectorstore.as_retriever(…)`` returned.
             memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
 
         Raises:
-            StoreError: A retriever that does not search a vector store in the common way.
+            StoreError: The retriever does not search a vector store in the common way.
+
+        Example:
+            >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+            >>> from langchain_core.vectorstores import InMemoryVectorStore
+            >>> from deepmem_integrations import QueryAdapter
+            >>> plain = InMemoryVectorStore(DeterministicFakeEmbedding(size=8)).as_retriever(search_kwargs={"k": 2})
+            >>> DeepMemoryRetriever.from_retriever(plain, memory=QueryAdapter(8)).k
+            2
         """
         if (
             not isinstance(retriever, VectorStoreRetriever)
             or type(retriever)._get_relevant_documents is not VectorStoreRetriever._get_relevant_documents
         ):
             raise StoreError(
-                f"from_retriever takes what vectorstore.as_retriever() gives; a {type(retriever).__name__} searches in its own "
-                "way. Give its store DeepMemoryEmbeddings(embeddings, memory) as embedding model instead."
+                f"from_retriever takes a retriever of vectorstore.as_retriever(); a {type(retriever).__name__} searches in its "
+                "own way. Give its store DeepMemoryEmbeddings(embeddings, memory) as its embedding model instead."
             )
         kept = {name: getattr(retriever, name) for name in ("search_type", "name", "tags", "metadata")}
         return cls(vectorstore=retriever.vectorstore, memory=memory, search_kwargs=dict(retriever.search_kwargs), **kept)
 
     def _serve(self) -> ServedAdapter:
-        """The adapter behind ``memory``, which may have been assigned anew or replaced in a copy."""
+        """Return the adapter behind ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
         if self.served is None or self.served.memory is not self.memory:
             self.served = ServedAdapter(self.memory)
         return self.served
@@ -145,22 +164,22 @@ class DeepMemoryRetriever(BaseRetriever):
         name, options, threshold = self._by_vector(options)
         vector = await embeddings.aembed_query(query)
         if deep_memory:
-            # The first query embeds a few texts to check the embedding model, and a new model is read from disk.
+            # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
             vector = await run_in_executor(None, self._transform, vector, embeddings)
         with self._not_implemented():
             return self._above(threshold, await self._call(name, vector, **options))
 
     async def _call(self, name: str, *args: Any, **options: Any) -> Any:
-        """A method of the store, in its own async where it has that."""
+        """Call a method of the store: its async method where there is one, otherwise the method in a thread."""
         # A PGVector that was opened without async_mode refuses its own async methods.
         if getattr(self.vectorstore, "async_mode", True) and hasattr(self.vectorstore, f"a{name}"):
             return await getattr(self.vectorstore, f"a{name}")(*args, **options)
         return await run_in_executor(None, getattr(self.vectorstore, name), *args, **options)
 
     def _request(self, kwargs: dict[str, Any]) -> tuple[Embeddings | None, bool, dict[str, Any]]:
-        """The model to embed the query with, whether to transform it, and what goes to the store.
+        """Return the embedding model for the query, whether to transform the query, and the options for the store.
 
-        No model where the store's own search by text gives what is asked for.
+        The embedding model is None where the store's own search by text gives the right results.
         """
         options = {"k": self.k, "deep_memory": self.deep_memory, **self.search_kwargs, **kwargs}
         deep_memory = options.pop("deep_memory")
@@ -171,10 +190,10 @@ class DeepMemoryRetriever(BaseRetriever):
         return embeddings_of(self.vectorstore), deep_memory, options
 
     def _by_vector(self, options: dict[str, Any]) -> tuple[str, dict[str, Any], float | None]:
-        """The store's method, its options, and the least relevance score.
+        """Return the name of the store's method, the options of the method, and the lowest relevance score to keep.
 
         Raises:
-            StoreError: The store's searches are not by vector alone, or by vector it gives no scores.
+            StoreError: The store does not search by vector alone, or it returns no scores when it searches by vector.
         """
         store, kind = self.vectorstore, type(self.vectorstore).__name__
         instead = f"Make the {kind} with DeepMemoryEmbeddings(embeddings, memory) as its embedding model instead"
@@ -183,22 +202,22 @@ class DeepMemoryRetriever(BaseRetriever):
         if getattr(mode, "value", mode) != "dense" or hybrid is not None:
             raise StoreError(
                 f"This {kind} does not search by vector alone (it is set up for hybrid or sparse search), and a search by the "
-                f"transformed vector would leave the rest out. {instead}: its search_type stays as it is."
+                f"transformed vector would leave the rest out. {instead}, and keep its search_type."
             )
         name = next((name for name in _SEARCHES[self.search_type] if hasattr(store, name)), None)
         if name is None:
             raise StoreError(
                 f"{kind} gives no scores when it searches by vector, so nothing can be compared with score_threshold. {instead}, "
-                'and take its own as_retriever(search_type="similarity_score_threshold").'
+                'and use its own as_retriever(search_type="similarity_score_threshold").'
             )
         threshold = options.pop("score_threshold") if self.search_type == "similarity_score_threshold" else None
         return name, options, threshold
 
     def _above(self, threshold: float | None, found: list[Any]) -> list[Document]:
-        """The documents themselves; of scored ones, those with enough of the store's own relevance (0 to 1)."""
+        """Return the documents; where they have scores, those whose relevance score (0 to 1) reaches the threshold."""
         if threshold is None:
             return found
-        # InMemoryVectorStore has no relevance scores of its own; what it has are cosine similarities.
+        # InMemoryVectorStore has no function for relevance scores; its scores are cosine similarities and are taken as they are.
         same = isinstance(self.vectorstore, InMemoryVectorStore)
         relevance = float if same else self.vectorstore._select_relevance_score_fn()
         return [document for document, score in found if relevance(score) >= threshold]
@@ -213,8 +232,8 @@ class DeepMemoryRetriever(BaseRetriever):
             yield
         except NotImplementedError as error:
             raise StoreError(
-                f"{type(self.vectorstore).__name__} cannot be searched by vector like this ({error!r}). Make it with "
-                "DeepMemoryEmbeddings(embeddings, memory) as its embedding model, and take its own retriever."
+                f"{type(self.vectorstore).__name__} cannot be searched by vector in this way ({error!r}). Make it with "
+                "DeepMemoryEmbeddings(embeddings, memory) as its embedding model, and use its own retriever."
             ) from error
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:

@@ -1,4 +1,4 @@
-"""The query transform as a step of a chain, which can be trained."""
+"""The query transform as a step of a chain."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,17 +12,25 @@ from deepmem_integrations.transforms import QueryTransform
 
 
 class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], list[float]]):
-    """A query in, its transformed vector out: ``transform | RunnableLambda(vectorstore.similarity_search_by_vector)``.
+    """Turn a query into its transformed vector: ``transform | RunnableLambda(vectorstore.similarity_search_by_vector)``.
 
-    Takes a text or the vector of one; a vector that it, or another part of this package, has transformed before passes
-    unchanged. ``transform`` is a Runnable's own method, for streams, and is not what you may look for: call ``invoke``.
+    A query is a text or a vector. A text is embedded and transformed, and a vector is transformed. A vector that any part of
+    this package has transformed before passes unchanged. ``fit`` trains the model that the transform uses. To transform one
+    query, call ``invoke``: the method ``transform``, which every Runnable has, takes a stream of queries.
 
     Args:
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
-        embeddings: The embedding model for texts; by default that of the `DeepMemory`.
+        embeddings: The embedding model for texts; by default the embedding model of the `DeepMemory`.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
+
+    Example:
+        >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+        >>> from deepmem_integrations import QueryAdapter
+        >>> transform = DeepMemoryQueryTransform(memory=QueryAdapter(8), embeddings=DeterministicFakeEmbedding(size=8))
+        >>> len(transform.invoke("how do I undo a commit?"))
+        8
     """
 
     def __init__(self, memory: MemoryLike, embeddings: Embeddings | None = None) -> None:
@@ -33,21 +41,21 @@ class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], l
 
         Args:
             input: A text, or a (d,) vector of any length but 0.
-            config: As for every Runnable.
-            kwargs: None are known.
+            config: The config of the call, as for every Runnable.
+            kwargs: No further arguments are known.
 
         Returns:
             (d,) of length 1.
 
         Raises:
-            StoreError: A text, and no embedding model.
-            ModelNotFoundError: No model was trained yet.
+            StoreError: The query is a text, and there is no embedding model.
+            ModelNotFoundError: There is no trained model yet.
             EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
         """
         return self._call_with_config(self._transformed, input, config, **kwargs)
 
     async def ainvoke(self, input: str | Sequence[float], config: RunnableConfig | None = None, **kwargs: Any) -> list[float]:
-        """`invoke` with the embedding model's own async."""
+        """Do the same as `invoke` with the embedding model's async methods."""
         return await self._acall_with_config(self._atransformed, input, config, **kwargs)
 
     def _transformed(self, query: str | Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""What Deep Lake v3 programs still say to the vector store, and what answers them today."""
+"""The data set of a `DeepLake` store for programs that were written for Deep Lake v3."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from deepmem_integrations.errors import StoreError
 class V3Dataset:
     """A Deep Lake v4 data set on which v3's ``dataset.text.data(aslist=True)["value"]`` works, too.
 
-    ``id``, ``text``, ``metadata`` and ``embedding`` are v3's tensors, in the order of the data set; everything else is the v4
-    data set's own.
+    ``id``, ``text``, ``metadata`` and ``embedding`` are the tensors of v3, in the order of the data set. All other attributes
+    are those of the v4 data set.
 
     Args:
-        store: The store; the data set need not exist yet.
+        store: The store, whose data set need not exist yet.
     """
 
     def __init__(self, store: DeepLakeStore) -> None:
@@ -26,15 +26,15 @@ class V3Dataset:
         self.embedding = V3Tensor(store, "embedding")
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """Count the documents."""
         return len(self._store)
 
     def __getitem__(self, key: Any) -> Any:
-        """The v4 data set's own column or row."""
+        """Return a column or a row of the v4 data set."""
         return self._dataset[key]
 
     def __getattr__(self, name: str) -> Any:
-        """The v4 data set's own attribute."""
+        """Return an attribute of the v4 data set."""
         return getattr(self._dataset, name)
 
     @property
@@ -45,10 +45,10 @@ class V3Dataset:
 
 
 class V3Tensor:
-    """One of v3's tensors.
+    """A tensor of Deep Lake v3: all values of one kind.
 
     Args:
-        store: The store.
+        store: The store to read from.
         name: ``id``, ``text``, ``metadata`` or ``embedding``.
     """
 
@@ -57,7 +57,12 @@ class V3Tensor:
         self._name = name
 
     def data(self, aslist: bool = False, fetch_chunks: bool = False) -> dict[str, Any]:
-        """All values, as ``{"value": …}``: a list, or an array without ``aslist``. ``fetch_chunks`` only chose how to read."""
+        """Return all values as ``{"value": …}``.
+
+        Args:
+            aslist: Return the values as a list; otherwise they come as an array.
+            fetch_chunks: Ignored, because it only chose how v3 reads the data set.
+        """
         if self._name == "embedding":
             values: list[Any] = [vector for _, batch in self._store.vectors() for vector in batch]
         else:

@@ -1,6 +1,6 @@
 """The Deep Lake v4 vector store for LangChain, with Deep Lake v3's ``deep_memory=True``."""
 
-# Searches name their options one by one, so that a misspelt or unknown one is an error and not ignored.
+# The searches name their options one by one, so that a misspelt or unknown option is an error and is not ignored.
 # mypy: disable-error-code="override"
 
 import os
@@ -29,12 +29,13 @@ Scored = list[tuple[Document, float]]
 
 
 class SearchOptions(TypedDict, total=False):
-    """What every search of `DeepLake` takes.
+    """The options that every search of `DeepLake` takes.
 
     Attributes:
-        filter: Metadata the documents must have.
-        deep_memory: Transform the query with the trained model. Without one, a ModelNotFoundError.
-        distance_metric: ``"cos"``, the default, with similarities as scores (best: 1); or ``"l2"``, with distances (best: 0).
+        filter: The metadata that the documents must have.
+        deep_memory: Transform the query with the trained model. A search without a trained model raises a ModelNotFoundError.
+        distance_metric: ``"cos"``, the default, scores documents by cosine similarity (best: 1); ``"l2"`` scores them by
+            distance (best: 0).
     """
 
     filter: Filter | None
@@ -46,28 +47,38 @@ class DeepLake(VectorStore):
     """A LangChain vector store in a Deep Lake v4 data set, with Deep Memory.
 
     Train with ``db.deep_memory.train(queries, relevance)`` (``db.vectorstore.deep_memory`` works as in v3), then search with
-    ``deep_memory=True``, or ``db.as_retriever(search_kwargs={"deep_memory": True})``. Scores are cosine similarities; as
-    relevance scores, negative ones count as 0.
+    ``deep_memory=True``, or use ``db.as_retriever(search_kwargs={"deep_memory": True})``. Scores are cosine similarities. A
+    negative similarity has the relevance score 0.
 
     Args:
         dataset_path: A local folder, ``mem://…``, ``s3://…``, ``gcs://…``, ``az://…`` or ``al://…``.
-        token: Activeloop token, for ``al://`` paths.
-        embedding: The embedding model; needed for everything but search by vector.
-        embedding_function: v3's other name for ``embedding``.
-        read_only: Open without the right to write.
-        ingestion_batch_size: As the next five, an argument of Deep Lake v3 that is ignored, with a warning that says what
-            replaces it. They keep their places for programs that pass arguments by position.
-        num_workers: Ignored.
-        verbose: Ignored.
-        exec_option: Ignored.
-        runtime: Ignored.
-        index_params: Ignored.
-        overwrite: Start empty: an existing data set is deleted.
-        creds: Credentials of the cloud storage.
-        deep_memory_path: The folder for trained models; by default beside a local data set, with ``.deepmemory`` appended.
+        token: The Activeloop token for an ``al://`` path.
+        embedding: The embedding model. Everything but a search by vector needs one.
+        embedding_function: The other name of ``embedding`` in v3.
+        read_only: Open the data set without the right to write.
+        ingestion_batch_size: Ignored, as are the five arguments from here to ``index_params``. Deep Lake v3 had these arguments;
+            they keep their places for programs that pass arguments by position. A warning says what replaces them.
+        num_workers: Ignored: see ``ingestion_batch_size``.
+        verbose: Ignored: see ``ingestion_batch_size``.
+        exec_option: Ignored: see ``ingestion_batch_size``.
+        runtime: Ignored: see ``ingestion_batch_size``.
+        index_params: Ignored: see ``ingestion_batch_size``.
+        overwrite: Start with an empty data set. An existing data set is deleted.
+        creds: The credentials of the cloud storage.
+        deep_memory_path: The folder for trained models. By default the folder lies beside a local data set and has its name with
+            ``.deepmemory`` appended.
 
     Raises:
         StoreError: The data set cannot be opened, or both names of the embedding model are used.
+
+    Example:
+        >>> import tempfile
+        >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     db = DeepLake(f"{folder}/docs", embedding=DeterministicFakeEmbedding(size=8))
+        ...     ids = db.add_texts(["Run git revert.", "Run git stash."], ids=["doc-1", "doc-2"])
+        ...     [document.id for document in db.similarity_search("Run git stash.", k=1)]
+        ['doc-2']
     """
 
     def __init__(
@@ -114,10 +125,11 @@ class DeepLake(VectorStore):
 
     @property
     def deep_memory(self) -> DeepMemory:
-        """Train, evaluate and choose the models of this store.
+        """The `DeepMemory` of this store, which trains, evaluates and chooses its models.
 
         Raises:
-            StoreError: No embedding model, or no place for the models: no local data set and no ``deep_memory_path``.
+            StoreError: There is no embedding model, or no folder for the models: the data set is not local, and no
+                ``deep_memory_path`` was given.
         """
         if self._deep_memory is None:
             self._deep_memory = DeepMemory(self.corpus(), self._embedder(), self.deep_memory_path)
@@ -128,26 +140,26 @@ class DeepLake(VectorStore):
         """The folder for trained models.
 
         Raises:
-            StoreError: The data set is not local, and no folder was given.
+            StoreError: The data set is not local, and no ``deep_memory_path`` was given.
         """
         return beside(self.store.path) if self._deep_memory_path is None else self._deep_memory_path
 
     def corpus(self) -> DeepLakeCorpus:
-        """All documents, for training."""
+        """Return all documents, for training."""
         return DeepLakeCorpus(self.store, _document)
 
     @property
     def vectorstore(self) -> "DeepLake":
-        """The store itself: v3 spelled ``db.vectorstore.deep_memory``."""
+        """The store itself, because programs for v3 write ``db.vectorstore.deep_memory``."""
         return self
 
     @property
     def dataset(self) -> V3Dataset:
-        """The data set: v3 spelled ``db.vectorstore.dataset``."""
+        """The data set, because programs for v3 write ``db.vectorstore.dataset``."""
         return V3Dataset(self.store)
 
     def ds(self) -> V3Dataset:
-        """The data set, as in v3; ``ds().query(tql)`` and the like are Deep Lake v4's own."""
+        """Return the data set, as in v3. Methods such as ``ds().query(tql)`` are those of Deep Lake v4."""
         return self.dataset
 
     # ---- writing and reading -----------------------------------------------------------------------------------
@@ -161,12 +173,12 @@ class DeepLake(VectorStore):
         """Embed texts and add them in one commit, replacing documents of the same id.
 
         Args:
-            texts: The texts.
-            metadatas: A JSON-like dict for each.
-            ids: An id for each; made up where None.
+            texts: The texts of the documents.
+            metadatas: A JSON-like dict for each text.
+            ids: An id for each text. An id is made up where it is None.
 
         Returns:
-            The ids.
+            The ids of the documents.
         """
         texts = list(texts)
         names = [name or str(uuid.uuid4()) for name in (ids if ids is not None else [None] * len(texts))]
@@ -180,7 +192,7 @@ class DeepLake(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         ids: Sequence[str | None] | None = None,
     ) -> list[str]:
-        """`add_texts` with the embedding model's own async."""
+        """Do the same as `add_texts` with the embedding model's async methods."""
         texts = list(texts)
         names = [name or str(uuid.uuid4()) for name in (ids if ids is not None else [None] * len(texts))]
         if texts:
@@ -189,14 +201,14 @@ class DeepLake(VectorStore):
         return names
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents with these ids; unknown ids are left out."""
+        """Return the documents with these ids. Unknown ids are left out."""
         return [_document(found) for found in self.store.get(ids)]
 
     def delete(self, ids: Sequence[str] | None = None, filter: Filter | None = None, delete_all: bool = False) -> bool:
-        """Delete documents by id, by metadata, or all of them.
+        """Delete the documents with these ids, the documents with this metadata, or all documents.
 
         Raises:
-            StoreError: Not exactly one of the three.
+            StoreError: Not exactly one of the three arguments is given, or the filter is empty.
         """
         if (ids is not None) + (filter is not None) + bool(delete_all) != 1 or filter == {}:
             raise StoreError("Pass exactly one of: ids, a filter that is not empty, delete_all=True.")
@@ -207,7 +219,7 @@ class DeepLake(VectorStore):
         return True
 
     def delete_dataset(self) -> None:
-        """Delete the whole data set: `delete` with ``delete_all=True``, by v3's name. Trained models stay."""
+        """Delete the whole data set, as ``delete(delete_all=True)`` does. Trained models stay. The method has the name of v3."""
         self.delete(delete_all=True)
 
     @classmethod
@@ -221,7 +233,7 @@ class DeepLake(VectorStore):
         dataset_path: str | os.PathLike[str] = "./deeplake/",
         **kwargs: Any,
     ) -> "DeepLake":
-        """Open or create a store and add texts. ``kwargs`` are the constructor's."""
+        """Open or create a data set and add texts. ``kwargs`` are passed to the constructor."""
         store = cls(dataset_path, embedding=embedding, **kwargs)
         store.add_texts(texts, metadatas, ids=ids)
         return store
@@ -231,17 +243,19 @@ class DeepLake(VectorStore):
     def similarity_search(
         self, query: str | None = None, k: int = 4, *, tql: str | None = None, **options: Unpack[SearchOptions]
     ) -> list[Document]:
-        """The k documents nearest to the query, best first; see `SearchOptions`.
+        """Return the k documents nearest to the query, best first.
 
         Args:
-            query: The text.
-            k: How many.
-            tql: A query in Deep Lake's own language in place of all that: ``SELECT * WHERE …``, with its own LIMIT.
-            options: ``filter``, ``deep_memory``, ``distance_metric``.
+            query: The text of the query.
+            k: How many documents to return.
+            tql: A query in Deep Lake's own language, in place of all other arguments: ``SELECT * WHERE …``. Its LIMIT sets the
+                number of documents.
+            options: ``filter``, ``deep_memory`` and ``distance_metric``: see `SearchOptions`.
 
         Raises:
-            ModelNotFoundError: ``deep_memory=True`` and no model was trained.
-            StoreError: ``tql`` together with options or with neither, or something that Deep Lake v4 cannot do.
+            ModelNotFoundError: ``deep_memory`` is True, and there is no trained model yet.
+            StoreError: ``tql`` is given together with options, neither ``tql`` nor ``query`` is given, or Deep Lake v4 cannot
+                search in this way.
         """
         if tql is not None:
             return self._query(tql, options)
@@ -250,49 +264,52 @@ class DeepLake(VectorStore):
     async def asimilarity_search(
         self, query: str | None = None, k: int = 4, *, tql: str | None = None, **options: Unpack[SearchOptions]
     ) -> list[Document]:
-        """`similarity_search` with the embedding model's own async."""
+        """Do the same as `similarity_search` with the embedding model's async methods."""
         if tql is not None:
             return await run_in_executor(None, self._query, tql, options)
         return _documents(await self.asimilarity_search_with_score(_text(query), k, **options))
 
     def similarity_search_with_score(self, query: str, k: int = 4, **options: Unpack[SearchOptions]) -> Scored:
-        """`similarity_search` with scores."""
+        """Return the k documents nearest to the query with their scores, best first."""
         return self.similarity_search_with_score_by_vector(self._embed(query, options), k, **options)
 
     async def asimilarity_search_with_score(self, query: str, k: int = 4, **options: Unpack[SearchOptions]) -> Scored:
-        """`similarity_search_with_score` with the embedding model's own async."""
+        """Do the same as `similarity_search_with_score` with the embedding model's async methods."""
         vector = await self._aembed(query, options)
         return await run_in_executor(None, self.similarity_search_with_score_by_vector, vector, k, **options)
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **options: Unpack[SearchOptions]) -> list[Document]:
-        """The k documents nearest to a vector, best first."""
+        """Return the k documents nearest to a query vector, best first."""
         return _documents(self.similarity_search_with_score_by_vector(embedding, k, **options))
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, **options: Unpack[SearchOptions]
     ) -> Scored:
-        """`similarity_search_by_vector` with scores."""
+        """Return the k documents nearest to a query vector with their scores, best first."""
         found = self._search(embedding, k, **options)[1]
         return [(_document(document), document.score or 0.0) for document in found]
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Unpack[SearchOptions]
     ) -> list[Document]:
-        """Return k documents out of the ``fetch_k`` nearest, relevant to the (moved) query and unlike each other."""
+        """Return k documents out of the ``fetch_k`` nearest that are near the query and unlike each other (MMR).
+
+        With ``deep_memory=True``, nearness is measured to the transformed query.
+        """
         vector = self._embed(query, options)
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **options)
 
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Unpack[SearchOptions]
     ) -> list[Document]:
-        """`max_marginal_relevance_search` with the embedding model's own async."""
+        """Do the same as `max_marginal_relevance_search` with the embedding model's async methods."""
         vector = await self._aembed(query, options)
         return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **options)
 
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Unpack[SearchOptions]
     ) -> list[Document]:
-        """`max_marginal_relevance_search` for a vector."""
+        """Return the documents that `max_marginal_relevance_search` finds for a query vector."""
         query, found = self._search(embedding, max(k, fetch_k), with_vectors=True, **options)
         vectors: list[Any] = [document.vector for document in found]
         chosen = maximal_marginal_relevance(np.asarray(query), vectors, lambda_mult, k)
@@ -301,7 +318,7 @@ class DeepLake(VectorStore):
     async def amax_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Unpack[SearchOptions]
     ) -> list[Document]:
-        """`max_marginal_relevance_search_by_vector` off the event loop."""
+        """Run `max_marginal_relevance_search_by_vector` in a thread, off the event loop."""
         search = self.max_marginal_relevance_search_by_vector
         return await run_in_executor(None, search, embedding, k, fetch_k, lambda_mult, **options)
 
@@ -313,14 +330,15 @@ class DeepLake(VectorStore):
         The data set needs a text index, which ``db.store.create_text_index()`` makes.
 
         Args:
-            query: The text.
+            query: The text of the query.
             k: How many documents to return.
-            fetch_k: How many of each ranking take part.
-            filter: Metadata the documents must have.
-            deep_memory: Transform the query with the trained model; the words stay as they are.
+            fetch_k: How many documents of each ranking take part.
+            filter: The metadata that the documents must have.
+            deep_memory: Transform the query vector with the trained model. The search by words is not changed.
 
         Raises:
-            StoreError: There is no text index.
+            ModelNotFoundError: ``deep_memory`` is True, and there is no trained model yet.
+            StoreError: The data set has no text index.
         """
         vector = self._embed(query, {"deep_memory": deep_memory})
         return self._fuse(query, vector, k, fetch_k, filter, deep_memory)
@@ -328,24 +346,24 @@ class DeepLake(VectorStore):
     async def ahybrid_search(
         self, query: str, k: int = 4, fetch_k: int = 50, *, filter: Filter | None = None, deep_memory: bool = False
     ) -> list[Document]:
-        """`hybrid_search` with the embedding model's own async."""
+        """Do the same as `hybrid_search` with the embedding model's async methods."""
         vector = await self._aembed(query, {"deep_memory": deep_memory})
         return await run_in_executor(None, self._fuse, query, vector, k, fetch_k, filter, deep_memory)
 
     def search(self, query: str, search_type: str, **options: Any) -> list[Document]:
-        """Any search by its name: ``similarity``, ``mmr``, ``similarity_score_threshold`` or ``hybrid``."""
+        """Run a search by its name: ``similarity``, ``mmr``, ``similarity_score_threshold`` or ``hybrid``."""
         if search_type == "hybrid":
             return self.hybrid_search(query, **options)
         return super().search(query, search_type, **options)
 
     async def asearch(self, query: str, search_type: str, **options: Any) -> list[Document]:
-        """`search` with the embedding model's own async."""
+        """Do the same as `search` with the embedding model's async methods."""
         if search_type == "hybrid":
             return await self.ahybrid_search(query, **options)
         return await super().asearch(query, search_type, **options)
 
     def as_retriever(self, **options: Any) -> VectorStoreRetriever:
-        """A retriever over this store, as of any LangChain store; ``search_type="hybrid"`` is one more."""
+        """Return a retriever over this store, as any LangChain store does. ``search_type="hybrid"`` is one more search type."""
         if options.get("search_type") != "hybrid":
             return super().as_retriever(**options)
         return HybridRetriever(vectorstore=self, **{"tags": self._get_retriever_tags(), **options})
@@ -367,7 +385,7 @@ class DeepLake(VectorStore):
         return self._embedding
 
     def _query_embedder(self, options: SearchOptions) -> Embeddings:
-        """The embedding model; below our own wrapper where the store itself transforms the query."""
+        """Return the embedding model, without its Deep Memory wrapper where the store itself transforms the query."""
         model: Embeddings = untransformed(self._embedder()) if options.get("deep_memory") else self._embedder()
         return model
 
@@ -378,7 +396,7 @@ class DeepLake(VectorStore):
         return await self._query_embedder(options).aembed_query(query)
 
     def _transformed(self, vector: list[float], deep_memory: bool) -> list[float]:
-        """Transform the query vector if Deep Memory is asked for, and only once."""
+        """Transform the query vector if ``deep_memory`` is True, unless it has been transformed before."""
         return self.deep_memory.served.transform(vector, self.deep_memory.embedder) if deep_memory else vector
 
     def _search(
@@ -391,12 +409,12 @@ class DeepLake(VectorStore):
         distance_metric: str | None = None,
         with_vectors: bool = False,
     ) -> tuple[Any, list[StoredDocument]]:
-        """The query vector as it was searched, and what was found."""
+        """Return the query vector that the store was searched with, and the documents that were found."""
         metric = _metric(distance_metric)
         if metric != "cos" and deep_memory:
             raise StoreError(
                 f"Deep Memory works on cosine similarity: leave distance_metric={distance_metric!r} out (with stored vectors of "
-                "length 1 both rank alike), or search with deep_memory=False."
+                "length 1 both metrics rank alike), or search with deep_memory=False."
             )
         query = self._transformed(vector, deep_memory)
         return query, self.store.search(query, k, filter=filter, with_vectors=with_vectors, metric=metric)
@@ -409,12 +427,12 @@ class DeepLake(VectorStore):
 
     def _query(self, tql: str, options: SearchOptions) -> list[Document]:
         if used := [name for name, value in options.items() if value]:
-            raise StoreError(f"A TQL query says itself what to find: write {', '.join(used)} into it, or leave tql out.")
+            raise StoreError(f"A TQL query replaces all other options: write {', '.join(used)} into it, or leave tql out.")
         return [_document(found) for found in self.store.query(tql)]
 
 
 class HybridRetriever(VectorStoreRetriever):
-    """What ``DeepLake.as_retriever(search_type="hybrid")`` gives: LangChain's own retriever knows no such search."""
+    """The retriever of ``DeepLake.as_retriever(search_type="hybrid")``, because LangChain's own allows no hybrid search."""
 
     allowed_search_types: ClassVar[Collection[str]] = ("hybrid",)
 
@@ -430,25 +448,25 @@ class HybridRetriever(VectorStoreRetriever):
 
 
 def _metric(name: str | None) -> Metric:
-    """Deep Lake v3's name of a distance metric as one that v4 has."""
+    """Return the metric of Deep Lake v4 that has this name in v3."""
     metrics: dict[str, Metric] = {"cos": "cos", "l2": "l2"}
     if name is None:
         return "cos"
     if str(name).lower() not in metrics:
-        raise StoreError(f"Deep Lake v4 cannot rank by distance_metric={name!r}; it can by 'cos' and 'l2'.")
+        raise StoreError(f"Deep Lake v4 cannot rank by distance_metric={name!r}: use 'cos' or 'l2'.")
     return metrics[name.lower()]
 
 
 def _must_be_cosine(options: Mapping[str, Any]) -> None:
     if _metric(options.get("distance_metric")) != "cos":
         raise StoreError(
-            "Relevance scores are cosine similarities: leave distance_metric out, or take similarity_search_with_score."
+            "Relevance scores are cosine similarities: leave distance_metric out, or use similarity_search_with_score."
         )
 
 
 def _text(query: str | None) -> str:
     if query is None:
-        raise StoreError("Pass a query, or tql=…")
+        raise StoreError("Pass a query, or tql=….")
     return query
 
 

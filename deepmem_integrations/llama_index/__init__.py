@@ -1,4 +1,4 @@
-"""LlamaIndex parts: the retriever to swap in, a wrapped embedding model, the query transform, the Deep Lake store."""
+"""The parts for LlamaIndex: retriever, embedding wrapper, query transform, query generator and the Deep Lake vector store."""
 
 from deepmem_integrations._extras import require
 

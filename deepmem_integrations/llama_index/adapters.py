@@ -1,4 +1,4 @@
-"""Adapters that LlamaIndex's own ``EmbeddingAdapterFinetuneEngine`` trained, as ours."""
+"""The import of adapters that LlamaIndex's own ``EmbeddingAdapterFinetuneEngine`` trained."""
 
 import os
 from collections.abc import Mapping
@@ -17,23 +17,32 @@ _FILE = "pytorch_model.bin"
 
 
 def import_linear_adapter(source: Any, embed_model: Any = None) -> QueryAdapter:
-    """Take over an adapter that ``EmbeddingAdapterFinetuneEngine`` trained, to serve it here or compare it with ours.
+    """Convert an adapter that ``EmbeddingAdapterFinetuneEngine`` trained, to serve it here or to compare it with a trained model.
 
-    Its ``LinearLayer`` without a bias, which is its default, ranks as the result does: W x and x + x (Wᵀ − 1) are the same
-    vector, and a length makes no difference to cosine similarity.
+    The engine trains a ``LinearLayer`` without a bias by default. The converted adapter ranks in the same way: W x and
+    x + x (Wᵀ − 1) are the same vector, and the length of a vector makes no difference to cosine similarity.
 
     Args:
-        source: The ``LinearLayer``, the ``AdapterEmbeddingModel`` that ``engine.get_finetuned_model()`` gives, the folder that
-            the engine wrote (``model_output_path``), or the ``pytorch_model.bin`` in it. A file is read without running
-            anything that lies in it (``torch.load(weights_only=True)``).
-        embed_model: The embedding model that it was trained for, so that others are refused: whatever `Embedder` takes. By
-            default that of an ``AdapterEmbeddingModel``; without one only the dimension is known.
+        source: The ``LinearLayer``, the ``AdapterEmbeddingModel`` that ``engine.get_finetuned_model()`` returns, the folder that
+            the engine wrote (``model_output_path``), or the ``pytorch_model.bin`` in the folder. Code in the file is not run
+            (``torch.load(weights_only=True)``).
+        embed_model: The embedding model that the adapter was trained for, as `Embedder` takes it, so that the adapter refuses
+            other models. By default the model inside an ``AdapterEmbeddingModel``. Without an embedding model, the adapter
+            checks only the dimension.
+
+    Returns:
+        An adapter with a linear part.
 
     Raises:
-        AdapterFileError: No square linear layer (``TwoLayerNN`` has no counterpart here), one with a bias other than zeros, or
-            a file that holds something else than weights.
+        AdapterFileError: The source is not a square linear layer (``TwoLayerNN`` has no counterpart here), it has a bias other
+            than zeros, or the file does not hold weights.
         StorageError: The file cannot be read.
-        EmbeddingMismatchError: ``embed_model`` gives vectors of another dimension.
+        EmbeddingMismatchError: ``embed_model`` returns vectors of another dimension.
+
+    Example:
+        >>> from llama_index.embeddings.adapter import LinearLayer
+        >>> import_linear_adapter(LinearLayer(8, 8))
+        QueryAdapter(8 dimensions, linear)
     """
     if hasattr(source, "_adapter"):
         embed_model = embed_model if embed_model is not None else getattr(source, "_base_embed_model", None)
@@ -51,7 +60,7 @@ def import_linear_adapter(source: Any, embed_model: Any = None) -> QueryAdapter:
     fingerprint = None
     if embed_model is not None:
         fingerprint = Embedder(embed_model).fingerprint()
-        Fingerprint(len(weight)).check(fingerprint)  # the dimension
+        Fingerprint(len(weight)).check(fingerprint)  # a fingerprint without probes compares the dimension alone
     linear = np.ascontiguousarray(weight.T - np.eye(len(weight), dtype=np.float32))
     origin = {"origin": "LlamaIndex's EmbeddingAdapterFinetuneEngine"}
     return QueryAdapter(len(weight), linear=linear, fingerprint=fingerprint, metadata=origin)
@@ -64,7 +73,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise StorageError(f"Cannot read the adapter {path}: {error.strerror or error}.") from error
-    except Exception as error:  # torch and pickle raise whatever a foreign file makes them raise
+    except Exception as error:  # a file of another kind may make torch and pickle raise any error
         raise AdapterFileError(f"{path} is not a file of weights that torch.save wrote: {error}") from error
     if not isinstance(state, Mapping):
         raise AdapterFileError(f"{path} holds a {type(state).__name__}, not the weights of a LinearLayer.")
@@ -72,18 +81,20 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _weight(state: Mapping[str, Any], name: str) -> Vectors:
-    """The matrix of a LinearLayer without a bias, (d, d) float32."""
+    """Return the matrix of a LinearLayer without a bias, (d, d) float32."""
     if "linear.weight" not in state or set(state) - {"linear.weight", "linear.bias"}:
         raise AdapterFileError(
-            f"{name} is no LinearLayer; it has the weights {', '.join(map(str, state)) or 'of nothing'}. Only a linear map can "
-            "be taken over. Train one here instead: DeepMemory.from_llama_index(index, path=…).train(queries, relevance)."
+            f"{name} is no LinearLayer (its weights are {', '.join(map(str, state)) or 'empty'}), and only a LinearLayer can be "
+            "imported. Train one here instead: DeepMemory.from_llama_index(index, path=…).train(queries, relevance)."
         )
     weight = np.asarray(state["linear.weight"].detach().cpu().float().numpy(), dtype=np.float32)
     if weight.ndim != 2 or weight.shape[0] != weight.shape[1] or not np.isfinite(weight).all():
-        raise AdapterFileError(f"{name} has a matrix of the shape {weight.shape}; it takes a square one of finite numbers.")
+        raise AdapterFileError(
+            f"{name} has a matrix of the shape {weight.shape}; only a square matrix of finite numbers can be imported."
+        )
     if "linear.bias" in state and bool((state["linear.bias"] != 0).any()):
         raise AdapterFileError(
-            f"{name} has a bias, which an adapter here has no place for: it adds the same vector to every query, whatever its "
-            "length. Train it with bias=False (the engine's default)."
+            f"{name} has a bias, a vector that is added to every query, and a QueryAdapter has no bias. Train it with bias=False "
+            "(the engine's default)."
         )
     return weight

@@ -1,4 +1,4 @@
-"""An embedding model whose queries are transformed: Deep Memory inside any index, with every kind of search it has."""
+"""An embedding model whose queries are transformed: Deep Memory inside any vector index, with every search of the index."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,31 +13,41 @@ from deepmem_integrations.llama_index.queries import mean_of_transformed
 from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
 
 _NO_CACHE = (
-    "A cache knows a vector by its text alone: here it would keep giving what a former model made of a query. "
-    "Set embeddings_cache on the embedding model itself, whose vectors stay as they are."
+    "A cache finds a vector by its text alone, so it would return the query vectors of an earlier Deep Memory model. "
+    "Set embeddings_cache on the embedding model itself, whose vectors do not change."
 )
 
 
 _OF_THE_MODEL = {"callback_manager", "embed_batch_size", "num_workers", "rate_limiter"}
-"""What says how the model works, and is to reach it when it is set here."""
+"""The attributes that are set on the embedding model inside when they are set on the wrapper."""
 
 
 class DeepMemoryEmbedding(BaseEmbedding):
-    """Embed texts as before, and queries with Deep Memory.
+    """Embed queries with Deep Memory, and documents as before.
 
-    Give it to an index, a pipeline or ``Settings.embed_model`` in place of the model, and all searches of the index are
-    transformed. A model that is put in use meanwhile serves the next query. Everything else is the model's own: its callbacks,
-    batches and limits, which are passed on to it when they are set here. Training, and `DeepMemoryRetriever`, look through it
-    to the model itself.
+    Give this object to an index, a pipeline or ``Settings.embed_model`` in place of the embedding model. All searches of the
+    index then use transformed queries. A model that is put in use later serves the next query. Training and
+    `DeepMemoryRetriever` use the embedding model inside, so that no query is transformed twice. The callbacks, batches and
+    limits are those of the embedding model inside: when they are set on this object, they are set on that model.
 
     Args:
-        base: The embedding model; one that is wrapped already is unwrapped.
+        base: The embedding model. A model that is wrapped already is unwrapped first.
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
-        embeddings_cache: None; a cache is refused here, and can be set on ``base``.
+        embeddings_cache: Must be None. A cache can be set on ``base`` instead.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
-        EmbeddingError: ``base`` is no LlamaIndex embedding model, or holds such a wrapper inside; or an ``embeddings_cache``.
+        EmbeddingError: ``base`` is no LlamaIndex embedding model, ``base`` is another wrapper that holds a
+            `DeepMemoryEmbedding` inside, or an ``embeddings_cache`` is given.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding, VectorStoreIndex
+        >>> from llama_index.core.schema import TextNode
+        >>> from deepmem_integrations import QueryAdapter
+        >>> embed_model = DeepMemoryEmbedding(MockEmbedding(embed_dim=8), memory=QueryAdapter(8))
+        >>> index = VectorStoreIndex([TextNode(id_="doc-1", text="Run git revert.")], embed_model=embed_model)
+        >>> [node.node_id for node in index.as_retriever().retrieve("undo a commit")]
+        ['doc-1']
     """
 
     base: SerializeAsAny[BaseEmbedding]
@@ -55,22 +65,25 @@ class DeepMemoryEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """LlamaIndex's name of the class."""
+        """Return the name that LlamaIndex writes for the class."""
         return "DeepMemoryEmbedding"
 
     @property
     def untransformed(self) -> BaseEmbedding:
-        """The embedding model itself."""
+        """The embedding model inside, whose queries are not transformed."""
         return self.base
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """The model and its options, by which an ``IngestionPipeline`` caches: what texts become depends on nothing else."""
+        """Return the embedding model inside and its options, which are the cache key of an ``IngestionPipeline``.
+
+        The memory is no part of the key, because the vectors of documents do not depend on it.
+        """
         data: dict[str, Any] = super().to_dict(**kwargs)
-        data["base"].pop("api_key", None)  # as LlamaIndex takes it off the model that it reports
+        data["base"].pop("api_key", None)  # LlamaIndex keeps credentials out of its reports, and so does this wrapper
         return data
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Pass on to the model how it is to work; refuse a cache."""
+        """Set callbacks, batches and limits on the embedding model inside, too, and refuse a cache."""
         if name == "embeddings_cache" and value is not None:
             raise EmbeddingError(_NO_CACHE)
         super().__setattr__(name, value)
@@ -80,27 +93,27 @@ class DeepMemoryEmbedding(BaseEmbedding):
     # ---- queries -----------------------------------------------------------------------------------------------
 
     def get_query_embedding(self, query: str) -> Embedding:
-        """Embed a query and transform it.
+        """Embed a query and transform its vector.
 
         Returns:
             (d,) of length 1.
 
         Raises:
-            ModelNotFoundError: No model was trained yet.
+            ModelNotFoundError: There is no trained model yet.
             EmbeddingMismatchError: The adapter was trained with another embedding model.
         """
         return self._served.transform(self.base.get_query_embedding(query), self.base)
 
     async def aget_query_embedding(self, query: str) -> Embedding:
-        """`get_query_embedding` with the model's own async."""
+        """Do the same as `get_query_embedding` with the embedding model's async methods."""
         vector = await self.base.aget_query_embedding(query)
         return await asyncio.to_thread(self._served.transform, vector, self.base)
 
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None) -> Embedding:
-        """Embed and transform several texts of one query.
+        """Embed several texts of one query and transform their vectors.
 
         Returns:
-            (d,): their mean, of length 1; or what ``agg_fn`` makes of the list.
+            (d,), the mean of the transformed vectors, of length 1; or the vector that ``agg_fn`` makes of their list.
         """
         vectors = [self.base.get_query_embedding(query) for query in queries]
         return self._aggregated(vectors, agg_fn)
@@ -108,14 +121,14 @@ class DeepMemoryEmbedding(BaseEmbedding):
     async def aget_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
     ) -> Embedding:
-        """`get_agg_embedding_from_queries` with the model's own async."""
+        """Do the same as `get_agg_embedding_from_queries` with the embedding model's async methods."""
         vectors = await asyncio.gather(*(self.base.aget_query_embedding(query) for query in queries))
         return await asyncio.to_thread(self._aggregated, vectors, agg_fn)
 
     def _aggregated(self, vectors: list[Embedding], agg_fn: Callable[..., Embedding] | None) -> Embedding:
         if agg_fn is None:
             return mean_of_transformed(vectors, self._served, self.base)
-        # Marked whatever it is: its parts are transformed.
+        # The vector is marked as transformed, whatever the function made, because its parts are transformed.
         return TransformedVector(agg_fn([self._served.transform(vector, self.base) for vector in vectors]))
 
     def _get_query_embedding(self, query: str) -> Embedding:
@@ -124,22 +137,22 @@ class DeepMemoryEmbedding(BaseEmbedding):
     async def _aget_query_embedding(self, query: str) -> Embedding:
         return await self.aget_query_embedding(query)
 
-    # ---- texts: the model's own ----------------------------------------------------------------------------------
+    # ---- documents ---------------------------------------------------------------------------------------------
 
     def get_text_embedding(self, text: str) -> Embedding:
-        """Embed a text; nothing is transformed."""
+        """Embed a document. Nothing is transformed."""
         return self.base.get_text_embedding(text)
 
     async def aget_text_embedding(self, text: str) -> Embedding:
-        """Embed a text with the model's own async; nothing is transformed."""
+        """Do the same as `get_text_embedding` with the embedding model's async methods."""
         return await self.base.aget_text_embedding(text)
 
     def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
-        """Embed texts in the model's own batches; nothing is transformed."""
+        """Embed documents in the batches of the embedding model. Nothing is transformed."""
         return self.base.get_text_embedding_batch(texts, show_progress=show_progress, **kwargs)
 
     async def aget_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
-        """Embed texts in the model's own batches, with its own async; nothing is transformed."""
+        """Do the same as `get_text_embedding_batch` with the embedding model's async methods."""
         return await self.base.aget_text_embedding_batch(texts, show_progress=show_progress, **kwargs)
 
     def _get_text_embedding(self, text: str) -> Embedding:

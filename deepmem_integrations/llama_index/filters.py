@@ -1,7 +1,8 @@
 """LlamaIndex's metadata filters as conditions of TQL, Deep Lake's query language.
 
-They mean what ``build_metadata_filter_fn`` of llama-index-core 0.14.25 makes of them: where the key is missing, only ``!=``,
-``nin`` and ``is_empty`` hold; the condition ``not`` holds where none of its filters does. Beyond that, filters nest.
+The filters have the meaning that ``build_metadata_filter_fn`` of llama-index-core 0.14.25 gives them: where the key is missing,
+only ``!=``, ``nin`` and ``is_empty`` hold; the condition ``not`` holds where none of its filters holds. In addition to that
+function, filters may be nested.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +17,8 @@ from deepmem_integrations.errors import StoreError
 TRUE, FALSE = Condition("true"), Condition("false")
 
 _BELOW_NUMBERS = literal(-1.7976931348623157e308)
-"""Deep Lake orders values of unlike kinds, too: strings and lists come before all numbers (and booleans), or after the least of
-them. Each comparison is closed on that side, since Python's would not hold there."""
+"""Deep Lake also orders values of different types: strings and lists come before all numbers (and booleans), or after the least
+of them. Each comparison is closed on that side, because Python's comparison would not hold there."""
 
 _ORDER = {FilterOperator.GT, FilterOperator.GTE, FilterOperator.LT, FilterOperator.LTE}
 _LISTS = {FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL}
@@ -27,12 +28,12 @@ def condition(filters: MetadataFilters | None, store: DeepLakeStore) -> Conditio
     """Write filters as a condition.
 
     Args:
-        filters: Any nesting; None and empty ones hold for all documents.
-        store: The data set. What TQL cannot say (``is_empty``, ``text_match_insensitive``, equality of lists) is looked up in
-            its metadata now, which reads that column in full, and becomes a list of ids.
+        filters: The filters, nested to any depth. None and empty filters hold for all documents.
+        store: The data set. TQL cannot express ``is_empty``, ``text_match_insensitive`` and the equality of lists. These filters
+            are evaluated at once on the metadata, which reads the metadata column in full, and become a list of ids.
 
     Raises:
-        StoreError: A value that its operator cannot compare with.
+        StoreError: An operator is unknown, or it cannot compare with its value.
     """
     if filters is None or not filters.filters:
         return TRUE
@@ -44,23 +45,23 @@ def condition(filters: MetadataFilters | None, store: DeepLakeStore) -> Conditio
 
 
 def all_of(parts: Sequence[Condition]) -> Condition:
-    """The condition that all of them hold."""
+    """Return the condition that all of these conditions hold."""
     parts = [part for part in parts if part != TRUE]
     return Condition(f"({' AND '.join(parts)})") if parts else TRUE
 
 
 def one_of(column: str, values: Sequence[Any]) -> Condition:
-    """The condition that a column or a key holds one of the values."""
+    """Return the condition that a column or a key holds one of the values."""
     return Condition(is_in(column, values)) if len(values) else FALSE
 
 
 def key(name: str, store: DeepLakeStore) -> str:
-    """A key of the metadata, as TQL names it."""
+    """Return the TQL expression for a key of the metadata."""
     return f"{store.layout.metadata}[{literal(name)}]"
 
 
 def _leaf(part: MetadataFilter, store: DeepLakeStore) -> Condition:
-    """One filter; see `condition`."""
+    """Write one filter as a condition: see `condition`."""
     operator, value = part.operator, cast("Any", part.value)
     if predicate := _predicate(part):
         return one_of(store.layout.id, [name for name, found in _values(store, part.key) if predicate(found)])
@@ -68,7 +69,7 @@ def _leaf(part: MetadataFilter, store: DeepLakeStore) -> Condition:
         wanted = "a list of values" if operator in _LISTS else "one value"
         raise StoreError(
             f"The filter on {part.key!r} with the operator {operator.value!r} compares with {wanted}; got {value!r}. "
-            f"For a key that is missing or empty there is {FilterOperator.IS_EMPTY.value!r}."
+            f"To find a key that is missing or empty, use {FilterOperator.IS_EMPTY.value!r}."
         )
     column = key(part.key, store)
     if operator in _ORDER:
@@ -89,7 +90,9 @@ def _leaf(part: MetadataFilter, store: DeepLakeStore) -> Condition:
         case FilterOperator.CONTAINS | FilterOperator.TEXT_MATCH:
             text = f"CONTAINS({column}, {literal(value)})"
         case _:
-            raise StoreError(f"The filter operator {operator!r} is not known here.")
+            raise StoreError(
+                f"The filter on {part.key!r} has the operator {operator!r}, which a Deep Lake store does not support."
+            )
     return Condition(f"({text})")
 
 
@@ -102,7 +105,7 @@ def _order(column: str, operator: str, value: Any) -> Condition:
 
 
 def _predicate(part: MetadataFilter) -> Callable[[Any], bool] | None:
-    """What Python has to decide, as TQL cannot."""
+    """Return the filter as a function of a value where TQL cannot express it; otherwise None."""
     value: Any = part.value
     if part.operator == FilterOperator.IS_EMPTY:
         return lambda found: found is None or found == "" or found == []
@@ -116,7 +119,7 @@ def _predicate(part: MetadataFilter) -> Callable[[Any], bool] | None:
 
 
 def _values(store: DeepLakeStore, name: str) -> Iterator[tuple[str, Any]]:
-    """Every document's id and its value of a key, None where it has none."""
+    """Yield the id of each document and its value of a key, None where the document has no such key."""
     for ids, metadatas in store.metadata():
         for document, metadata in zip(ids, metadatas, strict=True):
             yield document, metadata.get(name)

@@ -1,4 +1,4 @@
-"""Queries whose embedding has been transformed, marked so that nothing of ours transforms them again."""
+"""Queries whose embedding has been transformed, marked so that this package does not transform them again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class TransformedQueryBundle(QueryBundle):
 
 
 def is_transformed(query_bundle: QueryBundle) -> bool:
-    """Whether the query carries an embedding that this package has transformed."""
-    # LlamaIndex makes new bundles on its way, which keep the very vector.
+    """Tell whether the query carries an embedding that this package has transformed."""
+    # LlamaIndex makes new bundles from a query, and these keep the same vector object.
     return isinstance(query_bundle, TransformedQueryBundle) or isinstance(query_bundle.embedding, TransformedVector)
 
 
 def given(query_bundle: QueryBundle) -> list[list[float]] | None:
-    """The embedding that the caller put into the bundle, if any."""
+    """Return the embedding that the caller put into the bundle, as a list of one vector, or None without one."""
     return None if query_bundle.embedding is None else [query_bundle.embedding]
 
 
@@ -31,13 +31,16 @@ def mean_of_transformed(vectors: Sequence[Sequence[float]], served: ServedAdapte
     """Transform each of a query's vectors and take their mean, of length 1.
 
     Args:
-        vectors: (n, d), of the query's embedding strings.
-        served: The adapter.
-        model: The embedding model they come from, to be checked; None where it is not known.
+        vectors: (n, d), the vectors of the query's embedding strings.
+        served: The adapter to transform with.
+        model: The embedding model that the vectors come from, which is checked; None where it is unknown.
+
+    Returns:
+        (d,) of length 1.
 
     Raises:
-        InvalidVectorsError: There is no vector, or one that is not finite, or they cancel out.
-        EmbeddingMismatchError: Another dimension, or another model than that of the training.
+        InvalidVectorsError: There is no vector, a vector is not finite, or the transformed vectors cancel out.
+        EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
     """
     if not len(vectors):
         raise InvalidVectorsError("The query has neither a text nor an embedding: there is nothing to search for.")
@@ -50,7 +53,7 @@ def mean_of_transformed(vectors: Sequence[Sequence[float]], served: ServedAdapte
 def transformed(
     query_bundle: QueryBundle, vectors: Sequence[Sequence[float]], served: ServedAdapter, model: Any
 ) -> TransformedQueryBundle:
-    """The query with its transformed embedding; the caller's bundle is left alone. See `mean_of_transformed`."""
+    """Return a copy of the query with its transformed embedding: see `mean_of_transformed`."""
     return TransformedQueryBundle(
         query_bundle.query_str,
         image_path=query_bundle.image_path,

@@ -1,4 +1,4 @@
-"""The retriever to swap in: any LlamaIndex vector index or vector store, searched with transformed queries."""
+"""The retriever for LlamaIndex: any vector index or vector store, searched with transformed queries."""
 
 import asyncio
 import inspect
@@ -21,22 +21,33 @@ from deepmem_integrations.serving import HasModels, MemoryLike, ServedAdapter
 
 
 class DeepMemoryRetriever(BaseRetriever):
-    """Retrieve with Deep Memory; the index, its filters and its query modes stay as they are.
+    """Retrieve with Deep Memory from any vector index or vector store that searches by vector. The index is never changed.
 
-    A query is embedded with the embedding model of the wrapped retriever and transformed. Of a query with several embedding
-    strings each is transformed, then their mean is taken. A model that is put in use meanwhile serves the next query.
+    The retriever embeds the query with the index's own embedding model, transforms the query vector, and searches the index by
+    vector. A model that is put in use later serves the next query. Filters, and the query modes that search by vector, keep
+    working. If a query has several embedding strings, the vector of each is transformed, and the mean of the vectors is taken.
 
     Args:
         source: A ``VectorStoreIndex``, a ``VectorIndexRetriever`` (its settings are kept), or a vector store that stores texts.
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
-        deep_memory: False gives plain results from the same object; may be changed at any time.
-        **options: For an index or a store, what ``index.as_retriever`` takes: ``similarity_top_k``, ``filters``,
-            ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model: by default it is
-            the one of the `DeepMemory`, else LlamaIndex's ``Settings.embed_model``.
+        deep_memory: False returns plain results, as the index's own retriever would. The attribute may be changed at any time.
+        **options: Options of ``index.as_retriever``, for an index or a store: ``similarity_top_k``, ``filters``,
+            ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model; by default the
+            retriever uses the one of the `DeepMemory`, or else LlamaIndex's ``Settings.embed_model``.
 
     Raises:
-        StoreError: ``source`` is something else (a BM25 retriever searches without vectors), or options come with a retriever.
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
+        StoreError: ``source`` is something else (a BM25 retriever searches without vectors), an option is unknown, or options
+            are given for a retriever.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding, VectorStoreIndex
+        >>> from llama_index.core.schema import TextNode
+        >>> from deepmem_integrations import QueryAdapter
+        >>> index = VectorStoreIndex([TextNode(id_="doc-1", text="Run git revert.")], embed_model=MockEmbedding(embed_dim=8))
+        >>> retriever = DeepMemoryRetriever(index, memory=QueryAdapter(8), similarity_top_k=1)
+        >>> [node.node_id for node in retriever.retrieve("undo a commit")]
+        ['doc-1']
     """
 
     def __init__(
@@ -59,7 +70,7 @@ class DeepMemoryRetriever(BaseRetriever):
 
     @property
     def similarity_top_k(self) -> int:
-        """How many nodes to retrieve; can be set, as LlamaIndex's own retriever lets it."""
+        """How many nodes to return. The number can be set, as on LlamaIndex's own retriever."""
         return self._retriever.similarity_top_k
 
     @similarity_top_k.setter
@@ -73,7 +84,7 @@ class DeepMemoryRetriever(BaseRetriever):
                 model = self._embed_model
                 vectors = [model.get_query_embedding(text) for text in query_bundle.embedding_strs]
             query_bundle = self._with_embedding(query_bundle, vectors)
-        # A copy: LlamaIndex's own retriever writes the embedding into the bundle that it is given.
+        # The bundle is copied, because LlamaIndex's own retriever writes the embedding into the bundle that it gets.
         return self._retriever._retrieve(replace(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -82,7 +93,7 @@ class DeepMemoryRetriever(BaseRetriever):
             if vectors is None:
                 embed = self._embed_model.aget_query_embedding
                 vectors = await asyncio.gather(*(embed(text) for text in query_bundle.embedding_strs))
-            # The first query embeds a few texts to check the embedding model, and a new model is read from disk.
+            # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
             query_bundle = await asyncio.to_thread(self._with_embedding, query_bundle, vectors)
         return await self._retriever._aretrieve(replace(query_bundle))
 
@@ -92,13 +103,13 @@ class DeepMemoryRetriever(BaseRetriever):
         return model
 
     def _embeds(self, query_bundle: QueryBundle) -> bool:
-        """Whether the query is embedded here and not by the wrapped retriever."""
+        """Tell whether this retriever has to embed the query in place of the wrapped retriever."""
         if is_transformed(query_bundle):
             return False
         store, mode = self._retriever._vector_store, self._retriever._vector_store_query_mode
         by_vector = store.is_embedding_query and mode not in (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
         if not self.deep_memory:
-            # Below our own wrapper, so that the results are plain.
+            # Results are plain only if the query is embedded without the Deep Memory wrapper of the embedding model.
             return by_vector and query_bundle.embedding is None and self._embed_model is not self._retriever._embed_model
         if not by_vector:
             raise StoreError(
@@ -119,23 +130,25 @@ class DeepMemoryRetriever(BaseRetriever):
 def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) -> VectorIndexRetriever:
     if isinstance(source, VectorIndexRetriever) and _defines_retrieve(source) is VectorIndexRetriever:
         if options:
-            raise StoreError(f"A retriever brings its own settings: set {', '.join(options)} on it, or pass its index instead.")
+            raise StoreError(
+                f"A retriever brings its own settings: set {', '.join(options)} on the retriever, or pass its index instead."
+            )
         return source
     if isinstance(source, BasePydanticVectorStore):
         if not source.stores_text:
             raise StoreError(
-                f"A {type(source).__name__} keeps vectors without texts: pass the VectorStoreIndex over it, which has them."
+                f"A {type(source).__name__} keeps vectors without texts: pass the VectorStoreIndex over it, which has the texts."
             )
         model = options.pop("embed_model", None)
         if model is None and isinstance(memory, HasModels) and isinstance(memory.embedder.model, BaseEmbedding):
             model = memory.embedder.model
         source = VectorStoreIndex.from_vector_store(source, embed_model=model)
     if isinstance(source, VectorStoreIndex):
-        # The index passes the last two, and its own node_ids.
+        # The index passes the last two arguments itself, and also its own node_ids, which are replaced below.
         given_by_index = {"self", "index", "kwargs", "callback_manager", "object_map"}
         known = {*inspect.signature(VectorIndexRetriever.__init__).parameters, "vector_store_kwargs"} - given_by_index
         if unknown := options.keys() - known:
-            raise StoreError(f"Unknown options: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.")
+            raise StoreError(f"Unknown options: {', '.join(sorted(unknown))}. The options are: {', '.join(sorted(known))}.")
         node_ids = options.pop("node_ids", None)
         retriever = source.as_retriever(**options)
         if isinstance(retriever, VectorIndexRetriever):
@@ -148,5 +161,8 @@ def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) 
 
 
 def _defines_retrieve(retriever: VectorIndexRetriever) -> type:
-    """The class whose way of retrieving it is; LlamaIndex's instrumentation makes the methods themselves look unlike."""
+    """Return the class that defines the retriever's ``_retrieve``.
+
+    The methods themselves cannot be compared, because LlamaIndex's instrumentation wraps them.
+    """
     return next(base for base in type(retriever).__mro__ if "_retrieve" in vars(base))

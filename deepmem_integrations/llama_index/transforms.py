@@ -1,4 +1,4 @@
-"""The query transform as LlamaIndex's own kind of object, which can be trained."""
+"""The query transform as one of LlamaIndex's query transforms."""
 
 from typing import Any
 
@@ -13,18 +13,26 @@ from deepmem_integrations.transforms import QueryTransform
 
 
 class DeepMemoryQueryTransform(QueryTransform, BaseQueryTransform):
-    """A query in, the query with its transformed embedding out: for ``TransformQueryEngine`` and ``TransformRetriever``.
+    """Give a query its transformed vector, for ``TransformQueryEngine`` and ``TransformRetriever``.
 
-    An embedding that the bundle brings is transformed; else each of its embedding strings (HyDE makes several) is embedded and
-    transformed, and their mean taken. What this package has transformed before passes unchanged. LlamaIndex's query transforms
-    have no async side, so this one would hold up an event loop while it embeds: in async programs take `DeepMemoryRetriever`.
+    If the query has an embedding, the embedding is transformed. Otherwise, each of its embedding strings (HyDE makes several)
+    is embedded and transformed, and the mean of the vectors is taken. A vector that any part of this package has transformed
+    before passes unchanged. ``fit`` trains the model that the transform uses. LlamaIndex's query transforms have no async
+    methods, so this one would block an event loop while it embeds: use `DeepMemoryRetriever` in async programs.
 
     Args:
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
-        embed_model: The embedding model for texts; by default that of the `DeepMemory`.
+        embed_model: The embedding model for texts; by default the embedding model of the `DeepMemory`.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding
+        >>> from deepmem_integrations import QueryAdapter
+        >>> transform = DeepMemoryQueryTransform(memory=QueryAdapter(8), embed_model=MockEmbedding(embed_dim=8))
+        >>> len(transform("how do I undo a commit?").embedding)
+        8
     """
 
     def __init__(self, memory: MemoryLike, embed_model: BaseEmbedding | None = None) -> None:
@@ -34,7 +42,7 @@ class DeepMemoryQueryTransform(QueryTransform, BaseQueryTransform):
         return {}
 
     def _update_prompts(self, prompts: PromptDictType) -> None:
-        """There are none."""
+        """Do nothing, because the transform has no prompts."""
 
     def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> QueryBundle:
         if is_transformed(query_bundle):

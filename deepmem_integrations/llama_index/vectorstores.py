@@ -1,6 +1,6 @@
 """The Deep Lake v4 vector store for LlamaIndex, with Deep Lake v3's ``deep_memory=True``."""
 
-# Searches name their options one by one, so that a misspelt or unknown one is an error and not ignored.
+# The searches name their options one by one, so that a misspelt or unknown option is an error and is not ignored.
 # mypy: disable-error-code="override"
 
 import asyncio
@@ -37,32 +37,49 @@ from deepmem_integrations.models import beside
 class DeepLakeVectorStore(BasePydanticVectorStore):
     """A LlamaIndex vector store in a Deep Lake v4 data set, with Deep Memory.
 
-    ``index.as_retriever(vector_store_kwargs={"deep_memory": True})`` transforms queries with the trained model, as in v3; see
-    `DeepMemory.from_llama_index` for training. Similarities are cosine similarities. The query modes are ``default``,
-    ``hybrid`` (words by BM25 and vectors, with ``alpha``, ``sparse_top_k`` and ``hybrid_top_k``; the data set needs a text
-    index, which ``vector_store.store.create_text_index()`` makes) and ``mmr`` (with ``mmr_threshold``, and ``mmr_prefetch_k`` or
-    ``mmr_prefetch_factor``). Data sets of llama-index-vector-stores-deeplake, and those of LangChain, open as they are; of nodes
-    that are added, one that is there already is replaced.
+    Train with `DeepMemory.from_llama_index`, then use ``index.as_retriever(vector_store_kwargs={"deep_memory": True})``, which
+    transforms queries with the trained model, as in v3. Similarities are cosine similarities. The query modes are:
+
+    - ``default``, which searches by vector;
+    - ``hybrid``, which searches by vector and by words (BM25), with ``alpha``, ``sparse_top_k`` and ``hybrid_top_k``. The data
+      set needs a text index, which ``vector_store.store.create_text_index()`` makes;
+    - ``mmr``, with ``mmr_threshold``, and ``mmr_prefetch_k`` or ``mmr_prefetch_factor``.
+
+    The data sets of llama-index-vector-stores-deeplake and of LangChain open as they are. A node that is added replaces a node
+    with the same id.
 
     Args:
         dataset_path: A local folder, ``mem://…``, ``s3://…``, ``gcs://…``, ``az://…`` or ``al://…``.
-        token: Activeloop token, for ``al://`` paths.
-        read_only: Open without the right to write.
-        ingestion_batch_size: As the next, an argument of Deep Lake v3 that is ignored, with a warning that says what replaces
-            it. They keep their places for programs that pass arguments by position.
-        ingestion_num_workers: Ignored.
-        overwrite: Start empty: an existing data set is deleted.
-        exec_option: Ignored, as the next three.
-        verbose: Ignored.
-        runtime: Ignored.
-        index_params: Ignored.
-        creds: Credentials of the cloud storage.
-        embed_model: The embedding model of the index, which LlamaIndex does not tell its stores: with it ``deep_memory=True``
-            refuses a model that was trained with another one.
-        deep_memory_path: The folder for trained models; by default beside a local data set, with ``.deepmemory`` appended.
+        token: The Activeloop token for an ``al://`` path.
+        read_only: Open the data set without the right to write.
+        ingestion_batch_size: Ignored, as are ``ingestion_num_workers`` and the four arguments from ``exec_option`` to
+            ``index_params``. Deep Lake v3 had these arguments; they keep their places for programs that pass arguments by
+            position. A warning says what replaces them.
+        ingestion_num_workers: Ignored: see ``ingestion_batch_size``.
+        overwrite: Start with an empty data set. An existing data set is deleted.
+        exec_option: Ignored: see ``ingestion_batch_size``.
+        verbose: Ignored: see ``ingestion_batch_size``.
+        runtime: Ignored: see ``ingestion_batch_size``.
+        index_params: Ignored: see ``ingestion_batch_size``.
+        creds: The credentials of the cloud storage.
+        embed_model: The embedding model of the index, which LlamaIndex does not pass to its stores. With an ``embed_model``,
+            ``deep_memory=True`` refuses a model that was trained with another embedding model.
+        deep_memory_path: The folder for trained models. By default the folder lies beside a local data set and has its name with
+            ``.deepmemory`` appended.
 
     Raises:
-        StoreError: The data set cannot be opened.
+        StoreError: The data set cannot be opened, or ``embed_model`` is no LlamaIndex embedding model.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex
+        >>> from llama_index.core.schema import TextNode
+        >>> nodes = [TextNode(id_="doc-1", text="Run git revert.")]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     context = StorageContext.from_defaults(vector_store=DeepLakeVectorStore(f"{folder}/docs"))
+        ...     index = VectorStoreIndex(nodes, storage_context=context, embed_model=MockEmbedding(embed_dim=8))
+        ...     [node.node_id for node in index.as_retriever().retrieve("undo a commit")]
+        ['doc-1']
     """
 
     stores_text: bool = True
@@ -111,33 +128,33 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """LlamaIndex's name of the class."""
+        """Return the name that LlamaIndex writes for the class."""
         return "DeepLakeVectorStore"
 
     @property
     def store(self) -> DeepLakeStore:
-        """The data set with what it can do beyond LlamaIndex: ``create_text_index()``, ``query(tql)``, ``refresh()``."""
+        """The store underneath, which offers more than LlamaIndex: ``create_text_index()``, ``query(tql)``, ``refresh()``."""
         return self._store
 
     @property
     def client(self) -> Any:
-        """The Deep Lake data set itself; None before the first node."""
+        """The Deep Lake data set; None before the first node is added."""
         return self._store.dataset
 
     @property
     def vectorstore(self) -> "DeepLakeVectorStore":
-        """The store itself: v3 spelled ``vector_store.vectorstore.deep_memory``."""
+        """The store itself, because programs for v3 write ``vector_store.vectorstore.deep_memory``."""
         return self
 
     @property
     def deep_memory(self) -> DeepMemory:
-        """Train, evaluate and choose the models of this store.
+        """The `DeepMemory` of this store, which trains, evaluates and chooses its models.
 
-        Without ``embed_model``, training and evaluating take ``embedding_function=`` as in v3; `DeepMemory.from_llama_index`
-        knows the index's model.
+        Without an ``embed_model``, ``train`` and ``evaluate`` need ``embedding_function=``, as in v3. A
+        `DeepMemory.from_llama_index` takes the embedding model from the index.
 
         Raises:
-            StoreError: No place for the models: no local data set and no ``deep_memory_path``.
+            StoreError: There is no folder for the models: the data set is not local, and no ``deep_memory_path`` was given.
         """
         if self._deep_memory is None:
             self._deep_memory = DeepMemory(self.corpus(), self._embed_model or _no_model, self.deep_memory_path)
@@ -148,27 +165,27 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         """The folder for trained models.
 
         Raises:
-            StoreError: No local data set, and none was given.
+            StoreError: The data set is not local, and no ``deep_memory_path`` was given.
         """
         return beside(self._store.path) if self._deep_memory_path is None else self._deep_memory_path
 
     def corpus(self) -> DeepLakeCorpus:
-        """All nodes, for training."""
+        """Return all nodes, for training."""
         return DeepLakeCorpus(self._store, _node)
 
     # ---- writing and reading -----------------------------------------------------------------------------------
 
     def add(self, nodes: Sequence[BaseNode]) -> list[str]:
-        """Add nodes with their embeddings in one commit, replacing those whose ids are there already.
+        """Add nodes with their embeddings in one commit, replacing nodes of the same id.
 
         Args:
-            nodes: The nodes; LlamaIndex's indices embed them first.
+            nodes: The nodes, which LlamaIndex's indices embed before.
 
         Returns:
-            Their ids.
+            The ids of the nodes.
 
         Raises:
-            StoreError: Metadata with NaN or infinity, or a read-only store. Nothing was written.
+            StoreError: Metadata hold NaN or infinity, or the store is read-only. Nothing was written.
         """
         self._store.add(
             [node.node_id for node in nodes],
@@ -179,39 +196,45 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         return [node.node_id for node in nodes]
 
     async def async_add(self, nodes: Sequence[BaseNode]) -> list[str]:
-        """`add` off the event loop."""
+        """Run `add` in a thread, off the event loop."""
         return await asyncio.to_thread(self.add, nodes)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """The nodes with these ids, in the order asked for, or that pass the filters, or both; all without either."""
+        """Return the nodes with these ids, or the nodes that pass the filters.
+
+        Args:
+            node_ids: The ids of the nodes, which are returned in this order where there are no filters.
+            filters: The filters. With ``node_ids``, the nodes that have one of the ids and pass the filters are returned. Without
+                both arguments, all nodes are returned.
+        """
         if node_ids is not None and filters is None:
             return [_node(found) for found in self._store.get(node_ids)]
         return [_node(found) for found in self._store.find(self._condition(node_ids, filters))]
 
     async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """`get_nodes` off the event loop."""
+        """Run `get_nodes` in a thread, off the event loop."""
         return await asyncio.to_thread(self.get_nodes, node_ids, filters)
 
     def delete(self, ref_doc_id: str) -> None:
-        """Delete all nodes of a document."""
+        """Delete all nodes of the document with this id."""
         self._delete(self._of_documents([ref_doc_id]))
 
     async def adelete(self, ref_doc_id: str) -> None:
-        """`delete` off the event loop."""
+        """Run `delete` in a thread, off the event loop."""
         await asyncio.to_thread(self.delete, ref_doc_id)
 
     def delete_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> None:
-        """Delete the nodes with these ids, or that pass the filters, or both.
+        """Delete the nodes with these ids, the nodes that pass the filters, or with both arguments the nodes for which both hold.
 
         Raises:
-            StoreError: Neither is given: `clear` deletes all.
+            StoreError: There are no ids, and no filters or only empty ones. To delete all nodes, call `clear`.
         """
         if node_ids is None and (filters is None or not filters.filters):
             raise StoreError("Pass node_ids, or filters that are not empty; clear() deletes all nodes.")
         self._delete(self._condition(node_ids, filters))
 
     async def adelete_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> None:
-        """`delete_nodes` off the event loop."""
+        """Run `delete_nodes` in a thread, off the event loop."""
         await asyncio.to_thread(self.delete_nodes, node_ids, filters)
 
     def clear(self) -> None:
@@ -219,7 +242,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         self._store.clear()
 
     async def aclear(self) -> None:
-        """`clear` off the event loop."""
+        """Run `clear` in a thread, off the event loop."""
         await asyncio.to_thread(self.clear)
 
     # ---- searching ---------------------------------------------------------------------------------------------
@@ -233,18 +256,19 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         mmr_prefetch_k: int | None = None,
         mmr_prefetch_factor: float | None = None,
     ) -> VectorStoreQueryResult:
-        """Search; an index passes ``vector_store_kwargs`` on as these options.
+        """Return the nodes nearest to the query, best first. An index passes its ``vector_store_kwargs`` on as these options.
 
         Args:
-            query: LlamaIndex's query, in one of the modes that the class names.
-            deep_memory: Transform the query with the trained model, unless that has happened already.
-            mmr_threshold: From 0 (unlike each other) to 1 (near the query); 0.5 by default.
-            mmr_prefetch_k: Out of how many nodes MMR chooses.
-            mmr_prefetch_factor: The same, as a multiple of ``similarity_top_k``; 4 by default.
+            query: LlamaIndex's query, in one of the query modes of this class.
+            deep_memory: Transform the query with the trained model, unless it has been transformed before.
+            mmr_threshold: A number from 0, which prefers nodes unlike each other, to 1, which prefers nodes near the query; by
+                default 0.5.
+            mmr_prefetch_k: The number of nearest nodes out of which MMR chooses.
+            mmr_prefetch_factor: The number of nearest nodes as a multiple of ``similarity_top_k``; by default 4.
 
         Raises:
-            ModelNotFoundError: ``deep_memory=True`` and no model was trained.
-            StoreError: A mode or an option that there is not, or no query vector.
+            ModelNotFoundError: ``deep_memory`` is True, and there is no trained model yet.
+            StoreError: The query mode or an option is not supported, or the query has no embedding.
         """
         if query.output_fields is not None or query.embedding_field is not None:
             raise StoreError(
@@ -256,7 +280,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         if deep_memory:
             model = None if self._embed_model is None else self.deep_memory.embedder
             vector = self.deep_memory.served.transform(vector, model)
-        # An index over a store that keeps texts passes an empty list where it means no restriction.
+        # An index over a store that keeps texts passes empty lists of ids where it sets no restriction.
         filter = all_of([self._condition(query.node_ids or None, query.filters), self._of_documents(query.doc_ids or None)])
         k = query.similarity_top_k
         match query.mode:
@@ -269,21 +293,19 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
                 return _result(self._store.hybrid_search(text, vector, k, fetch_k=fetch_k, filter=filter, alpha=alpha))
             case VectorStoreQueryMode.MMR:
                 if mmr_prefetch_k is not None and mmr_prefetch_factor is not None:
-                    raise StoreError("mmr_prefetch_k and mmr_prefetch_factor say the same thing: pass one.")
+                    raise StoreError("mmr_prefetch_k and mmr_prefetch_factor set the same number: pass one of them.")
                 fetch_k = mmr_prefetch_k or int(k * (mmr_prefetch_factor or 4))
                 found = self._store.search(vector, max(k, fetch_k), filter=filter, with_vectors=True)
                 threshold = query.mmr_threshold if query.mmr_threshold is not None else mmr_threshold
                 return _diverse(found, vector, k, threshold)
         raise StoreError(
             f"A DeepLakeVectorStore has the query modes default, hybrid and mmr, not {query.mode.value!r}. "
-            "For words alone, take hybrid with alpha=0."
+            "To search by words alone, use the mode hybrid with alpha=0."
         )
 
     async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
-        """`query` off the event loop."""
+        """Run `query` in a thread, off the event loop."""
         return await asyncio.to_thread(self.query, query, **options)
-
-    # ---- inside ------------------------------------------------------------------------------------------------
 
     def _condition(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Condition:
         named = TRUE if node_ids is None else one_of(self._store.layout.id, node_ids)
@@ -304,9 +326,9 @@ def _no_model(texts: list[str]) -> ArrayLike:
 
 
 def _metadata(node: BaseNode) -> dict[str, Any]:
-    """A node's metadata and everything else of it but text and embedding, as LlamaIndex's stores write it."""
+    """Return everything of a node but its text and its embedding, as LlamaIndex's stores write it."""
     try:
-        # LlamaIndex writes NaN as null, without a word; dates become texts.
+        # LlamaIndex would write NaN as null without a warning. Dates are allowed, because they become texts.
         json.dumps(node.metadata, allow_nan=False, default=str)
     except ValueError as error:
         raise StoreError(f"The metadata of node {node.node_id!r} cannot be stored: {error}.") from error
@@ -314,7 +336,7 @@ def _metadata(node: BaseNode) -> dict[str, Any]:
 
 
 def _node(found: StoredDocument) -> BaseNode:
-    """A node as it was added; what another framework added becomes a TextNode."""
+    """Return a node as it was added. A document that another framework added becomes a TextNode."""
     if "_node_content" in found.metadata:
         return metadata_dict_to_node(found.metadata, text=found.text)
     return TextNode(id_=found.id, text=found.text, metadata=found.metadata)
@@ -329,7 +351,10 @@ def _result(found: Sequence[StoredDocument]) -> VectorStoreQueryResult:
 
 
 def _diverse(found: Sequence[StoredDocument], vector: Sequence[float], k: int, threshold: float | None) -> VectorStoreQueryResult:
-    """The k of them that are near the query and unlike each other; the similarities are MMR's, as in LlamaIndex's stores."""
+    """Choose the k nodes that are near the query and unlike each other.
+
+    The similarities in the result are the scores of MMR, as in LlamaIndex's own stores.
+    """
     if threshold is not None and not 0 <= threshold <= 1:
         raise StoreError(f"mmr_threshold lies between 0 and 1; got {threshold!r}.")
     vectors: Any = [document.vector for document in found]

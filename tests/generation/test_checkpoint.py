@@ -35,7 +35,7 @@ def test_answers_come_back_as_they_were(tmp_path):
 def test_what_belongs_to_another_run_is_refused(tmp_path, name):
     fill(tmp_path / "run.jsonl")
     before = (tmp_path / "run.jsonl").read_bytes()
-    with pytest.raises(GenerationError, match=f"belongs to another {name}: .* pass checkpoint= another file"):
+    with pytest.raises(GenerationError, match=f"belongs to another {name}, .* pass another file as checkpoint="):
         Checkpoint(tmp_path / "run.jsonl", MINE | {name: "other"})
     assert (tmp_path / "run.jsonl").read_bytes() == before
 
@@ -60,12 +60,12 @@ def test_files_of_other_kinds_are_refused_and_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     for content in (b"my notes\n", b'{"query": "a"}\n', b"[1]\n"):
         path.write_bytes(content)
-        with pytest.raises(GenerationError, match=r"no checkpoint of this version|line 1: no line of a checkpoint"):
+        with pytest.raises(GenerationError, match=r"not a checkpoint of this version|line 1, is not a line of a checkpoint"):
             Checkpoint(path, MINE)
         assert path.read_bytes() == content
     fill(path := tmp_path / "run.jsonl")
     path.write_bytes(path.read_bytes().replace(b'"key 1"', b'key 1"'))
-    with pytest.raises(GenerationError, match=r"run.jsonl, line 3: no line of a checkpoint"):
+    with pytest.raises(GenerationError, match=r"run.jsonl, line 3, is not a line of a checkpoint"):
         Checkpoint(path, MINE)
     with pytest.raises(StorageError, match="Cannot write the checkpoint"):
         Checkpoint(tmp_path, MINE)
@@ -73,6 +73,6 @@ def test_files_of_other_kinds_are_refused_and_left_alone(tmp_path):
 
 def test_two_runs_do_not_share_a_file(tmp_path):
     with Checkpoint(tmp_path / "run.jsonl", MINE):
-        with pytest.raises(GenerationError, match="Another run writes to the checkpoint"):
+        with pytest.raises(GenerationError, match="Another run is writing to the checkpoint"):
             Checkpoint(tmp_path / "run.jsonl", MINE)
     fill(tmp_path / "run.jsonl")

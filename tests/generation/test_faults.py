@@ -89,7 +89,7 @@ def test_every_fault_is_survived_and_counted(server, tmp_path, door):
 
 def test_a_run_that_no_request_of_answers_says_why(server, generator):
     server.script = lambda messages, attempt: Reply(status=400)
-    with pytest.raises(GenerationError, match=r"Not one of 3 requests was answered by openai:gpt-test.*'d0': BadRequestError"):
+    with pytest.raises(GenerationError, match=r"Not one of 3 requests was answered by openai:gpt-test.*'d0', failed with BadReq"):
         generator()(documents(3))
     model = OpenAIModel("gpt-test", api_key="bad-key", base_url=server.url)
     with pytest.raises(GenerationError, match="AuthenticationError"):

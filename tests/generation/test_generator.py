@@ -330,9 +330,9 @@ def test_a_hostile_document_spoils_its_own_queries_at_most():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"filters": Filters(round_trip=True)}, "filters.round_trip compares vectors: pass embedding="),
-        ({"judged_documents": 2}, "judged_documents compares vectors"),
-        ({"pair_share": 0.5}, "pair_share compares vectors"),
+        ({"filters": Filters(round_trip=True)}, "needed for filters.round_trip: pass an embedding model as embedding="),
+        ({"judged_documents": 2}, "Vectors are needed for judged_documents"),
+        ({"pair_share": 0.5}, "Vectors are needed for pair_share"),
         ({"pair_share": 2}, "pair_share between 0 and 1"),
         ({"concurrency": 0}, "concurrency ≥ 1"),
         ({"max_documents": 0}, "max_documents ≥ 1"),

@@ -72,7 +72,7 @@ def test_a_document_cannot_close_its_own_tag():
         ({"count": 0}, "at least 1"),
         ({"kinds": []}, "kinds is a list"),
         ({"kinds": "question"}, "kinds is a list"),
-        ({"kinds": ["poem"]}, r"'poem' is no known kind .*question, keywords.*kinds=\{\"poem\""),
+        ({"kinds": ["poem"]}, r"'poem' is not a known kind .*question, keywords.*kinds=\{\"poem\""),
         ({"personas": "a nurse"}, "personas is a list"),
         ({"examples": "pump"}, "examples is a list"),
     ],

@@ -240,7 +240,7 @@ def test_an_existing_retriever_keeps_its_settings(db, problem, adapter):
             return []
 
     for other in (Own(vectorstore=db), after, db):
-        with pytest.raises(StoreError, match=r"takes what vectorstore\.as_retriever\(\) gives; a .* DeepMemoryEmbeddings"):
+        with pytest.raises(StoreError, match=r"takes a retriever of vectorstore\.as_retriever\(\); a .* DeepMemoryEmbeddings"):
             DeepMemoryRetriever.from_retriever(other, adapter)
 
 

@@ -99,7 +99,7 @@ async def test_distance_metrics(db, problem, trained):
     found = await db.asimilarity_search(query, 3, distance_metric="l2", filter={"half": 0})
     assert [document.metadata for document in found] == [{"half": 0}] * 3
     for metric in ("l1", "max", "dot", "deepmemory_distance", 3):
-        with pytest.raises(StoreError, match="cannot rank by distance_metric=.*'cos' and 'l2'"):
+        with pytest.raises(StoreError, match="cannot rank by distance_metric=.*'cos' or 'l2'"):
             db.similarity_search(query, distance_metric=metric)
     with pytest.raises(StoreError, match=r"leave distance_metric='l2' out .* or search with deep_memory=False"):
         db.similarity_search(query, distance_metric="l2", deep_memory=True)

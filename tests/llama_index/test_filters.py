@@ -157,7 +157,7 @@ def test_what_cannot_be_compared_is_refused(store):
         leaf("v", FilterOperator.IN, "a"),
         leaf("v", FilterOperator.TEXT_MATCH_INSENSITIVE, None),
     ):
-        with pytest.raises(StoreError, match=r"The filter on 'v' with the operator .* compares with .* there is 'is_empty'"):
+        with pytest.raises(StoreError, match=r"The filter on 'v' with the operator .* compares with .* use 'is_empty'"):
             found(store, MetadataFilters(filters=[part]))
     with pytest.raises(StoreError, match="finite numbers"):
         found(store, MetadataFilters(filters=[leaf("v", FilterOperator.GT, float("nan"))]))

@@ -183,7 +183,7 @@ def test_what_cannot_work_is_refused(problem, index, adapter):
             DeepMemoryRetriever(source, memory=adapter)
     with pytest.raises(StoreError, match="brings its own settings: set similarity_top_k"):
         DeepMemoryRetriever(index.as_retriever(), memory=adapter, similarity_top_k=3)
-    with pytest.raises(StoreError, match=r"Unknown options: k\. There are: .*similarity_top_k"):
+    with pytest.raises(StoreError, match=r"Unknown options: k\. The options are: .*similarity_top_k"):
         DeepMemoryRetriever(index, memory=adapter, k=5)
     sparse = DeepMemoryRetriever(index, memory=adapter, vector_store_query_mode="sparse")
     with pytest.raises(StoreError, match="'sparse' of SimpleVectorStore searches without a query vector"):

@@ -196,7 +196,7 @@ async def test_mmr_queries_are_near_and_unlike_each_other(store, call):
     assert (await call(store, "query", asked, mmr_threshold=0.1, mmr_prefetch_factor=1)).ids == ["a", "b"]
     asked.mmr_threshold = 1.0
     assert (await call(store, "query", asked)).ids == ["a", "b"]
-    with pytest.raises(StoreError, match="say the same thing"):
+    with pytest.raises(StoreError, match="set the same number"):
         await call(store, "query", asked, mmr_prefetch_k=2, mmr_prefetch_factor=2)
     asked.mmr_threshold = 7.0
     with pytest.raises(StoreError, match="mmr_threshold lies between"):
