@@ -286,7 +286,7 @@ def test_kill_9_at_fifty_random_moments_of_a_training(tmp_path, capsys):
             job = until_ended(memory, job_id, seconds=5)
             states[job.state] += 1
             if job.state == "failed":
-                assert "is gone: killed" in job.error
+                assert "is gone: it was killed" in job.error
                 assert job_id not in memory.folder.models()
                 assert memory.get_model() == before
             else:
