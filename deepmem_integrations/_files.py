@@ -45,7 +45,7 @@ def read_text(path: str | Path) -> str:
         StorageError: It cannot be read, or is not UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # Excel and Notepad put a byte order mark first
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

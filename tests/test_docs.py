@@ -82,6 +82,8 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_can_be_reached_from_the_readme():
-    linked = {(README.parent / target).resolve() for target in re.findall(r"\]\((docs/[^)#]+)\)", README.read_text(encoding="utf-8"))}
+    linked = {
+        (README.parent / target).resolve() for target in re.findall(r"\]\((docs/[^)#]+)\)", README.read_text(encoding="utf-8"))
+    }
     pages = {page.resolve() for page in (ROOT / "docs").glob("*.md")}
     assert pages - linked == {(ROOT / "docs" / "index.md").resolve()}

@@ -305,3 +305,13 @@ def test_who_wrote_a_query_is_yes_or_no(generated, tmp_path):
     path.write_text('{"query": "a", "relevance": ["d1"], "generated": "no"}\n')
     with pytest.raises(InvalidRelevanceError, match="line 1: generated is true or false; got 'no'"):
         Relevance.from_jsonl(path)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_file(tmp_path):
+    line = '{"query": "wo liegt das Büro?", "relevance": [["doc-1", 1.0]]}'
+    (tmp_path / "labels.jsonl").write_bytes(f"{line}\r\n{line}\r\n".encode("utf-8-sig"))
+    assert Relevance.from_jsonl(tmp_path / "labels.jsonl").queries == ("wo liegt das Büro?",) * 2
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "queries.jsonl").write_bytes('{"_id": "q", "text": "wo?"}\r\n'.encode("utf-8-sig"))
+    (tmp_path / "qrels" / "train.tsv").write_bytes("query-id\tcorpus-id\tscore\r\nq\tdoc-1\t1\r\n".encode("utf-8-sig"))
+    assert Relevance.from_beir(tmp_path).labels == ((("doc-1", 1.0),),)
