@@ -268,7 +268,7 @@ class Relevance(Immutable):
         size = round(len(self) * test_size)
         if not 0 < size < len(self):
             raise InvalidRelevanceError(
-                f"test_size={test_size} of {len(self)} queries leaves one side empty: test_size is a share between 0 and 1, such as 0.2."
+                f"test_size={test_size} of {len(self)} queries leaves one side empty. It is a share between 0 and 1, such as 0.2."
             )
         if by not in ("query", "document"):
             raise InvalidRelevanceError(f"by is 'query' or 'document'; got {by!r}.")
