@@ -1,4 +1,4 @@
-"""Optional dependencies: import them where they are used, or say how to install them."""
+"""Optional dependencies, which are imported where they are used; a missing one leads to an error that says how to install it."""
 
 import importlib
 from types import ModuleType
@@ -14,7 +14,7 @@ def require(package: str, extra: str) -> ModuleType:
         extra: The extra that installs it, e.g. ``"train"``.
 
     Raises:
-        MissingExtraError: It is not installed. An import error *inside* an installed package is passed on as it is.
+        MissingExtraError: The package is not installed. An import error *inside* an installed package is passed on as it is.
     """
     try:
         return importlib.import_module(package)

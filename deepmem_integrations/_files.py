@@ -14,7 +14,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StorageError: The folder cannot be made or written, or the disk is full. The old content stays.
     """
-    # Not tempfile.mkstemp, whose files nobody else may read.
+    # tempfile.mkstemp would make a file that no other user may read.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) atomically.
 
     Raises:
-        StorageError: As `write_bytes`.
+        StorageError: See `write_bytes`.
     """
     write_bytes(path, text.encode())
 
@@ -42,7 +42,7 @@ def read_text(path: str | Path) -> str:
     """Read a text file (UTF-8).
 
     Raises:
-        StorageError: It cannot be read, or is not UTF-8.
+        StorageError: The file cannot be read, or is not UTF-8.
     """
     try:
         return Path(path).read_text(encoding="utf-8-sig")  # Excel and Notepad put a byte order mark first

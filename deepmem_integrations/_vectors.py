@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
 
 Vectors = NDArray[np.float32]
-"""A float32 matrix, one vector a row."""
+"""A float32 matrix with one vector in each row."""
 
 _BLOCK_FLOATS = 1 << 23
-"""Size of a block of scores: 32 MB of float32."""
+"""The size of a block of scores, 32 MB of float32."""
 
 
 def unit_rows(
@@ -22,16 +22,16 @@ def unit_rows(
 
     Args:
         vectors: (n, d), any real dtype.
-        what: Name for error messages, e.g. ``"query vector"``.
-        dimension: The d that is expected, where one is.
-        ids: Names of the rows, for error messages.
+        what: How error messages call a vector, e.g. ``"query vector"``.
+        dimension: The d that is expected; None takes any.
+        ids: The names of the rows, for error messages.
         first: The number of the first row, for error messages.
 
     Returns:
-        (n, d) float32, rows of length 1. A new array; the argument is left alone.
+        A new array, (n, d) float32, rows of length 1.
 
     Raises:
-        InvalidVectorsError: Not a real matrix, or a row with NaN, infinity or nothing but zeros.
+        InvalidVectorsError: The vectors are no matrix of real numbers, or a row holds NaN or infinity, or is all zeros.
         EmbeddingMismatchError: d is not ``dimension``.
     """
     try:
@@ -50,7 +50,7 @@ def unit_rows(
         row = int(faulty.argmax())
         return f"{what.capitalize()} {first + row}" + (f" (id {ids[row]!r})" if ids is not None else "")
 
-    # The largest component first: its division keeps the squares of very large and very small rows representable.
+    # Dividing by the largest component first keeps the squares of very large and very small rows representable.
     scale = np.abs(matrix).max(axis=1, initial=0.0, keepdims=True)
     bad = ~np.isfinite(scale[:, 0])
     if bad.any():
@@ -71,7 +71,7 @@ def read_only(vectors: Vectors) -> Vectors:
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Cut ``rows`` so that a float32 block of (slice, columns) stays near 32 MB."""
+    """Cut a number of rows into slices, so that a float32 block of (slice, columns) stays near 32 MB."""
     step = max(1, _BLOCK_FLOATS // max(1, columns))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
@@ -83,7 +83,7 @@ def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
     Args:
         queries: (n, d) float32.
         corpus: (N, d) float32.
-        k: How many; more than N means N.
+        k: How many rows to find; more than N means N.
 
     Returns:
         (n, min(k, N)) int64 row numbers, best first; of equal scores the lower row number comes first.
@@ -96,11 +96,14 @@ def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
 
 
 def largest(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """The columns of the k largest scores of each row, best first, ties by column number.
+    """Find the columns of the k largest scores of each row, best first; of equal scores the lower column comes first.
 
     Args:
         scores: (n, N), any real dtype.
-        k: At most N.
+        k: How many columns to find, at most N.
+
+    Returns:
+        (n, k) int64.
     """
     n, columns = scores.shape
     if k == 0:

@@ -1,4 +1,4 @@
-"""Tell whether an adapter and an embedding model belong together."""
+"""Fingerprints of embedding models, which tell whether an adapter and an embedding model belong together."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,28 @@ PROBES = (
     "quarterly revenue growth, adjusted for currency effects",
     "The mitochondrion is the powerhouse of the cell.",
 )
-"""Texts whose vectors tell embedding models apart. Part of the file format: never edit, only add another set."""
+"""Texts whose vectors tell embedding models apart. They are part of the file format: never edit them, only add another set."""
 
 MIN_COSINE = 0.99
-"""Hosted models and half-precision hardware return slightly different vectors each time; other models do not come near."""
+"""Below this cosine, two vectors of a text come from different models.
+
+Hosted models and half-precision hardware return slightly different vectors each time, and other models come nowhere near.
+"""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is known of an embedding model.
+    """The fingerprint of an embedding model.
 
     Attributes:
-        dimension: The length of its vectors.
-        model: Its name, where it has one.
-        probes: (3, d) float32: its query vectors of `PROBES`, of length 1 (or 0); None where only vectors were at hand.
+        dimension: The length of the model's vectors.
+        model: The model's name, where it has one.
+        probes: (3, d) float32, the model's query vectors of `PROBES`, of length 1 (or 0); None where only vectors were at hand.
+
+    Example:
+        >>> Fingerprint(384).check(Fingerprint(384, "all-MiniLM-L6-v2"))  # nothing contradicts
+        >>> str(Fingerprint(384, "all-MiniLM-L6-v2"))
+        'all-MiniLM-L6-v2 (384 dimensions)'
     """
 
     dimension: int
@@ -35,8 +43,8 @@ class Fingerprint:
     def check(self, other: "Fingerprint") -> None:
         """Refuse another embedding model.
 
-        The vectors decide; names are only quoted, since one model goes by many. Where either side has no
-        probe vectors, the dimension is all that can be compared.
+        The vectors decide. Names are only quoted in the error, since one model goes by many names. Where either side has no
+        vectors of the probe texts, only the dimensions are compared.
 
         Raises:
             EmbeddingMismatchError: The dimensions differ, or the vectors of a probe text have a cosine below 0.99.
@@ -48,7 +56,7 @@ class Fingerprint:
             )
         if self.probes is None or other.probes is None:
             return
-        # A model may have no vector for a probe text, and give zeros: then the other must, too.
+        # A model may have nothing to say about a probe text, and give zeros. Then the other model must give zeros, too.
         both_zero = ~self.probes.any(axis=1) & ~other.probes.any(axis=1)
         cosine = float(np.where(both_zero, 1.0, np.sum(self.probes * other.probes, axis=1)).min())
         if not cosine >= MIN_COSINE:
@@ -58,5 +66,5 @@ class Fingerprint:
             )
 
     def __str__(self) -> str:
-        """The model's name and dimension."""
+        """Name the model and its dimension."""
         return f"{self.model or 'an unnamed embedding model'} ({self.dimension} dimensions)"

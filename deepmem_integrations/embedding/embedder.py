@@ -1,4 +1,4 @@
-"""Texts in, vectors out: one face for every embedding model that users bring."""
+"""`Embedder`: one interface to every embedding model that users bring."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,16 +15,22 @@ _BATCH = 128
 
 
 class Embedder:
-    """An embedding model with a query side and a document side.
+    """An embedding model, with a method for queries and one for documents.
 
     Args:
         model: A LangChain ``Embeddings`` (``embed_query``, ``embed_documents``), a LlamaIndex ``BaseEmbedding``
             (``get_query_embedding``, ``get_text_embedding_batch``), a sentence-transformers model (``encode``), an `Embedder`,
-            or a plain callable: list of texts → vectors. Our own wrappers around a model are taken off (`untransformed`).
+            or a plain callable: list of texts → vectors. A wrapper of this package, which transforms queries, is taken off: see
+            `untransformed`.
 
     Raises:
-        TypeError: None of these.
-        EmbeddingError: Our own wrapper lies inside another one.
+        TypeError: The model is none of these.
+        EmbeddingError: A wrapper of this package lies inside another tool's wrapper.
+
+    Example:
+        >>> embedder = Embedder(lambda texts: [[float(len(text)), 1.0] for text in texts])
+        >>> embedder.embed_documents(["a", "bcd"]).tolist()
+        [[1.0, 1.0], [3.0, 1.0]]
     """
 
     def __init__(self, model: Any) -> None:
@@ -48,12 +54,12 @@ class Embedder:
 
     @classmethod
     def of(cls, model: Any) -> "Embedder":
-        """The model itself where it is an `Embedder` already."""
+        """Wrap a model, unless it is an `Embedder` already."""
         return model if isinstance(model, Embedder) else cls(model)
 
     @property
     def name(self) -> str:
-        """The model's own name where it tells one, else its class."""
+        """The model's own name where it has one, and else the name of its class."""
         for attribute in ("model_name", "model", "model_id", "name"):
             value = getattr(self.model, attribute, None)
             if isinstance(value, str) and value not in ("", "unknown"):
@@ -61,28 +67,44 @@ class Embedder:
         return type(self.model).__name__
 
     def embed_query(self, text: str) -> Vectors:
-        """One query, (d,) float32."""
+        """Embed one query as (d,) float32."""
         return np.asarray(self._query(text), dtype=np.float32)
 
     def embed_documents(self, texts: Sequence[str], *, progress: str | None = None) -> Vectors:
-        """Documents, (n, d) float32. ``progress`` names a bar that appears when it takes more than a second."""
+        """Embed documents.
+
+        Args:
+            texts: The n texts.
+            progress: The title of a progress bar, which appears after a second; None shows no bar.
+
+        Returns:
+            (n, d) float32.
+        """
         return self._in_batches(texts, self._documents, progress)
 
     def embed_queries(self, texts: Sequence[str], *, progress: str | None = None) -> Vectors:
-        """Queries, (n, d) float32: in batches where the model treats queries as documents, else one by one."""
+        """Embed queries, in batches where the model treats queries as documents, and else one by one.
+
+        Args:
+            texts: The n texts.
+            progress: See `embed_documents`.
+
+        Returns:
+            (n, d) float32.
+        """
         if len(texts) > len(PROBES) and self._sides_agree():
             return self._in_batches(texts, self._documents, progress)
         return self._in_batches(texts, lambda batch: np.array([self._query(text) for text in batch]), progress)
 
     def fingerprint(self) -> Fingerprint:
-        """Embed a few fixed texts, once, so that an adapter can tell this model from others."""
+        """Return the model's fingerprint, by which an adapter recognises the model. The first call embeds a few fixed texts."""
         if self._fingerprint is None:
             probes = _unit_or_zero([self.embed_query(text) for text in PROBES])
             self._fingerprint = Fingerprint(probes.shape[1], self.name, probes)
         return self._fingerprint
 
     def _sides_agree(self) -> bool:
-        """Whether the document side embeds a query as the query side does (E5 and the like do not)."""
+        """Tell whether a query and a document of the same text get the same vector. E5 and other models with prefixes differ."""
         probes = self.fingerprint().probes
         as_documents = _unit_or_zero(self._documents(list(PROBES)))
         return probes is not None and float(np.sum(probes * as_documents, axis=1).min()) > 0.9999
@@ -98,14 +120,20 @@ class Embedder:
 
 
 def untransformed(model: Any) -> Any:
-    """The embedding model without our own wrapper, which transforms queries: nothing is ever to be transformed twice.
+    """Take this package's own wrapper off an embedding model, so that no query is transformed twice.
+
+    Args:
+        model: Any embedding model.
+
+    Returns:
+        The model itself.
 
     Raises:
-        EmbeddingError: Our wrapper lies inside another tool's (a cache, say), where it cannot be taken off.
+        EmbeddingError: The wrapper lies inside another tool's wrapper (a cache, say), where it cannot be taken off.
     """
     if hasattr(model, "untransformed"):
         return untransformed(model.untransformed)
-    # LlamaIndex's models are pydantic's, which keeps private attributes apart.
+    # LlamaIndex's models are pydantic models, which keep private attributes apart.
     for part in [*getattr(model, "__dict__", {}).values(), *(getattr(model, "__pydantic_private__", None) or {}).values()]:
         if hasattr(part, "untransformed"):
             outer, inner = type(model).__name__, type(part).__name__
@@ -117,8 +145,8 @@ def untransformed(model: Any) -> Any:
 
 
 def _unit_or_zero(vectors: ArrayLike) -> Vectors:
-    """Rows of length 1; a model that has nothing to say of a text (TF-IDF, say) may give zeros."""
+    """Scale rows to length 1. A row of zeros stays: TF-IDF, for one, gives zeros for a text of unknown words."""
     matrix = np.asarray(vectors, dtype=np.float32)
     if matrix.ndim != 2 or not np.isfinite(matrix).all():
-        raise InvalidVectorsError("The embedding model gives NaN, infinity, or something other than one vector a text.")
+        raise InvalidVectorsError("The embedding model returned NaN or infinity, or not exactly one vector for each text.")
     return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12), dtype=np.float32)

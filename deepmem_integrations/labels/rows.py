@@ -1,4 +1,4 @@
-"""Labels as row numbers: what training and evaluation compute with."""
+"""Labels as row numbers of the corpus, which training and evaluation compute with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,13 @@ class LabelRows:
 
     Attributes:
         starts: (n + 1,) int64; query i owns the entries ``starts[i]:starts[i + 1]``.
-        documents: (labels,) int64 corpus rows.
-        weights: (labels,) float32, above 0, the largest of each query 1.
+        documents: (labels,) int64, rows of the corpus.
+        weights: (labels,) float32, above 0; the largest weight of each query is 1.
+
+    Example:
+        >>> rows = LabelRows.of(Relevance(["a query"], [[("x", 4.0), ("y", 2.0)]]), {"w": 0, "x": 1, "y": 2})
+        >>> rows.weight_of(0)
+        {1: 1.0, 2: 0.5}
     """
 
     starts: NDArray[np.int64]
@@ -28,14 +33,15 @@ class LabelRows:
 
     @classmethod
     def of(cls, relevance: Relevance, rows: Mapping[str, int]) -> "LabelRows":
-        """Look up every document's row. Each must be in ``rows`` (see `Relevance.check`)."""
+        """Look up the row of every document. All documents must be in ``rows``: see `Relevance.check`."""
         return cls.of_rows([{rows[document]: weight for document, weight in labels} for labels in relevance.labels])
 
     @classmethod
     def of_rows(cls, labels: Sequence[Mapping[int, float]]) -> "LabelRows":
-        """Build from one mapping corpus row → weight for each query. Weights are scaled to a largest one of 1 a query.
+        """Build from a mapping corpus row → weight for each query.
 
-        No metric and no loss depends on a query's scale; so no weight is too large or too small for float32.
+        The weights of each query are scaled so that the largest is 1. No metric and no loss depends on that scale, and no weight
+        is then too large or too small for float32.
         """
         scaled: list[float] = []
         for query in labels:
@@ -48,21 +54,21 @@ class LabelRows:
         )
 
     def __len__(self) -> int:
-        """The number of queries."""
+        """Count the queries."""
         return len(self.starts) - 1
 
     def __getitem__(self, query: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The rows and weights of one query's documents."""
+        """Return the rows and the weights of one query's documents."""
         entries = slice(self.starts[query], self.starts[query + 1])
         return self.documents[entries], self.weights[entries]
 
     def weight_of(self, query: int) -> dict[int, float]:
-        """Corpus row → weight of one query's documents."""
+        """Return corpus row → weight of one query's documents."""
         rows, weights = self[query]
         return dict(zip(rows.tolist(), weights.tolist(), strict=True))
 
     def take(self, queries: NDArray[np.int64]) -> "LabelRows":
-        """The labels of these queries, in this order."""
+        """Return the labels of these queries, in this order."""
         return LabelRows.of_rows([self.weight_of(query) for query in queries])
 
 
@@ -75,8 +81,9 @@ def labelled_vectors(
         (n, d) float32 unit rows, their labels as corpus rows, and the n query ids.
 
     Raises:
-        InvalidRelevanceError: No query, another number of labels than vectors, an invalid label, or an unknown document.
-        InvalidVectorsError: A query vector with NaN, infinity or nothing but zeros.
+        InvalidRelevanceError: There is no query, the numbers of labels and vectors differ, a label is invalid, or a document is
+            not in the corpus.
+        InvalidVectorsError: A query vector holds NaN or infinity, or is all zeros.
         EmbeddingMismatchError: The query vectors do not have ``dimension``.
     """
     if not isinstance(relevance, Relevance):
