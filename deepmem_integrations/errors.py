@@ -1,4 +1,4 @@
-"""Everything that this package raises on purpose.
+"""The errors that this package raises on purpose.
 
 DeepMemoryError
 ├── MissingExtraError        an optional dependency is not installed (also an ImportError)
@@ -7,9 +7,9 @@ DeepMemoryError
 ├── EmbeddingMismatchError   an adapter and an embedding model that do not belong together (also a ValueError)
 ├── AdapterFileError         a file that is not a whole adapter (also a ValueError)
 ├── ModelNotFoundError       no trained model, or none of that name (also a ValueError)
-├── ModelInUseError          a model that cannot be deleted, since it serves (also a ValueError)
+├── ModelInUseError          a model that cannot be deleted, since it is in use (also a ValueError)
 ├── JobNotFoundError         no training job of that id (also a ValueError)
-├── JobRunningError          a job that cannot be deleted, since it runs (also a ValueError)
+├── JobRunningError          a job that cannot be deleted, since it is running (also a ValueError)
 ├── JobCancelledError        the training was cancelled, from here or from another process (also a RuntimeError)
 ├── JobFailedError           a training process could not be started (also a RuntimeError)
 ├── StorageError             a folder or file that cannot be written or read (also an OSError)
@@ -40,7 +40,7 @@ class MissingExtraError(DeepMemoryError, ImportError):
         self.extra = extra
 
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
-        """Pickle by the arguments, so that the error survives a process boundary."""
+        """Pickle the arguments, so that the error can be passed between processes."""
         return type(self), (self.package, self.extra)
 
 
@@ -69,7 +69,7 @@ class ModelNotFoundError(DeepMemoryError, ValueError):
 
 
 class ModelInUseError(DeepMemoryError, ValueError):
-    """The model serves, so it cannot be deleted."""
+    """The model is in use, so it cannot be deleted."""
 
 
 class JobNotFoundError(DeepMemoryError, ValueError):
@@ -77,7 +77,7 @@ class JobNotFoundError(DeepMemoryError, ValueError):
 
 
 class JobRunningError(DeepMemoryError, ValueError):
-    """The job runs, so it cannot be deleted."""
+    """The job is running, so it cannot be deleted."""
 
 
 class JobCancelledError(DeepMemoryError, RuntimeError):

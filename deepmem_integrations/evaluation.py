@@ -1,4 +1,4 @@
-"""How good retrieval is, with and without an adapter: recall@k, nDCG@k, MRR@k and how sure one can be."""
+"""How good retrieval is with and without an adapter: recall@k, nDCG@k, MRR@k, and intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ TOP_K = (1, 3, 5, 10, 50, 100)
 """Deep Lake v3's cut-offs."""
 
 LISTED = 10
-"""So many documents are listed for each query at least."""
+"""How many documents an evaluation lists for each query at least."""
 
 WITH, WITHOUT = "with model", "without model"
 
 Scores = dict[str, NDArray[np.float64]]
-"""Metric name, e.g. ``recall@10`` → (n,) the value of each query, between 0 and 1."""
+"""The name of a metric, e.g. ``recall@10``, → (n,) the value of each query, between 0 and 1."""
 
 
 def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequence[int] = TOP_K) -> Scores:
     """Score ranked lists as trec_eval does.
 
-    ``recall@k`` is the share of a query's documents among the first k; ``ndcg@k`` has linear gains (the weight) and the
-    discount 1 / log2(rank + 1); ``mrr@k`` is 1 / the rank of the first relevant document, 0 where it is not among the first k.
+    ``recall@k`` is the share of a query's documents among the first k. ``ndcg@k`` has linear gains (the weight) and the discount
+    1 / log2(rank + 1). ``mrr@k`` is 1 / the rank of the first relevant document, and 0 where that is not among the first k.
 
     Args:
-        rankings: (n, m) corpus rows, best first, none twice in a row of the matrix. A list shorter than k counts as it is.
+        rankings: (n, m) int64 rows of the corpus, best first, no row twice for a query. A list may be shorter than k.
         labels: The labels of the n queries.
         top_k: The cut-offs.
 
@@ -57,27 +57,31 @@ def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequen
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over the queries with its 95% interval, in the metric's own unit (0 to 1)."""
+    """A mean over the queries with its 95% interval, in the unit of the metric (0 to 1)."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """In points, e.g. ``+8.1 [+5.2, +11.0]``."""
+        """Write the interval in points, as in ``+8.1 [+5.2, +11.0]``."""
         return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
 def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed: int = 0) -> list[Interval]:
-    """Percentile bootstrap of the column means (Efron 1979), resampling rows.
+    """Bound column means by the percentile bootstrap (Efron 1979), which resamples rows.
 
     Args:
-        values: (n, m), e.g. the paired differences of n queries in m metrics; n ≥ 1.
-        resamples: How many.
-        seed: Fixes the draw.
+        values: (n, m) with n ≥ 1, e.g. the paired differences of n queries in m metrics.
+        resamples: How many times the rows are drawn.
+        seed: Fixes the draws.
 
     Returns:
-        For each column its mean and 95% interval.
+        The mean of each column with its 95% interval.
+
+    Example:
+        >>> [str(interval) for interval in bootstrap_mean(np.array([[0.1], [0.1], [0.1]]))]
+        ['+10.0 [+10.0, +10.0]']
     """
     n = len(values)
     rng = np.random.default_rng(seed)
@@ -96,9 +100,9 @@ class Evaluation(dict[str, dict[str, float]]):
         gains: Metric → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
         query_ids: The n query ids, in the order of the scores.
         top_k: The cut-offs.
-        found: ``"with model"`` and ``"without model"`` → for each query the ids of the first documents, best first: as many
-            as the largest cut-off says, 10 at least.
-        embedding_seconds: How long the queries took to embed; None where their vectors were at hand.
+        found: ``"with model"`` and ``"without model"`` → for each query the ids of the documents that were found, best first: as
+            many as the largest cut-off, and 10 at least.
+        embedding_seconds: How many seconds the embedding of the queries took; None where their vectors were passed.
     """
 
     def __init__(
@@ -119,7 +123,10 @@ class Evaluation(dict[str, dict[str, float]]):
         self.gains = dict(zip(names, bootstrap_mean(differences), strict=True))
 
     def table(self) -> str:
-        """Recall at every cut-off, nDCG and MRR at 10 (or the last one), in points of 100, with gains and their intervals."""
+        """Draw a table of recall at every cut-off, and of nDCG and MRR at 10 (or at the last cut-off), with gains and intervals.
+
+        All values are in points of 100.
+        """
         last = 10 if 10 in self.top_k else self.top_k[-1]
         lines = [f"{'metric':<12}{'without':>9}{'with':>9}   gain [95% interval]", "-" * 58]
         for name in [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]:
@@ -131,7 +138,7 @@ class Evaluation(dict[str, dict[str, float]]):
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The means, gains and counts as plain JSON values."""
+        """Return the means, gains and counts as plain JSON values."""
         gains = {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in self.gains.items()}
         return {**self, "gain": gains, "queries": len(self.query_ids)}
 
@@ -148,20 +155,25 @@ def evaluate(
     """Search the whole corpus exactly, with and without an adapter, and score both.
 
     Args:
-        query_vectors: (n, d), untransformed.
+        query_vectors: (n, d), untransformed, any real dtype.
         relevance: The labels of these n queries, in their order.
         corpus_vectors: (N, d), or batches of (ids, vectors).
-        corpus_ids: The N ids, with an array.
-        adapter: The model; None compares the store with itself.
-        top_k: The cut-offs; any k ≥ 1, above N too.
+        corpus_ids: The N ids, if ``corpus_vectors`` is an array.
+        adapter: The model; None compares the untransformed queries with themselves.
+        top_k: The cut-offs, each 1 or more; they may be larger than N.
 
     Returns:
-        Means, per-query scores and 95% intervals.
+        Means, scores of each query, and 95% intervals.
 
     Raises:
-        InvalidRelevanceError: No query, another number of queries than vectors, or a document that is not in the corpus.
+        InvalidRelevanceError: There is no query, the numbers of queries and vectors differ, or a document is not in the corpus.
         InvalidVectorsError: See `read_corpus`.
-        EmbeddingMismatchError: Dimensions differ.
+        EmbeddingMismatchError: The dimensions of queries, corpus and adapter differ.
+
+    Example:
+        >>> result = evaluate([[1.0, 0.1]], [[("b", 1.0)]], [[1.0, 0.0], [0.0, 1.0]], ["a", "b"], top_k=[1, 2])
+        >>> result["without model"]["recall@1"], result["without model"]["recall@2"]
+        (0.0, 1.0)
     """
     ids, corpus = read_corpus(corpus_vectors, corpus_ids)
     queries, labels, query_ids = labelled_vectors(query_vectors, relevance, ids, dimension=corpus.shape[1])

@@ -13,21 +13,20 @@ from deepmem_integrations.evaluation import LISTED, WITH, WITHOUT, Evaluation
 from deepmem_integrations.labels import Relevance
 
 _EMPTY = "columns"
-"""The message of the first commit, from which branches part."""
+"""The message of the first commit, from which branches start."""
 
 
 class EvaluationLog:
-    """Where evaluations are added, a row for each query.
+    """A Deep Lake data set of evaluations, with a row for each query. Evaluations add up; version 3 kept only the last one.
 
-    Columns: ``text``; ``metadata`` with ``relevance`` (a list of [id, weight]), ``evaluation`` (an id that the rows of one
-    evaluation share), ``time`` (seconds since the epoch) and ``model``; ``embedding``, untransformed; ``id``, of the row; and
-    ``deep_memory_top_10``, ``deep_memory_recall``, ``vector_search_top_10``, ``vector_search_recall`` (recall@10). The lists are
-    JSON texts, as version 4 of Deep Lake has no such type that can be read safely. Version 3 kept the last evaluation alone;
-    here they add up.
+    The columns are ``text``; ``metadata`` with ``relevance`` (a list of [id, weight]), ``evaluation`` (an id that the rows of one
+    evaluation share), ``time`` (seconds since the epoch) and ``model``; ``embedding``, the untransformed vector; ``id``, the id
+    of the row; and ``deep_memory_top_10``, ``deep_memory_recall``, ``vector_search_top_10`` and ``vector_search_recall``, where
+    recall is recall@10. The lists are JSON texts, since Deep Lake v4 has no type for lists of texts that can be read safely.
 
     Args:
-        path: The data set; made with the first evaluation.
-        branch: A branch of it; made where it is not there, without rows.
+        path: The data set, which the first evaluation creates.
+        branch: A branch of the data set. A branch that does not exist is created without rows.
     """
 
     def __init__(self, path: str, branch: str = "main") -> None:
@@ -35,11 +34,15 @@ class EvaluationLog:
 
     @classmethod
     def wanted(cls, qvs_params: Mapping[str, Any] | None, path: str) -> "EvaluationLog | None":
-        """The log that v3's ``qvs_params`` ask for, or None.
+        """Return the log that v3's ``qvs_params`` ask for, or None.
+
+        Args:
+            qvs_params: ``log_queries`` and ``branch``.
+            path: The data set.
 
         Raises:
-            ValueError: Another parameter than ``log_queries`` and ``branch``.
-            MissingExtraError: ``deeplake`` is not installed; noticed before the evaluation.
+            ValueError: There is another parameter.
+            MissingExtraError: ``deeplake`` is not installed, which is noticed here and not after the evaluation.
         """
         for name in qvs_params or ():
             if name not in ("log_queries", "branch"):
@@ -50,12 +53,12 @@ class EvaluationLog:
         return cls(path, qvs_params.get("branch") or "main")
 
     def add(self, labels: Relevance, vectors: Vectors, evaluation: Evaluation, model: str) -> None:
-        """Add an evaluation, in one commit. Not for several processes at once.
+        """Add an evaluation, in one commit. Two processes must not add at the same time.
 
         Args:
-            labels: The n queries.
-            vectors: (n, d), theirs.
-            evaluation: What was measured with them.
+            labels: The n labelled queries.
+            vectors: (n, d), their untransformed vectors.
+            evaluation: The evaluation on these queries.
             model: The name of the model.
 
         Raises:
@@ -87,12 +90,12 @@ class EvaluationLog:
                 dataset = branch.open()
             dataset.append(rows)
             dataset.commit(f"evaluation {shared['evaluation']}")
-        except Exception as error:  # Deep Lake raises a class of its own for each thing that can go wrong
+        except Exception as error:  # Deep Lake's many error classes have no common base
             raise StoreError(f"The evaluation cannot be logged to {self.path!r}: {type(error).__name__}: {error}") from error
 
     def _create(self, deeplake: Any) -> Any:
         types = deeplake.types
-        # Not Sequence(Text()), a row of which crashes Deep Lake 4.7 as it is read.
+        # Reading a row of the type Sequence(Text()) crashes Deep Lake 4.7.
         found, recall = types.Text(), types.Float32()
         dataset = deeplake.create(self.path)
         for name, type_ in {

@@ -170,7 +170,7 @@ def test_a_failed_training_is_told_and_keeps_the_model_in_use(memory, problem):
 
 
 def test_bad_vectors_from_the_model_are_told(memory, problem):
-    with pytest.raises(InvalidVectorsError, match="The embedding model gives NaN"):
+    with pytest.raises(InvalidVectorsError, match="The embedding model returned NaN"):
         memory.train(problem.train, embedding_function=lambda texts: np.full((len(texts), 32), np.nan))
     with pytest.raises(EmbeddingMismatchError, match="4 dimensions where 32 are expected"):
         memory.train(problem.train, embedding_function=lambda texts: np.ones((len(texts), 4)))

@@ -12,10 +12,10 @@ from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidVectorsError
 
 Batch = tuple[Sequence[str], ArrayLike]
-"""Ids and their (n, d) vectors."""
+"""The ids and the (n, d) vectors of some documents."""
 
 CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch]
-"""An (N, d) array, whose ids come apart, or anything that yields (ids, vectors) batches."""
+"""An (N, d) array, whose ids are passed beside it, or anything that yields (ids, vectors) batches."""
 
 
 class Corpus(Protocol):
@@ -69,7 +69,18 @@ class HasCorpus(Protocol):
 
 
 class ListedCorpus(ABC):
-    """A corpus whose documents can all be listed. To support a store, define how its vectors and its documents are read."""
+    """A corpus whose documents can all be listed. A subclass defines how the vectors and the documents of a store are read.
+
+    Example:
+        >>> class Shelf(ListedCorpus):
+        ...     def vectors(self):
+        ...         yield ["doc-1", "doc-2"], [[1.0, 0.0], [0.0, 1.0]]
+        ...
+        ...     def documents(self):
+        ...         yield [("doc-1", "Undo a commit."), ("doc-2", "Make a branch.")]
+        >>> read_corpus(Shelf().vectors())[0]
+        ['doc-1', 'doc-2']
+    """
 
     listed: ClassVar[bool] = True
 
@@ -120,11 +131,11 @@ def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> It
         ids: The ids of the array's rows.
 
     Yields:
-        Ids and their vectors as (n, d) float32 unit rows, n ≥ 1.
+        Batches of n ≥ 1 ids and their vectors, (n, d) float32 unit rows.
 
     Raises:
-        InvalidVectorsError: No document; ids and vectors that differ in number; an id that is no string or appears twice;
-            batches of different dimensions; a vector with NaN, infinity or nothing but zeros.
+        InvalidVectorsError: There is no document; the numbers of ids and vectors differ; an id is no string or appears twice;
+            batches have different dimensions; or a vector holds NaN or infinity, or is all zeros.
     """
     seen: set[str] = set()
     dimension = None
@@ -152,14 +163,18 @@ def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tup
     """Gather a corpus in memory.
 
     Args:
-        vectors: As for `unit_batches`.
-        ids: Likewise.
+        vectors: See `unit_batches`.
+        ids: See `unit_batches`.
 
     Returns:
         The N ids, and their vectors as (N, d) float32 unit rows.
 
     Raises:
-        InvalidVectorsError: As `unit_batches` does.
+        InvalidVectorsError: See `unit_batches`.
+
+    Example:
+        >>> read_corpus([[3.0, 4.0]], ["doc-1"])
+        (['doc-1'], array([[0.6, 0.8]], dtype=float32))
     """
     names: list[str] = []
     parts: list[Vectors] = []

@@ -1,4 +1,4 @@
-"""The documents of a LangChain vector store, for training: read from the store, passed by the caller, or found by its search."""
+"""The documents of a LangChain vector store: read from the store, passed by the caller, or found by the store's own search."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
@@ -16,7 +16,7 @@ from deepmem_integrations.errors import StoreError
 
 
 def given_corpus(documents: Iterable[Document], embeddings: Embeddings) -> GivenCorpus:
-    """Documents that the caller passes, with the ids they have in the store.
+    """Make a corpus of documents that the caller passes. Each must have the id that it has in the store.
 
     Raises:
         StoreError: A document has no id.
@@ -100,10 +100,10 @@ class FoundCorpus:
 
 
 def read_vectorstore(vectorstore: VectorStore, documents: Iterable[Document] | None, *, scan: bool) -> tuple[Corpus, Embeddings]:
-    """The corpus and the embedding model of a vector store; see `DeepMemory.from_langchain`.
+    """Return the corpus and the embedding model of a vector store: see `DeepMemory.from_langchain`.
 
     Raises:
-        StoreError: No vector store, one without an embedding model, or of a kind that is not read as it is.
+        StoreError: The argument is no vector store, has no embedding model, or is of a kind that has no reader.
     """
     if not isinstance(vectorstore, VectorStore):
         raise StoreError(f"from_langchain takes a LangChain vector store; got {type(vectorstore).__name__}.")

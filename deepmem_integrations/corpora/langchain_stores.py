@@ -1,6 +1,6 @@
-"""What is known of LangChain's vector stores beyond their common interface: how to read one in full, and by what it ranks.
+"""Readers of LangChain's vector stores, beyond their common interface: the documents in full, and the metric.
 
-The stores' own packages are not needed and not imported: a store is known by the name of its class.
+The stores' own packages are never imported: a store is recognised by the name of its class.
 """
 
 import json
@@ -31,92 +31,78 @@ from deepmem_integrations.errors import StoreError
 
 
 class InMemoryCorpus(StoreCorpus):
-    """LangChain's own store in memory."""
+    """The documents of LangChain's own store in memory."""
 
     kind = "langchain_core.InMemoryVectorStore"
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         for batch in batches(list(self.store.store.values())):
             yield [entry["id"] for entry in batch], np.array([entry["vector"] for entry in batch])
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
         for batch in batches(list(self.store.store.values())):
             yield [Document(id=entry["id"], page_content=entry["text"], metadata=entry["metadata"]) for entry in batch]
 
 
 class FaissCorpus(StoreCorpus):
-    """FAISS, of any index that can give its vectors back."""
+    """The documents of a FAISS store, whose index must be able to give its vectors back."""
 
     kind = "langchain_community.FAISS"
 
     @property
     def metric(self) -> str:
-        """The index knows it; the store's own ``distance_strategy`` need not be true."""
+        # The store's own distance_strategy need not be that of the index.
         return faiss_metric(self.store.index)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches.
-
-        Raises:
-            StoreError: The index cannot give its vectors back.
-        """
         instead = "pass from_langchain(…, documents=[…]) to embed them again."
         for rows in batches(range(len(self.store.index_to_docstore_id))):
             vectors = faiss_vectors(self.store.index, rows[0], len(rows), instead)
             yield [str(self.store.index_to_docstore_id[row]) for row in rows], vectors
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
         for rows in batches(range(len(self.store.index_to_docstore_id))):
             names = [self.store.index_to_docstore_id[row] for row in rows]
             found = [(name, self.store.docstore.search(name)) for name in names]
-            # Old files hold documents without their ids.
+            # The documents of old files have no ids.
             yield [Document(id=name, page_content=one.page_content, metadata=one.metadata) for name, one in found]
 
 
 class ChromaCorpus(StoreCorpus):
-    """Chroma, in this process or on a server."""
+    """The documents of a Chroma store, in this process or on a server."""
 
     kind = "langchain_chroma.Chroma"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
         return chroma_metric(self.store._collection)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         for found in chroma_records(self.store._collection, "embeddings"):
             yield found["ids"], found["embeddings"]
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
         for found in chroma_records(self.store._collection, "documents", "metadatas"):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata or {}) for name, text, metadata in columns]
 
 
 class QdrantCorpus(StoreCorpus):
-    """Qdrant, in this process or on a server. Its ids are UUIDs or numbers; labels name both as strings."""
+    """The documents of a Qdrant store, in this process or on a server. Ids are UUIDs or numbers; labels name both as strings."""
 
     kind = "langchain_qdrant.QdrantVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
         return qdrant_metric(self.store.client, self.store.collection_name, self.store.vector_name)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         name = self.store.vector_name
         for points in self._scroll(with_payload=False, with_vectors=[name] if name else True):
             vectors = [point.vector[name] if isinstance(point.vector, dict) else point.vector for point in points]
             yield [str(point.id) for point in points], np.array(vectors)
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
         text, metadata = self.store.content_payload_key, self.store.metadata_payload_key
         for points in self._scroll(with_payload=[text, metadata], with_vectors=False):
             yield [
@@ -129,23 +115,20 @@ class QdrantCorpus(StoreCorpus):
 
 
 class PGVectorCorpus(StoreCorpus):
-    """Postgres through langchain-postgres's older class."""
+    """The documents of a Postgres store of langchain-postgres's older class."""
 
     kind = "langchain_postgres.PGVector"
 
     @property
     def metric(self) -> str:
-        """From the store."""
         name = getattr(self.store._distance_strategy, "value", self.store._distance_strategy)
         return {"inner": "dot"}.get(name, str(name))
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         for rows in self._read("embedding"):
             yield [row.id for row in rows], np.array([row.embedding for row in rows])
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
         for rows in self._read("document", "cmetadata"):
             yield [Document(id=row.id, page_content=row.document or "", metadata=row.cmetadata or {}) for row in rows]
 
@@ -163,23 +146,21 @@ class PGVectorCorpus(StoreCorpus):
 
 
 class PGVectorStoreCorpus(StoreCorpus):
-    """Postgres through langchain-postgres's newer class."""
+    """The documents of a Postgres store of langchain-postgres's newer class."""
 
     kind = "langchain_postgres.PGVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the store."""
         name = str(self.store._PGVectorStore__vs.distance_strategy.name)
         return {"COSINE_DISTANCE": "cosine", "EUCLIDEAN": "l2", "INNER_PRODUCT": "dot"}.get(name, name)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches; the vectors arrive as Postgres writes them, which is JSON."""
+        # The vectors arrive as Postgres writes them, which is JSON.
         for found in self._read("embeddings"):
             yield found["ids"], np.array([json.loads(text) for text in found["embeddings"]])
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
         for found in self._read("documents", "metadatas"):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata) for name, text, metadata in columns]
@@ -196,29 +177,29 @@ _KINDS = {
 
 
 _checked: "WeakSet[VectorStore]" = WeakSet()
-"""Stores that `check_lengths` has seen."""
+"""The stores that `check_lengths` has checked."""
 
 
 def document_id(document: Document, vectorstore: VectorStore) -> str:
-    """The id of a document that a store returned.
+    """Return the id of a document that a store has found.
 
     Raises:
-        StoreError: The store does not tell it.
+        StoreError: The store does not return ids.
     """
     if document.id is not None:
         return document.id
     if "_id" in document.metadata and kind_of(vectorstore, _KINDS) == QdrantCorpus.kind:
         return str(document.metadata["_id"])
     raise StoreError(
-        f"{type(vectorstore).__name__} does not tell the ids of the documents it finds: pass from_langchain(…, documents=[…])."
+        f"{type(vectorstore).__name__} does not return the ids of the documents it finds: pass from_langchain(…, documents=[…])."
     )
 
 
 def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
-    """The reader of a store.
+    """Return the reader of a store.
 
     Raises:
-        StoreError: There is none for its kind.
+        StoreError: There is no reader for this kind of store.
     """
     kind = kind_of(vectorstore, _KINDS)
     if kind is None:
@@ -231,12 +212,12 @@ def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
 
 
 def check_lengths(vectorstore: VectorStore) -> None:
-    """Look at the first vectors of a store, once, whether their lengths would change the ranking. No full proof.
+    """Check once, on the first vectors of a store, that their lengths do not change the ranking.
 
     Raises:
-        StoreError: As `StoreCorpus.vectors`.
+        StoreError: See `StoreCorpus.vectors`.
     """
-    # A PGVector that is opened for async alone cannot be looked into from here, nor can a store of an unknown kind.
+    # A PGVector that is opened for async alone cannot be read from here, and neither can a store of an unknown kind.
     if kind_of(vectorstore, _KINDS) is None or getattr(vectorstore, "async_mode", False) or vectorstore in _checked:
         return
     store_corpus(vectorstore).check_lengths()
@@ -244,15 +225,15 @@ def check_lengths(vectorstore: VectorStore) -> None:
 
 
 def embeddings_of(vectorstore: VectorStore) -> Embeddings:
-    """The embedding model of a store, without our own wrapper.
+    """Return the embedding model of a store, without this package's own wrapper.
 
     Raises:
-        StoreError: It has none, or does not tell.
-        EmbeddingError: Our own wrapper lies inside another one.
+        StoreError: The store has no embedding model, or does not return it.
+        EmbeddingError: The wrapper lies inside another tool's wrapper.
     """
     if vectorstore.embeddings is None:
         raise StoreError(
-            f"{type(vectorstore).__name__} has no embedding model, or does not tell it (its `embeddings` is None): "
+            f"{type(vectorstore).__name__} has no embedding model, or does not return it (its `embeddings` is None): "
             "create the store with a LangChain Embeddings."
         )
     model: Embeddings = untransformed(vectorstore.embeddings)

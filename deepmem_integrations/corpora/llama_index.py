@@ -1,4 +1,4 @@
-"""The nodes of a LlamaIndex index, for training: read from its store, or from its docstore and embedded again."""
+"""The nodes of a LlamaIndex index: read from its store, or taken from its docstore or the caller and embedded again."""
 
 from collections.abc import Iterable
 
@@ -14,11 +14,11 @@ from deepmem_integrations.errors import StoreError
 
 
 def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tuple[Corpus, BaseEmbedding]:
-    """The corpus and the embedding model of an index; see `DeepMemory.from_llama_index`.
+    """Return the corpus and the embedding model of an index: see `DeepMemory.from_llama_index`.
 
     Raises:
-        StoreError: No vector index, or one over a store that is not read as it is and whose docstore is empty.
-        EmbeddingError: Our own wrapper lies inside another one.
+        StoreError: The argument is no vector index, or its store has no reader and its docstore is empty.
+        EmbeddingError: This package's own wrapper of the embedding model lies inside another tool's wrapper.
     """
     if not isinstance(index, VectorStoreIndex):
         raise StoreError(
@@ -42,6 +42,6 @@ def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tup
             )
     check_lengths(index)
     nodes = list(nodes)
-    # As LlamaIndex embeds them, with the metadata that is meant for it.
+    # LlamaIndex embeds a node's text together with the metadata that is meant for embedding.
     texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
     return GivenCorpus(nodes, [node.node_id for node in nodes], texts, model), model

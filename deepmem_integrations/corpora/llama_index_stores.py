@@ -1,6 +1,6 @@
-"""What is known of LlamaIndex's vector stores beyond their common interface: how to read one in full, and by what it ranks.
+"""Readers of LlamaIndex's vector stores, beyond their common interface: the nodes in full, and the metric.
 
-The stores' own packages are not needed and not imported: a store is known by the name of its class.
+The stores' own packages are never imported: a store is recognised by the name of its class.
 """
 
 from abc import abstractmethod
@@ -29,10 +29,10 @@ from deepmem_integrations.errors import StoreError
 
 
 class IndexCorpus(StoreCorpus):
-    """The nodes of an index, as they lie in one kind of vector store.
+    """The nodes of an index over one kind of vector store, with the vectors that the store has.
 
     Args:
-        index: The index; it is read when asked.
+        index: The index. Its store is read anew with each call.
     """
 
     def __init__(self, index: VectorStoreIndex) -> None:
@@ -44,7 +44,7 @@ class IndexCorpus(StoreCorpus):
         """Yield (ids, (n, d) vectors) batches."""
 
     def documents(self) -> Iterator[Sequence[BaseNode]]:
-        """Yield batches of nodes: from the store, or from the index's docstore where the store keeps no texts."""
+        """Yield batches of nodes, from the store, or from the index's docstore where the store keeps no texts."""
         for ids, _ in self.read_vectors():
             names = list(ids)
             found = self.store.get_nodes(names) if self.store.stores_text else self.index.docstore.get_nodes(names)
@@ -53,32 +53,28 @@ class IndexCorpus(StoreCorpus):
 
 
 class SimpleCorpus(IndexCorpus):
-    """LlamaIndex's own store in memory."""
+    """The nodes of LlamaIndex's own store in memory."""
 
     kind = "llama_index.SimpleVectorStore"
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         for batch in batches(list(self.store.data.embedding_dict.items())):
             yield [name for name, _ in batch], np.array([vector for _, vector in batch])
 
 
 class FaissCorpus(IndexCorpus):
-    """FAISS, of any index that can give its vectors back; the index over it knows which row is which node."""
+    """The nodes of a FAISS store, whose index must be able to give its vectors back.
+
+    The LlamaIndex index over the store knows which row is which node.
+    """
 
     kind = "llama_index.FaissVectorStore"
 
     @property
     def metric(self) -> str:
-        """The FAISS index knows it."""
         return faiss_metric(self.store.client)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches; rows that the index has given up are left out.
-
-        Raises:
-            StoreError: The index cannot give its vectors back.
-        """
         faiss, names = self.store.client, self.index.index_struct.nodes_dict
         instead = "pass from_llama_index(…, nodes=[…]) to embed them again."
         # With a FaissMapVectorStore the rows carry numbers, and the store knows whose they are.
@@ -92,33 +88,29 @@ class FaissCorpus(IndexCorpus):
 
 
 class ChromaCorpus(IndexCorpus):
-    """Chroma, in this process or on a server."""
+    """The nodes of a Chroma store, in this process or on a server."""
 
     kind = "llama_index.ChromaVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
         return chroma_metric(self.store.client)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         for found in chroma_records(self.store.client, "embeddings"):
             yield found["ids"], found["embeddings"]
 
 
 class QdrantCorpus(IndexCorpus):
-    """Qdrant, in this process or on a server."""
+    """The nodes of a Qdrant store, in this process or on a server."""
 
     kind = "llama_index.QdrantVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
         return qdrant_metric(self._client(), self.store.collection_name, self.store.dense_vector_name)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         name = self.store.dense_vector_name
         for points in qdrant_points(self._client(), self.store.collection_name, with_payload=False, with_vectors=True):
             vectors = [point.vector[name] if isinstance(point.vector, dict) else point.vector for point in points]
@@ -131,19 +123,18 @@ class QdrantCorpus(IndexCorpus):
 
 
 class PostgresCorpus(IndexCorpus):
-    """Postgres with pgvector, which LlamaIndex always searches by cosine."""
+    """The nodes of a Postgres store with pgvector, which LlamaIndex always searches by cosine."""
 
     kind = "llama_index.PGVectorStore"
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
         for rows in self._read("embedding"):
-            # Half precision comes in a class of its own.
+            # Vectors of half precision come in another class.
             vectors = [row.embedding.to_numpy() if hasattr(row.embedding, "to_numpy") else row.embedding for row in rows]
             yield [row.node_id for row in rows], np.array(vectors, dtype=np.float32)
 
     def documents(self) -> Iterator[Sequence[BaseNode]]:
-        """Yield batches; the store's own get_nodes fails on half precision."""
+        # The store's own get_nodes fails on half precision.
         for rows in self._read("text", "metadata_"):
             yield [metadata_dict_to_node(row.metadata_, text=row.text) for row in rows]
 
@@ -161,12 +152,12 @@ KINDS = {corpus.kind: corpus for corpus in (SimpleCorpus, FaissCorpus, ChromaCor
 
 
 def check_lengths(index: VectorStoreIndex) -> None:
-    """Look at the first vectors of an index, whether their lengths would change the ranking. No full proof.
+    """Check on the first vectors of an index that their lengths do not change the ranking.
 
     Raises:
-        StoreError: As `StoreCorpus.vectors`.
+        StoreError: See `StoreCorpus.vectors`.
     """
     kind = kind_of(index.vector_store, KINDS)
-    # What cannot be looked into from here: a store of an unknown kind, and a Qdrant that is opened for async alone.
+    # A Qdrant that is opened for async alone cannot be read from here, and neither can a store of an unknown kind.
     if kind is not None and not (kind == QdrantCorpus.kind and index.vector_store.client is None):
         KINDS[kind](index).check_lengths()

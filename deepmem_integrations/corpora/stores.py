@@ -1,6 +1,6 @@
-"""Reading vector stores that both frameworks wrap: what is the same of a kind of store through either of them.
+"""Readers of vector stores, as far as a kind of store is read in the same way through LangChain and LlamaIndex.
 
-The stores' own packages are not needed and not imported.
+The stores' own packages are never imported.
 """
 
 from abc import abstractmethod
@@ -15,38 +15,38 @@ from deepmem_integrations.errors import StoreError
 
 BATCH = 1_000
 _EVEN = 1.05
-"""Lengths up to this ratio count as equal: an index of 8 bits a number gives unit vectors back nearly so."""
+"""Lengths up to this ratio count as equal: an index with 8 bits a number gives unit vectors back with nearly equal lengths."""
 _Item = TypeVar("_Item")
 
 
 class StoreCorpus(ListedCorpus):
-    """The documents of one kind of vector store, as they lie there.
+    """The documents of one kind of vector store, with the vectors that the store has.
 
     Args:
-        store: The store; it is read when asked.
+        store: The store. It is read anew with each call.
     """
 
     kind: ClassVar[str]
-    """The top package that its class comes from, and the class: ``langchain_chroma.Chroma``."""
+    """The top package and the class of the store, such as ``langchain_chroma.Chroma``."""
 
     def __init__(self, store: Any) -> None:
         self.store = store
 
     @property
     def metric(self) -> str:
-        """By what the store ranks: ``cosine``, ``l2``, ``dot``, or a name of its own."""
+        """The metric by which the store ranks: ``cosine``, ``l2``, ``dot``, or the store's own name for another one."""
         return "cosine"
 
     @abstractmethod
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches."""
+        """Yield (ids, (n, d) vectors) batches, whatever the metric."""
 
     def vectors(self) -> Iterator[Batch]:
         """Yield (ids, (n, d) vectors) batches.
 
         Raises:
-            StoreError: The store ranks by anything but cosine similarity, and the vectors' lengths make a difference. A
-                transform is trained and judged by cosine similarity, and gives the query length 1.
+            StoreError: The store does not rank by cosine similarity, and the vectors' lengths differ, so that its ranking is
+                another one. A transform is trained and judged by cosine similarity, and gives the query length 1.
         """
         metric = self.metric
         shortest, longest = np.inf, 0.0
@@ -63,24 +63,24 @@ class StoreCorpus(ListedCorpus):
             yield ids, vectors
 
     def check_lengths(self) -> None:
-        """Look at the first vectors, whether their lengths would change the ranking. No full proof.
+        """Check on the first vectors that their lengths do not change the ranking. Later vectors may still do so.
 
         Raises:
-            StoreError: As `vectors`.
+            StoreError: See `vectors`.
         """
         if self.metric != "cosine":
             next(self.vectors(), None)
 
 
 def kind_of(store: Any, kinds: Iterable[str]) -> str | None:
-    """Which of the kinds a store is of, in the way `StoreCorpus.kind` writes it; a subclass is of its base's kind."""
+    """Find the kind of a store among some kinds, each written as in `StoreCorpus.kind`; a subclass is of its base's kind."""
     names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(store).__mro__]
     known = set(kinds)
     return next((name for name in names if name in known), None)
 
 
 def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """Cut anything into lists."""
+    """Cut anything that can be iterated into lists of `BATCH` items."""
     batch: list[_Item] = []
     for item in items:
         batch.append(item)
@@ -92,16 +92,25 @@ def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
 
 
 def faiss_metric(index: Any) -> str:
-    """By what a FAISS index ranks, as `StoreCorpus.metric` names it."""
+    """Return the metric of a FAISS index: see `StoreCorpus.metric`."""
     number = int(index.metric_type)
     return {0: "dot", 1: "l2"}.get(number, f"FAISS's metric {number}")
 
 
 def faiss_vectors(index: Any, start: int, rows: int, instead: str) -> Vectors:
-    """The vectors of some rows of a FAISS index, (rows, d) float32.
+    """Read the vectors of some rows of a FAISS index.
+
+    Args:
+        index: The index.
+        start: The first row.
+        rows: How many rows to read.
+        instead: The end of the error message, which says what to do instead.
+
+    Returns:
+        (rows, d) float32.
 
     Raises:
-        StoreError: The index cannot give its vectors back; the message ends in ``instead``.
+        StoreError: The index cannot give its vectors back.
     """
     try:
         if not hasattr(index, "make_direct_map"):
@@ -115,20 +124,20 @@ def faiss_vectors(index: Any, start: int, rows: int, instead: str) -> Vectors:
 
 
 def chroma_metric(collection: Any) -> str:
-    """By what a Chroma collection ranks, from its configuration."""
+    """Return the metric of a Chroma collection, from its configuration: see `StoreCorpus.metric`."""
     spaces = [(collection.configuration_json.get(index) or {}).get("space") for index in ("hnsw", "spann")]
     name = next(filter(None, spaces), (collection.metadata or {}).get("hnsw:space", "l2"))
     return {"ip": "dot"}.get(name, str(name))
 
 
 def chroma_records(collection: Any, *include: str) -> Iterator[Any]:
-    """Read a Chroma collection in batches, by ids and not by offsets, which shift under a writer."""
+    """Yield a Chroma collection in batches, by ids and not by offsets, which shift when another process writes."""
     for batch in batches(collection.get(include=[])["ids"]):
         yield collection.get(ids=batch, include=list(include))
 
 
 def qdrant_metric(client: Any, collection: str, vector_name: str) -> str:
-    """By what a Qdrant collection ranks, from its configuration."""
+    """Return the metric of a Qdrant collection, from its configuration: see `StoreCorpus.metric`."""
     vectors = client.get_collection(collection).config.params.vectors
     parameters = vectors[vector_name] if isinstance(vectors, dict) else vectors
     name = str(parameters.distance.value).lower()
@@ -136,7 +145,7 @@ def qdrant_metric(client: Any, collection: str, vector_name: str) -> str:
 
 
 def qdrant_points(client: Any, collection: str, **options: Any) -> Iterator[list[Any]]:
-    """Read a Qdrant collection in batches of points."""
+    """Yield a Qdrant collection in batches of points."""
     offset = None
     while True:
         points, offset = client.scroll(collection, limit=BATCH, offset=offset, **options)

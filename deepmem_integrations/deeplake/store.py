@@ -1,8 +1,7 @@
-"""A thin, correct store over a Deep Lake v4 data set, used by both frameworks' vector stores.
+"""`DeepLakeStore`: a thin store over a Deep Lake v4 data set, which both frameworks' vector stores use.
 
-Every text that reaches a query is escaped (see `_tql`), every call on a data set is serialised by a lock (Deep Lake 4.7
-fails when one thread queries while another appends, and its bound queries deadlock between threads), and metadata comes back
-exactly as it went in.
+Every text that reaches a query is escaped (see `tql`). A lock serialises all calls on a data set, since Deep Lake 4.7 fails when
+one thread queries while another appends, and its bound queries deadlock between threads. Metadata comes back exactly as it went in.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import deeplake
 
 Metric = Literal["cos", "l2"]
-"""Cosine similarity, the larger the nearer; Euclidean distance, the smaller the nearer."""
+"""Cosine similarity, where larger is nearer, or Euclidean distance, where smaller is nearer."""
 
 _SCORE = "deepmem_score"
 _ROW = "deepmem_row"
@@ -35,7 +34,7 @@ _BATCH = 4_096
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of the columns."""
+    """The names of a data set's columns."""
 
     id: str
     vector: str
@@ -47,7 +46,7 @@ LAYOUTS = (
     Layout(id="ids", vector="embeddings", metadata="metadata", text="documents"),
     Layout(id="id", vector="embedding", metadata="metadata", text="text"),
 )
-"""What langchain-deeplake writes, and what llama-index-vector-stores-deeplake writes. We create the first."""
+"""The layouts of langchain-deeplake and of llama-index-vector-stores-deeplake. New data sets have the first one."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ class StoredDocument:
     """A document of the store.
 
     Attributes:
-        id: Its id.
-        text: Its text.
-        metadata: Its metadata; JSON values come back exactly as they were added.
-        vector: (d,) float32, as it was added; None where not asked for.
-        score: By what a search ranked it; None outside of a search.
+        id: The id of the document.
+        text: The text.
+        metadata: The metadata; JSON values come back exactly as they were added.
+        vector: (d,) float32, as it was added; None where vectors were not asked for.
+        score: The score by which a search ranked the document; None outside of a search.
     """
 
     id: str
@@ -70,20 +69,30 @@ class StoredDocument:
 
 
 class DeepLakeStore:
-    """Documents, metadata and vectors in a Deep Lake v4 data set; search by cosine similarity.
+    """Documents, metadata and vectors in a Deep Lake v4 data set, searched by cosine similarity.
 
-    The data set is opened if it exists and created with the first documents if not. All methods may be called from any thread.
+    The data set is opened if it exists, and else created with the first documents. All methods may be called from any thread.
 
     Args:
         path: A local folder, ``mem://…``, or ``s3://``, ``gcs://``, ``az://``, ``al://`` with ``creds`` or ``token``.
-        read_only: Open without the right to write; the data set must exist.
-        overwrite: Start empty: an existing data set is deleted.
-        token: Activeloop token, for ``al://`` paths.
-        creds: Credentials of the cloud storage, e.g. ``{"aws_access_key_id": …, "aws_secret_access_key": …, "endpoint_url": …}``.
+        read_only: Whether to open without the right to write; the data set must exist.
+        overwrite: Whether to delete an existing data set and start empty.
+        token: The Activeloop token, for ``al://`` paths.
+        creds: The credentials of the cloud storage, e.g. ``{"aws_access_key_id": …, "aws_secret_access_key": …}`` with an
+            ``"endpoint_url"``.
 
     Raises:
         MissingExtraError: ``deeplake`` is not installed.
-        StoreError: A ``hub://`` path, columns in neither of the known layouts, or a data set that cannot be opened.
+        StoreError: The path is a ``hub://`` path of v3, the data set has columns in neither of the known layouts, or it cannot be
+            opened.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = DeepLakeStore(f"{folder}/data")
+        ...     store.add(["a", "b"], [[1.0, 0.0], [0.0, 1.0]], ["first", "second"], [{"n": 1}, {"n": 2}])
+        ...     [(found.id, found.text, found.metadata) for found in store.search([0.1, 0.9], 1)]
+        [('b', 'second', {'n': 2})]
     """
 
     def __init__(
@@ -118,7 +127,7 @@ class DeepLakeStore:
             raise StoreError(f"There is no Deep Lake data set at {self.path!r} to open read-only.")
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """Count the documents."""
         with self._lock:
             return len(self._dataset) if self._open_if_there() else 0
 
@@ -144,15 +153,15 @@ class DeepLakeStore:
         """Add documents, replacing those whose ids are there already, in one commit.
 
         Args:
-            ids: n non-empty ids. Of an id that appears twice, the last one stays.
+            ids: n non-empty ids. Of documents with the same id, the last one stays.
             vectors: (n, d), any real dtype.
             texts: n texts; empty by default.
             metadatas: n JSON-like mappings; empty by default.
 
         Raises:
-            StoreError: The store is read-only, lengths differ, an id is empty or no string, or metadata is not JSON (NaN
-                and infinity are not: they would make every later query on metadata fail). Nothing was written.
-            InvalidVectorsError: A vector with NaN, infinity or nothing but zeros. Nothing was written.
+            StoreError: The store is read-only, lengths differ, an id is empty or no string, or metadata is not JSON (NaN and
+                infinity are not: they would make every later query on metadata fail). Nothing was written.
+            InvalidVectorsError: A vector holds NaN or infinity, or is all zeros. Nothing was written.
             EmbeddingMismatchError: The store holds vectors of another dimension. Nothing was written.
         """
         self._must_be_writable()
@@ -210,7 +219,7 @@ class DeepLakeStore:
                 self._delete_rows(replaced)
 
     def get(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredDocument]:
-        """The documents with these ids, in the order asked for; unknown ids are left out."""
+        """Return the documents with these ids, in this order; unknown ids are left out."""
         ids = _id_list(ids)
         if not ids:
             return []
@@ -218,14 +227,14 @@ class DeepLakeStore:
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[StoredDocument]:
-        """The documents whose metadata passes the filter, in the order of the data set."""
+        """Return the documents whose metadata passes the filter, in the order of the data set."""
         return self._select(f"{where(filter, self.layout.metadata)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete documents by id, in one commit; unknown ids are left alone.
 
         Returns:
-            How many were deleted.
+            How many documents were deleted.
         """
         self._must_be_writable()
         with self._lock, self._errors("write"):
@@ -236,7 +245,7 @@ class DeepLakeStore:
             return len(rows)
 
     def clear(self) -> None:
-        """Delete the data set with its whole folder; the next `add` creates a new one, of any dimension."""
+        """Delete the data set with its whole folder. The next `add` creates a new one, of any dimension."""
         self._must_be_writable()
         with self._lock, self._errors("delete"):
             if self._open_if_there():
@@ -253,17 +262,17 @@ class DeepLakeStore:
         with_vectors: bool = False,
         metric: Metric = "cos",
     ) -> list[StoredDocument]:
-        """The k documents nearest to a vector, best first.
+        """Find the k documents nearest to a vector, best first.
 
         Args:
             vector: (d,), of any length but 0.
-            k: At least 1.
-            filter: Metadata the documents must have.
-            with_vectors: Also return the documents' vectors.
-            metric: By what to rank; the scores are cosine similarities, or Euclidean distances.
+            k: How many documents to find, at least 1.
+            filter: Metadata that the documents must have.
+            with_vectors: Whether to return the documents' vectors as well.
+            metric: The metric to rank by. Scores are cosine similarities, or Euclidean distances.
 
         Raises:
-            InvalidVectorsError: NaN, infinity, or nothing but zeros.
+            InvalidVectorsError: The vector holds NaN or infinity, or is all zeros.
             EmbeddingMismatchError: The store holds vectors of another dimension.
         """
         _check_k(k)
@@ -285,21 +294,21 @@ class DeepLakeStore:
         filter: Filter | None = None,
         alpha: float = 0.5,
     ) -> list[StoredDocument]:
-        """The k best documents of two rankings, by cosine similarity and by BM25 over the texts.
+        """Find the k best documents of two rankings: by cosine similarity, and by BM25 over the texts.
 
-        Their ranks are fused, as their scores have no common scale: a document's score is the sum of 1 / (60 + rank) over the
-        rankings that have it (reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009).
+        The two scores have no common scale, so the ranks are fused: a document's score is the sum of 1 / (60 + rank) over the
+        rankings that have the document (reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009).
 
         Args:
             text: The words to look for.
             vector: (d,), of any length but 0.
-            k: At least 1.
-            fetch_k: How many of each ranking take part; no fewer than k.
-            filter: Metadata the documents must have.
-            alpha: What the vectors' ranking counts, from 0 (the words alone) to 1 (the vectors alone); 0.5 for an even sum.
+            k: How many documents to find, at least 1.
+            fetch_k: How many documents of each ranking take part, at least k.
+            filter: Metadata that the documents must have.
+            alpha: The weight of the vectors' ranking, from 0 (the words alone) to 1 (the vectors alone).
 
         Raises:
-            StoreError: The data set has no text index; `create_text_index` makes it.
+            StoreError: The data set has no text index, which `create_text_index` creates.
         """
         _check_k(k)
         if not 0 <= alpha <= 1:
@@ -320,7 +329,7 @@ class DeepLakeStore:
         return [replace(documents[name], score=scores[name]) for name in best]
 
     def create_text_index(self) -> None:
-        """Index the texts for `hybrid_search`, once for a data set; texts that are added later are found, too.
+        """Index the texts for `hybrid_search`. Once is enough: texts that are added later are indexed, too.
 
         Raises:
             StoreError: The store is read-only or has no documents yet.
@@ -335,13 +344,13 @@ class DeepLakeStore:
                 self._dataset.commit()
 
     def query(self, tql: str) -> list[StoredDocument]:
-        """The documents that a query in Deep Lake's own language finds.
+        """Find documents with a query in Deep Lake's own language, TQL.
 
         Args:
-            tql: A whole query, ``SELECT * WHERE …``, which selects the columns of ids, texts and metadata.
+            tql: A whole query, ``SELECT * WHERE …``. It must select the columns of ids, texts and metadata.
 
         Raises:
-            StoreError: Deep Lake cannot run it, or such a column is not selected.
+            StoreError: Deep Lake cannot run the query, or the query does not select one of these columns.
         """
         with self._lock, self._errors("query"):
             if not self._open_if_there():
@@ -356,21 +365,21 @@ class DeepLakeStore:
         return [StoredDocument(name, text or "", decode(value)) for name, text, value in zip(*columns, strict=True)]
 
     def ids(self) -> list[str]:
-        """All ids, in the order of the data set."""
+        """Return all ids, in the order of the data set."""
         return [name for (batch,) in self._scan([self.layout.id]) for name in batch]
 
     def vectors(self) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield (ids, (n, d) float32 vectors) of all documents in batches, as they are committed when it starts."""
+        """Yield (ids, (n, d) float32 vectors) batches of all documents that are committed when the iteration starts."""
         for names, vectors in self._scan([self.layout.id, self.layout.vector]):
             yield names, np.asarray(vectors, dtype=np.float32)
 
     def metadata(self) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
-        """Yield (ids, metadata) of all documents in batches, as they are committed when it starts."""
+        """Yield (ids, metadata) batches of all documents that are committed when the iteration starts."""
         for ids, metadatas in self._scan([self.layout.id, self._metadata_column()]):
             yield ids, [decode(metadata) for metadata in metadatas]
 
     def documents(self) -> Iterator[list[StoredDocument]]:
-        """Yield all documents without their vectors in batches, as they are committed when it starts."""
+        """Yield batches of all documents that are committed when the iteration starts, without their vectors."""
         for ids, texts, metadatas in self._scan([self.layout.id, self.layout.text, self._metadata_column()]):
             yield [
                 StoredDocument(id=name, text=text or "", metadata=decode(metadata))
@@ -378,7 +387,7 @@ class DeepLakeStore:
             ]
 
     def refresh(self) -> None:
-        """See what other writers have committed since the data set was opened."""
+        """Load what other writers have committed since the data set was opened."""
         with self._lock, self._errors("refresh"):
             if self._open_if_there():
                 self._dataset.refresh()
@@ -397,7 +406,7 @@ class DeepLakeStore:
         return self._deeplake.create(self.path, schema=schema, **self._access)  # type: ignore[no-any-return]
 
     def _open_if_there(self) -> bool:
-        """Open the data set if that has not happened yet: another writer may have created it meanwhile."""
+        """Open the data set unless it is open, and tell whether it is: another writer may have created it meanwhile."""
         with self._lock, self._errors("open"):
             if self._dataset is None and self._deeplake.exists(self.path, **self._access):
                 opener = self._deeplake.open_read_only if self.read_only else self._deeplake.open
@@ -408,7 +417,7 @@ class DeepLakeStore:
 
     @contextlib.contextmanager
     def _all_or_nothing(self, created: bool = False) -> Iterator[None]:
-        """Commit at the end; after a failure take back what was not committed, and a data set made for it."""
+        """Commit at the end. After a failure, take back what is not committed, and delete a data set that was made for it."""
         try:
             yield
             self._dataset.commit()
@@ -422,7 +431,7 @@ class DeepLakeStore:
             raise
 
     def _metadata_column(self) -> str:
-        """The column that gives metadata back as it was added, as far as there is one."""
+        """Return the column that gives metadata back as it was added, if there is one, and else the dict column."""
         exact = self._open_if_there() and EXACT_METADATA in self._columns()
         return EXACT_METADATA if exact else self.layout.metadata
 
@@ -445,7 +454,7 @@ class DeepLakeStore:
 
     @contextlib.contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
-        """Tell Deep Lake's own errors from ours, and name the path."""
+        """Turn Deep Lake's own errors into a StoreError that names the path."""
         try:
             yield
         except (StoreError, InvalidVectorsError, EmbeddingMismatchError):
@@ -453,7 +462,7 @@ class DeepLakeStore:
         except Exception as error:
             if "BM25_SIMILARITY cannot be used without index" in str(error):
                 raise StoreError(
-                    f"The data set {self.path!r} has no text index to search words by: make it once with create_text_index() "
+                    f"The data set {self.path!r} has no text index to search words with: create it once with create_text_index() "
                     "(db.store.create_text_index() for a vector store of LangChain or LlamaIndex)."
                 ) from error
             raise StoreError(f"Deep Lake cannot {verb} {self.path!r}: {error}") from error
@@ -470,7 +479,7 @@ class DeepLakeStore:
             self._dataset.delete(row)
 
     def _scan(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Read columns in batches from a handle of its own: it stays at the commit at which it was opened."""
+        """Yield columns in batches from a second handle, which stays at the commit at which it was opened."""
         with self._errors("read"):
             if not self._open_if_there():
                 return
@@ -488,7 +497,7 @@ class DeepLakeStore:
             layout = self.layout
             names = [layout.id, layout.text, self._metadata_column()]
             names += [layout.vector] if with_vectors else []
-            # Deep Lake orders and filters by columns that are selected.
+            # Deep Lake orders and filters only by columns that are selected.
             selected = dict.fromkeys([*names, layout.metadata, layout.vector])
             view = self._dataset.query(f"SELECT {', '.join(selected)}{score} {rest}")
             if not len(view):
@@ -499,7 +508,7 @@ class DeepLakeStore:
         return [
             StoredDocument(
                 id=columns[layout.id][row],
-                text=columns[layout.text][row] or "",  # a column of empty texts alone comes back as None
+                text=columns[layout.text][row] or "",  # a column of nothing but empty texts comes back as None
                 metadata=decode(metadata[row]),
                 vector=np.asarray(columns[layout.vector][row], dtype=np.float32) if with_vectors else None,
                 score=float(scores[row]) if scores is not None else None,
@@ -514,7 +523,7 @@ def _check_k(k: int) -> None:
 
 
 def _id_list(ids: Sequence[str]) -> list[str]:
-    """The ids as a list; a bare string is a mistake, not a list of its characters."""
+    """Return the ids as a list. A bare string is refused, and not taken for a list of its characters."""
     if isinstance(ids, str | bytes):
         raise StoreError(f"Ids come as a list: [{ids!r}], not {ids!r}.")
     return list(ids)

@@ -1,4 +1,4 @@
-"""Parts of TQL, Deep Lake's query language. Every text that reaches a query is escaped here."""
+"""Parts of queries in TQL, Deep Lake's query language. Every text that reaches a query is escaped here."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,22 @@ from deepmem_integrations.errors import StoreError
 
 
 class Condition(str):
-    """A condition of TQL itself, its values escaped (by `literal` and the like)."""
+    """A condition written in TQL, whose values are escaped already."""
 
 
 Filter = Mapping[str, Any] | Condition
-"""Metadata that a document must have: key → value, key → list of allowed values, or key → None (the key is absent)."""
+"""Metadata that a document must have: key → value, key → a list of allowed values, or key → None (the key is absent)."""
 
 
 def literal(value: str | bool | float) -> str:
-    """Write a value into a TQL query. A quote is doubled, so that no text can end the literal.
+    """Write a value as a TQL literal. Quotes are doubled, so that no text can end the literal.
 
     Raises:
-        StoreError: Neither a string nor a finite number.
+        StoreError: The value is neither a string nor a finite number.
+
+    Example:
+        >>> literal("it's")
+        "'it''s'"
     """
     if isinstance(value, str):
         if "\0" in value:
@@ -35,17 +39,17 @@ def literal(value: str | bool | float) -> str:
 
 
 def is_in(column: str, values: Sequence[Any]) -> str:
-    """The condition that a column holds one of the values."""
+    """Write the condition that a column holds one of the values."""
     if any(isinstance(value, bool | np.bool_) for value in values):  # Deep Lake has no IN for these
         return "(" + " OR ".join(f"{column} = {literal(value)}" for value in values) + ")"
     return f"{column} IN ({', '.join(map(literal, values))})"
 
 
 def where(filter: Filter | None, metadata_column: str) -> str:
-    """The WHERE clause of a filter; empty where there is none.
+    """Write the WHERE clause of a filter; without a filter the clause is empty.
 
     Raises:
-        StoreError: Not a filter, or a value that no query can compare with.
+        StoreError: The argument is no filter, or holds a value that no query can compare with.
     """
     if filter is None:
         return ""

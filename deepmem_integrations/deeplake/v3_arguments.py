@@ -1,4 +1,4 @@
-"""Arguments of Deep Lake v3 that both frameworks' vector stores still take, and what replaces them."""
+"""Arguments of Deep Lake v3 that both frameworks' vector stores still take and ignore, and what replaces them."""
 
 import warnings
 from typing import Any
@@ -15,7 +15,7 @@ _REPLACED = {
 
 
 def warn_of_replaced(arguments: dict[str, Any]) -> None:
-    """One warning for all constructor arguments that mean nothing any more."""
+    """Warn once about all constructor arguments that are passed and no longer mean anything."""
     used = [name for name, value in arguments.items() if value is not None]
     if used:
         message = "; ".join(f"{name}: {_REPLACED[name]}" for name in used)

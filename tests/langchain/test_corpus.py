@@ -125,7 +125,7 @@ def test_a_store_whose_search_is_not_enough_says_what_to_do(problem, tmp_path):
         from_texts = similarity_search = None
 
     for store, message in (
-        (Foreign(problem, tells_ids=False), "does not tell the ids"),
+        (Foreign(problem, tells_ids=False), "does not return the ids"),
         (TextOnly(), "cannot search by vector and"),
     ):
         with pytest.raises(StoreError, match=rf"{message}.*documents="):

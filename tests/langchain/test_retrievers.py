@@ -140,7 +140,7 @@ def test_what_cannot_work_says_what_can(problem, tmp_path):
         from_texts = similarity_search = None
 
     bare = Bare(Lookup(problem))
-    with pytest.raises(StoreError, match="does not tell it"):
+    with pytest.raises(StoreError, match="does not return it"):
         DeepMemoryRetriever(vectorstore=bare, memory=QueryAdapter(32)).invoke("q")
     with pytest.raises(StoreError, match="has no embedding model"):
         DeepMemory.from_langchain(bare, path=tmp_path)
