@@ -1,7 +1,7 @@
 """`DeepLakeStore`: a thin store over a Deep Lake v4 data set, which both frameworks' vector stores use.
 
 Every text that reaches a query is escaped (see `tql`). A lock serialises all calls on a data set, since Deep Lake 4.7 fails when
-one thread queries while another appends, and its bound queries deadlock between threads. Metadata comes back exactly as it went in.
+one thread queries while another appends, and its bound queries deadlock between threads. Metadata comes back as it went in.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Read a corpus for training: all of it, or of a very large one the part that stands for it."""
+"""The documents that a training ranks: the whole corpus, or a sample of a very large one."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from deepmem_integrations.errors import EmbeddingMismatchError
 from deepmem_integrations.training.attention import CorpusStatistics
 
 MAX_DOCUMENTS = 30_000
-"""A larger corpus is not kept in memory: its labelled documents, those nearest to training queries, and others at random are."""
+"""How many documents a training ranks at most: the labelled ones, those nearest to training queries, and others at random."""
 MINED_QUERIES = 1_000
 NEAR = 20
-"""So many training queries bring so many of their nearest documents each: the ones that are hard to tell from the right ones."""
+"""How many training queries bring their nearest documents into the sample, and how many documents each: the hard negatives."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class CorpusSample:
     """The documents that training ranks.
 
     Attributes:
-        ids: Their N ids.
+        ids: The N ids.
         vectors: (N, d) float32 unit rows.
-        statistics: Of all documents, kept or not.
-        total: How many documents there are in all.
+        statistics: The statistics of all documents, in the sample or not.
+        total: How many documents the corpus has.
     """
 
     ids: list[str]
@@ -42,13 +42,13 @@ def read_corpus_sample(
 
     Args:
         vectors: See `unit_batches`.
-        ids: Likewise.
+        ids: See `unit_batches`.
         queries: (n, d) float32 unit rows, the training queries.
-        labelled: Documents to keep in any case.
+        labelled: The documents to keep in any case.
         seed: Fixes which documents are drawn.
 
     Raises:
-        InvalidVectorsError: As `unit_batches` does.
+        InvalidVectorsError: See `unit_batches`.
         EmbeddingMismatchError: Queries and corpus differ in dimension.
     """
     rng = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ def _in_blocks(batches: Iterator[tuple[list[str], Vectors]]) -> Iterator[tuple[l
 
 
 class _Sample:
-    """Labelled documents, the nearest to some queries, and a uniform sample, kept up to date batch by batch."""
+    """The labelled documents, the nearest documents of some queries, and a uniform sample, updated batch by batch."""
 
     def __init__(self, queries: Vectors, labelled: set[str], rng: np.random.Generator) -> None:
         self.queries = queries
@@ -97,7 +97,7 @@ class _Sample:
         self.ids: list[str] = []
         self.vectors: Vectors = np.empty((0, queries.shape[1]), dtype=np.float32)
         self.wanted: NDArray[np.bool_] = np.empty(0, dtype=bool)
-        # A uniform sample: of random numbers, one a document, those with the smallest.
+        # Each document gets a random number; those with the smallest numbers are a uniform sample.
         self.lots: NDArray[np.float64] = np.empty(0)
         self.best: Vectors = np.full((len(queries), NEAR), -np.inf, dtype=np.float32)
         self.best_row: NDArray[np.int64] = np.full((len(queries), NEAR), -1)
@@ -123,7 +123,7 @@ class _Sample:
         self.vectors, self.wanted, self.lots = self.vectors[rows], self.wanted[rows], self.lots[rows]
 
     def _mine(self, vectors: Vectors, offset: int) -> None:
-        """Merge a batch into each query's nearest documents. Few queries find one that is nearer than all they have."""
+        """Merge a batch into the nearest documents of each query. Few queries find a nearer one than they have."""
         for block in blocks(len(self.queries), len(vectors)):
             scores = self.queries[block] @ vectors.T
             better = np.flatnonzero((scores > self.best[block].min(axis=1, keepdims=True)).any(axis=1))

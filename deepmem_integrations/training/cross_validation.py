@@ -1,4 +1,4 @@
-"""Score every candidate on queries that took no part in training, in both views."""
+"""Cross-validation: every candidate is scored on queries that took no part in its training, in both views."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 DEPTH = 10
-"""Everything is chosen by nDCG@10 and recall@10."""
+"""The cut-off of the metrics that everything is chosen by, nDCG@10 and recall@10."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class HeldOut:
         ndcg: (candidates, n) nDCG@10.
         recall: (candidates, n) recall@10.
         ndcg_by_popularity: (candidates, n) the mean nDCG@10 that the same ranking gets for the labels of the *other* held-out
-            queries of its fold: what it owes to knowing which documents are asked for a lot, not to the query.
-        recall_by_popularity: Likewise.
-        queries: What the queries are called in reports.
+            queries of its fold. It measures what a ranking owes to popular documents, and not to the query.
+        recall_by_popularity: (candidates, n) the same for recall@10.
+        queries: How reports call the queries.
     """
 
     ndcg: NDArray[np.float64]
@@ -44,19 +44,19 @@ class HeldOut:
 
     @property
     def objective(self) -> NDArray[np.float64]:
-        """(candidates, n) what is maximised: the mean of nDCG@10 and recall@10."""
+        """(candidates, n) the mean of nDCG@10 and recall@10, which is maximised."""
         return (self.ndcg + self.recall) / 2
 
     @property
     def earned(self) -> NDArray[np.float64]:
-        """(candidates, n) the objective less what popularity alone gives.
+        """(candidates, n) the objective, less what popularity alone gives.
 
-        With shuffled labels a model still gains by favouring popular documents; it earns nothing here.
+        With shuffled labels a model still gains by favouring popular documents. Such a gain counts nothing here.
         """
         return self.objective - (self.ndcg_by_popularity + self.recall_by_popularity) / 2
 
     def take(self, rows: NDArray[np.int64], queries: str) -> "HeldOut":
-        """The scores on these queries alone, under another name."""
+        """Return the scores on these queries alone, under another name."""
         return HeldOut(
             self.ndcg[:, rows],
             self.recall[:, rows],
@@ -69,14 +69,14 @@ class HeldOut:
 def cross_validate(
     data: TrainingData, tick: Callable[[], None], validation: tuple[Vectors, LabelRows] | None = None
 ) -> dict[View, HeldOut]:
-    """Score all candidates on queries that took no part in training, in both views. Calls ``tick`` once a fold and view.
+    """Score all candidates on queries that took no part in their training, in both views.
 
-    The folds run side by side, one thread each. Threads *inside* an operation would wait for each other at every step,
-    which on a busy machine makes these small operations ten times slower.
+    The folds run side by side, in one thread each. Threads *inside* an operation would wait for one another at every step, which
+    makes these small operations ten times slower on a busy machine.
 
     Args:
-        data: What to learn from.
-        tick: Shows progress.
+        data: The training data.
+        tick: Called after each fold of each view, to show progress.
         validation: Queries ((v, d) float32 unit rows) and their labels, which take the place of the seen view.
     """
     work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
@@ -105,15 +105,20 @@ def cross_validate(
 
 
 def _score_fold(data: TrainingData, fold: Fold) -> NDArray[np.float64]:
-    """Scores of all candidates, trained without the held-out queries of a fold, on these: (4, candidates, held-out queries).
+    """Train all candidates without the held-out queries of a fold, and score the candidates on these.
 
-    A candidate's ranking is that of ``unit(q + qW) · D + β kernel V · D``: both products are computed once and combined.
+    A candidate ranks by ``unit(q + qW) · D + β kernel V · D``. Both products are computed once and combined for each candidate.
+
+    Returns:
+        (4, candidates, held-out queries): the four fields of `HeldOut`, in their order.
     """
     import torch
 
     train, labels = data.take(fold.train, fold.train_labels), fold.held_labels
     queries = data.queries[fold.held]
-    moved: dict[LinearSettings | None, Vectors] = {None: queries}
+    # Without training queries, every setting leaves the queries as they are.
+    settings = {candidate.linear for candidate in CANDIDATES}
+    moved: dict[LinearSettings | None, Vectors] = dict.fromkeys(settings if not len(train.queries) else [None], queries)
     shifts: dict[float, Vectors] = dict.fromkeys(TEMPERATURES, np.zeros_like(queries))
     if len(train.queries):
         for negatives in ("labelled", "corpus"):
@@ -134,7 +139,7 @@ def _score_fold(data: TrainingData, fold: Fold) -> NDArray[np.float64]:
             for scored in linear_scores.values():
                 scored[row, documents] = -torch.inf
         for index, candidate in enumerate(CANDIDATES):
-            combined = linear_scores.get(candidate.linear, linear_scores[None])
+            combined = linear_scores[candidate.linear]
             if candidate.attention:
                 combined = torch.add(combined, attention[candidate.attention.temperature], alpha=candidate.attention.strength)
             scores[:, index, block] = gains.score(combined)
@@ -142,7 +147,7 @@ def _score_fold(data: TrainingData, fold: Fold) -> NDArray[np.float64]:
 
 
 def _popularity(labels: LabelRows, corpus_size: int) -> NDArray[np.float64]:
-    """(2, N): the sum over queries of a document's gain over the ideal DCG@10, and of its share of the recall."""
+    """Sum over all queries each document's gain, divided by the ideal DCG@10, and its share of the recall, as (2, N)."""
     total = np.zeros((2, corpus_size))
     for query in range(len(labels)):
         rows, weights = labels[query]
@@ -160,7 +165,7 @@ _DISCOUNTS = 1 / np.log2(np.arange(2, DEPTH + 2))
 
 
 class _Gains:
-    """Scores rankings of one block of queries; holds their labels as a dense block."""
+    """The labels of one block of queries as a dense array, by which rankings are scored."""
 
     def __init__(self, labels: LabelRows, block: slice, popularity: NDArray[np.float64]) -> None:
         rows = range(block.start, block.stop)
@@ -173,7 +178,7 @@ class _Gains:
         self.others = max(1, len(labels) - 1)
 
     def score(self, scores: "torch.Tensor") -> NDArray[np.float64]:
-        """(h, N) scores → (4, h): nDCG@10, recall@10, and both by popularity."""
+        """Score the rankings by (h, N) scores: (4, h) nDCG@10, recall@10, and both by popularity."""
         depth = min(DEPTH, scores.shape[1])
         top = scores.topk(depth, dim=1).indices.cpu().numpy()
         own = np.take_along_axis(self.own, top[None], axis=2).astype(np.float64)

@@ -1,4 +1,4 @@
-"""`TrainingData`: the queries, labels and documents that a training learns from, and the fitting of one candidate on them."""
+"""`TrainingData`: the queries, labels and documents that a training learns from, and how one candidate is fitted to them."""
 
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from deepmem_integrations.training.linear import Negatives, negative_rows, train
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What there is to learn from.
+    """The queries, labels and documents that a training learns from.
 
     Attributes:
         queries: (n, d) float32 unit rows.

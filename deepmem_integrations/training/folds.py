@@ -1,4 +1,4 @@
-"""Hold training queries out, in two views, so that everything can be chosen without a test set."""
+"""Folds of training queries, in two views, so that everything can be chosen without a test set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ VIEWS: tuple[View, ...] = ("seen", "unseen")
 
 @dataclass(frozen=True)
 class Fold:
-    """What trains and what is held out in one round of the cross-validation.
+    """The queries that train and the queries that are held out in one round of the cross-validation.
 
     Attributes:
-        train: Rows of the training queries.
-        train_labels: Their labels.
-        held: Rows of the held-out queries.
-        held_labels: The labels they are scored by.
-        answered: For each held-out query, corpus rows that answer it too but do not count: they are left out of its ranking.
+        train: The rows of the training queries.
+        train_labels: The labels of the training queries.
+        held: The rows of the held-out queries.
+        held_labels: The labels that the held-out queries are scored by.
+        answered: For each held-out query, rows of the corpus that answer the query as well but do not count. They are left out of
+            its ranking.
     """
 
     train: NDArray[np.int64]
@@ -35,12 +36,16 @@ class Fold:
 
 
 def folds(labels: LabelRows, view: View, seed: int) -> Iterator[Fold]:
-    """Yield the folds of a view; every query is held out once.
+    """Yield the folds of a view. Every query is held out once.
 
-    In the unseen view, a fold holds out a third of the labelled documents and the queries whose rarest document is among
-    them. Training queries lose their labels for these documents, and held-out queries are scored by these documents alone.
-    So no training label names a document that is asked for, even where labels connect all queries with each other, and
-    nothing else is lost.
+    In the unseen view, a fold holds out a third of the labelled documents, and the queries whose rarest document is among these.
+    The training queries lose their labels for these documents, and the held-out queries are scored by these documents alone. So
+    no training label names a document that a held-out query asks for, even where labels connect all queries with one another.
+
+    Args:
+        labels: The labels of all queries.
+        view: ``"seen"`` draws queries at random; ``"unseen"`` draws documents.
+        seed: Fixes the draw.
     """
     rng = np.random.default_rng(seed)
     n = len(labels)

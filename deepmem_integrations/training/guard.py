@@ -1,14 +1,14 @@
-"""Choose the parts and their strength on queries that took no part in training, so that nobody is worse off.
+"""The guard: it chooses a candidate on queries that took no part in its training, or the identity, so that nobody is worse off.
 
-Each candidate is scored in two views. *Seen*: queries held out at random, most of which ask for documents that training
-queries asked for too; or the user's own validation queries. *Unseen*: documents are held out together with the queries that
-ask for them, so that no training label names them. The choice is the best candidate in the seen view among those that hold
-up in the unseen view.
+Each candidate is scored in two views. In the *seen* view, queries are held out at random, and most of them ask for documents that
+training queries asked for, too; the user's own validation queries may take their place. In the *unseen* view, documents are held
+out together with the queries that ask for them, so that no training label names them. The choice is the best candidate of the
+seen view among those that hold up in the unseen view.
 
-It is the identity unless there is reason to believe the gain: either the labels agree with the vectors (queries lie nearer to
-their own documents than to other queries' documents), or the choice beats the identity by more than chance. With few queries
-a gain of a point or two cannot be told from chance, while labels that mean something can; labels that mean nothing to the
-vectors, shuffled ones say, must prove themselves.
+The choice is the identity unless there is reason to believe the gain. Either the labels agree with the vectors, so that queries
+lie nearer to their own documents than to the documents of other queries; or the candidate beats the identity by more than chance.
+With few queries, a gain of a point or two cannot be distinguished from chance, while meaningful labels can. Labels that the
+vectors do not agree with, such as shuffled ones, must prove themselves.
 """
 
 from collections.abc import Mapping
@@ -25,16 +25,16 @@ from deepmem_integrations.training.folds import View
 SIGNIFICANCE = 0.05
 RESAMPLES = 1_000
 AGREEMENT = 3.0
-"""Standard errors by which queries must lie nearer to their own documents: chance reaches that once in 700 label sets."""
+"""How many standard errors queries must lie nearer to their own documents; chance reaches 3 once in 700 sets of labels."""
 TOLERATED_HARM = 0.005
-"""A candidate is out where the 95% interval of its difference to the identity lies below this, in nDCG@10 or recall@10."""
+"""How much worse than the identity a candidate may be: it is out where the whole 95% interval lies below that."""
 MAX_UNSEEN_LOSS = 1.0
-"""Points; the default of ``max_unseen_loss``."""
+"""The default of ``max_unseen_loss``, in points."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen candidate and why."""
+    """The chosen candidate, and the reason."""
 
     candidate: Candidate
     reason: str
@@ -51,14 +51,16 @@ def choose(
     """Pick the best candidate in the seen view that holds up in the unseen view.
 
     Args:
-        views: Of `cross_validate`.
-        agreement: Of `label_agreement`.
-        max_unseen_loss: Points (of 100) of nDCG@10 and of recall@10, each, that the choice may lie below the best candidate
-            of the unseen view. None where nothing is unseen, since every document carries a label.
-        generated: Whether a language model wrote the labels. Its questions are cleaner and cover more than people's: what
-            counts is that their documents are found at all (recall@10), and loss on unseen answers is shown, not limited,
-            unless ``max_unseen_loss`` says otherwise.
+        views: The scores of `cross_validate`.
+        agreement: The result of `label_agreement`.
+        max_unseen_loss: How many points (of 100) of nDCG@10 and of recall@10, each, the choice may lie below the best candidate
+            of the unseen view. None sets no limit, as where every document carries a label and nothing is unseen.
+        generated: Whether a language model wrote the labels. Generated questions are cleaner and cover more than people's, so the
+            choice is made by recall@10 alone, and loss on unseen answers is only limited by ``max_unseen_loss``.
         seed: Fixes the bootstrap.
+
+    Returns:
+        The chosen candidate, and the reason.
     """
     seen, unseen = views["seen"], views["unseen"]
     objective = seen.recall if generated else seen.objective
@@ -98,11 +100,11 @@ def choose(
 
 
 def label_agreement(queries: Vectors, targets: Vectors) -> float:
-    """By how many standard errors queries lie nearer to their own documents than to those of other queries.
+    """Measure by how many standard errors queries lie nearer to their own documents than to the documents of other queries.
 
     Args:
         queries: (n, d) float32 unit rows.
-        targets: (n, d) float32, each query's mean document.
+        targets: (n, d) float32, the mean document of each query.
     """
     n = len(queries)
     if n < 2:
@@ -118,7 +120,7 @@ def _z(differences: NDArray[np.float64]) -> float:
 
 
 def _surely_harmful(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(candidates,) whether the 95% interval of the paired difference to the identity lies wholly below what is tolerated."""
+    """Tell which candidates are worse than the identity by more than is tolerated, in the whole 95% interval."""
     difference = scores - scores[0]
     error = difference.std(axis=1) / np.sqrt(difference.shape[1])
     return np.asarray(difference.mean(axis=1) + 1.96 * error < -TOLERATED_HARM)
@@ -127,12 +129,12 @@ def _surely_harmful(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _max_statistic(scores: NDArray[np.float64], best: int, seed: int) -> tuple[float, float]:
     """Compare one candidate's gain over the identity with what the luckiest of all candidates gains by chance.
 
-    The largest studentised bootstrap deviation over the candidates gives the threshold (White's reality check, 2000;
-    Hansen's studentised version, 2005), so that picking the winner is paid for. Each resample has a deviation of its own, for
-    with few queries that is itself a matter of chance (bootstrap-t).
+    The largest studentised bootstrap deviation over the candidates gives the threshold (White's reality check, 2000, in Hansen's
+    studentised version, 2005), so that picking the winner is paid for. The deviation is estimated anew in each resample, since
+    with few queries it is itself a matter of chance (bootstrap-t).
 
     Returns:
-        The candidate's z, and the z that chance reaches in 5% of the resamples.
+        The z of the candidate, and the z that chance reaches in 5% of the resamples.
     """
     gains = scores[1:] - scores[0]
     n = gains.shape[1]

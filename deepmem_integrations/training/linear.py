@@ -1,4 +1,4 @@
-"""The linear part: learns *how users ask*, and carries over to documents that nobody asked about yet."""
+"""The linear part, which learns *how users ask* and carries over to documents that nobody has asked about yet."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 Negatives = Literal["labelled", "corpus"]
-"""Which documents the softmax may push away.
+"""The documents that the softmax may push away.
 
 ``"labelled"``: only documents that carry a label. Unlabelled ones are not treated as wrong, so documents that nobody asked
 about yet are not pushed away. ``"corpus"``: every document, which separates a labelled document from all others.
@@ -22,7 +22,7 @@ about yet are not pushed away. ``"corpus"``: every document, which separates a l
 
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.5
-"""Shrinks W towards 0, that is the transform towards the identity."""
+"""The decay of W towards 0, which draws the transform towards the identity."""
 SCALE = 20.0
 """Inverse temperature of the softmax over cosines, as in sentence-transformers' MultipleNegativesRankingLoss."""
 BATCH = 64

@@ -1,4 +1,4 @@
-"""What a training tried, what it chose and why."""
+"""The report of a training: what was tried, what was chosen, and why."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,13 +9,13 @@ from deepmem_integrations.evaluation import Interval
 
 @dataclass(frozen=True)
 class ViewReport:
-    """Held-out scores of the choice in one view; means between 0 and 1.
+    """The held-out scores of the choice in one view. Means lie between 0 and 1.
 
     Attributes:
-        queries: What was measured on, e.g. ``held-out training queries``, and how many.
+        queries: The number and the kind of the queries, e.g. ``240 held-out training queries``.
         base: ``ndcg@10`` and ``recall@10`` of the untransformed queries.
-        chosen: Those of the chosen candidate.
-        gains: Their paired differences with 95% intervals.
+        chosen: ``ndcg@10`` and ``recall@10`` of the chosen candidate.
+        gains: The paired differences of the two with 95% intervals.
     """
 
     queries: str
@@ -26,25 +26,27 @@ class ViewReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Everything here was measured on training queries that were held out in turn, or on the validation queries given.
+    """The report of a training.
+
+    All scores were measured on training queries that were held out in turn, or on the validation queries of the caller.
 
     Attributes:
         chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
-        reason: Why.
-        seen: Held-out queries drawn at random, or the validation queries; None where there were too few queries.
-        unseen: Held-out queries whose documents no training query asks for.
+        reason: Why the candidate was chosen.
+        seen: The scores on held-out queries drawn at random, or on the validation queries; None where there were too few queries.
+        unseen: The scores on held-out queries whose documents no training query asks for; None where there were too few queries.
         agreement: By how many standard errors queries lie nearer to their own documents than to other queries' documents.
-        queries: How many labelled queries the training used, after merging those with the same vector.
-        generated: How many of them a language model wrote.
-        documents: The size of the corpus.
-        ranked_documents: How many of them took part in training and selection: all, unless the corpus is very large.
+        queries: How many labelled queries the training used, after queries with the same vector were merged.
+        generated: How many of these queries a language model wrote.
+        documents: How many documents the corpus has.
+        ranked_documents: How many documents took part in training and selection: all, unless the corpus is very large.
         labelled_documents: How many documents carry a label.
         merged_queries: How many queries were merged into another one with the same vector.
         validation_left_out: How many validation queries were left out for being training queries too.
-        candidates: Each candidate's mean held-out scores.
-        seconds: Wall time of the training.
+        candidates: The mean held-out scores of each candidate.
+        seconds: How many seconds the training took.
         seed: The seed.
-        max_unseen_loss: The tolerance, in points; None where loss on unseen answers was not limited.
+        max_unseen_loss: The limit of loss on unseen answers, in points; None where loss was not limited.
     """
 
     chosen: str
@@ -65,11 +67,11 @@ class TrainingReport:
     candidates: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """A few lines for people."""
+        """Say it in a few lines for people."""
         labels = f"{self.queries:,} labelled queries"
         if self.generated:
             labels += f" ({self.generated:,} written by a language model)"

@@ -62,36 +62,48 @@ def train_adapter(
 ) -> TrainingResult:
     """Learn a transform of query vectors from labelled queries.
 
-    Everything is chosen on queries that took no part in training, see `deepmem_integrations.training.guard`. Where nothing
-    can be believed to beat the untransformed queries, the adapter is the identity and the report says why.
+    Everything is chosen on queries that took no part in training: see `deepmem_integrations.training.guard`. Where no candidate
+    can be believed to beat the untransformed queries, the adapter is the identity, and the report says why.
 
     Args:
         query_vectors: (n, d), any real dtype.
-        relevance: The labels of these n queries, in their order. Where a `Relevance` says that a language model wrote all
-            of them (``generated``), the choice is bolder, see ``max_unseen_loss``.
-        corpus_vectors: (N, d) with ``corpus_ids``, in memory or memory-mapped, or batches of (ids, vectors). It is read once;
-            of more than 30,000 documents a part is kept that stands for all.
+        relevance: The labels of these n queries, in their order. Where a `Relevance` says that a language model wrote all queries
+            (``generated``), the choice is bolder: see ``max_unseen_loss``.
+        corpus_vectors: (N, d) with ``corpus_ids``, in memory or memory-mapped, or batches of (ids, vectors). The corpus is read
+            once; of more than 30,000 documents a sample is kept.
         corpus_ids: The N ids.
-        validation: (v, d) vectors of queries of your own, with their labels, to choose by, in place of held-out training
-            queries. Those that are training queries too are left out.
-        max_unseen_loss: Points (of 100) of nDCG@10 and of recall@10, each, that the choice may give up on queries whose
-            answers no training query asked for, against the best candidate for those. 1 by default; without limit where
-            every document has a label, so that nothing is unseen, and where all labels are declared as generated. 0 puts
-            unseen answers first.
+        validation: The (v, d) vectors of queries of your own and their labels, to choose by in place of held-out training
+            queries. Validation queries that are training queries as well are left out.
+        max_unseen_loss: How many points (of 100) of nDCG@10 and of recall@10, each, the choice may give up on queries whose
+            answers no training query asked for, against the best candidate for these. The default is 1. There is no limit where
+            every document has a label, so that nothing is unseen, and where all labels are declared as generated. 0 puts unseen
+            answers first.
         seed: Fixes the result. The order of the queries does not change it.
-        query_ids: Distinct ids for a bare ``relevance``, to explain and forget by; by default row numbers.
-        query_texts: The n texts, if the adapter is to keep them, to explain by.
-        fingerprint: The embedding model, to be refused if another is used later.
-        progress: Called as training goes on.
+        query_ids: Distinct ids for a bare ``relevance``, which `QueryAdapter.explain` and `QueryAdapter.forget` use; by default
+            row numbers.
+        query_texts: The n texts, if the adapter is to keep them for `QueryAdapter.explain`.
+        fingerprint: The fingerprint of the embedding model, by which another model is refused later.
+        progress: Called with (steps done, steps in all) as the training goes on.
 
     Returns:
         The adapter and its report.
 
     Raises:
         MissingExtraError: torch is not installed.
-        InvalidRelevanceError: No labels, labels that differ in number from the vectors, or an unknown document.
-        InvalidVectorsError: Empty, NaN, zero or otherwise unusable vectors.
+        InvalidRelevanceError: There are no labels, the numbers of labels and vectors differ, or a document is not in the corpus.
+        InvalidVectorsError: A vector holds NaN or infinity, or is all zeros.
         EmbeddingMismatchError: Queries and corpus differ in dimension.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> corpus, ids = rng.normal(size=(40, 8)), [f"doc-{row}" for row in range(40)]
+        >>> asked = rng.choice(40, size=60)
+        >>> queries = corpus[asked] + rng.normal(size=8) + 0.5 * rng.normal(size=(60, 8))
+        >>> result = train_adapter(queries, [[(ids[row], 1.0)] for row in asked], corpus, ids)
+        >>> result.adapter.transform(queries[0]).shape
+        (8,)
+        >>> result.report.queries, result.report.documents
+        (60, 40)
     """
     started = time.monotonic()
     require("torch", extra="train")
