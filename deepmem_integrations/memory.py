@@ -52,14 +52,31 @@ class HasDeepMemory(Protocol):
 
 
 class DeepMemory:
-    """Train, judge and serve query transforms for one store and one embedding model.
+    """Trains, judges and serves query transforms for one store and one embedding model.
 
-    Safe to share between threads. A model that another thread or process puts in use is picked up by the next query.
+    A `DeepMemory` is safe to share between threads. A model that another thread or process puts in use serves the next query.
+    `from_langchain`, `from_llama_index` and `from_deeplake` make one for a store.
 
     Args:
         corpus: The store's documents.
-        embedding: The embedding model of the store: whatever `Embedder` takes.
-        path: The folder for jobs and models; made when first needed.
+        embedding: The embedding model of the store, as `Embedder` takes it.
+        path: The folder for jobs and models, which is made when it is first needed.
+
+    Example:
+        >>> import tempfile
+        >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> texts, ids = [f"Document {i}" for i in range(30)], [f"doc-{i}" for i in range(30)]
+        >>> store = InMemoryVectorStore.from_texts(texts, DeterministicFakeEmbedding(size=8), ids=ids)
+        >>> labelled = Relevance([f"question {i}" for i in range(30)], [[(name, 1.0)] for name in ids])
+        >>> train, test = labelled.split(0.2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     memory = DeepMemory.from_langchain(store, path=folder)
+        ...     name = memory.train(train)
+        ...     memory.get_model() == name
+        ...     sorted(memory.measure(test, top_k=[1]))
+        True
+        ['with model', 'without model']
     """
 
     def __init__(self, corpus: Corpus, embedding: Any, path: str | os.PathLike[str]) -> None:
@@ -67,7 +84,7 @@ class DeepMemory:
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
-        self.served = ServedAdapter(self.folder)  # not of the memory itself: in a circle, stores would be closed late
+        self.served = ServedAdapter(self.folder)  # with self in it, a circle of references would keep stores open
 
     @classmethod
     def from_deeplake(
@@ -79,17 +96,17 @@ class DeepMemory:
         token: str | None = None,
         creds: Mapping[str, str] | None = None,
     ) -> "DeepMemory":
-        """Deep Memory for a Deep Lake v4 data set.
+        """Make a Deep Memory for a Deep Lake v4 data set.
 
         Args:
-            dataset: Its path, or an open `DeepLakeStore`.
-            embedding: The embedding model of its vectors.
-            path: The folder for jobs and models; for a local data set by default beside it, with ``.deepmemory`` appended.
-            token: For an ``al://`` path.
-            creds: For a cloud path.
+            dataset: The path of the data set, or an open `DeepLakeStore`.
+            embedding: The embedding model of the data set's vectors.
+            path: The folder for jobs and models. By default it lies beside a local data set, with ``.deepmemory`` appended.
+            token: The Activeloop token, for an ``al://`` path.
+            creds: The credentials of the cloud storage, for a cloud path.
 
         Raises:
-            StoreError: The data set cannot be opened, or it is not local and ``path`` is missing.
+            StoreError: The data set cannot be opened, or the data set is not local and ``path`` is missing.
         """
         store = dataset if isinstance(dataset, DeepLakeStore) else DeepLakeStore(dataset, token=token, creds=creds)
         return cls(DeepLakeCorpus(store), embedding, beside(store.path) if path is None else path)
@@ -103,19 +120,20 @@ class DeepMemory:
         documents: "Iterable[Document] | None" = None,
         scan: bool = True,
     ) -> "DeepMemory":
-        """Deep Memory for a LangChain vector store.
+        """Make a Deep Memory for a LangChain vector store.
 
         Args:
             vectorstore: The store. `DeepLake`, ``InMemoryVectorStore``, ``FAISS``, ``Chroma``, ``QdrantVectorStore``,
-                ``PGVector`` and ``PGVectorStore`` are read as they are; any other needs one of the two options below.
-            path: The folder for jobs and models; without it, a `DeepLake` store gives its own ``deep_memory``.
-            documents: The store's documents, with their ids there, to be embedded again instead of read from the store.
-            scan: False never reads the store in full, which suits one of very many documents: the documents that it finds for
-                the training queries, and those in the labels, stand for the whole. They are embedded again.
+                ``PGVector`` and ``PGVectorStore`` are read as they are; any other store needs ``documents`` or ``scan=False``.
+            path: The folder for jobs and models. Without it, a `DeepLake` store returns its own ``deep_memory``.
+            documents: The store's documents, with the ids that they have there. They are embedded again, and the store is not
+                read.
+            scan: False never reads the store in full, which suits a store with very many documents. The documents that the store
+                finds for the training queries, and the labelled ones, then stand for the whole. They are embedded again.
 
         Raises:
-            StoreError: The store cannot be read in full, has no embedding model, ranks vectors of unequal length by anything
-                but cosine similarity, a document has no id, or ``path`` is missing.
+            StoreError: The store cannot be read in full or has no embedding model, does not rank by cosine similarity although
+                its vectors differ in length, a document has no id, or ``path`` is missing.
         """
         from deepmem_integrations.corpora.langchain import read_vectorstore
 
@@ -134,18 +152,18 @@ class DeepMemory:
         *,
         nodes: "Iterable[BaseNode] | None" = None,
     ) -> "DeepMemory":
-        """Deep Memory for a LlamaIndex vector index.
+        """Make a Deep Memory for a LlamaIndex vector index.
 
         Args:
-            index: The index, whose embedding model is taken, too. Over a ``SimpleVectorStore``, `DeepLakeVectorStore`,
+            index: The index, with its embedding model. Over a ``SimpleVectorStore``, `DeepLakeVectorStore`,
                 ``ChromaVectorStore``, ``QdrantVectorStore``, ``PGVectorStore`` or ``FaissVectorStore`` the vectors are read as
                 they are; over any other store the nodes of the index's docstore are embedded again.
-            path: The folder for jobs and models; for a `DeepLakeVectorStore` by default its own.
-            nodes: The index's nodes, to be embedded again instead of read.
+            path: The folder for jobs and models. A `DeepLakeVectorStore` has a default folder.
+            nodes: The index's nodes. They are embedded again, and the store is not read.
 
         Raises:
-            StoreError: No vector index; its nodes cannot be listed; it ranks vectors of unequal length by anything but cosine
-                similarity; or ``path`` is missing.
+            StoreError: The argument is no vector index, its nodes cannot be listed, its store does not rank by cosine similarity
+                although the vectors differ in length, or ``path`` is missing.
         """
         from deepmem_integrations.corpora.llama_index import read_index
 
@@ -157,14 +175,14 @@ class DeepMemory:
         return cls(corpus, embed_model, path)
 
     def documents(self) -> list[Any]:
-        """All documents of the store with their ids: what labels are written for.
+        """Return all documents of the store with their ids, which labels name.
 
         Returns:
             LangChain ``Document`` objects for a LangChain vector store, nodes for a LlamaIndex index,
             `deeplake.StoredDocument` for a bare data set.
 
         Raises:
-            StoreError: The store is only searched (``scan=False``), never read in full.
+            StoreError: The store is searched and never read in full (``scan=False``).
         """
         return [document for batch in self.corpus.documents() for document in batch]
 
@@ -185,29 +203,30 @@ class DeepMemory:
     ) -> str:
         """Train a model on labelled queries and put it in use.
 
-        Where the training chooses the identity, a model that is in use already stays; a warning is logged.
+        Where the training chooses the identity, a model that is in use already stays in use, and a warning is logged.
 
         Args:
             queries: The texts, or a `Relevance`.
             relevance: For each query its documents as (id, weight), weight > 0.
             embedding_function: Embeds the queries in place of the store's embedding model.
-            token: Deep Lake v3 trained on its servers; there is no such server any more, and nothing to log in to.
+            token: Ignored, with a warning. Deep Lake v3 trained on a server; this training runs on this machine.
             validation: Labelled queries of your own to choose by, in place of held-out training queries.
             max_unseen_loss: See `train_adapter`.
             seed: Fixes the result.
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
-            wait: Until it is done, with a progress bar. False returns as soon as the vectors are gathered, and trains in a
-                process of its own that goes on when this one ends: see `status`, `list_jobs`, `cancel`.
+            wait: Whether to wait until the training is done, with a progress bar. False returns as soon as the vectors are
+                gathered, and trains in a process of its own that outlives this one: see `status`, `list_jobs` and `cancel`.
 
         Returns:
-            The job's id, which is the model's name too.
+            The id of the job, which is also the name of the model.
 
         Raises:
             InvalidRelevanceError: The labels cannot be used.
-            StorageError: The folder cannot be written (noticed before the training), or the disk is full. The model in use stays.
+            StorageError: The folder cannot be written, which is noticed before the training, or the disk is full. The model in
+                use stays in use.
             StoreError: The store cannot be read.
             JobCancelledError: Another process or thread has cancelled the job.
-            JobFailedError: The process of its own cannot be started.
+            JobFailedError: The training process cannot be started.
         """
         if token is not None:
             warnings.warn("token is ignored: Deep Memory trains on this machine.", UserWarning, stacklevel=2)
@@ -235,15 +254,15 @@ class DeepMemory:
         return running.job.id
 
     def trainer(self, **options: Any) -> Callable[[Relevance], str]:
-        """`train` as the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
+        """Make `train` the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
 
-        Of a generator that streams its labels piece by piece, all of them are trained on, at once: a `Relevance` adds up.
+        A generator may stream its labels piece by piece. The pieces add up, and one training uses all of them.
 
         Args:
-            options: For `train`: ``seed``, ``max_unseen_loss``, …
+            options: Passed to `train`: ``seed``, ``max_unseen_loss``, …
 
         Returns:
-            A function from a `Relevance` to the job's id.
+            A function from a `Relevance` to the id of the job.
         """
 
         def train(labels: Relevance) -> str:
@@ -269,7 +288,8 @@ class DeepMemory:
         """Print v3's table of all jobs and return their states, oldest first.
 
         Args:
-            debug: Deep Lake v3 returned its table only with ``debug=True``; here it is ``str()`` of what is returned.
+            debug: Ignored, with a warning. Deep Lake v3 returned its table with ``debug=True``; ``str()`` of the result is the
+                table.
         """
         if debug is not None:
             warnings.warn("debug is ignored: str(list_jobs()) is the table.", UserWarning, stacklevel=2)
@@ -278,10 +298,10 @@ class DeepMemory:
         return jobs
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a job that is pending or training: one with ``wait=False`` at once, one with ``wait=True`` at its next step.
+        """Stop a job that is pending or training: with ``wait=False`` it stops at once, with ``wait=True`` at its next step.
 
         Returns:
-            False where it had ended already.
+            Whether the job was stopped; False where it had ended already.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -296,7 +316,7 @@ class DeepMemory:
 
         Raises:
             JobNotFoundError: No job has this id.
-            JobRunningError: It is running.
+            JobRunningError: The job is running.
         """
         return self.jobs.delete(job_id)
 
@@ -311,30 +331,38 @@ class DeepMemory:
         *,
         model: str | None = None,
     ) -> Evaluation:
-        """Compare retrieval with and without a model, over the whole store, and print v3's two blocks.
+        """Compare retrieval with and without a model over the whole store, and print v3's two blocks.
 
-        A warning is logged where queries are among those that the model remembers from its training: of them it knows the
-        answers.
+        A warning is logged where queries took part in the training of the model, which then knows their answers.
 
         Args:
             relevance: For each query its documents as (id, weight), or a `Relevance`.
             queries: The texts.
             embedding_function: Embeds the queries in place of the store's embedding model.
-            embedding: (n, d) query vectors, if they are at hand.
+            embedding: The (n, d) query vectors, if they are at hand.
             top_k: The cut-offs.
-            qvs_params: ``{"log_queries": True}`` adds the queries with what they found to a Deep Lake data set, as v3 did: see
-                `EvaluationLog`. ``"branch"`` names a branch of it.
-            model: The model's name; by default the one in use.
+            qvs_params: ``{"log_queries": True}`` adds the queries and the documents that they found to a Deep Lake data set, as
+                v3 did: see `EvaluationLog`. ``"branch"`` names a branch of the data set.
+            model: The name of a model; by default the model in use.
 
         Returns:
             ``["with model"]["recall@10"]`` and the like, as fractions, with intervals in ``gains`` and a ``table()``.
 
         Raises:
-            ModelNotFoundError: No model was trained yet, or none has this name.
+            ModelNotFoundError: There is no model yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
         """
-        result = self.measure(relevance, queries, embedding_function, embedding, top_k, qvs_params, model=model)
+        if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
+            raise InvalidRelevanceError("relevance comes first, as in v3: evaluate(relevance, queries), or name both.")
+        result = self.measure(
+            Relevance.of(queries, relevance),
+            embedding_function=embedding_function,
+            embedding=embedding,
+            top_k=top_k,
+            qvs_params=qvs_params,
+            model=model,
+        )
         if result.embedding_seconds is not None:
             print(f"Embedding queries took {result.embedding_seconds:.2f} seconds")  # noqa: T201 - as v3 did
         for title, side in (("without", WITHOUT), ("with", WITH)):
@@ -345,22 +373,37 @@ class DeepMemory:
 
     def measure(
         self,
-        relevance: Labels | Relevance | None = None,
-        queries: Sequence[str] | Relevance | None = None,
+        labels: Relevance,
+        *,
         embedding_function: Callable[[list[str]], ArrayLike] | None = None,
         embedding: ArrayLike | None = None,
         top_k: Sequence[int] = TOP_K,
         qvs_params: Mapping[str, Any] | None = None,
-        *,
         model: str | None = None,
     ) -> Evaluation:
         """Compare retrieval with and without a model, as `evaluate` does, and print nothing.
 
-        Returns, Args and Raises are those of `evaluate`.
+        Args:
+            labels: Labelled queries that took no part in the training.
+            embedding_function: See `evaluate`.
+            embedding: See `evaluate`.
+            top_k: See `evaluate`.
+            qvs_params: See `evaluate`.
+            model: See `evaluate`.
+
+        Returns:
+            See `evaluate`.
+
+        Raises:
+            ModelNotFoundError: There is no model yet, or no model has this name.
+            InvalidRelevanceError: The labels cannot be used.
+            EmbeddingMismatchError: The model was trained with another embedding model.
         """
-        if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
-            raise InvalidRelevanceError("relevance comes first, as in v3: evaluate(relevance, queries), or name both.")
-        labels = Relevance.of(queries, relevance)
+        if not isinstance(labels, Relevance):
+            raise InvalidRelevanceError(
+                f"measure takes one Relevance; got {type(labels).__name__}. Pass Relevance(queries, relevance), or call "
+                "evaluate(relevance, queries)."
+            )
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
         model, adapter = self.folder.in_use() if model is None else (model, self.folder.load_model(model))
@@ -406,10 +449,10 @@ class DeepMemory:
         return str(self.folder.path / "eval_queries")
 
     def get_model(self) -> str:
-        """The name of the model in use.
+        """Return the name of the model in use.
 
         Raises:
-            ModelNotFoundError: There is none yet.
+            ModelNotFoundError: There is no model yet.
         """
         name = self.folder.in_use_name()
         if name is None:
@@ -417,15 +460,15 @@ class DeepMemory:
         return name
 
     def set_model(self, name: str) -> None:
-        """Put a model in use; queries that are already running finish with the old one.
+        """Put a model in use. Queries that are already running finish with the old model.
 
         Raises:
-            ModelNotFoundError: (a ValueError, as in v3) No model has this name.
+            ModelNotFoundError: No model has this name. The error is a ValueError, as in v3.
         """
         self.folder.use(name)
 
     def list_models(self) -> list[ModelInfo]:
-        """What is known of all models, oldest first: their reports, data and parents, and which one is in use."""
+        """Return what is known of all models, oldest first: their reports, data and parents, and which model is in use."""
         return self.folder.list_models()
 
     def delete_model(self, name: str) -> None:
@@ -433,26 +476,27 @@ class DeepMemory:
 
         Raises:
             ModelNotFoundError: No model has this name.
-            ModelInUseError: It serves: put another one in use first.
+            ModelInUseError: The model is in use: put another model in use first.
         """
         self.folder.delete_model(name)
 
     # ---- growing and explaining --------------------------------------------------------------------------------
 
     def remember(self, relevance: Relevance) -> str:
-        """Add labelled queries to the model in use, without a training, and put the result in use.
+        """Add labelled queries to the model in use, without a training, and put the new model in use.
 
         Only the attention part learns: see `QueryAdapter.remember`, and `QueryAdapter.growth` for when to train again.
 
         Args:
-            relevance: Labelled queries with ids that are new to the model.
+            relevance: Labelled queries whose ids are new to the model.
 
         Returns:
-            The new model's name.
+            The name of the new model.
 
         Raises:
             ModelNotFoundError: There is no model yet.
-            InvalidRelevanceError: The model has no attention part, an id is known, or a document is not in the store.
+            InvalidRelevanceError: The model has no attention part, it has a query of the same id, or a document is not in the
+                store.
         """
         parent, adapter = self.folder.in_use()
         known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
@@ -470,12 +514,12 @@ class DeepMemory:
         return self._grown(grown, "remember", parent)
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
-        """Take labelled queries, or documents, out of the attention part of the model in use, and put the result in use.
+        """Take labelled queries or documents out of the attention part of the model in use, and put the new model in use.
 
-        The models before it keep what they knew: delete them where that matters. See `QueryAdapter.forget`.
+        Earlier models in the folder keep what they hold: delete them where that matters. See `QueryAdapter.forget`.
 
         Returns:
-            The new model's name.
+            The name of the new model.
 
         Raises:
             ModelNotFoundError: There is no model yet.
@@ -492,7 +536,7 @@ class DeepMemory:
         return running.job.id
 
     def explain(self, query: str, top: int = 5) -> Explanation:
-        """Name the training queries that move a query: `QueryAdapter.explain`.
+        """Name the training queries that move a query: see `QueryAdapter.explain`.
 
         Raises:
             ModelNotFoundError: There is no model yet.
@@ -505,20 +549,23 @@ class DeepMemory:
 
     @property
     def adapter(self) -> QueryAdapter:
-        """The model in use, read again when another one is put in use.
+        """The model in use, which is read again when another model is put in use.
 
         Raises:
-            ModelNotFoundError: There is none yet; the message says how to train one.
-            AdapterFileError: Its file is damaged.
+            ModelNotFoundError: There is no model yet; the message says how to train one.
+            AdapterFileError: The model's file is damaged.
         """
         return self.served.adapter
 
     def transform(self, vectors: ArrayLike) -> Vectors:
-        """Transform query vectors of the store's embedding model with the model in use: `QueryAdapter.transform`.
+        """Transform query vectors with the model in use: see `QueryAdapter.transform`.
+
+        Args:
+            vectors: (d,) or (n, d), query vectors of the store's embedding model.
 
         Raises:
-            ModelNotFoundError: There is none yet.
-            EmbeddingMismatchError: It was trained with another embedding model; a few texts are embedded once to find out.
+            ModelNotFoundError: There is no model yet.
+            EmbeddingMismatchError: The model was trained with another embedding model. The first check embeds a few texts.
         """
         return self.served.apply(vectors, self.embedder)
 
@@ -526,5 +573,5 @@ class DeepMemory:
         return self.embedder if embedding_function is None else Embedder(embedding_function)
 
     def __repr__(self) -> str:
-        """A line with the folder and the model in use."""
+        """Show the folder and the model in use in one line."""
         return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.in_use_name()!r})"
