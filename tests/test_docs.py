@@ -81,6 +81,14 @@ def test_links_lead_somewhere(page):
     assert missing == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_paths_in_the_text_exist(page):
+    paths = re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|txt|toml))`", page.read_text(encoding="utf-8"))
+    folders = (ROOT, ROOT / "deepmem_integrations", page.parent)
+    missing = [path for path in paths if not any((folder / path).exists() for folder in folders)]
+    assert missing == []
+
+
 def test_every_page_can_be_reached_from_the_readme():
     linked = {
         (README.parent / target).resolve() for target in re.findall(r"\]\((docs/[^)#]+)\)", README.read_text(encoding="utf-8"))
