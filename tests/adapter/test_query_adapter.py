@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deepmem_integrations import QueryAdapter
-from deepmem_integrations._vectors import unit_rows
+from deepmem_integrations._vectors import blocks, unit_rows
 from deepmem_integrations.adapter import Fingerprint
 from deepmem_integrations.adapter.attention import BUDGET, Attention, Lists
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, InvalidVectorsError, StorageError
@@ -166,8 +166,18 @@ def test_parts_that_do_not_fit_are_noticed_on_loading(parts):
 def test_a_large_batch_is_done_in_blocks(monkeypatch):
     x = np.random.default_rng(0).normal(size=(50, 4))
     whole = make_adapter().transform(x)
+    largest = []
+
+    def small_blocks(rows, columns):
+        largest.append(0)
+        for block in blocks(rows, columns):
+            largest[-1] = max(largest[-1], (block.stop - block.start) * columns)
+            yield block
+
     monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 20)
+    monkeypatch.setattr("deepmem_integrations.adapter.attention.blocks", small_blocks)
     np.testing.assert_allclose(make_adapter().transform(x), whole, atol=1e-6)
+    assert largest and all(0 < floats <= 20 for floats in largest), "no block is larger than it may be"
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -158,10 +159,12 @@ def test_jobs_models_use_and_delete(shop, tmp_path):
     assert deepmem("models", "--path", models).out.splitlines()[1].startswith(f"* {second}")
     assert deepmem("use", first, "--path", models, "--json").json == {"name": first, "in_use": True}
     wrong = deepmem("use", "nope", "--path", models)
-    assert (wrong.code, "Please choose from the following models" in wrong.err) == (1, True)
+    assert wrong.code == 1, wrong.out + wrong.err
+    assert "Please choose from the following models" in wrong.err
 
     refused = deepmem("delete", first, "--path", models, "--model")
-    assert (refused.code, f"set_model() another one first: {second}" in refused.err) == (1, True)
+    assert refused.code == 1, refused.out + refused.err
+    assert f"set_model() another one first: {second}" in refused.err
     gone = deepmem("delete", second, "--path", models, "--model", "--json")
     assert gone.json == {"id": second, "deleted": True}
     assert [info["name"] for info in deepmem("models", "--path", models, "--json").json] == [first]
@@ -180,7 +183,8 @@ def test_train_in_the_background_status_and_cancel(shop, tmp_path):
     assert (stopped.code, stopped.out) == (0, f"{started.json['id']} is cancelled.\n")
     # A process that is just starting sees the wish at its first look.
     shown = deepmem("status", started.json["id"], *where, "--wait")
-    assert (shown.code, "| cancelled" in shown.out) == (3, True)
+    assert shown.code == 3, shown.out + shown.err
+    assert "| cancelled" in shown.out
     again = deepmem("cancel", started.json["id"], *where, "--json")
     assert again.json == {"id": started.json["id"], "cancelled": False}
     assert deepmem("cancel", "nope", *where).code == 1
@@ -189,7 +193,8 @@ def test_train_in_the_background_status_and_cancel(shop, tmp_path):
     shop.train.take(range(5)).to_jsonl(few)
     started = deepmem("train", few, *shop.store, *where, "--background")
     done = deepmem(*re.search(r"It goes on in the background: deepmem (.*)", started.out)[1].split())
-    assert (done.code, "| completed" in done.out) == (0, True)
+    assert done.code == 0, done.out + done.err
+    assert "| completed" in done.out
 
 
 def test_train_takes_labels_of_every_form_and_judges(shop, tmp_path):
@@ -217,7 +222,9 @@ def test_train_takes_labels_of_every_form_and_judges(shop, tmp_path):
 def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25")
     shown = deepmem(*arguments)
-    assert (shown.code, "| completed" in shown.out, "95% interval" in shown.out) == (0, True, True)
+    assert shown.code == 0, shown.out + shown.err
+    assert "| completed" in shown.out
+    assert "95% interval" in shown.out
     answer = deepmem(*arguments, "--json").json
     held = round(len(shop.train) / 4)
     assert answer["report"]["queries"] == len(shop.train) - held
@@ -225,7 +232,8 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     assert answer["evaluation"]["with model"]["recall@10"] > answer["evaluation"]["without model"]["recall@10"]
     assert deepmem(*arguments, "--background").code == 2
     nothing = deepmem(*arguments[:-1], "1.0")
-    assert (nothing.code, "leaves one side empty" in nothing.err) == (1, True)
+    assert nothing.code == 1, nothing.out + nothing.err
+    assert "leaves one side empty" in nothing.err
     assert deepmem(*arguments[:-1], "2").code == 2
 
     in_use = answer["id"]
@@ -292,7 +300,8 @@ def test_evaluate(shop):
     learnt = process("evaluate", shop.folder / "train.jsonl", *shop.store, "--model", shop.job["id"])
     assert f"{len(shop.train)} of the {len(shop.train)} queries took part in the training of {shop.job['id']}" in learnt.err
     unknown = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--model", "nope")
-    assert (unknown.code, "Please choose from the following models" in unknown.err) == (1, True)
+    assert unknown.code == 1, unknown.out + unknown.err
+    assert "Please choose from the following models" in unknown.err
     answer = deepmem("evaluate", shop.folder / "test.json", *shop.store, "-k", 3, "-k", 1, "--log", "--json").json
     assert answer["queries"] == len(shop.test)
     assert [name for name in answer["with model"] if name.startswith("recall")] == ["recall@1", "recall@3"]
@@ -301,7 +310,8 @@ def test_evaluate(shop):
     wrong = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "-k", 0)
     assert wrong.code == 2
     untrained = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--path", shop.folder / "none")
-    assert (untrained.code, "no trained model" in untrained.err) == (1, True)
+    assert untrained.code == 1, untrained.out + untrained.err
+    assert "no trained model" in untrained.err
 
 
 def test_search_side_by_side(shop):
@@ -327,11 +337,11 @@ def test_search_side_by_side(shop):
 
 def test_explain(shop):
     shown = deepmem("explain", shop.train.queries[3], *shop.store)
-    assert (shown.code, shown.out.startswith("moved by ")) == (0, True)
+    assert shown.code == 0, shown.out + shown.err
+    assert shown.out.startswith("moved by ")
     answer = deepmem("explain", shop.train.queries[3], *shop.store, "--top", 2, "--json").json
-    assert len(answer["influences"]) <= 2
-    if answer["influences"]:
-        assert answer["influences"][0]["texts"] == [shop.train.queries[3]]
+    assert len(answer["influences"]) == 2, "the shop's model has an attention part"
+    assert answer["influences"][0]["texts"] == [shop.train.queries[3]]
     assert deepmem("explain", "x", *shop.store, "--path", shop.folder / "none").code == 1
     assert deepmem("explain", *shop.store).code == 2
 
@@ -396,7 +406,8 @@ def test_other_stores_are_trained_and_searched(shop, tmp_path, fill):
     place, _, name = uri.rpartition("#") if "#" in uri else (uri, "", "")
     rest = ("--embedding", EMBEDDING, "--path", tmp_path)
     missing = deepmem("search", "x", "--store", f"{place}x#{name}" if name else f"{uri}x", *rest)
-    assert (missing.code, "There is no folder" in missing.err) == (1, True)
+    assert missing.code == 1, missing.out + missing.err
+    assert "There is no folder" in missing.err
     assert not (tmp_path / "dbx").exists(), "nothing is made"
     if name:
         for wrong in (f"{place}#nope", place):
@@ -406,7 +417,9 @@ def test_other_stores_are_trained_and_searched(shop, tmp_path, fill):
 
 def test_a_folder_that_is_not_chromas_stays_as_it_is(shop, tmp_path):
     done = deepmem("search", "x", "--store", f"chroma:{tmp_path}#docs", "--embedding", EMBEDDING, "--path", tmp_path / "m")
-    assert (done.code, "no chroma.sqlite3" in done.err, list(tmp_path.iterdir())) == (1, True, [])
+    assert done.code == 1, done.out + done.err
+    assert "no chroma.sqlite3" in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def check_store(shop, folder, uri, deepmem=deepmem):
@@ -422,7 +435,8 @@ def check_store(shop, folder, uri, deepmem=deepmem):
     assert deepmem("doctor", *where).code == 0
     assert deepmem("doctor", *where[:4]).code == 0, "without a folder of models, too"
     narrow = deepmem("search", "x", "--store", uri, "--embedding", "openai:narrow", *where[4:], "--without")
-    assert (narrow.code, "Traceback" in narrow.err) == (1, False)
+    assert narrow.code == 1, narrow.out + narrow.err
+    assert "Traceback" not in narrow.err
     assert "cannot be searched with a vector of 8 dimensions" in narrow.err
     assert list(deepmem("search", "x", *where, "--json").json) == ["query", "without", "with"]
 
@@ -466,7 +480,9 @@ def test_postgres(shop, tmp_path, postgres):
     assert unknown.code == 1
     assert "no collection and no table 'nope' in this database. There: docs, docs_table" in unknown.err
     down = process("search", "x", "--store", "pgvector:postgresql+psycopg://user:secret@127.0.0.1:1/db#docs", *rest)
-    assert (down.code, "cannot be opened" in down.err, "secret" in down.err) == (1, True, False)
+    assert down.code == 1, down.out + down.err
+    assert "cannot be opened" in down.err
+    assert "secret" not in down.err
 
 
 @pytest.mark.slow
@@ -490,7 +506,8 @@ def test_a_chroma_server(shop, tmp_path):
         uri = f"chroma:http://127.0.0.1:{port}#docs"
         check_store(shop, tmp_path, uri, process)
         unknown = process("search", "x", "--store", uri + "x", "--embedding", EMBEDDING, "--path", tmp_path)
-        assert (unknown.code, "docsx" in unknown.err) == (1, True)
+        assert unknown.code == 1, unknown.out + unknown.err
+        assert "docsx" in unknown.err
     finally:
         server.terminate()
         server.wait()
@@ -511,7 +528,8 @@ def test_a_faiss_folder_never_runs_code(shop, tmp_path):
 
     (tmp_path / "db" / "index.pkl").write_bytes(pickle.dumps((Malicious(), {})))
     done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
-    assert (done.code, "a pickle may run any code" in done.err) == (1, True)
+    assert done.code == 1, done.out + done.err
+    assert "a pickle may run any code" in done.err
     assert not (tmp_path / "was here").exists()
     (tmp_path / "db" / "index.pkl").unlink()
     done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
@@ -525,7 +543,8 @@ def test_generate(shop, tmp_path):
     labels = tmp_path / "labels.jsonl"
     options = ("generate", labels, *shop.store, "--llm", "extractive", "--per-document", 2, "--max-documents", 20)
     expected = deepmem(*options, "--estimate", "--json")
-    assert (expected.code, labels.exists()) == (0, False)
+    assert expected.code == 0, expected.out + expected.err
+    assert not labels.exists()
     assert expected.json["documents"] == 20
     done = deepmem(*options, "--json")
     assert done.code == 0, done.err
@@ -537,15 +556,18 @@ def test_generate(shop, tmp_path):
         *("generate", labels, "--force", *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 5),
         *("--max-tokens", 100_000),
     )
-    assert (asked.code, f"Written to {labels}." in asked.out) == (0, True), asked.err
+    assert asked.code == 0, asked.out + asked.err
+    assert f"Written to {labels}." in asked.out
     keep = ("--checkpoint", tmp_path / "answers.jsonl", "--seed", 3)
     sent = [deepmem(*options[:-6], "--force", "--llm", "openai:gpt-4o-mini", "--max-documents", 5, *keep).out for _ in range(2)]
     assert ["5 requests sent" in sent[0], "0 requests sent, 5 answers from the checkpoint" in sent[1]] == [True, True]
     again = deepmem("generate", labels, *shop.store, "--llm", "extractive")
-    assert (again.code, "is there already" in again.err) == (2, True)
+    assert again.code == 2, again.out + again.err
+    assert "is there already" in again.err
     options = ("generate", labels, "--force", *shop.store)
     wrong = deepmem(*options, "--llm", "gpt-5")
-    assert (wrong.code, "'gpt-5' names no language model" in wrong.err) == (1, True)
+    assert wrong.code == 1, wrong.out + wrong.err
+    assert "'gpt-5' names no language model" in wrong.err
     assert deepmem(*options).code == 2
 
 
@@ -580,7 +602,8 @@ def test_doctor(shop, tmp_path, monkeypatch):
 
     DeepLakeStore(tmp_path / "other").add(["a"], np.eye(3)[:1])
     other = deepmem("doctor", "--store", f"deeplake:{tmp_path / 'other'}", "--embedding", EMBEDDING)
-    assert (other.code, "but the store has 3: it was filled with another model" in other.out) == (1, True)
+    assert other.code == 1, other.out + other.err
+    assert "but the store has 3: it was filled with another model" in other.out
 
     models = tmp_path / "models"
     shutil.copytree(shop.folder / "ds.deepmemory", models)
@@ -590,16 +613,20 @@ def test_doctor(shop, tmp_path, monkeypatch):
     DeepLakeStore(tmp_path / "textless").add(["a"], np.eye(DIMENSION)[:1])
     for name, code, told in (("elsewhere", 1, "another model made these"), ("textless", 0, "has no texts to compare")):
         done = deepmem("doctor", "--store", f"deeplake:{tmp_path / name}", "--embedding", EMBEDDING)
-        assert (done.code, told in done.out) == (code, True), done.out
+        assert done.code == code, done.out + done.err
+        assert told in done.out
     unfit = deepmem("doctor", *shop.store, "--path", models)
-    assert (unfit.code, "The adapter was trained for" in unfit.out) == (1, True)
+    assert unfit.code == 1, unfit.out + unfit.err
+    assert "The adapter was trained for" in unfit.out
     (models / "models" / "wide.safetensors").write_bytes(b"damaged")
     damaged = deepmem("doctor", "--path", models)
-    assert (damaged.code, "BAD" in damaged.out) == (1, True)
+    assert damaged.code == 1, damaged.out + damaged.err
+    assert "BAD" in damaged.out
 
     monkeypatch.setenv("OPENAI_API_KEY", "bad-key")
     keyless = deepmem("doctor", *shop.store)
-    assert (keyless.code, "Incorrect API key" in keyless.out) == (1, True)
+    assert keyless.code == 1, keyless.out + keyless.err
+    assert "Incorrect API key" in keyless.out
 
 
 def test_doctor_names_extras_that_are_missing(monkeypatch):
@@ -640,7 +667,7 @@ def test_help_lists_every_command_and_shows_an_example_of_each():
 
 
 def test_as_a_shell_runs_it(shop, tmp_path):
-    assert process("--version").out == "deepmem-integrations 0.1.0\n"
+    assert process("--version").out == f"deepmem-integrations {metadata.version('deepmem-integrations')}\n"
     assert process("nope").code == 2
     assert process("status", shop.job["id"], *shop.jobs).out.startswith("-" * 62)
     answer = process("search", shop.test.queries[0], *shop.store, "--json")

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+from deepmem_integrations.deeplake import import_deeplake
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake
 from tests.langchain.helpers import Lookup, expected, ids
@@ -27,9 +28,16 @@ def test_constructor_arguments_by_position_in_v3s_order(problem, tmp_path):
         DeepLake("hub://org/name", embedding=embedding)
 
 
-def test_overwrite_and_creds_are_honoured(db, problem):
+def test_overwrite_starts_empty(db, problem):
     assert len(DeepLake(db.store.path, embedding=Lookup(problem)).dataset) == 300
-    assert len(DeepLake(db.store.path, embedding=Lookup(problem), overwrite=True, creds={}).dataset) == 0
+    assert len(DeepLake(db.store.path, embedding=Lookup(problem), overwrite=True).dataset) == 0
+
+
+def test_token_and_creds_reach_deep_lake(db, problem, monkeypatch):
+    deeplake, seen = import_deeplake(), []
+    monkeypatch.setattr(deeplake, "exists", lambda path, **access: (seen.append(access), False)[1])
+    DeepLake("s3://bucket/data", token="a token", embedding=Lookup(problem), creds={"aws_access_key_id": "x"})
+    assert seen == [{"token": "a token", "creds": {"aws_access_key_id": "x"}}]
 
 
 def test_the_tutorials_lines(db, problem):
