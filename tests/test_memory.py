@@ -413,3 +413,22 @@ def test_validation_queries_are_embedded_and_judge(memory, problem):
     assert memory.jobs.job(job_id).report["seen"]["queries"] == f"{len(problem.test)} validation queries"
     with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
         memory.train(problem.train, validation=Relevance(["new"], [[("nowhere", 1.0)]]))
+
+
+def test_measuring_prints_nothing_and_evaluating_prints_v3s_blocks(memory, problem, capsys):
+    memory.train(problem.train.take(range(60)))
+    capsys.readouterr()
+    measured = memory.measure(problem.test, top_k=[1, 10])
+    assert capsys.readouterr().out == ""
+    assert measured.embedding_seconds > 0
+    evaluated = memory.evaluate(problem.test, top_k=[1, 10])
+    assert evaluated == measured
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Embedding queries took ")
+    assert [line for line in lines if line.startswith("----")] == [
+        "---- Evaluating without Deep Memory ----",
+        "---- Evaluating with Deep Memory ----",
+    ]
+    assert sum(line.startswith("Recall@10:") for line in lines) == 2
+    with pytest.raises(InvalidRelevanceError, match="measure takes one Relevance; got list"):
+        memory.measure(problem.test.relevance)

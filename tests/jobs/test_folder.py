@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory
-from deepmem_integrations._locks import FileLock
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import (
     JobCancelledError,
@@ -471,14 +470,3 @@ def test_the_table_of_a_running_job():
     ]
     pending = str(JobStatus(id="6508464cd80cab681bfcfff3", state="pending")).splitlines()
     assert pending[5] == "| progress                   | None                          |", "as v3 wrote it"
-
-
-def test_a_lock_excludes_threads_and_is_seen_without_disturbing_it(tmp_path):
-    path = tmp_path / "lock"
-    assert not FileLock.is_held(path)
-    with FileLock(path):
-        assert FileLock.is_held(path)
-        assert FileLock(path).acquire(wait=False) is False
-    assert not FileLock.is_held(path)
-    with pytest.raises(StorageError, match="Cannot write"):
-        FileLock(path / "below").acquire()
