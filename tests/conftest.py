@@ -7,9 +7,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-import uuid
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 # The tests run side by side, a core each: more threads in a matrix product would only wait for each other.
@@ -19,49 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from deepmem_integrations import Relevance
+from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations.corpora import GivenCorpus
+from tests.embeddings import LookupEmbeddings
+from tests.problems import Problem, make_problem
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Queries that ask for documents in words of their own: a fixed rotation and noise lie between the two."""
-
-    corpus: np.ndarray
-    ids: list[str]
-    train_queries: np.ndarray
-    train: Relevance
-    test_queries: np.ndarray
-    test: Relevance
-
-
-def make_problem(seed: int = 0, *, documents: int = 300, train: int = 240, test: int = 120, dimension: int = 32) -> Problem:
-    rng = np.random.default_rng(seed)
-    corpus = rng.normal(size=(documents, dimension)).astype(np.float32)
-    corpus /= np.linalg.norm(corpus, axis=1, keepdims=True)
-    habit = 0.35 * rng.normal(size=(dimension, dimension)) / np.sqrt(dimension)
-    shift = 0.25 * rng.normal(size=dimension)
-    ids = [f"doc-{row}" for row in range(documents)]
-
-    def ask(count: int, name: str) -> tuple[np.ndarray, Relevance]:
-        asked = rng.choice(documents // 2, size=count)
-        vectors = corpus[asked] + corpus[asked] @ habit * 2 + shift + 0.18 * rng.normal(size=(count, dimension))
-        labels = [[(ids[row], 1.0)] for row in asked]
-        return vectors.astype(np.float32), Relevance([f"{name} {i}" for i in range(count)], labels)
-
-    return Problem(corpus, ids, *ask(train, "train"), *ask(test, "test"))
-
-
-def with_uuids(problem: Problem) -> Problem:
-    """The same problem with ids that Qdrant takes, too."""
-    names = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in problem.ids}
-
-    def renamed(labels):
-        return Relevance(labels.queries, [[(names[name], weight) for name, weight in row] for row in labels.labels])
-
-    return replace(problem, ids=list(names.values()), train=renamed(problem.train), test=renamed(problem.test))
 
 
 @pytest.fixture(scope="session")
@@ -98,30 +61,15 @@ def collections():
     return load
 
 
-class LookupEmbeddings:
-    """An embedding model that knows the problem's texts; any other text gets a vector of its own, fixed by the text."""
-
-    model_name = "lookup"
-
-    def __init__(self, problem: Problem) -> None:
-        self.dimension = problem.corpus.shape[1]
-        self.vectors = dict(zip(problem.ids, problem.corpus, strict=True))
-        for queries, vectors in ((problem.train.queries, problem.train_queries), (problem.test.queries, problem.test_queries)):
-            self.vectors |= dict(zip(queries, vectors, strict=True))
-
-    def embed_query(self, text: str) -> list[float]:
-        if text not in self.vectors:
-            seed = int.from_bytes(text.encode()[:16], "little")
-            self.vectors[text] = np.random.default_rng(seed).normal(size=self.dimension)
-        return [float(value) for value in self.vectors[text]]
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return [self.embed_query(text) for text in texts]
-
-
 @pytest.fixture
 def embeddings(problem):
     return LookupEmbeddings(problem)
+
+
+@pytest.fixture
+def memory(problem, embeddings, tmp_path):
+    """A Deep Memory over a store in memory, which a training in another process cannot reach."""
+    return DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m")
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,7 @@ import pytest
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import MissingExtraError, StoreError
-from tests.test_jobs import add_model, memory
-
-__all__ = ["memory"]
+from tests.jobs.helpers import add_model
 
 COLUMNS = [
     "text",

@@ -22,7 +22,7 @@ from deepmem_integrations.errors import (
     StoreError,
 )
 from deepmem_integrations.serving import ServedAdapter
-from tests.conftest import LookupEmbeddings
+from tests.embeddings import LookupEmbeddings
 
 
 @pytest.fixture

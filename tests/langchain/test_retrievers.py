@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
-from tests.langchain.conftest import Lookup, documents_of, expected, ids
+from tests.langchain.helpers import Lookup, documents_of, expected, ids
 
 
 class TestRetrieverStandard(RetrieversIntegrationTests):

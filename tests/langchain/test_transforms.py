@@ -6,7 +6,7 @@ from langchain_core.runnables import RunnableLambda
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 from deepmem_integrations.langchain import DeepMemoryEmbeddings, DeepMemoryQueryTransform
-from tests.langchain.conftest import Lookup, expected, ids
+from tests.langchain.helpers import Lookup, expected, ids
 
 
 async def test_text_or_vector_in_and_vector_out(problem, adapter, tmp_path):

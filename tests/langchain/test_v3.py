@@ -7,7 +7,7 @@ import pytest
 
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake
-from tests.langchain.conftest import Lookup, expected, ids
+from tests.langchain.helpers import Lookup, expected, ids
 
 
 def test_constructor_arguments_by_position_in_v3s_order(problem, tmp_path):

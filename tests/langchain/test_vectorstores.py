@@ -6,7 +6,7 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.errors import ModelNotFoundError, StoreError
 from deepmem_integrations.langchain import DeepLake
-from tests.langchain.conftest import Lookup, expected, ids
+from tests.langchain.helpers import Lookup, expected, ids
 
 
 class TestDeepLakeStandard(VectorStoreIntegrationTests):

@@ -1,99 +1,13 @@
 """The problem of the shared fixtures in LlamaIndex's terms: an embedding model, indices, a trained adapter."""
 
-import numpy as np
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.base.llms.types import CompletionResponse, LLMMetadata
-from llama_index.core.llms import CustomLLM
-from llama_index.core.llms.callbacks import llm_completion_callback
-from llama_index.core.schema import TextNode
-from pydantic import Field, PrivateAttr
 
 from deepmem_integrations import train_adapter
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.llama_index import DeepLakeVectorStore
-from tests.conftest import LookupEmbeddings
-
-
-class Lookup(BaseEmbedding):
-    """The lookup model as a LlamaIndex embedding model; its calls are counted by kind."""
-
-    shift: int = 0
-    _lookup: LookupEmbeddings = PrivateAttr()
-    _calls: dict = PrivateAttr()
-
-    def __init__(self, problem, **options):
-        super().__init__(**{"model_name": "lookup", "embed_batch_size": 100, **options})
-        self._lookup = LookupEmbeddings(problem)
-        self._calls = {"query": 0, "aquery": 0, "texts": 0, "atexts": 0}
-
-    @classmethod
-    def class_name(cls):
-        return "Lookup"
-
-    @property
-    def calls(self):
-        return self._calls
-
-    def _vector(self, text):
-        return [float(value) for value in np.roll(self._lookup.embed_query(text), self.shift)]
-
-    def _get_query_embedding(self, query):
-        self._calls["query"] += 1
-        return self._vector(query)
-
-    async def _aget_query_embedding(self, query):
-        self._calls["aquery"] += 1
-        return self._vector(query)
-
-    def _get_text_embedding(self, text):
-        return self._vector(text)
-
-    def _get_text_embeddings(self, texts):
-        self._calls["texts"] += 1
-        return [self._vector(text) for text in texts]
-
-    async def _aget_text_embeddings(self, texts):
-        self._calls["atexts"] += 1
-        return [self._vector(text) for text in texts]
-
-
-class Scripted(CustomLLM):
-    """Answers from a script, the last answer again and again, word by word where it is streamed; keeps what it was told."""
-
-    script: list[str]
-    told: list[str] = Field(default_factory=list)
-
-    @property
-    def metadata(self):
-        return LLMMetadata()
-
-    def _next(self, prompt):
-        self.told.append(prompt)
-        return self.script[min(len(self.told), len(self.script)) - 1]
-
-    @llm_completion_callback()
-    def complete(self, prompt, formatted=False, **kwargs):
-        return CompletionResponse(text=self._next(prompt))
-
-    @llm_completion_callback()
-    def stream_complete(self, prompt, formatted=False, **kwargs):
-        text = ""
-        for word in self._next(prompt).split(" "):
-            delta = f" {word}" if text else word
-            text += delta
-            yield CompletionResponse(text=text, delta=delta)
-
-
-def nodes_of(problem):
-    """The corpus as embedded nodes, whose texts and ids are the documents' names."""
-    return [
-        TextNode(
-            id_=name, text=name, metadata={"half": row % 2}, excluded_embed_metadata_keys=["half"], embedding=vector.tolist()
-        )
-        for row, (name, vector) in enumerate(zip(problem.ids, problem.corpus, strict=True))
-    ]
+from tests.embeddings import LookupEmbeddings
+from tests.llama_index.helpers import Lookup, nodes_of
 
 
 @pytest.fixture
@@ -117,14 +31,3 @@ def deeplake_index(problem, embed_model, tmp_path):
 def adapter(problem):
     fingerprint = Embedder(LookupEmbeddings(problem)).fingerprint()
     return train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, fingerprint=fingerprint).adapter
-
-
-def expected(problem, vector, k, keep=lambda row: True):
-    """Exact search with an already transformed query."""
-    order = np.argsort(-(problem.corpus @ vector), kind="stable")
-    return [problem.ids[row] for row in order if keep(row)][:k]
-
-
-def ids(nodes):
-    """The ids of nodes, with scores or without."""
-    return [getattr(node, "node", node).node_id for node in nodes]

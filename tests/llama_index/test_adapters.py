@@ -17,7 +17,7 @@ from llama_index.embeddings.adapter.utils import TwoLayerNN
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, InvalidRelevanceError, StorageError
 from deepmem_integrations.llama_index import DeepMemoryRetriever, import_linear_adapter
-from tests.llama_index.conftest import Lookup, expected, ids, nodes_of
+from tests.llama_index.helpers import Lookup, expected, ids, nodes_of
 
 
 @pytest.fixture

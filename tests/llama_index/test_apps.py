@@ -22,7 +22,7 @@ from llama_index.core.tools import QueryEngineTool, RetrieverTool
 
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
-from tests.llama_index.conftest import Lookup, Scripted, expected, ids
+from tests.llama_index.helpers import Lookup, Scripted, expected, ids
 
 K = 3
 

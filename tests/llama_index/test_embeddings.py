@@ -14,7 +14,7 @@ from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import AdapterFileError, EmbeddingError, EmbeddingMismatchError, ModelNotFoundError
 from deepmem_integrations.llama_index import DeepMemoryEmbedding, DeepMemoryRetriever
-from tests.llama_index.conftest import Lookup, expected, ids, nodes_of
+from tests.llama_index.helpers import Lookup, expected, ids, nodes_of
 
 
 class Outer(BaseEmbedding):

@@ -9,7 +9,7 @@ from llama_index.llms.openai import OpenAI
 from deepmem_integrations import Relevance
 from deepmem_integrations.llama_index import SyntheticQueryGenerator
 from deepmem_integrations.llama_index.generation import LabelsEvent
-from tests.generation.conftest import documents
+from tests.generation.helpers import documents
 from tests.openai_server import Reply, documents_in, honest, openai_server
 
 

@@ -14,7 +14,7 @@ from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, ModelNotFoundError, StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
 from deepmem_integrations.llama_index.queries import TransformedQueryBundle
-from tests.llama_index.conftest import Lookup, expected, ids, nodes_of
+from tests.llama_index.helpers import Lookup, expected, ids, nodes_of
 
 
 @pytest.fixture(params=["SimpleVectorStore", "DeepLakeVectorStore"])

@@ -10,8 +10,8 @@ from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.errors import EmbeddingMismatchError, StoreError
 from deepmem_integrations.llama_index import DeepMemoryEmbedding, DeepMemoryQueryTransform, DeepMemoryRetriever
 from deepmem_integrations.llama_index.queries import TransformedQueryBundle
-from tests.conftest import LookupEmbeddings
-from tests.llama_index.conftest import Lookup, Scripted, expected, ids
+from tests.embeddings import LookupEmbeddings
+from tests.llama_index.helpers import Lookup, Scripted, expected, ids
 
 
 def test_a_query_in_and_a_marked_bundle_out(problem, embed_model, adapter, tmp_path):

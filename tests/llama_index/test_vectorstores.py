@@ -13,8 +13,8 @@ from deepmem_integrations import DeepMemory
 from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake
 from deepmem_integrations.errors import EmbeddingMismatchError, ModelNotFoundError, StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
-from tests.conftest import LookupEmbeddings
-from tests.llama_index.conftest import Lookup, expected, ids, nodes_of
+from tests.embeddings import LookupEmbeddings
+from tests.llama_index.helpers import Lookup, expected, ids, nodes_of
 
 X = (np.eye(6, 8) + 0.3 * np.random.default_rng(0).random((6, 8))).astype(np.float32)
 NAMES = list("abcdef")

@@ -429,7 +429,9 @@ def check_store(shop, folder, uri, deepmem=deepmem):
 
 def by_itself(statement):
     """In a process of its own, since clients of servers leave sockets open."""
-    script = f"from tests.test_cli import *\ntexts, address = [d.text for d in api_documents()[:60]], sys.argv[1]\n{statement}"
+    script = (
+        f"from tests.cli.test_jobs import *\ntexts, address = [d.text for d in api_documents()[:60]], sys.argv[1]\n{statement}"
+    )
     return lambda address: subprocess.run([sys.executable, "-c", script, address], check=True)
 
 

@@ -1,6 +1,6 @@
 """Trains, reads, chooses and deletes models of one folder at random for a while.
 
-``python -m tests.jobs_worker FOLDER SECONDS LABELS SEED`` prints how often it did what. Errors that another worker's doings
+``python -m tests.jobs.worker FOLDER SECONDS LABELS SEED`` prints how often it did what. Errors that another worker's doings
 explain are part of the game; any other ends it.
 """
 
@@ -21,7 +21,8 @@ from deepmem_integrations.errors import (
     ModelNotFoundError,
 )
 from deepmem_integrations.jobs.trainer import publish
-from tests.conftest import LookupEmbeddings, make_problem
+from tests.embeddings import LookupEmbeddings
+from tests.problems import make_problem
 
 
 def work(folder: str, seconds: float, labels: int, seed: int) -> Counter[str]:

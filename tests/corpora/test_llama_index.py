@@ -6,7 +6,7 @@ from llama_index.core.schema import TextNode
 from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.llama_index import DeepMemoryRetriever
-from tests.llama_index.conftest import expected, ids, nodes_of
+from tests.llama_index.helpers import expected, ids, nodes_of
 
 
 @pytest.fixture(params=["index", "deeplake_index"])

@@ -18,8 +18,8 @@ from llama_index.core.vector_stores import FilterOperator, MetadataFilter, Metad
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
-from tests.conftest import make_problem, with_uuids
-from tests.llama_index.conftest import Lookup, ids, nodes_of
+from tests.llama_index.helpers import Lookup, ids, nodes_of
+from tests.problems import make_problem, with_uuids
 
 pytestmark = [
     pytest.mark.slow,

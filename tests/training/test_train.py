@@ -20,7 +20,7 @@ from deepmem_integrations.training.data import TrainingData
 from deepmem_integrations.training.folds import folds
 from deepmem_integrations.training.guard import choose, label_agreement
 from deepmem_integrations.training.linear import MAX_NEGATIVES, negative_rows, train_linear
-from tests.conftest import make_problem
+from tests.problems import make_problem
 
 
 @pytest.fixture(scope="module")

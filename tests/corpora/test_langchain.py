@@ -7,7 +7,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
-from tests.langchain.conftest import Lookup, documents_of
+from tests.langchain.helpers import Lookup, documents_of
 
 
 class Foreign(VectorStore):

@@ -21,8 +21,9 @@ from deepmem_integrations.corpora.langchain_stores import document_id
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
-from tests.conftest import LookupEmbeddings, Problem, make_problem, with_uuids
-from tests.langchain.conftest import Lookup
+from tests.embeddings import LookupEmbeddings
+from tests.langchain.helpers import Lookup
+from tests.problems import Problem, make_problem, with_uuids
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,7 @@ from deepmem_integrations.adapter import Fingerprint
 from deepmem_integrations.adapter.attention import BUDGET, Attention, Lists
 from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, InvalidVectorsError, StorageError
 
-FIXTURE = Path(__file__).parent / "fixtures" / "adapter-v1.safetensors"
+FIXTURE = Path(__file__).parent.parent / "fixtures" / "adapter-v1.safetensors"
 
 
 def unit(x):

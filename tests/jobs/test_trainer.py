@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepmem_integrations import DeepMemory, QueryAdapter
+from deepmem_integrations import DeepMemory
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import (
@@ -27,61 +27,9 @@ from deepmem_integrations.errors import (
 )
 from deepmem_integrations.jobs import JobFolder, JobStatus, trainer
 from deepmem_integrations.models import ModelFolder
-from tests.conftest import LookupEmbeddings, make_problem
-
-
-@pytest.fixture
-def memory(problem, embeddings, tmp_path):
-    """Over a store in memory, which a training in another process cannot reach."""
-    return DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m")
-
-
-def add_model(memory, **parts):
-    """A model that costs no training."""
-    with memory.jobs.new() as work:
-        adapter = QueryAdapter(32, fingerprint=memory.embedder.fingerprint(), **parts)
-        trainer.publish(work, adapter, made_by="remember")
-    return work.job.id
-
-
-def until_ended(memory, job_id, seconds=60):
-    end = time.monotonic() + seconds
-    while memory.jobs.job(job_id).running:
-        assert time.monotonic() < end, memory.jobs.job(job_id)
-        time.sleep(0.02)
-    return memory.jobs.job(job_id)
-
-
-def process_of(job_id):
-    """The process that was started for a job. While it starts, its command line is empty for a moment."""
-    for _ in range(20):
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if job_id.encode() in (folder / "cmdline").read_bytes():
-                    return int(folder.name)
-            except OSError:
-                continue
-        time.sleep(0.005)
-    return None
-
-
-def kill(job_id):
-    if (pid := process_of(job_id)) is not None:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
-def leftovers(memory):
-    """Files that no job and no model accounts for."""
-    kept = {"jobs", "models", "lock", "current"}
-    found = [path.name for path in memory.folder.path.iterdir() if path.name not in kept]
-    found += [path.name for path in memory.jobs.path.iterdir() if path.suffix not in (".json", ".lock")]
-    return found + [
-        p.name for p in (memory.folder.path / "models").glob("*") if p.name.startswith(".") or p.suffix != ".safetensors"
-    ]
-
+from tests.embeddings import LookupEmbeddings
+from tests.jobs.helpers import add_model, kill, leftovers, process_of, until_ended
+from tests.problems import make_problem
 
 # ---- a training in a process of its own ------------------------------------------------------------------------------
 
@@ -113,7 +61,11 @@ def test_without_waiting_the_training_goes_on_in_a_process_of_its_own(memory, pr
 @pytest.mark.slow
 def test_two_trainings_at_once_outlive_their_caller(tmp_path):
     script = (
-        "from tests.test_jobs import *\n"
+        "import os\n"
+        "from deepmem_integrations import DeepMemory\n"
+        "from deepmem_integrations.corpora import GivenCorpus\n"
+        "from tests.embeddings import LookupEmbeddings\n"
+        "from tests.problems import make_problem\n"
         "problem = make_problem(train=100)\n"
         "embeddings = LookupEmbeddings(problem)\n"
         f"memory = DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, {str(tmp_path)!r})\n"
@@ -378,7 +330,7 @@ def test_control_c_cancels(memory, problem):
 
 
 def hammer(folder, processes, seconds, labels=40):
-    command = [sys.executable, "-m", "tests.jobs_worker", str(folder), str(seconds), str(labels)]
+    command = [sys.executable, "-m", "tests.jobs.worker", str(folder), str(seconds), str(labels)]
     running = [
         subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for seed in range(processes)
