@@ -1,7 +1,5 @@
-import json
 import os
 import random
-import re
 import resource
 import signal
 import subprocess
@@ -15,17 +13,15 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory
-from deepmem_integrations._locks import FileLock
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import (
-    DeepMemoryError,
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
     JobRunningError,
     StorageError,
 )
-from deepmem_integrations.jobs import JobFolder, JobStatus, trainer
+from deepmem_integrations.jobs import JobFolder, trainer
 from deepmem_integrations.models import ModelFolder
 from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import add_model, kill, leftovers, process_of, until_ended
@@ -85,21 +81,6 @@ def test_two_trainings_at_once_outlive_their_caller(tmp_path):
     assert jobs.models.in_use_name() in ids
 
 
-def test_what_cannot_be_trained_on_is_told_before_a_process_starts(memory, problem):
-    from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError
-
-    calls = []
-    with pytest.raises(InvalidRelevanceError, match="'nope' is not in the corpus"):
-        memory.train(["a"], [[("nope", 1.0)]], calls.append, wait=False)
-    assert calls == [], "nothing was embedded"
-    with pytest.raises(EmbeddingMismatchError, match="4 dimensions where 32 are expected"):
-        memory.train(problem.train, embedding_function=lambda texts: np.ones((len(texts), 4)), wait=False)
-    with pytest.raises(ValueError, match="max_unseen_loss is a number of points"):
-        memory.train(problem.train, max_unseen_loss=-1, wait=False)
-    assert {job.state for job in memory.jobs.all()} == {"failed"}
-    assert leftovers(memory) == []
-
-
 def test_a_process_that_cannot_be_started_is_told(memory, problem, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(JobFailedError, match=r"cannot be started \(.*No such file.*: /nowhere/python -m"):
@@ -135,18 +116,6 @@ def test_a_killed_training_is_seen_as_failed_and_the_old_model_serves(memory, pr
     assert memory.folder.models() == [good]
     assert leftovers(memory) == []
     assert "(pid" in str(job)
-
-
-def test_a_model_that_was_written_before_the_kill_counts(memory, problem):
-    """Killed between the model and the state of its job: the model is whole, so the job has done what it should."""
-    good = add_model(memory)
-    with memory.jobs.new() as work:
-        job_id = work.job.id
-    text = (memory.jobs.path / f"{job_id}.json").read_text()
-    assert json.loads(text)["state"] == "pending"
-    memory.folder.save_model(job_id, memory.folder.load_model(good))
-    assert memory.jobs.job(job_id).state == "completed"
-    assert memory.get_model() == good
 
 
 PUBLISH = """
@@ -385,77 +354,3 @@ def test_on_a_full_disk_training_is_a_clear_error_and_the_model_serves_on(memory
     assert leftovers(memory) == []
     failed = [job for job in memory.jobs.all() if job.state == "failed"]
     assert ["File too large" in job.error for job in failed] == [True, True]
-
-
-# ---- states ----------------------------------------------------------------------------------------------------------
-
-
-def test_jobs_have_names_not_paths(tmp_path):
-    jobs = JobFolder(ModelFolder(tmp_path / "m"))
-    with pytest.raises(JobNotFoundError, match="Jobs there: none"):
-        jobs.job("x")
-    with jobs.new() as work:
-        name = work.job.id
-        assert jobs.job(name).state == "pending"
-        work.begin()
-        assert jobs.job(name).state == "training"
-        with pytest.raises(JobNotFoundError, match=f"Jobs there: {name}"):
-            jobs.job("../jobs/" + name)
-        work.progress(1, 4)
-        assert jobs.job(name).eta > 0
-    assert jobs.job(name).state == "failed", "whoever worked on it has let go of it"
-    (tmp_path / "m" / "jobs" / f"{name}.json").write_text('{"id": "x"')
-    with pytest.raises(StorageError, match=f"{name}.json is damaged"):
-        jobs.job(name)
-
-
-def test_states_of_the_first_version_are_read(tmp_path):
-    path = tmp_path / "jobs" / "6508464cd80cab681bfcfff3.json"
-    path.parent.mkdir()
-    old = {"id": path.stem, "state": "completed", "progress": 1.0, "started": 1.0, "seconds": 2.0, "recall": 0.5}
-    path.write_text(json.dumps({**old, "recall_gain": 0.1, "report": None, "error": None}))
-    assert JobFolder(ModelFolder(tmp_path)).job(path.stem).recall == 0.5
-
-
-def test_the_tables_of_v3(memory, problem, capsys):
-    assert memory.list_jobs() == []
-    assert capsys.readouterr().out == "No Deep Memory training jobs were found for this dataset\n"
-    first, second = memory.train(problem.train), memory.train(problem.train.take(range(5)))
-    capsys.readouterr()
-    with pytest.warns(UserWarning, match=r"debug is ignored: str\(list_jobs\(\)\) is the table"):
-        jobs = memory.list_jobs(debug=True)
-    assert [job.id for job in jobs] == [first, second]
-    table = capsys.readouterr().out.splitlines()
-    assert table[0].split() == ["ID", "STATUS", "RESULTS", "PROGRESS"]
-    assert re.fullmatch(rf"{first}  completed  recall@10: \d+\.\d% \(\+\d+\.\d%\) +eta: 0\.0 seconds *", table[1])
-    assert re.fullmatch(rf"{second}  completed  not available yet +eta: 0\.0 seconds *", table[2])
-
-
-def test_the_table_of_a_running_job():
-    job = JobStatus(id="6508464cd80cab681bfcfff3", state="training", progress=0.25, seconds=10)
-    assert job.eta == pytest.approx(30)
-    assert str(job).splitlines()[3:8] == [
-        "| status                     | training                      |",
-        "-" * 62,
-        "| progress                   | eta: 30.0 seconds             |",
-        "-" * 62,
-        "| results                    | not available yet             |",
-    ]
-    pending = str(JobStatus(id="6508464cd80cab681bfcfff3", state="pending")).splitlines()
-    assert pending[5] == "| progress                   | None                          |", "as v3 wrote it"
-
-
-def test_every_error_is_one_of_ours():
-    for error in (JobCancelledError, JobFailedError, JobRunningError, JobNotFoundError):
-        assert issubclass(error, DeepMemoryError)
-
-
-def test_a_lock_excludes_threads_and_is_seen_without_disturbing_it(tmp_path):
-    path = tmp_path / "lock"
-    assert not FileLock.is_held(path)
-    with FileLock(path):
-        assert FileLock.is_held(path)
-        assert FileLock(path).acquire(wait=False) is False
-    assert not FileLock.is_held(path)
-    with pytest.raises(StorageError, match="Cannot write"):
-        FileLock(path / "below").acquire()
