@@ -68,7 +68,7 @@ def embeddings(problem):
 
 @pytest.fixture
 def memory(problem, embeddings, tmp_path):
-    """Over a store in memory, which a training in another process cannot reach."""
+    """A Deep Memory over a store in memory, which a training in another process cannot reach."""
     return DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m")
 
 

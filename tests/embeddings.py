@@ -1,4 +1,4 @@
-"""An embedding model that looks vectors up."""
+"""An embedding model for tests."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A small problem with something to learn: queries ask for documents in words of their own."""
+"""A small problem with something to learn."""
 
 import uuid
 from dataclasses import dataclass, replace

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmem_integrations import QueryAdapter, Relevance, evaluate
-from deepmem_integrations._vectors import largest, nearest
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import Interval, bootstrap_mean, score_rankings
 from deepmem_integrations.labels import LabelRows
@@ -33,22 +32,6 @@ def test_scores_equal_trec_eval(seed):
         for name, trec in ((f"recall@{k}", f"recall_{k}"), (f"ndcg@{k}", f"ndcg_cut_{k}")):
             np.testing.assert_allclose(ours[name], [theirs[f"q{i}"][trec] for i in range(n)], atol=1e-6)
     np.testing.assert_allclose(ours["mrr@50"], [theirs[f"q{i}"]["recip_rank"] for i in range(n)], atol=1e-6)
-
-
-@given(st.integers(1, 60), st.integers(0, 1000))
-def test_nearest_is_a_full_sort_cut_off(k, seed):
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(0, 5, size=(4, 40)).astype(np.float32)  # many ties
-    expected = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, 40)]
-    np.testing.assert_array_equal(largest(scores, min(k, 40)), expected)
-
-
-def test_a_large_search_is_done_in_blocks(monkeypatch):
-    rng = np.random.default_rng(0)
-    queries, corpus = rng.normal(size=(50, 8)).astype(np.float32), rng.normal(size=(30, 8)).astype(np.float32)
-    whole = nearest(queries, corpus, 5)
-    monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 100)
-    np.testing.assert_array_equal(nearest(queries, corpus, 5), whole)
 
 
 def test_with_and_without_on_a_hand_made_case():

@@ -4,8 +4,6 @@ import sys
 import pytest
 
 import deepmem_integrations
-from deepmem_integrations._extras import require
-from deepmem_integrations.errors import MissingExtraError
 from tests import import_graph
 
 HEAVY = ["torch", "deeplake", "openai", "langchain_core", "llama_index", "pydantic", "typer", "scipy", "sklearn"]
@@ -46,19 +44,6 @@ def test_all_public_names_are_there():
     ]
     assert llama_index.__all__ == sorted(llama_index.__all__)
     assert all(getattr(llama_index, name) is not None for name in llama_index.__all__)
-
-
-def test_a_missing_extra_prints_its_install_line():
-    with pytest.raises(MissingExtraError, match=r'pip install "deepmem-integrations\[ann\]"') as caught:
-        require("no_such_package", extra="ann")
-    assert isinstance(caught.value, ImportError)
-
-
-def test_a_broken_package_is_not_taken_for_a_missing_one(tmp_path, monkeypatch):
-    (tmp_path / "broken_package.py").write_text("import another_missing_one")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="another_missing_one"):
-        require("broken_package", extra="ann")
 
 
 def test_arrows_point_one_way():

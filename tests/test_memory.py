@@ -1,17 +1,14 @@
 import contextlib
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
+from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.deeplake import DeepLakeStore
-from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import (
     AdapterFileError,
     EmbeddingMismatchError,
@@ -113,25 +110,6 @@ def test_arguments_in_the_wrong_order_or_place_are_told(memory, problem):
         memory.train(problem.train, problem.train.relevance)
     with pytest.raises(InvalidRelevanceError, match="no labelled query"):
         memory.train([], [])
-
-
-def test_what_a_memory_may_be(memory, tmp_path):
-    with pytest.raises(TypeError, match=r"memory is a DeepMemory, .*result\.adapter.* got NoneType"):
-        ServedAdapter(None)
-    with pytest.raises(ModelNotFoundError, match="no trained model in .*or on the command line, deepmem train"):
-        ServedAdapter(tmp_path)
-    with pytest.raises(StorageError, match="Cannot read the adapter"):
-        ServedAdapter(tmp_path / "none.safetensors")
-
-
-def test_a_folder_of_models_serves_the_one_in_use(memory, problem):
-    first = memory.train(problem.train.take(range(60)))
-    served = ServedAdapter(memory.folder.path)
-    assert served.name == f"{first} in {memory.folder.path}"
-    assert not served.adapter.is_identity
-    np.testing.assert_allclose(served.transform(problem.test_queries[0]), memory.transform(problem.test_queries[0]), atol=1e-6)
-    memory.set_model(memory.train(problem.train.take(range(5))))
-    assert served.adapter.is_identity, "a newly set model is picked up"
 
 
 def test_queries_that_the_model_was_trained_on_are_told(memory, problem, caplog):
@@ -284,100 +262,6 @@ def test_a_remote_data_set_needs_a_place_for_models(embeddings, problem, tmp_pat
     memory.corpus.store.add(problem.ids, problem.corpus)
     memory.train(problem.train.take(range(60)))
     assert (tmp_path / "models here" / "current").exists()
-
-
-# ---- embedding models ------------------------------------------------------------------------------------------------
-
-
-def test_every_kind_of_embedding_model_is_taken(problem):
-    base = LookupEmbeddings(problem)
-
-    class LlamaIndexLike:
-        model_name = "unknown"
-
-        def get_query_embedding(self, text):
-            return base.embed_query(text)
-
-        def get_text_embedding_batch(self, texts):
-            return base.embed_documents(texts)
-
-    texts = list(problem.test.queries[:5])
-
-    class SentenceTransformerLike:
-        def encode(self, texts):
-            return np.array(base.embed_documents(texts))
-
-        def __call__(self, features):
-            raise AssertionError("a torch module is callable, but not with texts")
-
-    models = (base, LlamaIndexLike(), SentenceTransformerLike(), base.embed_documents)
-    for model, name in zip(models, ("lookup", "LlamaIndexLike", "SentenceTransformerLike", "method"), strict=True):
-        embedder = Embedder.of(model)
-        assert embedder.name == name
-        np.testing.assert_allclose(embedder.embed_queries(texts), problem.test_queries[:5], atol=1e-6)
-        np.testing.assert_allclose(embedder.embed_documents(texts), problem.test_queries[:5], atol=1e-6)
-    assert Embedder.of(embedder) is embedder
-    with pytest.raises(TypeError, match="int is no embedding model"):
-        Embedder(3)
-
-
-def test_a_model_without_a_vector_for_a_probe_text_still_has_a_fingerprint(problem):
-    class Silent(LookupEmbeddings):
-        def embed_query(self, text):
-            return [0.0] * 32 if "mitochondrion" in text else super().embed_query(text)
-
-    silent, talkative = Embedder(Silent(problem)).fingerprint(), Embedder(LookupEmbeddings(problem)).fingerprint()
-    silent.check(Embedder(Silent(problem)).fingerprint())
-    with pytest.raises(EmbeddingMismatchError):
-        silent.check(talkative)
-
-
-def test_queries_are_batched_only_where_both_sides_agree(problem):
-    class Counting(LookupEmbeddings):
-        calls = 0
-        prefix = 0.0
-
-        def embed_documents(self, texts):
-            self.calls += 1
-            return (np.array(super().embed_documents(texts)) + self.prefix).tolist()
-
-    symmetric, asymmetric = Counting(problem), Counting(problem)
-    asymmetric.prefix = 3.0
-    texts = list(problem.train.queries)
-    for model in (symmetric, asymmetric):
-        np.testing.assert_allclose(Embedder(model).embed_queries(texts), problem.train_queries, atol=1e-6)
-    assert symmetric.calls == 1 + 2, "the probes, then 240 texts in two batches"
-    assert asymmetric.calls == 1, "only the probes"
-
-
-# ---- serving without torch -------------------------------------------------------------------------------------------
-
-
-def test_an_adapter_file_serves_where_torch_is_missing(memory, problem, tmp_path):
-    path = memory.folder.path / "models" / f"{memory.train(problem.train.take(range(60)))}.safetensors"
-    np.save(tmp_path / "x.npy", problem.test_queries)
-    script = (
-        "import sys\n"
-        "blocked = {'torch', 'deeplake', 'openai', 'langchain_core', 'llama_index', 'typer', 'scipy', 'pydantic'}\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in blocked: raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Block())\n"
-        "import numpy as np\n"
-        "from deepmem_integrations import QueryAdapter, Relevance, evaluate\n"
-        "from deepmem_integrations.errors import MissingExtraError\n"
-        f"adapter = QueryAdapter.load({str(path)!r})\n"
-        f"np.save({str(tmp_path / 'y.npy')!r}, adapter.transform(np.load({str(tmp_path / 'x.npy')!r})))\n"
-        "from deepmem_integrations import train_adapter\n"
-        "try: train_adapter(np.eye(2), [[('a', 1.0)], [('b', 1.0)]], np.eye(2), ['a', 'b'])\n"
-        "except MissingExtraError as error: print(error)\n"
-        "assert not blocked & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert 'pip install "deepmem-integrations[train]"' in done.stdout
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), memory.transform(problem.test_queries), atol=1e-6)
-    assert not QueryAdapter.load(path).is_identity
-    assert isinstance(problem.train, Relevance)
 
 
 def test_remember_and_forget_put_a_grown_model_in_use(memory, problem, caplog):

@@ -1,4 +1,4 @@
-"""Documents, and an embedding model that needs no server."""
+"""Documents to write queries for, and an embedding model that needs no server."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The problem of the shared fixtures in LangChain's terms."""
+"""The problem of the shared fixtures in LangChain's terms, and exact search to compare with."""
 
 import numpy as np
 from langchain_core.documents import Document

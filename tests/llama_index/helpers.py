@@ -1,4 +1,4 @@
-"""The problem of the shared fixtures in LlamaIndex's terms."""
+"""The problem of the shared fixtures in LlamaIndex's terms, a scripted language model, and exact search to compare with."""
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding

@@ -1,0 +1,34 @@
+from deepmem_integrations import Relevance
+from tests.cli.helpers import deepmem
+
+
+def test_generate(shop, tmp_path):
+    labels = tmp_path / "labels.jsonl"
+    options = ("generate", labels, *shop.store, "--llm", "extractive", "--per-document", 2, "--max-documents", 20)
+    expected = deepmem(*options, "--estimate", "--json")
+    assert expected.code == 0, expected.out + expected.err
+    assert not labels.exists()
+    assert expected.json["documents"] == 20
+    done = deepmem(*options, "--json")
+    assert done.code == 0, done.err
+    written = Relevance.from_jsonl(labels)
+    assert len(written) == done.json["queries"] > 0
+    assert all(written.generated)
+    assert deepmem("train", labels, *shop.store, "--path", tmp_path / "m").code == 0
+    asked = deepmem(
+        *("generate", labels, "--force", *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 5),
+        *("--max-tokens", 100_000),
+    )
+    assert asked.code == 0, asked.out + asked.err
+    assert f"Written to {labels}." in asked.out
+    keep = ("--checkpoint", tmp_path / "answers.jsonl", "--seed", 3)
+    sent = [deepmem(*options[:-6], "--force", "--llm", "openai:gpt-4o-mini", "--max-documents", 5, *keep).out for _ in range(2)]
+    assert ["5 requests sent" in sent[0], "0 requests sent, 5 answers from the checkpoint" in sent[1]] == [True, True]
+    again = deepmem("generate", labels, *shop.store, "--llm", "extractive")
+    assert again.code == 2, again.out + again.err
+    assert "is there already" in again.err
+    options = ("generate", labels, "--force", *shop.store)
+    wrong = deepmem(*options, "--llm", "gpt-5")
+    assert wrong.code == 1, wrong.out + wrong.err
+    assert "'gpt-5' names no language model" in wrong.err
+    assert deepmem(*options).code == 2

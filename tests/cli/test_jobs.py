@@ -1,0 +1,189 @@
+import re
+
+import pytest
+
+from deepmem_integrations import QueryAdapter
+from tests.cli.helpers import EMBEDDING, deepmem
+
+
+def test_train_answers_with_the_job(shop):
+    assert shop.job["state"] == "completed"
+    assert shop.job["report"]["queries"] == len(shop.train)
+    assert shop.job["recall_gain"] > 0
+    assert QueryAdapter.load(shop.folder / "ds.deepmemory" / "models" / f"{shop.job['id']}.safetensors").remembered_queries.texts
+
+
+def test_status_shows_v3s_table_or_json(shop):
+    for where in (shop.jobs, ("--store", f"deeplake:{shop.folder / 'ds'}")):
+        shown = deepmem("status", shop.job["id"], *where)
+        assert shown.code == 0
+        assert "| completed" in shown.out
+        assert deepmem("status", shop.job["id"], *where, "--wait", "--json").json == {**shop.job, "eta": 0.0}
+    missing = deepmem("status", "0" * 24, *shop.jobs)
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err.startswith("deepmem: There is no training job '000")
+    missing = deepmem("status", "0" * 24, *shop.jobs, "--json")
+    assert missing.json["type"] == "JobNotFoundError"
+    nowhere = deepmem("status", shop.job["id"])
+    assert nowhere.code == 2
+    assert "--path FOLDER" in nowhere.err
+
+
+def test_the_environment_names_the_store(shop, monkeypatch):
+    monkeypatch.setenv("DEEPMEM_STORE", f"deeplake:{shop.folder / 'ds'}")
+    monkeypatch.setenv("DEEPMEM_EMBEDDING", EMBEDDING)
+    assert deepmem("jobs", "--json").json[0]["id"] == shop.job["id"]
+    assert deepmem("evaluate", shop.folder / "test.jsonl", "-k", 10).code == 0
+
+
+def test_jobs_models_use_and_delete(shop, tmp_path):
+    models = tmp_path / "models"
+    where = (*shop.store, "--path", models)
+    few = tmp_path / "few.jsonl"
+    shop.train.take(range(5)).to_jsonl(few)
+    empty = deepmem("jobs", "--path", models)
+    assert (empty.code, empty.out) == (0, f"No training job was found in {models}.\n")
+    assert deepmem("models", "--path", models).out == f"No model was found in {models}.\n"
+    assert deepmem("status", "--path", models).code == 1
+    for command in ("jobs", "models"):
+        assert "is no folder" in deepmem(command, "--path", shop.folder / "train.jsonl").err
+    first, second = (deepmem("train", few, *where, "--seed", seed, "--json").json["id"] for seed in (1, 2))
+    listed = deepmem("jobs", "--path", models)
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["ID", first, second]
+    assert [job["id"] for job in deepmem("jobs", "--path", models, "--json").json] == [first, second]
+    assert deepmem("status", "--path", models, "--json").json["id"] == second, "the newest"
+
+    assert [info["in_use"] for info in deepmem("models", "--path", models, "--json").json] == [True, False]
+    used = deepmem("use", second, "--path", models)
+    assert (used.code, used.out) == (0, f"{second} is in use.\n")
+    assert deepmem("models", "--path", models).out.splitlines()[1].startswith(f"* {second}")
+    assert deepmem("use", first, "--path", models, "--json").json == {"name": first, "in_use": True}
+    wrong = deepmem("use", "nope", "--path", models)
+    assert wrong.code == 1, wrong.out + wrong.err
+    assert "Please choose from the following models" in wrong.err
+
+    refused = deepmem("delete", first, "--path", models, "--model")
+    assert refused.code == 1, refused.out + refused.err
+    assert f"set_model() another one first: {second}" in refused.err
+    gone = deepmem("delete", second, "--path", models, "--model", "--json")
+    assert gone.json == {"id": second, "deleted": True}
+    assert [info["name"] for info in deepmem("models", "--path", models, "--json").json] == [first]
+    assert deepmem("delete", first, "--path", models).out == f"{first} is deleted.\n"
+    assert deepmem("jobs", "--path", models, "--json").json == []
+    assert [info["name"] for info in deepmem("models", "--path", models, "--json").json] == [first], "the model stays"
+    assert deepmem("delete", first, "--path", models).code == 1
+
+
+def test_train_in_the_background_status_and_cancel(shop, tmp_path):
+    where = ("--path", tmp_path / "models")
+    started = deepmem("train", shop.folder / "train.jsonl", *shop.store, *where, "--background", "--json")
+    assert started.code == 0
+    assert started.json["state"] == "pending"
+    stopped = deepmem("cancel", started.json["id"], *where)
+    assert (stopped.code, stopped.out) == (0, f"{started.json['id']} is cancelled.\n")
+    # A process that is just starting sees the wish at its first look.
+    shown = deepmem("status", started.json["id"], *where, "--wait")
+    assert shown.code == 3, shown.out + shown.err
+    assert "| cancelled" in shown.out
+    again = deepmem("cancel", started.json["id"], *where, "--json")
+    assert again.json == {"id": started.json["id"], "cancelled": False}
+    assert deepmem("cancel", "nope", *where).code == 1
+
+    few = tmp_path / "few.jsonl"
+    shop.train.take(range(5)).to_jsonl(few)
+    started = deepmem("train", few, *shop.store, *where, "--background")
+    done = deepmem(*re.search(r"It goes on in the background: deepmem (.*)", started.out)[1].split())
+    assert done.code == 0, done.out + done.err
+    assert "| completed" in done.out
+
+
+def test_train_takes_labels_of_every_form_and_judges(shop, tmp_path):
+    few = tmp_path / "few"
+    shop.train.take(range(5)).to_beir(few, "mine")
+    judged = deepmem(
+        "train",
+        few,
+        *shop.store,
+        "--split",
+        "mine",
+        "--validation",
+        shop.folder / "test.json",
+        "--max-unseen-loss",
+        "3",
+        "--path",
+        tmp_path / "m",
+        "--json",
+    )
+    assert judged.code == 0, judged.err
+    assert judged.json["report"]["queries"] == 5
+    assert judged.json["report"]["max_unseen_loss"] == 3
+
+
+def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
+    arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25")
+    shown = deepmem(*arguments)
+    assert shown.code == 0, shown.out + shown.err
+    assert "| completed" in shown.out
+    assert "95% interval" in shown.out
+    answer = deepmem(*arguments, "--json").json
+    held = round(len(shop.train) / 4)
+    assert answer["report"]["queries"] == len(shop.train) - held
+    assert answer["evaluation"]["queries"] == held
+    assert answer["evaluation"]["with model"]["recall@10"] > answer["evaluation"]["without model"]["recall@10"]
+    assert deepmem(*arguments, "--background").code == 2
+    nothing = deepmem(*arguments[:-1], "1.0")
+    assert nothing.code == 1, nothing.out + nothing.err
+    assert "leaves one side empty" in nothing.err
+    assert deepmem(*arguments[:-1], "2").code == 2
+
+    in_use = answer["id"]
+    shop.train.take(range(8)).to_jsonl(tmp_path / "few.jsonl")
+    few = deepmem("train", tmp_path / "few.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25", "--json").json
+    assert few["report"]["chosen"] == "identity"
+    assert few["evaluation"]["with model"] == few["evaluation"]["without model"], "what was trained, not what is in use"
+    assert deepmem("models", "--path", tmp_path, "--json").json[1]["in_use"] and in_use != few["id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["{labels}", "--store", "deeplake:{folder}/nope", "--embedding", EMBEDDING], 1, "no Deep Lake data set"),
+        (["{labels}", "--store", "ds", "--embedding", EMBEDDING], 1, "'ds' names no vector store. Write deeplake:PATH; or"),
+        (["{labels}", "--store", "oracle:x", "--embedding", EMBEDDING], 1, "names no vector store"),
+        (["{labels}", "--store", "{store}", "--embedding", "bert"], 1, "'bert' names no embedding model"),
+        (["{labels}", "--store", "{store}", "--embedding", "sentence-transformers:/nope"], 1, "There is no folder '/nope'"),
+        pytest.param(
+            ["{labels}", "--store", "{store}", "--embedding", "sentence-transformers:{folder}"],
+            1,
+            "cannot be loaded",
+            marks=pytest.mark.slow,
+        ),
+        (["{folder}/nope.jsonl", "--store", "{store}", "--embedding", EMBEDDING], 1, "Cannot read"),
+        (["{folder}/beir", "--store", "{store}", "--embedding", EMBEDDING, "--split", "nope"], 1, "nope.tsv"),
+        (["{bad}", "--store", "{store}", "--embedding", EMBEDDING], 1, "line 2: needs the keys query and relevance"),
+        (["{unknown}", "--store", "{store}", "--embedding", EMBEDDING], 1, "'elsewhere' is not in the corpus"),
+        (["{labels}", "--store", "{store}"], 2, "--embedding"),
+        (["--store", "{store}", "--embedding", EMBEDDING], 2, "LABELS"),
+        (["{labels}", "--store", "{store}", "--embedding", EMBEDDING, "--max-unseen-loss", "-1"], 2, "--max-unseen-loss"),
+        (["{labels}", "--store", "{store}", "--embedding", EMBEDDING, "--seed", "x"], 2, "--seed"),
+        (["{labels}", "--store", "chroma:{folder}/db#docs", "--embedding", EMBEDDING], 2, "--path FOLDER"),
+        (["{labels}", "--store", "{store}", "--embedding", EMBEDDING, "--path", "{labels}"], 2, "is no folder"),
+    ],
+)
+def test_training_on_what_cannot_be_trained_on(shop, tmp_path, arguments, code, told):
+    bad, unknown = tmp_path / "bad.jsonl", tmp_path / "unknown.jsonl"
+    bad.write_text('{"query": "a", "relevance": ["b"]}\n{"query": "c"}\n')
+    unknown.write_text('{"query": "a", "relevance": ["elsewhere"]}\n')
+    names = {
+        "labels": shop.folder / "train.jsonl",
+        "folder": shop.folder,
+        "store": f"deeplake:{shop.folder / 'ds'}",
+        "bad": bad,
+        "unknown": unknown,
+    }
+    done = deepmem("train", *(argument.format(**names) for argument in arguments))
+    assert (done.code, done.out) == (code, "")
+    assert told in done.err
+    assert "Traceback" not in done.err
+    if code == 1:
+        assert len(done.err.splitlines()) == 1, "one line"

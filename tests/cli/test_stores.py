@@ -1,0 +1,191 @@
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deepmem_integrations import Relevance
+from tests.cli.helpers import EMBEDDING, deepmem, langchain_embeddings, process
+from tests.openai_server import DIMENSION
+
+
+def filled_faiss(folder, ids, texts):
+    from langchain_community.vectorstores import FAISS
+
+    FAISS.from_texts(texts, langchain_embeddings(), ids=ids, metadatas=[{"n": 1}] * len(ids)).save_local(str(folder))
+    return f"faiss:{folder}"
+
+
+def filled_chroma(folder, ids, texts):
+    import chromadb
+    from langchain_chroma import Chroma
+
+    client = chromadb.PersistentClient(str(folder), settings=chromadb.Settings(anonymized_telemetry=False))
+    Chroma("docs", langchain_embeddings(), client=client).add_texts(texts, ids=ids)
+    return f"chroma:{folder}#docs"
+
+
+def filled_qdrant(folder, ids, texts):
+    import uuid
+
+    from langchain_qdrant import QdrantVectorStore
+    from qdrant_client import QdrantClient
+    from qdrant_client.models import Distance, VectorParams
+
+    client = QdrantClient(path=str(folder))
+    client.create_collection("docs", VectorParams(size=DIMENSION, distance=Distance.COSINE))
+    names = [str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in ids]
+    QdrantVectorStore(client, "docs", langchain_embeddings()).add_texts(texts, ids=names)
+    client.close()
+    return f"qdrant:{folder}#docs"
+
+
+@pytest.mark.parametrize("fill", [filled_faiss, filled_chroma, filled_qdrant])
+def test_other_stores_are_trained_and_searched(shop, tmp_path, fill):
+    ids = [document.id for document in shop.documents]
+    uri = fill(tmp_path / "db", ids, [document.text for document in shop.documents])
+    check_store(shop, tmp_path, uri)
+    place, _, name = uri.rpartition("#") if "#" in uri else (uri, "", "")
+    rest = ("--embedding", EMBEDDING, "--path", tmp_path)
+    missing = deepmem("search", "x", "--store", f"{place}x#{name}" if name else f"{uri}x", *rest)
+    assert missing.code == 1, missing.out + missing.err
+    assert "There is no folder" in missing.err
+    assert not (tmp_path / "dbx").exists(), "nothing is made"
+    if name:
+        for wrong in (f"{place}#nope", place):
+            unknown = deepmem("search", "x", "--store", wrong, *rest)
+            assert (unknown.code, len(unknown.err.splitlines())) == (1, 1)
+
+
+def test_a_folder_that_is_not_chromas_stays_as_it_is(shop, tmp_path):
+    done = deepmem("search", "x", "--store", f"chroma:{tmp_path}#docs", "--embedding", EMBEDDING, "--path", tmp_path / "m")
+    assert done.code == 1, done.out + done.err
+    assert "no chroma.sqlite3" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def check_store(shop, folder, uri, deepmem=deepmem):
+    where = ("--store", uri, "--embedding", EMBEDDING, "--path", folder / "models")
+    found = deepmem("search", shop.documents[7].text, *where, "-k", 1, "--without", "--json")
+    assert found.code == 0, found.err
+    (hit,) = found.json["without"]
+    assert hit["text"] == shop.documents[7].text
+    labels = folder / "labels.jsonl"
+    Relevance([f"question {n}" for n in range(5)], [[(hit["id"], 1.0)]] * 5).to_jsonl(labels)
+    assert deepmem("train", labels, *where, "--json").json["state"] == "completed"
+    assert deepmem("evaluate", labels, *where, "-k", 1, "--json").json["queries"] == 5
+    assert deepmem("doctor", *where).code == 0
+    assert deepmem("doctor", *where[:4]).code == 0, "without a folder of models, too"
+    narrow = deepmem("search", "x", "--store", uri, "--embedding", "openai:narrow", *where[4:], "--without")
+    assert narrow.code == 1, narrow.out + narrow.err
+    assert "Traceback" not in narrow.err
+    assert "cannot be searched with a vector of 8 dimensions" in narrow.err
+    assert list(deepmem("search", "x", *where, "--json").json) == ["query", "without", "with"]
+
+
+def by_itself(statement):
+    """In a process of its own, since clients of servers leave sockets open."""
+    script = (
+        "import os, sys\n"
+        "from deepmem_integrations.demo.documents import api_documents\n"
+        "from tests.cli.helpers import langchain_embeddings\n"
+        "from tests.openai_server import DIMENSION\n"
+        f"texts, address = [d.text for d in api_documents()[:60]], sys.argv[1]\n{statement}"
+    )
+    return lambda address: subprocess.run([sys.executable, "-c", script, address], check=True)
+
+
+fill_pgvector = by_itself("""
+from langchain_postgres import PGVector
+PGVector(langchain_embeddings(), connection=address, collection_name="docs").add_texts(texts)
+""")
+
+
+fill_pgvectorstore = by_itself("""
+from langchain_postgres import PGEngine, PGVectorStore
+engine = PGEngine.from_connection_string(address)
+engine.init_vectorstore_table("docs_table", DIMENSION)
+PGVectorStore.create_sync(engine, langchain_embeddings(), "docs_table").add_texts(texts)
+os._exit(0)  # its thread would go on
+""")
+
+
+fill_chroma_server = by_itself("""
+import chromadb
+from langchain_chroma import Chroma
+client = chromadb.HttpClient("127.0.0.1", int(address), settings=chromadb.Settings(anonymized_telemetry=False))
+Chroma("docs", langchain_embeddings(), client=client).add_texts(texts)
+""")
+
+
+@pytest.mark.slow
+def test_postgres(shop, tmp_path, postgres):
+    address = postgres.replace("postgresql://", "postgresql+psycopg://")
+    fill_pgvector(address)
+    fill_pgvectorstore(address)
+    for name in ("docs", "docs_table"):
+        (tmp_path / name).mkdir()
+        check_store(shop, tmp_path / name, f"pgvector:{address}#{name}", process)
+    rest = ("--embedding", EMBEDDING, "--path", tmp_path)
+    unknown = process("search", "x", "--store", f"pgvector:{address}#nope", *rest)
+    assert unknown.code == 1
+    assert "no collection and no table 'nope' in this database. There: docs, docs_table" in unknown.err
+    down = process("search", "x", "--store", "pgvector:postgresql+psycopg://user:secret@127.0.0.1:1/db#docs", *rest)
+    assert down.code == 1, down.out + down.err
+    assert "cannot be opened" in down.err
+    assert "secret" not in down.err
+
+
+@pytest.mark.slow
+def test_a_chroma_server(shop, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    server = subprocess.Popen(
+        [Path(sys.executable).parent / "chroma", "run", "--path", tmp_path / "db", "--port", port],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
+    )
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+                    break
+            time.sleep(0.1)
+        fill_chroma_server(port)
+        uri = f"chroma:http://127.0.0.1:{port}#docs"
+        check_store(shop, tmp_path, uri, process)
+        unknown = process("search", "x", "--store", uri + "x", "--embedding", EMBEDDING, "--path", tmp_path)
+        assert unknown.code == 1, unknown.out + unknown.err
+        assert "docsx" in unknown.err
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_a_server_that_does_not_answer(shop, tmp_path):
+    for uri in ("qdrant:http://127.0.0.1:1#docs", "chroma:http://127.0.0.1:1#docs"):
+        done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
+        assert (done.code, len(done.err.splitlines())) == (1, 1), done.err
+
+
+def test_a_faiss_folder_never_runs_code(shop, tmp_path):
+    uri = filled_faiss(tmp_path / "db", ["a", "b"], ["one", "two"])
+
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was here"),)
+
+    (tmp_path / "db" / "index.pkl").write_bytes(pickle.dumps((Malicious(), {})))
+    done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
+    assert done.code == 1, done.out + done.err
+    assert "a pickle may run any code" in done.err
+    assert not (tmp_path / "was here").exists()
+    (tmp_path / "db" / "index.pkl").unlink()
+    done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
+    assert "has no index.faiss and index.pkl" in done.err

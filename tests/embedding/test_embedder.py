@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import (
+    EmbeddingMismatchError,
+)
+from tests.embeddings import LookupEmbeddings
+
+
+def test_every_kind_of_embedding_model_is_taken(problem):
+    base = LookupEmbeddings(problem)
+
+    class LlamaIndexLike:
+        model_name = "unknown"
+
+        def get_query_embedding(self, text):
+            return base.embed_query(text)
+
+        def get_text_embedding_batch(self, texts):
+            return base.embed_documents(texts)
+
+    texts = list(problem.test.queries[:5])
+
+    class SentenceTransformerLike:
+        def encode(self, texts):
+            return np.array(base.embed_documents(texts))
+
+        def __call__(self, features):
+            raise AssertionError("a torch module is callable, but not with texts")
+
+    models = (base, LlamaIndexLike(), SentenceTransformerLike(), base.embed_documents)
+    for model, name in zip(models, ("lookup", "LlamaIndexLike", "SentenceTransformerLike", "method"), strict=True):
+        embedder = Embedder.of(model)
+        assert embedder.name == name
+        np.testing.assert_allclose(embedder.embed_queries(texts), problem.test_queries[:5], atol=1e-6)
+        np.testing.assert_allclose(embedder.embed_documents(texts), problem.test_queries[:5], atol=1e-6)
+    assert Embedder.of(embedder) is embedder
+    with pytest.raises(TypeError, match="int is no embedding model"):
+        Embedder(3)
+
+
+def test_a_model_without_a_vector_for_a_probe_text_still_has_a_fingerprint(problem):
+    class Silent(LookupEmbeddings):
+        def embed_query(self, text):
+            return [0.0] * 32 if "mitochondrion" in text else super().embed_query(text)
+
+    silent, talkative = Embedder(Silent(problem)).fingerprint(), Embedder(LookupEmbeddings(problem)).fingerprint()
+    silent.check(Embedder(Silent(problem)).fingerprint())
+    with pytest.raises(EmbeddingMismatchError):
+        silent.check(talkative)
+
+
+def test_queries_are_batched_only_where_both_sides_agree(problem):
+    class Counting(LookupEmbeddings):
+        calls = 0
+        prefix = 0.0
+
+        def embed_documents(self, texts):
+            self.calls += 1
+            return (np.array(super().embed_documents(texts)) + self.prefix).tolist()
+
+    symmetric, asymmetric = Counting(problem), Counting(problem)
+    asymmetric.prefix = 3.0
+    texts = list(problem.train.queries)
+    for model in (symmetric, asymmetric):
+        np.testing.assert_allclose(Embedder(model).embed_queries(texts), problem.train_queries, atol=1e-6)
+    assert symmetric.calls == 1 + 2, "the probes, then 240 texts in two batches"
+    assert asymmetric.calls == 1, "only the probes"

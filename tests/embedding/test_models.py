@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from deepmem_integrations.embedding import OpenAIEmbedding, load_embedding
+from deepmem_integrations.errors import EmbeddingError
+from tests.openai_server import embed, openai_server
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with openai_server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "good-key")
+        yield server
+
+
+def test_openai_embeddings_in_the_order_of_the_texts(server):
+    model = OpenAIEmbedding("text-embedding-3-small")
+    texts = ["one text", "another one", "a third"]
+    np.testing.assert_allclose(model.embed_documents(texts), [embed(text) for text in texts])
+    assert server.requests == [
+        ("/v1/embeddings", "Bearer good-key", {"model": "text-embedding-3-small", "input": texts, "encoding_format": "float"})
+    ]
+
+
+def test_embedding_models_that_cannot_be_used(server, monkeypatch):
+    for uri in ("bert", "openai", "openai:", ""):
+        with pytest.raises(EmbeddingError, match="names no embedding model: use minilm, or openai:"):
+            load_embedding(uri)
+    with pytest.raises(EmbeddingError, match="Incorrect API key"):
+        OpenAIEmbedding("m", api_key="bad-key").embed_query("x")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(EmbeddingError, match="openai:m cannot be used.*OPENAI_API_KEY"):
+        load_embedding("openai:m")

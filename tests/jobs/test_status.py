@@ -1,0 +1,33 @@
+import re
+
+import pytest
+
+from deepmem_integrations.jobs import JobStatus
+
+
+def test_the_tables_of_v3(memory, problem, capsys):
+    assert memory.list_jobs() == []
+    assert capsys.readouterr().out == "No Deep Memory training jobs were found for this dataset\n"
+    first, second = memory.train(problem.train), memory.train(problem.train.take(range(5)))
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match=r"debug is ignored: str\(list_jobs\(\)\) is the table"):
+        jobs = memory.list_jobs(debug=True)
+    assert [job.id for job in jobs] == [first, second]
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["ID", "STATUS", "RESULTS", "PROGRESS"]
+    assert re.fullmatch(rf"{first}  completed  recall@10: \d+\.\d% \(\+\d+\.\d%\) +eta: 0\.0 seconds *", table[1])
+    assert re.fullmatch(rf"{second}  completed  not available yet +eta: 0\.0 seconds *", table[2])
+
+
+def test_the_table_of_a_running_job():
+    job = JobStatus(id="6508464cd80cab681bfcfff3", state="training", progress=0.25, seconds=10)
+    assert job.eta == pytest.approx(30)
+    assert str(job).splitlines()[3:8] == [
+        "| status                     | training                      |",
+        "-" * 62,
+        "| progress                   | eta: 30.0 seconds             |",
+        "-" * 62,
+        "| results                    | not available yet             |",
+    ]
+    pending = str(JobStatus(id="6508464cd80cab681bfcfff3", state="pending")).splitlines()
+    assert pending[5] == "| progress                   | None                          |", "as v3 wrote it"
