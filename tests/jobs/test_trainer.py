@@ -86,7 +86,8 @@ def test_a_process_that_cannot_be_started_is_told(memory, problem, monkeypatch):
     with pytest.raises(JobFailedError, match=r"cannot be started \(.*No such file.*: /nowhere/python -m"):
         memory.train(problem.train, wait=False)
     (job,) = memory.jobs.all()
-    assert (job.state, "JobFailedError" in job.error) == ("failed", True)
+    assert job.state == "failed"
+    assert "JobFailedError" in job.error
 
 
 def test_a_process_that_fails_leaves_its_last_words(memory, problem, monkeypatch, tmp_path):
