@@ -4,7 +4,6 @@ import sys
 import numpy as np
 import pytest
 
-from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.errors import (
     ModelNotFoundError,
     StorageError,
@@ -54,5 +53,3 @@ def test_an_adapter_file_serves_where_torch_is_missing(memory, problem, tmp_path
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert 'pip install "deepmem-integrations[train]"' in done.stdout
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), memory.transform(problem.test_queries), atol=1e-6)
-    assert not QueryAdapter.load(path).is_identity
-    assert isinstance(problem.train, Relevance)

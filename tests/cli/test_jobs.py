@@ -141,7 +141,8 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     few = deepmem("train", tmp_path / "few.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25", "--json").json
     assert few["report"]["chosen"] == "identity"
     assert few["evaluation"]["with model"] == few["evaluation"]["without model"], "what was trained, not what is in use"
-    assert deepmem("models", "--path", tmp_path, "--json").json[1]["in_use"] and in_use != few["id"]
+    serving = [info["name"] for info in deepmem("models", "--path", tmp_path, "--json").json if info["in_use"]]
+    assert serving == [in_use] != [few["id"]]
 
 
 @pytest.mark.parametrize(
