@@ -96,7 +96,6 @@ def test_corpus_in_batches_equals_an_array(problem):
         ({"top_k": 10}, ValueError, "top_k"),
         ({"top_k": ()}, ValueError, "top_k"),
         ({"top_k": (0,)}, ValueError, "top_k"),
-        ({"adapter": QueryAdapter(4)}, None, None),
         ({"adapter": QueryAdapter(4, linear=np.eye(4, dtype=np.float32))}, EmbeddingMismatchError, "3 dimensions where 4"),
     ],
 )
@@ -108,8 +107,11 @@ def test_bad_input_is_named(change, error, message):
         "corpus_ids": ["a", "b", "c"],
         **change,
     }
-    if error is None:
+    with pytest.raises(error, match=message):
         evaluate(**arguments)
-    else:
-        with pytest.raises(error, match=message):
-            evaluate(**arguments)
+
+
+def test_an_identity_fits_vectors_of_any_dimension():
+    labels = [[("a", 1.0)], [("b", 1.0)]]
+    with_identity = evaluate(np.eye(3)[:2], labels, np.eye(3), ["a", "b", "c"], adapter=QueryAdapter(4))
+    assert with_identity == evaluate(np.eye(3)[:2], labels, np.eye(3), ["a", "b", "c"])

@@ -76,7 +76,7 @@ def test_models_survive_a_restart_and_are_chosen_by_name(memory, problem, store,
     again.set_model(first)
     assert memory.get_model() == first
     x = problem.test_queries[:3]
-    np.testing.assert_array_equal(memory.transform(x), again.transform(x)), "a running memory picks the new model up"
+    np.testing.assert_array_equal(memory.transform(x), again.transform(x), err_msg="a running memory picks the new model up")
     with pytest.raises(ValueError, match=rf"Invalid model name. Please choose from the following models: {first}, {second}"):
         memory.set_model("nope")
     with pytest.raises(ModelNotFoundError):
@@ -267,7 +267,7 @@ def test_a_remote_data_set_needs_a_place_for_models(embeddings, problem, tmp_pat
 def test_remember_and_forget_put_a_grown_model_in_use(memory, problem, caplog):
     first = memory.train(problem.train.take(range(100)), keep_texts=True)
     if memory.adapter.attention is None:
-        pytest.fail("this problem gives a attention part")
+        pytest.fail("this problem gives an attention part")
     new = problem.train.take(range(100, 110))
     second = memory.remember(new)
     assert memory.get_model() == second != first

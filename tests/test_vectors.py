@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepmem_integrations._vectors import largest, nearest
+from tests.peak import peak_of
 
 
 @given(st.integers(1, 60), st.integers(0, 1000))
@@ -15,7 +16,9 @@ def test_nearest_is_a_full_sort_cut_off(k, seed):
 
 def test_a_large_search_is_done_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
-    queries, corpus = rng.normal(size=(50, 8)).astype(np.float32), rng.normal(size=(30, 8)).astype(np.float32)
-    whole = nearest(queries, corpus, 5)
-    monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 100)
-    np.testing.assert_array_equal(nearest(queries, corpus, 5), whole)
+    queries, corpus = rng.normal(size=(1_000, 8)).astype(np.float32), rng.normal(size=(1_000, 8)).astype(np.float32)
+    whole, all_at_once = peak_of(lambda: nearest(queries, corpus, 5))
+    monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 50_000)
+    found, in_blocks = peak_of(lambda: nearest(queries, corpus, 5))
+    np.testing.assert_array_equal(found, whole)
+    assert in_blocks < all_at_once / 3

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deepmem_integrations import QueryAdapter
-from deepmem_integrations._vectors import blocks
+from deepmem_integrations.adapter import Attention
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
 from tests.adapter.helpers import make_adapter, unit
+from tests.peak import peak_of
 
 
 def test_transform_is_the_formula_of_its_docstring():
@@ -66,18 +67,14 @@ def test_bad_vectors_are_refused():
 
 
 def test_a_large_batch_is_done_in_blocks(monkeypatch):
-    x = np.random.default_rng(0).normal(size=(50, 4))
-    whole = make_adapter().transform(x)
-    largest = []
-
-    def small_blocks(rows, columns):
-        largest.append(0)
-        for block in blocks(rows, columns):
-            largest[-1] = max(largest[-1], (block.stop - block.start) * columns)
-            yield block
-
-    monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 20)
-    monkeypatch.setattr("deepmem_integrations.adapter.attention.blocks", small_blocks)
-    np.testing.assert_allclose(make_adapter().transform(x), whole, atol=1e-6)
-    assert largest
-    assert all(0 < floats <= 20 for floats in largest), "no block is larger than it may be"
+    rng = np.random.default_rng(0)
+    keys, values = unit(rng.normal(size=(2_000, 4))), rng.normal(size=(2_000, 4))
+    attention = Attention(keys.astype(np.float32), values.astype(np.float32), temperature=0.1, strength=2.0)
+    adapter = QueryAdapter(4, attention=attention)
+    x = rng.normal(size=(2_000, 4))
+    whole, all_at_once = peak_of(lambda: adapter.transform(x))
+    assert all_at_once > 2_000 * 2_000 * 4, "the similarities of every query and every key"
+    monkeypatch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 100_000)
+    found, in_blocks = peak_of(lambda: adapter.transform(x))
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+    assert in_blocks < all_at_once / 3

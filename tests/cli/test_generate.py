@@ -6,7 +6,7 @@ def test_generate(shop, tmp_path):
     labels = tmp_path / "labels.jsonl"
     options = ("generate", labels, *shop.store, "--llm", "extractive", "--per-document", 2, "--max-documents", 20)
     expected = deepmem(*options, "--estimate", "--json")
-    assert expected.code == 0, expected.out + expected.err
+    assert expected.code == 0
     assert not labels.exists()
     assert expected.json["documents"] == 20
     done = deepmem(*options, "--json")
@@ -19,16 +19,17 @@ def test_generate(shop, tmp_path):
         *("generate", labels, "--force", *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 5),
         *("--max-tokens", 100_000),
     )
-    assert asked.code == 0, asked.out + asked.err
-    assert f"Written to {labels}." in asked.out
+    assert asked.code == 0, asked.err
+    assert f"Written to {labels}." in asked.out, asked.err
     keep = ("--checkpoint", tmp_path / "answers.jsonl", "--seed", 3)
     sent = [deepmem(*options[:-6], "--force", "--llm", "openai:gpt-4o-mini", "--max-documents", 5, *keep).out for _ in range(2)]
-    assert ["5 requests sent" in sent[0], "0 requests sent, 5 answers from the checkpoint" in sent[1]] == [True, True]
+    assert "5 requests sent" in sent[0]
+    assert "0 requests sent, 5 answers from the checkpoint" in sent[1]
     again = deepmem("generate", labels, *shop.store, "--llm", "extractive")
-    assert again.code == 2, again.out + again.err
+    assert again.code == 2
     assert "is there already" in again.err
     options = ("generate", labels, "--force", *shop.store)
     wrong = deepmem(*options, "--llm", "gpt-5")
-    assert wrong.code == 1, wrong.out + wrong.err
+    assert wrong.code == 1
     assert "'gpt-5' names no language model" in wrong.err
     assert deepmem(*options).code == 2

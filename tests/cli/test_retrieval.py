@@ -11,7 +11,7 @@ def test_evaluate(shop):
     learnt = process("evaluate", shop.folder / "train.jsonl", *shop.store, "--model", shop.job["id"])
     assert f"{len(shop.train)} of the {len(shop.train)} queries took part in the training of {shop.job['id']}" in learnt.err
     unknown = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--model", "nope")
-    assert unknown.code == 1, unknown.out + unknown.err
+    assert unknown.code == 1
     assert "Please choose from the following models" in unknown.err
     answer = deepmem("evaluate", shop.folder / "test.json", *shop.store, "-k", 3, "-k", 1, "--log", "--json").json
     assert answer["queries"] == len(shop.test)
@@ -21,7 +21,7 @@ def test_evaluate(shop):
     wrong = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "-k", 0)
     assert wrong.code == 2
     untrained = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--path", shop.folder / "none")
-    assert untrained.code == 1, untrained.out + untrained.err
+    assert untrained.code == 1
     assert "no trained model" in untrained.err
 
 
@@ -48,10 +48,10 @@ def test_search_side_by_side(shop):
 
 def test_explain(shop):
     shown = deepmem("explain", shop.train.queries[3], *shop.store)
-    assert shown.code == 0, shown.out + shown.err
+    assert shown.code == 0
     assert shown.out.startswith("moved by ")
     answer = deepmem("explain", shop.train.queries[3], *shop.store, "--top", 2, "--json").json
-    assert len(answer["influences"]) == 2, "the shop's model has an attention part"
+    assert [len(influence["texts"]) for influence in answer["influences"]] == [1, 1]
     assert answer["influences"][0]["texts"] == [shop.train.queries[3]]
     assert deepmem("explain", "x", *shop.store, "--path", shop.folder / "none").code == 1
     assert deepmem("explain", *shop.store).code == 2

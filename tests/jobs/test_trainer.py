@@ -46,8 +46,8 @@ def test_without_waiting_the_training_goes_on_in_a_process_of_its_own(memory, pr
     assert memory.get_model() == job_id
     one, two = memory.folder.load_model(waited), memory.folder.load_model(job_id)
     x = problem.test_queries
-    np.testing.assert_allclose(one.transform(x), two.transform(x), atol=1e-6), "the same data and seed, the same model"
-    assert two.remembered_queries.texts is not None
+    np.testing.assert_allclose(one.transform(x), two.transform(x), atol=1e-6, err_msg="the same data and seed, the same model")
+    assert set(two.remembered_queries.texts) == set(problem.train.queries)
     assert job.report["max_unseen_loss"] == 2
     assert job.report["seen"]["queries"] == f"{len(problem.test)} validation queries"
     assert leftovers(memory) == []
@@ -151,7 +151,8 @@ def test_kill_9_while_models_are_written(tmp_path):
     for name in models.models():
         assert models.load_model(name).linear is not None
     assert models.in_use_name() in models.models()
-    models.use(models.models()[0]), "no lock is left behind"
+    # No lock is left behind.
+    models.use(models.models()[0])
     with JobFolder(models).new():
         pass
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []

@@ -1,6 +1,8 @@
 """What a Deep Lake v3 program says, line by line."""
 
+import threading
 import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -28,16 +30,40 @@ def test_constructor_arguments_by_position_in_v3s_order(problem, tmp_path):
         DeepLake("hub://org/name", embedding=embedding)
 
 
-def test_overwrite_starts_empty(db, problem):
+def test_overwrite_is_honoured(db, problem):
     assert len(DeepLake(db.store.path, embedding=Lookup(problem)).dataset) == 300
     assert len(DeepLake(db.store.path, embedding=Lookup(problem), overwrite=True).dataset) == 0
 
 
-def test_token_and_creds_reach_deep_lake(db, problem, monkeypatch):
-    deeplake, seen = import_deeplake(), []
-    monkeypatch.setattr(deeplake, "exists", lambda path, **access: (seen.append(access), False)[1])
-    DeepLake("s3://bucket/data", token="a token", embedding=Lookup(problem), creds={"aws_access_key_id": "x"})
-    assert seen == [{"token": "a token", "creds": {"aws_access_key_id": "x"}}]
+def test_creds_reach_the_storage(problem):
+    """The storage, a server that has nothing, is asked by the given key."""
+    asked = []
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Authorization"])
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        creds = {"aws_access_key_id": "mine", "aws_secret_access_key": "secret", "aws_region": "us-east-1"}
+        creds["endpoint_url"] = f"http://127.0.0.1:{server.server_port}"
+        try:
+            db = DeepLake("s3://bucket/dataset", embedding=Lookup(problem), creds=creds, deep_memory_path="unused")
+            assert len(db.dataset) == 0
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked, "the endpoint was not asked"
+    assert all("Credential=mine/" in authorization for authorization in asked)
 
 
 def test_the_tutorials_lines(db, problem):

@@ -81,7 +81,8 @@ async def test_it_works_in_settings_and_follows_the_model_in_use(problem, embed_
     try:
         nodes = [TextNode(id_=name, text=name) for name in problem.ids]
         index = VectorStoreIndex(nodes)
-        assert len(embed_model.calls) and index._embed_model is wrapped
+        assert index._embed_model is wrapped
+        assert embed_model.calls["texts"] == 3, "the nodes, 100 at a time"
         with pytest.raises(ModelNotFoundError, match="Train one"):
             index.as_retriever().retrieve("q")
         memory.folder.save_model("one", adapter)
