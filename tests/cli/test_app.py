@@ -1,5 +1,4 @@
 import re
-from importlib import metadata
 
 import deepmem_integrations
 from tests.cli.helpers import deepmem, process

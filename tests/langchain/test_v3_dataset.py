@@ -7,7 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from deepmem_integrations.deeplake import import_deeplake
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake
 from tests.langchain.helpers import Lookup, expected, ids
