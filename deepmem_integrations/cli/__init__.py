@@ -25,5 +25,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DeepMemoryError as error:
         print(f"deepmem: {error}", file=sys.stderr)  # noqa: T201 - the command line's own error
         if "--json" in arguments:
-            print(json.dumps({"error": str(error), "type": type(error).__name__}))  # noqa: T201 - likewise
+            print(json.dumps({"error": str(error), "type": type(error).__name__}))  # noqa: T201 - the answer for programs
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The application: all commands, in the order in which ``deepmem --help`` lists them."""
+"""The application with all commands, in the order in which ``deepmem --help`` lists them."""
 
 from typing import Annotated
 

@@ -16,13 +16,15 @@ def demo(
     path: Annotated[
         Path | None,
         typer.Option(
-            help="Keep the data set and the model in this folder, replacing those of an earlier run; by default they are deleted."
+            help="Keep the data set and the model in this folder, in place of earlier ones; by default both are deleted."
         ),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """See it work on Deep Lake's own API documentation. No key, no server, no download."""
+    """See it work on Deep Lake's own API documentation.
+
+    The demo needs no key, no server and no download."""
     from deepmem_integrations.demo.run import run_demo
 
     with printing(as_json) as show, tempfile.TemporaryDirectory(prefix="deepmem-demo-") as temporary:

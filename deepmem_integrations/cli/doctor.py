@@ -1,4 +1,4 @@
-"""``deepmem doctor``: is everything there, and does it fit together?"""
+"""``deepmem doctor``, which checks that everything is there and fits together."""
 
 import os
 import platform
@@ -32,19 +32,19 @@ EXTRAS = {
 
 
 SAMPLE = 3
-"""Texts of the store that are embedded again."""
+"""How many texts of the store are embedded again."""
 ALIKE = 0.7
-"""Cosine that vectors of the same text have at least, if it was cut or given a title before it was embedded."""
+"""Below this cosine, a stored vector is not one of its text, even if the text was cut or given a title before."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What.
-        ok: Whether it is well; None where it is neither well nor bad.
-        detail: What was found, and where it is bad, what to do.
+        name: What was checked.
+        ok: Whether the check passed; None where the result is neither good nor bad.
+        detail: What was found and, where the check failed, what to do.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Check:
     detail: str
 
     def __str__(self) -> str:
-        """A line."""
+        """Say it in one line."""
         return f"{ {True: 'ok', False: 'BAD', None: '-'}[self.ok]:<4}{self.name:<24}{self.detail}"
 
 
@@ -65,16 +65,17 @@ def doctor(
     path: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that all is there and fits together.
+    """Check that everything is there and fits together.
 
-    Versions, extras, the store, its embedding model, the models and jobs. The exit code is 1 where something is bad.
+    The checks cover versions, extras, the store, its embedding model, and the models and jobs. The exit code is 1 where a check
+    fails.
     """
     with printing(as_json) as show:
         checks = list(_installed())
         if store is not None and embedding is not None:
             checks += _fits_together(lambda: open_store(store, embedding, path, models=False))
         elif store is not None or embedding is not None:
-            raise typer.BadParameter("a store and its embedding model are looked at together: give both.")
+            raise typer.BadParameter("a store and its embedding model are checked together: give both --store and --embedding.")
         if path is not None or (store or "").startswith("deeplake:"):
             checks += _models(store, path)
         show([asdict(check) for check in checks], "\n".join(map(str, checks)))
@@ -123,7 +124,7 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
 
 
 def _same_model(opened: Opened, vectors: Vectors) -> Check:
-    """Whether texts of the store, embedded again, give its vectors."""
+    """Check that texts of the store, embedded again, give the stored vectors."""
     name, stored = "vectors of the store", unit_rows(vectors, "stored vector")
     found = [(vector, text) for vector in stored for _, text in opened.search(vector.tolist(), 1) if text.strip()]
     if not found:

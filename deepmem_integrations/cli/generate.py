@@ -22,24 +22,26 @@ def generate(
     ],
     path: Folder = None,
     per_document: Annotated[int, typer.Option(min=1, help="Queries for each document.")] = 4,
-    max_documents: Annotated[int | None, typer.Option(min=1, help="Ask about so many documents, spread over the store.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are used.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Keeps every answer as it comes; a run that finds it goes on from there.")
+    max_documents: Annotated[
+        int | None, typer.Option(min=1, help="How many documents to ask about, spread over the store.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it is there.")] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would use; ask nothing.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before this many tokens are used.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A file that keeps every answer; a later run with the same file goes on from there.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it exists.")] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Estimate requests and tokens, and ask nothing.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Let a language model write labelled queries.
 
-    They are written for the store's documents, filtered, and kept as JSON lines, which train takes.
+    The queries are written for the store's documents, filtered, and kept as JSON lines, which the command train takes.
     """
     from deepmem_integrations import generation
 
     if labels.exists() and not force and not estimate:
-        raise typer.BadParameter(f"{labels} is there already: name another file, or replace it with --force.")
+        raise typer.BadParameter(f"{labels} exists already: name another file, or replace this one with --force.")
     with printing(as_json) as show:
         memory = open_store(store, embedding, path, models=False).memory
         generator = generation.QueryGenerator(

@@ -1,4 +1,4 @@
-"""What the commands have in common: options, labels, and how they answer."""
+"""The parts that commands share: options, the reading of labels, and the printing of answers."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ Folder = Annotated[
         help="The folder of the jobs and models; by default beside a local Deep Lake data set.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on the standard output, and nothing else there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to the standard output.")]
 Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[
     Path,
@@ -59,12 +59,12 @@ LabelsFile = Annotated[
 ]
 
 Show = Callable[[Any, str], None]
-"""Takes the answer as JSON values and as text, and prints one of the two."""
+"""A function that takes the answer as JSON values and as text, and prints one of the two."""
 
 
 @contextlib.contextmanager
 def printing(as_json: bool) -> Iterator[Show]:
-    """Print the answer. Where it is JSON, all that is printed on the way goes to the standard error."""
+    """Yield a function that prints the answer. With JSON, everything else that is printed goes to the standard error."""
     out = sys.stdout
 
     def show(value: Any, text: str) -> None:
@@ -75,15 +75,15 @@ def printing(as_json: bool) -> Iterator[Show]:
 
 
 def read_labels(path: Path, split: str) -> Relevance:
-    """Read labelled queries in whatever form they are.
+    """Read labelled queries from a file or folder of any known form.
 
     Args:
-        path: A BEIR folder; a ``.json`` file, LlamaIndex's; any other file has JSON lines.
-        split: Of a BEIR folder.
+        path: A BEIR folder, a ``.json`` file of LlamaIndex, or any other file with JSON lines.
+        split: The split of a BEIR folder.
 
     Raises:
-        InvalidRelevanceError: Something else.
-        StorageError: It cannot be read.
+        InvalidRelevanceError: The file has another form.
+        StorageError: The file cannot be read.
     """
     if path.is_dir():
         return Relevance.from_beir(path, split)
@@ -91,15 +91,15 @@ def read_labels(path: Path, split: str) -> Relevance:
 
 
 def folder_of(store: str | None, path: Path | None) -> JobFolder:
-    """The jobs and models of a store."""
+    """Return the jobs and models of a store."""
     return JobFolder(ModelFolder(models_path(store, path)))
 
 
 def models_path(store: str | None, path: Path | None) -> Path:
-    """The folder of the models of a store.
+    """Return the folder of the models of a store.
 
     Raises:
-        BadParameter: It is not known, or no folder.
+        BadParameter: The folder is not known, or is no folder.
     """
     kind, _, place = (store or "").partition(":")
     if path is None and kind == "deeplake" and place:

@@ -1,4 +1,4 @@
-"""Vector stores named by URIs. They are only read, and none is made that is not there."""
+"""Vector stores that URIs name. Stores are only read, and a store that does not exist is not created."""
 
 import contextlib
 import os
@@ -16,16 +16,16 @@ from deepmem_integrations.errors import DeepMemoryError, StoreError
 from deepmem_integrations.memory import DeepMemory
 
 Found = list[tuple[str, str]]
-"""Ids and texts of documents, best first."""
+"""The ids and texts of documents, best first."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A store.
+    """An open store.
 
     Attributes:
-        memory: Its Deep Memory.
-        search: Finds the documents nearest to a vector: (vector, k) → ids and texts, best first. Raises StoreError.
+        memory: The Deep Memory of the store.
+        search: Finds the documents nearest to a vector: (vector, k) → ids and texts, best first. It raises a StoreError.
     """
 
     memory: DeepMemory
@@ -37,15 +37,15 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
 
     Args:
         uri: See `options.STORES`.
-        embedding: See `demo.models.load_embedding`.
+        embedding: See `load_embedding`.
         path: The folder of the models.
-        models: Whether they are needed; if not, it need not be known where they are.
+        models: Whether the models are needed. If not, their folder need not be known.
 
     Raises:
-        StoreError: No such URI, or the store cannot be opened.
-        EmbeddingError: No such embedding model.
-        MissingExtraError: The package behind one of them is not installed.
-        BadParameter: It is not known where the models are.
+        StoreError: The URI names no store, or the store cannot be opened.
+        EmbeddingError: There is no such embedding model.
+        MissingExtraError: A package that the store or the embedding model needs is not installed.
+        BadParameter: The folder of the models is not known.
     """
     from deepmem_integrations.embedding import load_embedding
 
@@ -84,7 +84,7 @@ def _langchain(vectorstore: Any, folder: Path) -> Opened:
 
 
 def _langchain_embeddings(embedder: Embedder) -> Any:
-    """The embedding model as LangChain wants it."""
+    """Wrap the embedding model as a LangChain ``Embeddings``."""
     require("langchain_core", extra="langchain")
     from langchain_core.embeddings import Embeddings
 
@@ -112,7 +112,7 @@ def _chroma(place: str, embeddings: Any) -> Any:
         client = chromadb.HttpClient(url.hostname, url.port or 8000, ssl=url.scheme == "https", settings=settings)
     else:
         if not Path(_existing(folder), "chroma.sqlite3").is_file():
-            raise StoreError(f"{folder!r} has no chroma.sqlite3, so it is no folder of Chroma's.")
+            raise StoreError(f"{folder!r} has no chroma.sqlite3, so it is not a folder of Chroma.")
         client = chromadb.PersistentClient(folder, settings=settings)
     return chroma(name, embeddings, client=client, create_collection_if_not_exists=False)
 
@@ -129,7 +129,7 @@ def _faiss(place: str, embeddings: Any) -> Any:
 
 
 class _Documents(pickle.Unpickler):
-    """LangChain writes a FAISS store's texts with pickle, which can run anything. This reads documents alone."""
+    """Reads the pickle of a FAISS store's texts. A pickle can run any code, so only documents are admitted."""
 
     _KNOWN = frozenset(
         {
@@ -154,7 +154,7 @@ def _qdrant(place: str, embeddings: Any) -> Any:
     store = require("langchain_qdrant", extra="qdrant").QdrantVectorStore
     client = require("qdrant_client", extra="qdrant").QdrantClient
     where = {"url": address} if "://" in address else {"path": _existing(address)}
-    # The key of a server is no part of a URI that a shell remembers.
+    # The key is not part of the URI, which a shell would remember.
     opened = client(**where, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
     if not opened.collection_exists(name):
         there = ", ".join(collection.name for collection in opened.get_collections().collections) or "none"
@@ -167,7 +167,7 @@ def _pgvector(place: str, embeddings: Any) -> Any:
     langchain_postgres = require("langchain_postgres", extra="pgvector")
     sqlalchemy = require("sqlalchemy", extra="pgvector")
     engine = sqlalchemy.create_engine(address)
-    # PGVector makes the collection that it is asked to open.
+    # PGVector creates a collection that does not exist, so the collections are listed first.
     names: list[str] = []
     tables = sqlalchemy.inspect(engine).get_table_names()
     if "langchain_pg_collection" in tables:
@@ -205,7 +205,7 @@ def _existing(folder: str) -> str:
 
 @contextlib.contextmanager
 def _store_errors(uri: str, what: str) -> Iterator[None]:
-    """Each store's package has errors of its own for a server that does not answer, a collection that is not there."""
+    """Turn the errors of the stores' own packages into a StoreError."""
     try:
         yield
     except DeepMemoryError:

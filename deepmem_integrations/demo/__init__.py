@@ -1,1 +1,1 @@
-"""The main job on an embedded default: real documents, a real model, no key, no server."""
+"""The demo: the main job on real documents with a real embedding model, without a key or a server."""

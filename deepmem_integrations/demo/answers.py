@@ -1,4 +1,4 @@
-"""Answers without a language model: the sentences of the context that share most with the question, word for word."""
+"""Answers without a language model: the sentences of the context that share most words with the question."""
 
 import math
 import re
@@ -11,7 +11,7 @@ _SHOWN = 600
 
 
 def extract_answer(question: str, context: str, count: int = 2) -> str:
-    """Take an answer out of a context. It is a stand-in where no language model is at hand, and says so.
+    """Take an answer out of a context, where no language model is at hand. The answer says that it is an extract.
 
     A sentence scores the rarity, within the context, of each word that it shares with the question, divided by the square
     root of its length.
@@ -19,10 +19,10 @@ def extract_answer(question: str, context: str, count: int = 2) -> str:
     Args:
         question: The question.
         context: The texts that were retrieved, best first.
-        count: How many sentences.
+        count: How many sentences to take.
 
     Returns:
-        The best sentences in their order in the context, or word that none shares anything with the question.
+        The best sentences in the order of the context, or a sentence which says that none shares a word with the question.
     """
     sentences = [" ".join(text.split()) for text in _BREAK.split(context) if _SENTENCE.fullmatch(text.strip())]
     words = [set(_WORD.findall(sentence.lower())) for sentence in sentences]

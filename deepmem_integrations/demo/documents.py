@@ -11,7 +11,7 @@ from pathlib import Path
 from deepmem_integrations.errors import MissingExtraError
 
 MIN_CHARACTERS = 60
-"""Shorter docstrings ("The name of the branch") answer no question."""
+"""The least length of a document: shorter docstrings ("The name of the branch") answer no question."""
 
 _HIDDEN = re.compile(r"<!--.*?-->", re.DOTALL)
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -84,7 +84,7 @@ def _members(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[s
 
 
 def _overload_suffix(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """The parameters of an overload: ordinals would not survive a new version of the package."""
+    """Return the parameters of an overload, which unlike ordinals survive a new version of the package."""
     names = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
     if "setter" in names:
         return "="

@@ -1,4 +1,4 @@
-"""Stand-ins for LangChain that need no key: an embedding model out of a package, and answers that are extracts."""
+"""Stand-ins for LangChain that need no key: an embedding model from a package, and a chat model that gives extracts."""
 
 import re
 from typing import Any
@@ -27,17 +27,17 @@ class MiniLMEmbeddings(Embeddings):
         self.model_name = self._model.model_name
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents, each to 384 floats."""
+        """Embed each document as 384 floats."""
         vectors: list[list[float]] = self._model.embed_documents(texts).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """384 floats."""
+        """Embed a query as 384 floats."""
         return self.embed_documents([text])[0]
 
 
 class ExtractiveChatModel(BaseChatModel):
-    """A chat model that answers the last message with sentences of the ones before; see `extract_answer`."""
+    """A chat model that answers the last message with sentences of the earlier ones: see `extract_answer`."""
 
     @property
     def _llm_type(self) -> str:

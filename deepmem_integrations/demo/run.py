@@ -1,4 +1,4 @@
-"""The demo itself: ingest, train, evaluate, compare."""
+"""The steps of the demo: ingest, train, evaluate, compare."""
 
 import warnings
 from importlib.metadata import version
@@ -17,11 +17,11 @@ from deepmem_integrations.labels import InvalidLabelsWarning, Relevance
 from deepmem_integrations.memory import DeepMemory
 
 SHOWN = 4
-"""How many test questions are answered side by side."""
+"""How many test questions are shown side by side."""
 
 
 def load_questions(split: str, documents: list[ApiDocument]) -> Relevance:
-    """The recorded questions of a split (``"train"``, ``"test"``) whose documents the installed version has.
+    """Load the recorded questions of a split (``"train"``, ``"test"``) whose documents the installed version has.
 
     A label may name any symbol of a document; it is replaced by the document's id.
     """
@@ -36,10 +36,10 @@ def load_questions(split: str, documents: list[ApiDocument]) -> Relevance:
 
 
 def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evaluation:
-    """Run the whole demo, telling what happens on standard output.
+    """Run the whole demo, and print what happens.
 
     Args:
-        folder: Where the data set and the model go; what an earlier run left there is replaced.
+        folder: The folder of the data set and the model; those of an earlier run are replaced.
         embedding: See `load_embedding`.
         seed: Fixes the training and the questions shown.
 
@@ -50,7 +50,7 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
     documents = api_documents()
     train, test = load_questions("train", documents), load_questions("test", documents)
     say(f"Documents: the API documentation inside deeplake {version('deeplake')}, {len(documents)} docstrings.")
-    say(f"Questions: written by an LLM, {len(train)} for training and {len(test)} others for the test.")
+    say(f"Questions: written by a large language model, {len(train)} for training and {len(test)} others for the test.")
     for split, relevance in (("training", train), ("test", test)):
         for reason, count in relevance.left_out.items():
             say(f"  {split} questions: {count} × {reason} of this deeplake version, left out")

@@ -43,7 +43,7 @@ def documentation_site() -> Iterator[str]:
 
 
 class RecordedQuestions:
-    """Plays the language model: gives the questions that one (Claude) wrote for a heading of a page, in ``questions.jsonl``.
+    """Stands in for a language model: it gives the recorded questions of a large language model, in ``questions.jsonl``.
 
     Args:
         pieces: (id, page, text) of all pieces of the corpus. Where pieces overlap, a heading counts for the last that has it.

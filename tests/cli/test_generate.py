@@ -27,7 +27,7 @@ def test_generate(shop, tmp_path):
     assert "0 requests sent, 5 answers from the checkpoint" in sent[1]
     again = deepmem("generate", labels, *shop.store, "--llm", "extractive")
     assert again.code == 2
-    assert "is there already" in again.err
+    assert "exists already" in again.err
     options = ("generate", labels, "--force", *shop.store)
     wrong = deepmem(*options, "--llm", "gpt-5")
     assert wrong.code == 1
