@@ -1,7 +1,8 @@
-"""What a transform costs a query: ``bash benchmarks/run serving``.
+"""Measures what a transform costs a query: ``bash benchmarks/run serving``.
 
-Beside each transform, in the same run: one numpy product of a query with a matrix of as many bytes as the adapter holds, and
-LlamaIndex's own linear adapter. For very many keys also what their lists miss, against a search of all keys.
+In the same run, each transform is compared with one numpy product of a query with a matrix of as many bytes as the adapter
+holds, and with LlamaIndex's own linear adapter. For very many keys, the script also measures what the lists of keys miss
+against a search of all keys.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as a server runs it, one query a thread
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a server runs one query a thread
 
 import numpy as np
 from llama_index.core import MockEmbedding
@@ -29,7 +30,7 @@ REPEATS = 200
 
 
 def adapter(keys: int, dimension: int) -> tuple[QueryAdapter, Attention]:
-    """An adapter with both parts over clustered keys, and its attention part without lists."""
+    """Make an adapter with both parts over clustered keys. Returns it and its attention part without lists."""
     rng = np.random.default_rng(0)
     topics = rng.normal(size=(keys // 20, dimension))
     places = topics[rng.integers(len(topics), size=keys)] + 0.7 * rng.normal(size=(keys, dimension))
@@ -46,18 +47,21 @@ def adapter(keys: int, dimension: int) -> tuple[QueryAdapter, Attention]:
 
 
 def llama_index_adapter(dimension: int) -> AdapterEmbeddingModel:
-    """LlamaIndex's linear adapter, over an embedding model that costs nothing."""
+    """Make LlamaIndex's linear adapter over an embedding model that costs no time."""
     with tempfile.TemporaryDirectory() as folder:
         LinearLayer(dimension, dimension).save(folder)
         return AdapterEmbeddingModel(MockEmbedding(embed_dim=dimension), folder, device="cpu")
 
 
 def milliseconds(works: dict[str, Callable[[NDArray[np.float32]], object]], queries: NDArray[np.float32]) -> dict[str, float]:
-    """The median over the queries, one at a time, taking turns, so that what else the machine does falls on all alike."""
+    """Return the median time of each work over the queries, one query at a time.
+
+    The works take turns, so that other load on the machine slows all of them alike.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
     for query in queries:
         for name, work in works.items():
-            work(query)  # once before it counts: the others have used the caches
+            work(query)  # an untimed call first, because the other works have filled the caches
             started = time.perf_counter()
             work(query)
             taken[name].append(time.perf_counter() - started)
@@ -65,7 +69,7 @@ def milliseconds(works: dict[str, Callable[[NDArray[np.float32]], object]], quer
 
 
 def main() -> None:
-    """Measure, print and save."""
+    """Measure, print and write ``results/serving.json``."""
     rows = []
     for dimension in DIMENSIONS:
         theirs = llama_index_adapter(dimension)

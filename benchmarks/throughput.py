@@ -1,12 +1,13 @@
-"""How much of what a server allows the generator gets out of it.
+"""Measures how much of a server's throughput the generator reaches.
 
-The server is the tests' own, in a process of its own; each request takes it ``--latency`` seconds, however many there are. What
-it allows is measured with bare connections that send one and the same request; beside it stands concurrency / latency, which no
-server reaches.
+The server is the one of the tests, in a separate process. It takes ``--latency`` seconds for each request, however many requests
+come at once. Its throughput is measured with bare connections that all send the same request. The results also name the share of
+concurrency / latency, a bound that no server reaches.
 
     python -m benchmarks.throughput [--documents 960] [--concurrency 32] [--latency 0.5 1.0]
 
-Writes ``benchmarks/results/throughput.json`` and prints a line for each door.
+The script writes ``benchmarks/results/throughput.json`` and prints a line for the synchronous and one for the asynchronous
+generator.
 """
 
 import argparse
@@ -28,13 +29,13 @@ from deepmem_integrations.generation import Generation, OpenAIModel, QueryGenera
 
 
 def documents(count: int) -> list[tuple[str, str]]:
-    """Pairs of id and text, of the length of a usual chunk."""
+    """Make pairs of id and text; a text is as long as a usual chunk."""
     filler = "It is explained with care, and with all that one has to know about it beforehand. " * 8
     return [(f"d{row}", f"Document {row} is about subject-{row} and unit-{row}. {filler}") for row in range(count)]
 
 
 def allowed(url: str, count: int, concurrency: int) -> float:
-    """Requests a second of ``concurrency`` bare connections."""
+    """Return the requests a second that ``concurrency`` bare connections reach together."""
     messages = [{"role": "user", "content": "Write 4 queries\n\n<document 1>\n" + documents(1)[0][1] + "\n</document 1>"}]
     body = json.dumps({"model": "gpt-test", "messages": messages})
     headers = {"Authorization": "Bearer good-key", "Content-Type": "application/json"}
@@ -53,7 +54,7 @@ def allowed(url: str, count: int, concurrency: int) -> float:
 
 
 def main() -> None:
-    """Measure both doors at each latency."""
+    """Measure the synchronous and the asynchronous generator at each latency."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=960)
     parser.add_argument("--concurrency", type=int, default=32)
@@ -77,7 +78,7 @@ def main() -> None:
                     return call(documents(count)) if door == "sync" else asyncio.run(generator.agenerate(documents(count)))
 
                 with tempfile.TemporaryDirectory() as folder:
-                    run(2, Path(folder))  # imports
+                    run(2, Path(folder))  # a first run, so that imports are not timed
                     started, cpu = time.perf_counter(), time.process_time()
                     result = run(options.documents, Path(folder))
                     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu

@@ -24,7 +24,8 @@ def demo(
 ) -> None:
     """See it work on Deep Lake's own API documentation.
 
-    The demo needs no key, no server and no download."""
+    The demo needs no key, no server and no download.
+    """
     from deepmem_integrations.demo.run import run_demo
 
     with printing(as_json) as show, tempfile.TemporaryDirectory(prefix="deepmem-demo-") as temporary:

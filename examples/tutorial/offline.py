@@ -1,4 +1,4 @@
-"""What lets the tutorials run without network or key: the documentation on a local web server, recorded questions."""
+"""Lets the tutorials run without a network or a key: a local web server has the documentation, a file has the questions."""
 
 import contextlib
 import json
@@ -25,12 +25,12 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def documentation_site() -> Iterator[str]:
-    """Serve PostgreSQL's HTML documentation, as Debian ships it, on a port of this machine; gives its address."""
+    """Serve PostgreSQL's HTML documentation, as Debian ships it, on a port of this machine, and yield its address."""
     folders = sorted(Path("/usr/share/doc").glob("postgresql-doc-*/html"))
     if not folders:
         raise SystemExit(
-            "PostgreSQL's documentation is not installed: apt-get install postgresql-doc (Debian, Ubuntu). "
-            "Elsewhere crawl it where it is published: SITE=https://www.postgresql.org/docs/15/ python -m examples.…"
+            "PostgreSQL's documentation is not installed. On Debian or Ubuntu, run: apt-get install postgresql-doc. "
+            "Elsewhere, crawl the published documentation: SITE=https://www.postgresql.org/docs/15/ python -m examples.…"
         )
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folders[-1]))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -43,20 +43,21 @@ def documentation_site() -> Iterator[str]:
 
 
 class RecordedQuestions:
-    """Stands in for a language model: it gives the recorded questions of a large language model, in ``questions.jsonl``.
+    """Stands in for a language model: it answers with the questions in ``questions.jsonl``.
+
+    A large language model wrote each question for one heading of a page.
 
     Args:
-        pieces: (id, page, text) of all pieces of the corpus. Where pieces overlap, a heading counts for the last that has it.
+        pieces: (id, page, text) of all pieces of the corpus. If pieces overlap, a heading belongs to the last piece with it.
 
     Attributes:
-        known: The ids of the pieces that there are questions for.
-        missing: Headings that no piece has, as (page, heading): other versions of the documentation have other headings.
+        known: The ids of the pieces that have recorded questions.
+        missing: The headings that no piece has, as (page, heading). Other versions of the documentation have other headings.
     """
 
     name = "recorded:questions.jsonl"
 
     def __init__(self, pieces: Iterable[tuple[str, str, str]]) -> None:
-        """Find the piece of each recorded heading."""
         places = {(page, _plain(found[1])): name for name, page, text in pieces for found in _HEADING.finditer(text)}
         self._questions: defaultdict[str, list[str]] = defaultdict(list)
         missing = {}
@@ -71,7 +72,7 @@ class RecordedQuestions:
         self.missing = list(missing)
 
     def ask(self, request: Request) -> Answer:
-        """The recorded questions for the request's document, as many as were asked for."""
+        """Return recorded questions for the request's document, at most as many as it asks for."""
         questions = self._questions[request.sources[0].id][: len(request.kinds)]
         kinds = ["question" if question.endswith("?") else "keywords" for question in questions]
         return Answer.of(
@@ -79,10 +80,10 @@ class RecordedQuestions:
         )
 
     async def aask(self, request: Request) -> Answer:
-        """`ask`: nothing is waited for."""
+        """Return the same answer as `ask`."""
         return self.ask(request)
 
 
 def _plain(heading: str) -> str:
-    """A heading without its number and its marks: "7.6. `LIMIT` and `OFFSET`" and "LIMIT and OFFSET" are one."""
+    """Strip a heading of its number and marks, so that "7.6. `LIMIT` and `OFFSET`" and "LIMIT and OFFSET" are the same."""
     return " ".join(re.findall(r"[^\W_]+", _NUMBER.sub("", heading.replace("\xa0", " ")).lower()))

