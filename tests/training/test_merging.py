@@ -28,7 +28,7 @@ def labels_of(labels):
 
 def test_twins_unite_their_documents_and_the_larger_weight_stays():
     one, two = unit_rows([[1, 2, 3], [3, 1, 0]], "row")
-    labels = LabelRows.of_rows([{0: 1.0, 1: 0.5}, {4: 1.0}, {1: 1.0, 2: 0.25}])
+    labels = LabelRows.of_rows([{0: 1.0, 1: 0.5}, {4: 1.0}, {0: 0.25, 1: 1.0, 2: 0.25}])
     order, merged, queries, merged_labels = merge_twins(np.stack([one, two, one]), labels)
     assert order.tolist() == [0, 2, 1], "sorted by their vectors, in the given order where these are equal"
     assert merged.tolist() == [0, 0, 1]
