@@ -56,7 +56,7 @@ def test_vectors_that_differ_by_rounding_are_twins_and_near_ones_are_not():
     rng = np.random.default_rng(0)
     queries = unit_rows(rng.normal(size=(20, 16)), "row")
     rounded = unit_rows(queries.astype(np.float16), "row")
-    near = unit_rows(queries + 0.02 * rng.normal(size=queries.shape), "row")
+    near = unit_rows(queries + 0.005 * rng.normal(size=queries.shape), "row")
     assert have_twins(queries, rounded[::-1]).all()
     assert not have_twins(queries, near).any()
     assert have_twins(queries, rounded[:3]).tolist() == [True] * 3 + [False] * 17
