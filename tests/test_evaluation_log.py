@@ -81,20 +81,20 @@ def test_without_being_asked_nothing_is_kept(logged, problem, tmp_path):
         logged.evaluate(problem.test, qvs_params={"log": True})
 
 
+class NotInstalled:
+    """Finds no deeplake, as where it is not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "deeplake":
+            raise ModuleNotFoundError(name, name=name)
+
+
 def test_of_other_stores_the_log_lies_with_the_models(memory, problem, monkeypatch):
     add_model(memory)
     memory.evaluate(problem.test, qvs_params={"log_queries": True})
     assert len(read(memory.folder.path / "eval_queries")["text"]) == len(problem.test)
-    monkeypatch.setitem(sys.modules, "deeplake", None)
     monkeypatch.delitem(sys.modules, "deeplake")
-    import importlib
-
-    def missing(name, *rest, importing=importlib.import_module):
-        if name == "deeplake":
-            raise ModuleNotFoundError(name, name=name)
-        return importing(name, *rest)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setattr(sys, "meta_path", [NotInstalled(), *sys.meta_path])
     with pytest.raises(MissingExtraError, match=r'pip install "deepmem-integrations\[deeplake\]"'):
         memory.evaluate(problem.test, qvs_params={"log_queries": True})
 

@@ -1,33 +1,12 @@
-import os
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 
 import pytest
 
 from deepmem_integrations._locks import FileLock, try_flock
 from deepmem_integrations.errors import StorageError
-
-HOLD = """
-import sys
-from pathlib import Path
-from deepmem_integrations._locks import FileLock
-lock = FileLock(Path(sys.argv[1]))
-lock.acquire()
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """A process that holds the lock until it is killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.communicate()
 
 
 def test_a_lock_excludes_threads_and_is_seen_without_disturbing_it(tmp_path):
@@ -41,28 +20,117 @@ def test_a_lock_excludes_threads_and_is_seen_without_disturbing_it(tmp_path):
         FileLock(path / "below").acquire()
 
 
-def test_a_lock_excludes_processes_and_is_released_by_a_kill(holder, tmp_path):
+# ---- between two processes -------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from deepmem_integrations._locks import FileLock
+lock = FileLock(Path(sys.argv[1]))
+lock.acquire()
+print("held", flush=True)
+sys.stdin.readline()
+lock.release()
+print("released", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held_by_another_process(path):
+    """Another process that holds a lock; `go_on` makes it release the lock."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], **pipes) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def go_on(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def test_a_lock_excludes_other_processes_until_it_is_released(tmp_path):
     path = tmp_path / "lock"
-    assert FileLock.is_held(path)
-    assert FileLock(path).acquire(wait=False) is False
-    holder.kill()
-    holder.wait()
-    assert not FileLock.is_held(path)
-    with FileLock(path):
+    with held_by_another_process(path) as process:
         assert FileLock.is_held(path)
+        assert FileLock(path).acquire(wait=False) is False
+        assert go_on(process) == "released\n"
+        assert not FileLock.is_held(path)
+        mine = FileLock(path)
+        assert mine.acquire(wait=False) is True
+        mine.release()
 
 
-def test_an_open_file_is_locked_and_shared_locks_go_together(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    one, two, three = (os.open(tmp_path / "file", os.O_RDWR) for _ in range(3))
-    try:
-        assert try_flock(one, shared=True)
-        assert try_flock(two, shared=True)
-        assert not try_flock(three)
-        os.close(one)
-        os.close(two)
-        assert try_flock(three)
-        one = two = None
-    finally:
-        for descriptor in filter(None, (one, two, three)):
-            os.close(descriptor)
+def test_a_lock_is_waited_for(tmp_path):
+    path, taken = tmp_path / "lock", threading.Event()
+
+    def take():
+        with FileLock(path):
+            taken.set()
+
+    with held_by_another_process(path) as process:
+        waiting = threading.Thread(target=take)
+        waiting.start()
+        assert not taken.wait(0.2), "the other process still holds it"
+        assert go_on(process) == "released\n"
+        assert taken.wait(10)
+        waiting.join()
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+    path = tmp_path / "lock"
+    with held_by_another_process(path) as process:
+        process.kill()
+        process.wait()
+        with FileLock(path):
+            assert FileLock.is_held(path)
+
+
+def test_an_inherited_lock_is_held_until_its_heir_ends(tmp_path):
+    path = tmp_path / "lock"
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from deepmem_integrations._locks import FileLock\n"
+        "lock = FileLock.inherited(Path(sys.argv[1]), int(sys.argv[2]))\n"
+        "print(lock.descriptor, flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    lock = FileLock(path)
+    lock.acquire()
+    command = [sys.executable, "-c", script, str(path), str(lock.descriptor)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, pass_fds=[lock.descriptor], **pipes) as process:
+        assert process.stdout.readline() == f"{lock.descriptor}\n"
+        lock.pass_on()
+        assert FileLock.is_held(path), "this process has let go of it, the other has not"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.wait(10)
+        assert not FileLock.is_held(path)
+
+
+def test_shared_locks_stand_beside_each_other_and_exclude_an_exclusive_one(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    with open(path) as one, open(path) as two, open(path) as three:
+        assert try_flock(one.fileno(), shared=True)
+        assert try_flock(two.fileno(), shared=True)
+        assert not try_flock(three.fileno())
+        assert FileLock(path).acquire(wait=False) is False
+    with open(path) as alone:
+        assert try_flock(alone.fileno())
+    with held_by_another_process(path), open(path) as file:
+        assert not try_flock(file.fileno(), shared=True)
+        assert not try_flock(file.fileno())
+
+
+def test_where_there_are_no_locks_the_error_says_what_works(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepmem_integrations._locks.LOCKS_AVAILABLE", False)
+    with pytest.raises(StorageError, match="adapter files serve anywhere"):
+        FileLock(tmp_path / "lock").acquire()

@@ -1,13 +1,16 @@
 import contextlib
+import gc
 import os
 import re
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations.adapter import PROBES
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import (
     AdapterFileError,
@@ -20,6 +23,7 @@ from deepmem_integrations.errors import (
 )
 from deepmem_integrations.serving import ServedAdapter
 from tests.embeddings import LookupEmbeddings
+from tests.jobs.helpers import add_model
 
 
 @pytest.fixture
@@ -163,7 +167,7 @@ def test_another_dimension_is_refused_before_the_queries_are_embedded(memory, pr
 
     with pytest.raises(EmbeddingMismatchError):
         memory.train(problem.train, embedding_function=narrow)
-    assert embedded and not set(embedded) & set(problem.train.queries)
+    assert set(embedded) == set(PROBES)
 
 
 def test_an_empty_store_cannot_be_trained_on(tmp_path, embeddings, problem):
@@ -299,20 +303,64 @@ def test_validation_queries_are_embedded_and_judge(memory, problem):
         memory.train(problem.train, validation=Relevance(["new"], [[("nowhere", 1.0)]]))
 
 
-def test_measuring_prints_nothing_and_evaluating_prints_v3s_blocks(memory, problem, capsys):
-    memory.train(problem.train.take(range(60)))
-    capsys.readouterr()
-    measured = memory.measure(problem.test, top_k=[1, 10])
-    assert capsys.readouterr().out == ""
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def turned(memory, problem):
+    """A memory whose model costs no training and moves every query."""
+    add_model(memory, linear=np.roll(np.eye(32, dtype=np.float32), 1, axis=1))
+    return memory
+
+
+def test_measure_prints_nothing_and_evaluate_prints_v3s_blocks(turned, problem, capfd):
+    measured = turned.measure(problem.test, top_k=[1, 10])
+    assert capfd.readouterr() == ("", "")
     assert measured.embedding_seconds > 0
-    evaluated = memory.evaluate(problem.test, top_k=[1, 10])
+    evaluated = turned.evaluate(problem.test, top_k=[1, 10])
     assert evaluated == measured
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Embedding queries took ")
-    assert [line for line in lines if line.startswith("----")] == [
-        "---- Evaluating without Deep Memory ----",
-        "---- Evaluating with Deep Memory ----",
-    ]
-    assert sum(line.startswith("Recall@10:") for line in lines) == 2
-    with pytest.raises(InvalidRelevanceError, match="measure takes one Relevance; got list"):
-        memory.measure(problem.test.relevance)
+    first, *blocks = capfd.readouterr().out.splitlines()
+    assert re.fullmatch(r"Embedding queries took \d+\.\d\d seconds", first)
+    expected = []
+    for title, side in (("without", "without model"), ("with", "with model")):
+        expected.append(f"---- Evaluating {title} Deep Memory ----")
+        expected += [f"Recall@{k}:\t  {100 * measured[side][f'recall@{k}']:.1f}%" for k in (1, 10)]
+    assert blocks == expected
+    turned.evaluate(problem.test, embedding=problem.test_queries, top_k=[1])
+    assert capfd.readouterr().out.startswith("---- Evaluating without"), "nothing was embedded"
+
+
+def test_labels_are_measured_only_if_their_documents_are_there(turned, problem):
+    """They are checked before a query is embedded, which may cost money."""
+    embedded = []
+
+    def embed(texts):
+        embedded.extend(texts)
+        return turned.embedder.embed_documents(texts)
+
+    wrong = problem.test.take(range(5)) + Relevance(["one more"], [[("nowhere", 1.0)]])
+    with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
+        turned.measure(wrong, embedding_function=embed)
+    assert embedded == []
+    turned.measure(problem.test.take(range(5)), embedding_function=embed)
+    assert embedded[-5:] == list(problem.test.queries[:5])
+
+
+# ---- closing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_is_let_go_with_its_deep_memory(problem, embeddings, tmp_path):
+    """At once, by reference counting: a store in a circle would keep its files until the garbage is collected."""
+    store = DeepLakeStore(tmp_path / "dataset")
+    store.add(problem.ids, problem.corpus)
+    memory = DeepMemory.from_deeplake(store, embeddings)
+    add_model(memory, linear=np.eye(32, dtype=np.float32))
+    memory.transform(problem.test_queries)
+    memory.measure(problem.test, top_k=[1])
+    let_go = weakref.ref(store), weakref.ref(memory)
+    gc.disable()
+    try:
+        del store, memory
+        assert [reference() for reference in let_go] == [None, None]
+    finally:
+        gc.enable()

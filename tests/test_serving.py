@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter
-from deepmem_integrations.corpora import GivenCorpus
+from deepmem_integrations.adapter import PROBES
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import (
     AdapterFileError,
@@ -17,6 +17,7 @@ from deepmem_integrations.errors import (
     StorageError,
 )
 from deepmem_integrations.serving import ServedAdapter, TransformedVector
+from tests.embeddings import LookupEmbeddings
 
 
 def test_what_a_memory_may_be(memory, tmp_path):
@@ -63,98 +64,130 @@ def test_an_adapter_file_serves_where_torch_is_missing(memory, problem, tmp_path
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), memory.transform(problem.test_queries), atol=1e-6)
 
 
-@pytest.fixture
-def adapter(embeddings):
-    turn = np.roll(np.eye(32, dtype=np.float32), 1, axis=0)
-    return QueryAdapter(32, linear=turn, fingerprint=Embedder(embeddings).fingerprint())
+# ---- the one way in which an adapter is applied ----------------------------------------------------------------------
+
+
+class Other(LookupEmbeddings):
+    """Another model with vectors of the same length."""
+
+    model_name = "other"
+
+    def embed_query(self, text):
+        return list(np.roll(super().embed_query(text), 1))
+
+
+class Counting(LookupEmbeddings):
+    queries = 0
+
+    def embed_query(self, text):
+        self.queries += 1
+        return super().embed_query(text)
 
 
 @pytest.fixture
-def used(memory, adapter):
-    """A Deep Memory whose model in use is the adapter."""
+def adapter(memory):
+    linear = 0.3 * np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    return QueryAdapter(32, linear=linear, fingerprint=memory.embedder.fingerprint())
+
+
+@pytest.fixture(params=["adapter", "file", "path as text", "folder", "models", "deep memory"])
+def served(request, memory, adapter, tmp_path):
+    """The same adapter behind whatever may be passed as ``memory``, and how traces name it."""
+    file = adapter.save(tmp_path / "adapter.safetensors")
     memory.folder.save_model("one", adapter)
     memory.set_model("one")
-    return memory
+    in_folder = f"one in {memory.folder.path}"
+    given, name = {
+        "adapter": (adapter, "QueryAdapter(32 dimensions, linear)"),
+        "file": (file, str(file)),
+        "path as text": (str(file), str(file)),
+        "folder": (memory.folder.path, in_folder),
+        "models": (memory.folder, in_folder),
+        "deep memory": (memory, in_folder),
+    }[request.param]
+    return ServedAdapter(given), name
 
 
-@pytest.mark.parametrize("kind", ["memory", "folder", "path of the folder", "file", "adapter"])
-def test_every_kind_of_memory_serves_the_same(used, adapter, problem, tmp_path, kind):
-    served = ServedAdapter(
-        {
-            "memory": used,
-            "folder": used.folder,
-            "path of the folder": str(used.folder.path),
-            "file": adapter.save(tmp_path / "one.safetensors"),
-            "adapter": adapter,
-        }[kind]
-    )
-    queries = problem.test_queries[:5]
-    np.testing.assert_allclose(served.apply(queries), adapter.transform(queries), atol=1e-6)
-    np.testing.assert_allclose(served.apply(queries[0]), adapter.transform(queries[0]), atol=1e-6)
-    np.testing.assert_allclose(used.transform(queries), adapter.transform(queries), atol=1e-6)
-    assert served.name
+def test_whatever_is_passed_as_memory_is_applied_alike(served, adapter, problem, embeddings):
+    served, name = served
+    assert served.name == name
+    x = problem.test_queries[:5]
+    expected = adapter.transform(x)
+    for model in (None, embeddings, Embedder(embeddings)):
+        np.testing.assert_array_equal(served.apply(x, model), expected)
+        np.testing.assert_array_equal(served.apply(x[0], model), adapter.transform(x[0]))
+        moved = served.transform(x[0], model)
+        assert moved == adapter.transform(x[0]).tolist()
+        assert isinstance(moved, TransformedVector)
 
 
-def test_a_vector_is_transformed_once(adapter, problem):
-    served = ServedAdapter(adapter)
-    once = served.transform(problem.test_queries[0])
-    assert isinstance(once, TransformedVector)
-    assert served.transform(once) is once
-    np.testing.assert_allclose(once, adapter.transform(problem.test_queries[0]), atol=1e-6)
+def test_a_transformed_vector_is_not_transformed_again(served, adapter, problem):
+    served, _ = served
+    moved = served.transform(problem.test_queries[0].tolist())
+    assert served.transform(moved) is moved
+    again = served.transform(list(moved))
+    assert again == adapter.transform(moved).tolist(), "only the mark tells"
+    assert again != moved
+
+
+def test_vectors_that_cannot_be_transformed_are_named(served, problem):
+    served, _ = served
     with pytest.raises(InvalidVectorsError, match=r"one query vector at a time, of the shape \(dimension,\); got \(2, 32\)"):
         served.transform(problem.test_queries[:2])
+    with pytest.raises(EmbeddingMismatchError, match="3 dimensions where 32"):
+        served.transform([1.0, 2.0, 3.0])
+    with pytest.raises(InvalidVectorsError, match="all zeros"):
+        served.apply(np.zeros(32))
 
 
-def test_another_model_in_use_serves_the_next_query(used, problem):
-    served = ServedAdapter(used)
-    before = served.transform(problem.test_queries[0])
-    used.folder.save_model("two", QueryAdapter(32))
-    used.set_model("two")
-    assert served.transform(problem.test_queries[0]) != before
-    assert served.name.startswith("two in ")
+def test_another_embedding_model_is_refused_by_every_way(served, adapter, problem, embeddings):
+    served, _ = served
+    other = Other(problem)
+    for use in (
+        lambda: served.check(adapter, other),
+        lambda: served.apply(problem.test_queries, other),
+        lambda: served.transform(problem.test_queries[0], other),
+        lambda: served.check(adapter, Embedder(other)),
+    ):
+        served.check(served.adapter, embeddings)  # that one model passed says nothing of another
+        with pytest.raises(EmbeddingMismatchError, match="trained for lookup .* used with other"):
+            use()
 
 
-def test_an_embedding_model_is_checked_once_for_each_adapter(used, embeddings, problem):
-    calls = []
-
-    class Counted:
-        def embed_query(self, text):
-            calls.append(text)
-            return embeddings.embed_query(text)
-
-        def embed_documents(self, texts):
-            return [self.embed_query(text) for text in texts]
-
-    model, served = Counted(), ServedAdapter(used)
+def test_a_model_is_checked_once_for_each_adapter(served, problem, memory):
+    served, _ = served
+    model = Counting(problem)
     for _ in range(3):
-        served.apply(problem.test_queries[:2], model)
-    assert len(calls) == 3, "one for each probe text"
-    with pytest.raises(EmbeddingMismatchError, match="different vectors"):
-        served.apply(problem.test_queries[:2], lambda texts: np.eye(32)[[len(text) % 32 for text in texts]])
+        served.apply(problem.test_queries, model)
+        served.transform(problem.test_queries[0], Embedder(model))
+    assert model.queries == len(PROBES)
+    served.check(QueryAdapter(32, fingerprint=memory.embedder.fingerprint()), model)
+    assert model.queries == 2 * len(PROBES)
 
 
-def test_what_is_no_memory_is_an_error(memory, tmp_path):
-    (tmp_path / "other").write_text("no adapter")
-    with pytest.raises(TypeError, match="memory is a DeepMemory, a QueryAdapter .* got int"):
-        ServedAdapter(3)
-    with pytest.raises(AdapterFileError, match="other: not a whole safetensors file"):
-        ServedAdapter(tmp_path / "other")
-    with pytest.raises(StorageError, match="Cannot read the adapter"):
-        ServedAdapter(tmp_path / "missing.safetensors")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelNotFoundError, match="no trained model"):
-        ServedAdapter(tmp_path / "empty")
-    with pytest.raises(ModelNotFoundError, match="no trained model"):
-        ServedAdapter(memory).transform(np.ones(32))
+def test_an_adapter_of_bare_vectors_embeds_nothing_to_be_checked(problem):
+    model = Counting(problem)
+    ServedAdapter(QueryAdapter(32)).apply(problem.test_queries, model)
+    assert model.queries == 0
 
 
-def test_a_deep_memory_is_released_without_the_garbage_collector(problem, embeddings, tmp_path):
-    corpus = GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings)
-    memory = DeepMemory(corpus, embeddings, tmp_path)
-    released = weakref.ref(corpus)
-    gc.disable()
-    try:
-        del corpus, memory
-        assert released() is None, "a circle of references would keep the store open"
-    finally:
-        gc.enable()
+def test_a_deep_memory_is_served_without_embedding_its_probes_again(problem, adapter, tmp_path):
+    model = Counting(problem)
+    memory = DeepMemory(None, model, tmp_path)
+    memory.folder.save_model("one", adapter)
+    memory.set_model("one")
+    memory.transform(problem.test_queries)
+    ServedAdapter(memory).apply(problem.test_queries, model)
+    assert model.queries == len(PROBES)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, np.eye(32), object(), QueryAdapter])
+def test_what_is_no_memory_is_refused(wrong):
+    with pytest.raises(TypeError, match=f"memory is a DeepMemory, a QueryAdapter .* got {type(wrong).__name__}"):
+        ServedAdapter(wrong)
+
+
+def test_a_damaged_file_is_refused_at_once(tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing of use")
+    with pytest.raises(AdapterFileError, match=r"bad\.safetensors: not a whole"):
+        ServedAdapter(tmp_path / "bad.safetensors")

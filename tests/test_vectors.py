@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from deepmem_integrations._vectors import largest, nearest
+from deepmem_integrations._vectors import blocks, largest, nearest, read_only, unit_rows
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
 from tests.peak import peak_of
 
 
@@ -22,3 +25,53 @@ def test_a_large_search_is_done_in_blocks(monkeypatch):
     found, in_blocks = peak_of(lambda: nearest(queries, corpus, 5))
     np.testing.assert_array_equal(found, whole)
     assert in_blocks < all_at_once / 3
+
+
+@given(arrays(np.float32, (3, 4), elements=st.floats(-(2.0**126), 2.0**126, width=32)))
+def test_rows_of_any_size_become_unit_rows(vectors):
+    before = vectors.copy()
+    if not np.abs(vectors).max(axis=1).all():
+        with pytest.raises(InvalidVectorsError, match=r"Row \d is all zeros"):
+            unit_rows(vectors, "row")
+        return
+    unit = unit_rows(vectors, "row")
+    assert unit.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
+    exact = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_allclose(unit, exact, atol=1e-6)
+    np.testing.assert_array_equal(vectors, before)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "error", "message"),
+    [
+        ([["x"]], InvalidVectorsError, "The query vectors are not a matrix of numbers"),
+        ([[1.0], [1.0, 2.0]], InvalidVectorsError, "not a matrix of numbers"),
+        ([1.0, 2.0, 3.0], InvalidVectorsError, r"need the shape \(rows, dimension\); got \(3,\)"),
+        ([[1.0, 2.0]], EmbeddingMismatchError, "have 2 dimensions where 3 are expected"),
+        ([[1, 0, 0], [0, np.inf, 0]], InvalidVectorsError, r"Query vector 11 \(id 'b'\) holds NaN or infinity"),
+        ([[1, 0, 0], [0, np.nan, 0]], InvalidVectorsError, r"Query vector 11 \(id 'b'\) holds NaN or infinity"),
+        ([[0, 0, 0], [0, 1, 0]], InvalidVectorsError, r"Query vector 10 \(id 'a'\) is all zeros"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(vectors, error, message):
+    with pytest.raises(error, match=message):
+        unit_rows(vectors, "query vector", dimension=3, ids=["a", "b"], first=10)
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_blocks_cover_every_row_once_and_stay_small(rows, columns):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepmem_integrations._vectors._BLOCK_FLOATS", 1_000)
+        found = list(blocks(rows, columns))
+    assert [row for block in found for row in range(block.start, block.stop)] == list(range(rows))
+    assert all(block.stop - block.start == 1 or (block.stop - block.start) * columns <= 1_000 for block in found)
+
+
+def test_a_view_cannot_be_written_through_and_is_no_copy():
+    array = np.zeros((2, 2), dtype=np.float32)
+    view = read_only(array)
+    with pytest.raises(ValueError, match="read-only"):
+        view[0, 0] = 1
+    array[0, 0] = 1
+    assert view[0, 0] == 1

@@ -1,17 +1,23 @@
+import copy
+import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter.attention import Attention
-from deepmem_integrations.adapter.file import FORMAT, FORMAT_VERSION, read_header
+from deepmem_integrations.adapter.file import FORMAT, read_header
 from deepmem_integrations.errors import AdapterFileError, StorageError
 from tests.adapter.helpers import make_adapter
 
-FIXTURE = Path(__file__).parent.parent / "fixtures" / "adapter-v1.safetensors"
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+VERSION_1 = FIXTURES / "adapter-v1.safetensors"
+VERSION_2 = FIXTURES / "adapter-v2.safetensors"
+"""All that a file can hold, but lists: a linear and an attention part, 33 queries with texts (two share a key, three were added
+later, one is forgotten), probes, and metadata. Written before the attention part and the remembered queries got these names."""
 
 
 @pytest.mark.parametrize(
@@ -29,8 +35,8 @@ def test_save_and_load(tmp_path, parts):
 
 def test_version_1_files_stay_readable():
     x = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
-    expected = np.load(FIXTURE.with_suffix(".npy"))
-    np.testing.assert_allclose(QueryAdapter.load(FIXTURE).transform(x), expected, atol=1e-6)
+    expected = np.load(VERSION_1.with_suffix(".npy"))
+    np.testing.assert_allclose(QueryAdapter.load(VERSION_1).transform(x), expected, atol=1e-6)
 
 
 def test_every_flipped_bit_and_every_truncation_is_noticed():
@@ -118,57 +124,110 @@ def test_metadata_is_json():
     assert QueryAdapter.from_bytes(make_adapter().to_bytes()).metadata == {"note": "é"}
 
 
-VERSION_2 = Path(__file__).parent.parent / "fixtures" / "adapter-v2.safetensors"
-"""Written by the code before the package was restructured, with what it computed."""
+# ---- a file of format 2 ----------------------------------------------------------------------------------------------
 
 
-def test_a_file_of_version_2_transforms_as_it_did():
-    queries, expected = np.load(VERSION_2.with_suffix(".npy"))
-    np.testing.assert_allclose(QueryAdapter.load(VERSION_2).transform(queries), expected, atol=1e-6)
+@pytest.fixture
+def version_2():
+    """The adapter, queries, what it makes of them, and what it makes of them after q4, q9 and doc-0 are forgotten."""
+    queries, moved, moved_after_forgetting = np.load(VERSION_2.with_suffix(".npy"))
+    return QueryAdapter.load(VERSION_2), queries, moved, moved_after_forgetting
 
 
-def test_a_file_of_version_2_has_all_its_parts():
-    adapter = QueryAdapter.load(VERSION_2)
-    assert adapter.fingerprint.model == "a model of before"
+def test_version_2_files_stay_readable(version_2):
+    adapter, queries, moved, _ = version_2
+    np.testing.assert_allclose(adapter.transform(queries), moved, atol=1e-6)
+    assert adapter.fingerprint.model == "a-model"
     assert adapter.fingerprint.probes.shape == (3, 8)
-    assert adapter.linear.shape == (8, 8)
-    assert adapter.attention.neighbours == 64
-    assert adapter.remembered_queries.texts[0].startswith("question ")
-    assert adapter.metadata["made_by"] == "train"
-    assert adapter.metadata["report"]["queries"] == 30
+    assert adapter.metadata["note"] == "é"
+    assert adapter.metadata["report"]["merged_queries"] == 1
+    assert len(adapter.remembered_queries.query_ids) == 32
+    assert len(adapter.attention.keys) == 31
+    assert adapter.remembered(queries).tolist() == [True] + [False] * 11
 
 
-def test_a_file_of_version_2_explains_grows_and_forgets():
-    adapter = QueryAdapter.load(VERSION_2)
-    query = np.load(VERSION_2.with_suffix(".npy"))[0][0]
-    assert adapter.explain(query).influences[0].texts == ("question 5",)
-    forgotten = adapter.forget(query_ids=["q-5"])
-    assert "q-5" not in forgotten.remembered_queries.query_ids
-    assert forgotten.growth.forgotten == 1
-    grown = forgotten.remember(query[None], [[("doc-1", 1.0)]], query_ids=["new"], query_texts=["a new question"])
-    assert grown.explain(query).influences[0].query_ids == ("new",)
+def test_version_2_files_explain_themselves(version_2):
+    adapter, queries, _, _ = version_2
+    found = adapter.explain(queries[0]).to_json()
+    expected = json.loads((FIXTURES / "adapter-v2.explanation.json").read_text(encoding="utf-8"))
+    assert found.keys() == expected.keys()
+    for name in ("degrees", "linear_degrees", "memory_degrees"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-3), name
+    assert len(found["influences"]) == 5
+    for one, other in zip(found["influences"], expected["influences"], strict=True):
+        assert {name: one[name] for name in ("query_ids", "texts", "documents")} == {
+            name: other[name] for name in ("query_ids", "texts", "documents")
+        }
+        assert one["similarity"] == pytest.approx(other["similarity"], abs=1e-4)
+        assert one["share"] == pytest.approx(other["share"], abs=1e-4)
 
 
-def test_a_file_of_version_2_is_saved_to_the_same_bytes(tmp_path):
-    assert QueryAdapter.load(VERSION_2).save(tmp_path / "again.safetensors").read_bytes() == VERSION_2.read_bytes()
+def test_version_2_files_grow_and_forget(version_2):
+    adapter, queries, moved, moved_after_forgetting = version_2
+    assert adapter.growth.to_json() == {
+        "trained": 30,
+        "added": 3,
+        "forgotten": 1,
+        "linear": True,
+        "retraining_due": True,
+    }
+    less = adapter.forget(query_ids=["q4", "q9"], document_ids=["doc-0"])
+    np.testing.assert_allclose(less.transform(queries), moved_after_forgetting, atol=1e-6)
+    assert np.abs(moved - moved_after_forgetting).max() > 1e-3
+    more = adapter.remember(queries[1:2], [[("doc-0", 1.0)]], query_ids=["new"], query_texts=["Neu?"])
+    assert more.explain(queries[1]).influences[0].texts == ("Neu?",)
+
+
+def test_version_2_files_are_saved_again_to_the_same_bytes(version_2, tmp_path):
+    saved = version_2[0].save(tmp_path / "again.safetensors")
+    assert saved.read_bytes() == VERSION_2.read_bytes()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda adapter: pickle.loads(pickle.dumps(adapter))])
+def test_an_adapter_with_all_parts_is_copied_and_pickled(version_2, again):
+    assert again(version_2[0]).to_bytes() == VERSION_2.read_bytes()
+
+
+# ---- the header alone ------------------------------------------------------------------------------------------------
 
 
 def test_the_header_is_read_without_the_tensors(tmp_path):
-    header = read_header(VERSION_2)
-    assert header["version"] == 2 == FORMAT_VERSION
-    assert header["dimension"] == 8
-    assert header["metadata"]["report"]["chosen"]
-    # Even where a tensor is damaged: only the checksum of the whole would notice.
-    damaged = bytearray(VERSION_2.read_bytes())
-    damaged[-1] ^= 1
-    (tmp_path / "damaged.safetensors").write_bytes(damaged)
-    assert read_header(tmp_path / "damaged.safetensors") == header
+    path = make_adapter(metadata={"note": "é", "report": {"chosen": "identity"}}).save(tmp_path / "a.safetensors")
+    assert read_header(path) == {
+        "version": 2,
+        "dimension": 4,
+        "model": "a-model",
+        "memory": {"temperature": 0.1, "strength": 2.0, "neighbours": 64},
+        "examples": None,
+        "metadata": {"note": "é", "report": {"chosen": "identity"}},
+    }
+    assert read_header(VERSION_1)["metadata"] == {"note": "é"}
+    assert set(read_header(VERSION_2)["examples"]["query_ids"]) == {f"q{row}" for row in range(33)} - {"q2"}
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # in a tensor
+    path.write_bytes(data)
+    assert read_header(path)["model"] == "a-model"
+    with pytest.raises(AdapterFileError, match="checksum"):
+        QueryAdapter.load(path)
 
 
-def test_a_header_that_is_none_is_an_error(tmp_path):
-    save_file({"x": np.ones(3, dtype=np.float32)}, tmp_path / "other.safetensors")
-    with pytest.raises(KeyError, match=FORMAT):
-        read_header(tmp_path / "other.safetensors")
-    (tmp_path / "short.safetensors").write_bytes(VERSION_2.read_bytes()[:100])
-    with pytest.raises(SafetensorError):
-        read_header(tmp_path / "short.safetensors")
+def test_a_damaged_header_is_an_error(tmp_path):
+    from safetensors.numpy import save
+
+    data = make_adapter().to_bytes()
+    path = tmp_path / "a.safetensors"
+    ones = {"x": np.ones(3, dtype=np.float32)}
+    for damaged, error in (
+        (b"", SafetensorError),
+        (b"nothing of use", SafetensorError),
+        (data[:100], SafetensorError),
+        (data[:-1], SafetensorError),
+        (save(ones), KeyError),
+        (save(ones, metadata={FORMAT: "{"}), ValueError),
+        (save(ones, metadata={FORMAT: "{}"}), KeyError),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(error):
+            read_header(path)
+    with pytest.raises(FileNotFoundError):
+        read_header(tmp_path / "none")

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,3 +81,50 @@ def test_a_large_batch_is_done_in_blocks(monkeypatch):
     found, in_blocks = peak_of(lambda: adapter.transform(x))
     np.testing.assert_allclose(found, whole, atol=1e-6)
     assert in_blocks < all_at_once / 3
+
+
+# ---- an adapter never changes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dimension", "linear", "attention", "remembered_queries", "fingerprint", "metadata", "new"])
+def test_attributes_are_neither_set_nor_deleted(name):
+    adapter = make_adapter()
+    data = adapter.to_bytes()
+    with pytest.raises(AttributeError):
+        setattr(adapter, name, None)
+    with pytest.raises(AttributeError):
+        delattr(adapter, name)
+    assert adapter.to_bytes() == data
+
+
+def test_metadata_goes_in_and_comes_out_as_a_copy():
+    given = {"report": {"chosen": "identity"}}
+    adapter = QueryAdapter(4, metadata=given)
+    given["report"]["chosen"] = "changed"
+    adapter.metadata["report"]["chosen"] = "changed"
+    adapter.metadata["more"] = 1
+    assert adapter.metadata == {"report": {"chosen": "identity"}}
+    grown = adapter.with_metadata(more=1)
+    grown.metadata["report"]["chosen"] = "changed"
+    assert grown.metadata == {"report": {"chosen": "identity"}, "more": 1}
+    assert adapter.metadata == {"report": {"chosen": "identity"}}, "the old adapter is as it was"
+
+
+def test_no_array_of_an_adapter_can_be_written_through():
+    linear = np.zeros((4, 4), dtype=np.float32)
+    adapter = make_adapter(linear=linear)
+    for array in (adapter.linear, adapter.attention.keys, adapter.attention.values):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 7
+    linear[0, 0] = 7  # the caller's own array stays the caller's
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda adapter: pickle.loads(pickle.dumps(adapter))])
+def test_a_copy_is_the_same_and_does_not_change_either(again):
+    adapter = make_adapter()
+    other = again(adapter)
+    assert other.to_bytes() == adapter.to_bytes()
+    x = np.random.default_rng(1).normal(size=(5, 4))
+    np.testing.assert_array_equal(other.transform(x), adapter.transform(x))
+    with pytest.raises(AttributeError, match="never changes"):
+        other.linear = None

@@ -8,7 +8,9 @@ import pytest
 from deepmem_integrations import QueryAdapter, train_adapter
 from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.adapter.attention import Attention
+from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
+from deepmem_integrations.labels import LabelRows
 
 
 def rebuilt(adapter, problem, rows, without=()):
@@ -148,3 +150,62 @@ def test_half_of_a_file_is_refused_even_with_a_right_checksum(grown_from):
     ).to_bytes()
     with pytest.raises(ValueError, match="do not fit together"):
         QueryAdapter.from_bytes(data)
+
+
+# ---- queries that share a key ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remembered():
+    """Three queries, the first two of which share a key and a document."""
+    rng = np.random.default_rng(0)
+    space = ValueSpace(rng.normal(size=4).astype(np.float32), rng.normal(size=(4, 4)).astype(np.float32), 2.0)
+    return RememberedQueries(
+        query_ids=("a", "b", "c"),
+        texts=("A", "B", "C"),
+        owners=np.array([0, 0, 1]),
+        labels=LabelRows.of_rows([{0: 1.0, 1: 0.5}, {1: 1.0, 2: 0.25}, {2: 1.0}]),
+        document_ids=("x", "y", "z"),
+        documents=rng.normal(size=(3, 4)).astype(np.float32),
+        space=space,
+        trained=3,
+        trained_in_all=3,
+    )
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2]])
+def test_the_larger_weight_counts_where_two_queries_of_a_key_name_a_document(remembered, order):
+    given = replace(remembered, labels=remembered.labels.take(np.array(order)))
+    x, y, z = given.documents
+    np.testing.assert_allclose(given.values, [(x + y + 0.25 * z) / 2.25, z], atol=1e-6)
+
+
+def test_what_is_left_keeps_its_keys_documents_and_texts(remembered):
+    left, keys = remembered.without(["a"], ())
+    assert left.query_ids == ("b", "c")
+    assert left.texts == ("B", "C")
+    assert left.owners.tolist() == keys.tolist() == [0, 1]
+    assert left.document_ids == ("y", "z")
+    assert [left.documents_of(row) for row in range(2)] == [{"y": 1.0, "z": 0.25}, {"z": 1.0}]
+    assert (left.trained, left.trained_in_all) == (2, 3)
+    _, y, z = remembered.documents
+    np.testing.assert_allclose(left.values, [(y + 0.25 * z) / 1.25, z], atol=1e-6)
+    left, keys = remembered.without((), ["x", "y"])
+    assert left.query_ids == ("b", "c"), "a asked for nothing else"
+    left, keys = remembered.without(["a", "b"], ())
+    assert keys.tolist() == [1]
+    assert left.owners.tolist() == [0]
+
+
+def test_what_is_added_comes_last_and_new_documents_are_placed(remembered):
+    new = np.ones(4, dtype=np.float32) / 2
+    more = remembered.added(["d"], None, np.array([1]), [{"z": 1.0, "w": 0.5}], {"w": new})
+    assert more.query_ids == ("a", "b", "c", "d")
+    assert more.texts == ("A", "B", "C", "")
+    assert more.document_ids == ("x", "y", "z", "w")
+    placed = (new - remembered.space.mean) @ remembered.space.projection * 2
+    np.testing.assert_allclose(more.documents[3], placed, atol=1e-6)
+    np.testing.assert_allclose(more.values[1], (remembered.documents[2] + 0.5 * placed) / 1.5, atol=1e-6)
+    assert more.of_key(1).tolist() == [2, 3]
+    assert (more.trained, more.trained_in_all) == (3, 3)
+    assert len(remembered.query_ids) == 3, "the old ones are as they were"

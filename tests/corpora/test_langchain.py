@@ -109,7 +109,11 @@ def test_the_search_alone_embeds_only_what_it_finds(problem, tmp_path):
     store = Foreign(problem)
     memory = DeepMemory.from_langchain(store, path=tmp_path, scan=False)
     queries = problem.train_queries[:2]
-    ids = [name for batch, _ in memory.corpus.around(lambda: queries, 5, {"doc-7", "unknown"}) for name in batch]
+    asked = []
+    found = memory.corpus.around(lambda: asked.append(None) or queries, 5, {"doc-7", "unknown"})
+    ids = [name for batch, _ in found for name in batch]
+    assert not memory.corpus.listed
+    assert asked == [None], "the queries are needed, and embedded once"
     nearest = np.argsort(-(queries @ problem.corpus.T), axis=1)[:, :5]
     assert len(ids) == len(set(ids))
     assert set(ids) == {"doc-7", *(problem.ids[row] for row in nearest.ravel())}

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import (
-    EmbeddingMismatchError,
-)
+from deepmem_integrations.errors import EmbeddingMismatchError
 from tests.embeddings import LookupEmbeddings
 
 

@@ -7,8 +7,7 @@ import pytest
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import Filters
 from deepmem_integrations.generation.filters import text_fault
-from deepmem_integrations.generation.language import language_of
-from deepmem_integrations.generation.sources import Source, junk
+from deepmem_integrations.generation.sources import Source
 
 TEXT = (
     "The warranty of the heat pump covers the compressor for ten years and all other parts for two years. "
@@ -86,36 +85,6 @@ def test_another_language_passes_where_it_was_asked_for():
     assert text_fault("how long is the warranty of the pump?", "language:xx", (SOURCE,), ALL) is None, "one that is not known"
 
 
-@pytest.mark.parametrize(
-    ("code", "text"),
-    [
-        ("en", "What is the share of revenue that was paid in 2019?"),
-        ("de", "Wie hoch ist der Anteil und warum wird er nicht gezahlt?"),
-        ("fr", "Quelle est la part des ventes dans le total et pourquoi ?"),
-        ("es", "¿Cuál es el plazo para la entrega y cómo se paga por adelantado?"),
-        ("it", "Come si fa il pagamento della fattura e quando è dovuto?"),
-        ("pt", "Qual é o prazo para o pagamento e como não pagar uma multa?"),
-        ("nl", "Wat is het percentage van de omzet en waarom wordt het niet betaald?"),
-        ("pl", "Jaki jest termin płatności i czy można go zmienić dla firmy?"),
-        ("sv", "Hur lång är garantin och vad är det som inte ingår i den?"),
-        ("tr", "Garanti süresi ne kadar ve bunun için hangi belge gerekli?"),
-        ("ru", "Какой срок гарантии и что для этого нужно?"),
-        ("uk", "Який термін гарантії та що для цього треба?"),
-        ("el", "Ποια είναι η διάρκεια της εγγύησης;"),
-        ("ja", "保証期間はどのくらいですか"),
-        ("zh", "保修期是多长时间"),
-        ("ko", "보증 기간은 얼마나 되나요"),
-        ("ar", "ما هي مدة الضمان"),
-        (None, "EBITDA 2019 Q3"),
-        (None, "heat pump warranty"),
-        (None, "2019 2018 %"),
-        (None, ""),
-    ],
-)
-def test_a_language_is_named_on_evidence_alone(code, text):
-    assert language_of(text) == code
-
-
 @pytest.mark.slow
 def test_real_queries_of_users_pass_the_filters(collections):
     """Thousands of English queries that people wrote: next to none is taken for a fault."""
@@ -137,37 +106,3 @@ def test_the_window_is_wide():
     windows = [Filters().window_of(size) for size in (5, 100, 400, 5_000, 1_000_000)]
     assert windows == [10, 40, 160, 200, 1000]
     assert Filters(window=7).window_of(1_000_000) == 7
-
-
-# ---- documents nobody asks for ---------------------------------------------------------------------------------------
-
-
-def test_junk_is_found_with_its_reason():
-    menu = "\n".join(["Home", "About us", "Products", "Services", "Contact", "News", "Jobs", "Press", "Site map"])
-    links = " ".join(f"[Page {row}](https://example.com/{row})" for row in range(8))
-    sources = [
-        Source("fine", TEXT),
-        Source("short", "See page 4."),
-        Source("menu", menu),
-        Source("links", links),
-        Source("footer", "© 2024 Example Inc. All rights reserved. Read our Privacy Policy and the Terms of Service."),
-        Source("again", f"  {TEXT}\n"),
-        Source("table", "Revenue by year\n" + "\n".join(f"{year} | {year * 3} | {year * 7}" for year in range(2010, 2020))),
-        Source("chinese", "保修期是多长时间" * 8),
-    ]
-    assert junk(sources) == {
-        "short": "too short",
-        "menu": "navigation",
-        "links": "navigation",
-        "footer": "boilerplate",
-        "again": "repeats another document",
-    }
-
-
-@pytest.mark.slow
-def test_real_documents_are_not_junk(collections):
-    folder = Path(os.environ["DEEPMEM_DATA"], "data")
-    for name in ("tatqa", "scifact", "nfcorpus", "cranfield", "stackfaq"):
-        rows = [json.loads(line) for line in (folder / name / "corpus.jsonl").read_text("utf-8").splitlines()]
-        found = junk([Source(row["_id"], f"{row['title']} {row['text']}") for row in rows])
-        assert len(found) <= 0.02 * len(rows), (name, list(found.items())[:20])

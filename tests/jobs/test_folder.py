@@ -2,10 +2,7 @@ import json
 
 import pytest
 
-from deepmem_integrations.errors import (
-    JobNotFoundError,
-    StorageError,
-)
+from deepmem_integrations.errors import JobNotFoundError, StorageError
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.models import ModelFolder
 from tests.jobs.helpers import add_model

@@ -1,12 +1,18 @@
 import numpy as np
 import pytest
 
+from deepmem_integrations import Relevance
+from deepmem_integrations._vectors import unit_rows
+from deepmem_integrations.adapter import PROBES
+from deepmem_integrations.corpora import GivenCorpus
+from deepmem_integrations.embedding import Embedder
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError
+from deepmem_integrations.jobs.inputs import read_inputs, write_inputs
+from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import leftovers
 
 
 def test_what_cannot_be_trained_on_is_told_before_a_process_starts(memory, problem):
-    from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError
-
     calls = []
     with pytest.raises(InvalidRelevanceError, match="'nope' is not in the corpus"):
         memory.train(["a"], [[("nope", 1.0)]], calls.append, wait=False)
@@ -17,3 +23,68 @@ def test_what_cannot_be_trained_on_is_told_before_a_process_starts(memory, probl
         memory.train(problem.train, max_unseen_loss=-1, wait=False)
     assert {job.state for job in memory.jobs.all()} == {"failed"}
     assert leftovers(memory) == []
+
+
+class Counting(LookupEmbeddings):
+    """Keeps every text that it embeds, on either side."""
+
+    def __init__(self, problem):
+        super().__init__(problem)
+        self.embedded = []
+
+    def embed_query(self, text):
+        self.embedded.append(text)
+        return super().embed_query(text)
+
+
+@pytest.fixture
+def counting(problem):
+    return Counting(problem)
+
+
+@pytest.fixture
+def corpus(problem):
+    return GivenCorpus(problem.ids, problem.ids, problem.ids, LookupEmbeddings(problem))
+
+
+OPTIONS = {"max_unseen_loss": None, "seed": 0, "keep_texts": False}
+
+
+@pytest.mark.parametrize("wrong", ["labels", "validation"])
+def test_labels_are_checked_before_a_query_is_embedded(corpus, counting, problem, tmp_path, wrong):
+    unknown = Relevance(["one more"], [[("nowhere", 1.0)]])
+    given = {"labels": problem.train, "validation": problem.test, wrong: unknown}
+    with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
+        write_inputs(tmp_path, corpus, given["labels"], given["validation"], Embedder(counting), OPTIONS)
+    assert counting.embedded == []
+
+
+def test_what_was_written_is_read(corpus, counting, problem, tmp_path):
+    labels = problem.train + Relevance(["written"], [[("doc-1", 0.5)]], generated=True)
+    options = {"max_unseen_loss": 2.0, "seed": 3, "keep_texts": True}
+    write_inputs(tmp_path / "new", corpus, labels, problem.test, Embedder(counting), options)
+    read = read_inputs(tmp_path / "new")
+    assert read.labels == labels
+    assert read.corpus_ids == problem.ids
+    assert read.options == options
+    np.testing.assert_allclose(read.corpus, unit_rows(problem.corpus, "row"), atol=1e-6)
+    np.testing.assert_allclose(read.queries[:-1], unit_rows(problem.train_queries, "row"), atol=1e-6)
+    vectors, validation = read.validation
+    assert validation == problem.test
+    np.testing.assert_allclose(vectors, unit_rows(problem.test_queries, "row"), atol=1e-6)
+    read.fingerprint.check(Embedder(LookupEmbeddings(problem)).fingerprint())
+    assert read.fingerprint.model == "lookup"
+    assert set(counting.embedded) == {*labels.queries, *problem.test.queries, *PROBES}
+    write_inputs(tmp_path / "other", corpus, labels, None, Embedder(counting), options)
+    assert read_inputs(tmp_path / "other").validation is None
+
+
+def test_damaged_inputs_are_an_error_that_names_the_file(corpus, counting, problem, tmp_path):
+    write_inputs(tmp_path, corpus, problem.train, None, Embedder(counting), OPTIONS)
+    for name, content in (("options.json", b"{"), ("queries.json", b"\xff"), ("corpus.npy", b"no array")):
+        before = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(StorageError, match=name):
+            read_inputs(tmp_path)
+        (tmp_path / name).write_bytes(before)
+    assert read_inputs(tmp_path).labels == problem.train

@@ -14,13 +14,7 @@ import pytest
 
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.corpora import GivenCorpus
-from deepmem_integrations.errors import (
-    JobCancelledError,
-    JobFailedError,
-    JobNotFoundError,
-    JobRunningError,
-    StorageError,
-)
+from deepmem_integrations.errors import JobCancelledError, JobFailedError, JobNotFoundError, JobRunningError, StorageError
 from deepmem_integrations.jobs import JobFolder, trainer
 from deepmem_integrations.models import ModelFolder
 from tests.embeddings import LookupEmbeddings

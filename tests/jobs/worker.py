@@ -13,13 +13,7 @@ import numpy as np
 
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.corpora import GivenCorpus
-from deepmem_integrations.errors import (
-    JobCancelledError,
-    JobNotFoundError,
-    JobRunningError,
-    ModelInUseError,
-    ModelNotFoundError,
-)
+from deepmem_integrations.errors import JobCancelledError, JobNotFoundError, JobRunningError, ModelInUseError, ModelNotFoundError
 from deepmem_integrations.jobs.trainer import publish
 from tests.embeddings import LookupEmbeddings
 from tests.problems import make_problem

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -219,11 +221,49 @@ def test_who_wrote_a_query_is_yes_or_no(generated, tmp_path):
         Relevance.from_jsonl(path)
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_file(tmp_path):
-    line = '{"query": "wo liegt das Büro?", "relevance": [["doc-1", 1.0]]}'
-    (tmp_path / "labels.jsonl").write_bytes(f"{line}\r\n{line}\r\n".encode("utf-8-sig"))
-    assert Relevance.from_jsonl(tmp_path / "labels.jsonl").queries == ("wo liegt das Büro?",) * 2
-    (tmp_path / "qrels").mkdir()
-    (tmp_path / "queries.jsonl").write_bytes('{"_id": "q", "text": "wo?"}\r\n'.encode("utf-8-sig"))
-    (tmp_path / "qrels" / "train.tsv").write_bytes("query-id\tcorpus-id\tscore\r\nq\tdoc-1\t1\r\n".encode("utf-8-sig"))
-    assert Relevance.from_beir(tmp_path).labels == ((("doc-1", 1.0),),)
+# ---- labels never change ---------------------------------------------------------------------------------------------
+
+
+def dropped():
+    with pytest.warns(InvalidLabelsWarning):
+        return Relevance(["a", "", "b"], [GOOD, GOOD, [("c", 2.0)]], on_invalid="drop")
+
+
+@pytest.mark.parametrize("name", ["queries", "query_ids", "labels", "generated", "left_out", "new"])
+@pytest.mark.parametrize("made", [dropped, lambda: dropped() + dropped(), lambda: dropped().take([1, 0])])
+def test_attributes_are_neither_set_nor_deleted(made, name):
+    relevance = made()
+    before = list(relevance)
+    with pytest.raises(AttributeError):
+        setattr(relevance, name, ())
+    with pytest.raises(AttributeError):
+        delattr(relevance, name)
+    assert list(relevance) == before
+
+
+def test_what_was_left_out_is_told_in_a_copy():
+    relevance = dropped()
+    relevance.left_out["the query is empty"] = 100
+    relevance.left_out.clear()
+    assert relevance.left_out == {"the query is empty": 1}
+    assert (relevance + relevance).left_out == {"the query is empty": 2}
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda labels: pickle.loads(pickle.dumps(labels))])
+@pytest.mark.parametrize("made", [dropped, lambda: dropped() + dropped()])
+def test_a_copy_is_the_same_and_does_not_change_either(made, again):
+    relevance = made()
+    other = again(relevance)
+    assert other == relevance
+    assert hash(other) == hash(relevance)
+    assert other.left_out == relevance.left_out
+    with pytest.raises(AttributeError, match="never changes"):
+        other.labels = ()
+
+
+def test_the_former_name_of_the_labels_warns():
+    relevance = Relevance(["q"], [[("a", 1.0)]])
+    with pytest.warns(DeprecationWarning, match=r"Relevance\.documents is called Relevance\.labels now") as caught:
+        former = relevance.documents
+    assert former is relevance.labels
+    assert caught[0].filename == __file__

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from langchain_core.vectorstores import VectorStore
@@ -98,3 +101,16 @@ def test_constructor_arguments(problem, tmp_path):
     remote = DeepLake("mem://y", embedding=embedding, deep_memory_path=tmp_path / "models")
     assert remote.deep_memory.folder.path == tmp_path / "models"
     assert remote.deep_memory is remote.deep_memory
+
+
+def test_a_store_with_a_deep_memory_is_let_go_at_once(trained, problem):
+    """By reference counting: a store in a circle would keep its files until the garbage is collected."""
+    db = DeepLake(trained.store.path, embedding=Lookup(problem))
+    assert len(db.similarity_search(problem.test.queries[0], deep_memory=True)) == 4
+    let_go = weakref.ref(db), weakref.ref(db.store), weakref.ref(db.deep_memory)
+    gc.disable()
+    try:
+        del db
+        assert [reference() for reference in let_go] == [None] * 3
+    finally:
+        gc.enable()

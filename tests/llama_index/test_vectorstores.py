@@ -1,6 +1,8 @@
 """What LlamaIndex expects of a vector store, sync and async, of `DeepLakeVectorStore`; for filters see test_filters.py."""
 
 import asyncio
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -405,3 +407,17 @@ def test_trained_through_llama_index_it_serves_langchain_on_the_same_data_set(pr
     check_identical(problem, db, index, memory)
     (found,) = db.get_by_ids(["doc-3"])
     assert (found.page_content, found.metadata["half"]) == ("doc-3", 1)
+
+
+def test_a_store_with_a_deep_memory_is_let_go_at_once(trained, problem):
+    """By reference counting: a store in a circle would keep its files until the garbage is collected."""
+    vector_store = DeepLakeVectorStore(trained.vector_store.store.path)
+    query = VectorStoreQuery(query_embedding=problem.test_queries[0].tolist(), similarity_top_k=4)
+    assert len(vector_store.query(query, deep_memory=True).ids) == 4
+    let_go = weakref.ref(vector_store.store), weakref.ref(vector_store.deep_memory)
+    gc.disable()
+    try:
+        del vector_store
+        assert [reference() for reference in let_go] == [None] * 2
+    finally:
+        gc.enable()

@@ -1,0 +1,71 @@
+import os
+import stat
+import threading
+
+import pytest
+
+from deepmem_integrations._files import read_text, write_bytes, write_text
+from deepmem_integrations.errors import StorageError
+
+
+def test_what_is_written_is_read_and_replaced(tmp_path):
+    path = tmp_path / "new" / "folder" / "file"
+    write_text(path, "größer\r\n\u2028")
+    assert path.read_bytes() == "größer\r\n\u2028".encode()
+    write_bytes(path, "später".encode())
+    assert read_text(path) == read_text(str(path)) == "später"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path, contents = tmp_path / "file", {letter * 100_000 for letter in "ab"}
+    write_text(path, min(contents))
+    done, seen = threading.Event(), set()
+
+    def read():
+        while not done.is_set():
+            seen.add(read_text(path))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(100):
+        for content in contents:
+            write_text(path, content)
+    done.set()
+    reader.join()
+    assert seen <= contents
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(StorageError, match=r"Cannot write .*file: No space left on device\. What was there before is unchanged"):
+        write_text(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(StorageError, match="Cannot read .*none: No such file"):
+        read_text(tmp_path / "none")
+    with pytest.raises(StorageError, match="Cannot read .*: Is a directory"):
+        read_text(tmp_path)
+    (tmp_path / "latin").write_bytes(b"gr\xf6\xdfer")
+    with pytest.raises(StorageError, match="latin: not UTF-8 text .* at byte 2"):
+        read_text(tmp_path / "latin")
