@@ -1,7 +1,5 @@
-import gc
 import subprocess
 import sys
-import weakref
 
 import numpy as np
 import pytest

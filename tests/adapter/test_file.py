@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter.attention import Attention
