@@ -1,4 +1,4 @@
-"""Held-out parts that share no document with the training part."""
+"""Groups of queries for a held-out part that shares no document with the training part."""
 
 from collections.abc import Hashable, Sequence
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def document_groups(documents: Sequence[Sequence[Hashable]], *, largest: int, rng: np.random.Generator) -> list[list[int]]:
-    """Group queries so that two groups share no document, as far as groups of a useful size allow.
+    """Group queries so that no two groups share a document, unless a group would have more than ``largest`` queries.
 
-    The groups are the connected components of the graph of queries and documents. A component of more than
-    ``largest`` queries is broken up into single queries; `drop_shared` then restores the separation.
+    The groups are the connected components of the graph of queries and documents. A component of more than ``largest``
+    queries is broken up into single queries, which may share documents. `drop_shared` then keeps the documents apart.
 
     Args:
-        documents: For each query its documents.
-        largest: The size from which a component is broken up.
-        rng: Draws the order of the groups.
+        documents: For each query the documents that its labels name.
+        largest: The largest number of queries in a group.
+        rng: The random generator that draws the order of the groups.
 
     Returns:
-        Row numbers, a list a group, in random order.
+        The groups in random order, each a list of row numbers.
     """
     parent = list(range(len(documents)))
 
@@ -42,11 +42,15 @@ def document_groups(documents: Sequence[Sequence[Hashable]], *, largest: int, rn
 
 
 def drop_shared(documents: Sequence[Sequence[Hashable]], held: Sequence[int]) -> tuple[list[int], int]:
-    """The rows that may train while ``held`` is held out.
+    """Return the rows that may be trained on while other rows are held out.
+
+    Args:
+        documents: For each query the documents that its labels name.
+        held: The held-out rows.
 
     Returns:
-        The rows that are not held out and share no document with one that is, ascending; and how many
-        others had to be left out because they do.
+        The rows that are not held out and share no document with a held-out row, in ascending order, and the number of rows
+        that were left out because they share one.
     """
     inside = set(held)
     taken = {document for row in held for document in documents[row]}

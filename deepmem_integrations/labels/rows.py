@@ -1,4 +1,4 @@
-"""Labels as row numbers: what training and evaluation compute with."""
+"""`LabelRows`: labels whose documents are rows of the corpus, in the form that training and evaluation compute with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,17 @@ from deepmem_integrations.labels.relevance import Relevance
 
 @dataclass(frozen=True)
 class LabelRows:
-    """For each query the corpus rows of its documents, in compressed sparse row form.
+    """The labels of n queries, with corpus rows in place of document ids, in compressed sparse row form.
 
     Attributes:
-        starts: (n + 1,) int64; query i owns the entries ``starts[i]:starts[i + 1]``.
-        documents: (labels,) int64 corpus rows.
-        weights: (labels,) float32, above 0, the largest of each query 1.
+        starts: (n + 1,) int64. The labels of query i are the entries ``starts[i]:starts[i + 1]`` of the two other arrays.
+        documents: (number of labels,) int64, the corpus row of each label's document.
+        weights: (number of labels,) float32, the weight of each label: above 0, and 1 for the best document of each query.
+
+    Example:
+        >>> relevance = Relevance(["how do I undo a commit?"], [[("git-revert", 2.0), ("git-reset", 1.0)]])
+        >>> LabelRows.of(relevance, {"git-reset": 0, "git-revert": 1}).weight_of(0)
+        {1: 1.0, 0: 0.5}
     """
 
     starts: NDArray[np.int64]
@@ -28,14 +33,20 @@ class LabelRows:
 
     @classmethod
     def of(cls, relevance: Relevance, rows: Mapping[str, int]) -> "LabelRows":
-        """Look up every document's row. Each must be in ``rows`` (see `Relevance.check`)."""
+        """Look up the corpus row of every labelled document.
+
+        Args:
+            relevance: The labelled queries.
+            rows: Document id → corpus row. Every labelled document must be in the mapping, which `Relevance.check` ensures.
+        """
         return cls.of_rows([{rows[document]: weight for document, weight in labels} for labels in relevance.labels])
 
     @classmethod
     def of_rows(cls, labels: Sequence[Mapping[int, float]]) -> "LabelRows":
-        """Build from one mapping corpus row → weight for each query. Weights are scaled to a largest one of 1 a query.
+        """Build the labels from one mapping, corpus row → weight, for each query.
 
-        No metric and no loss depends on a query's scale; so no weight is too large or too small for float32.
+        The weights of each query are divided by the largest one, and are at least 1e-6 afterwards. No metric and no loss
+        depends on the scale of a query's weights, and scaled weights are never too large or too small for float32.
         """
         scaled: list[float] = []
         for query in labels:
@@ -48,21 +59,21 @@ class LabelRows:
         )
 
     def __len__(self) -> int:
-        """The number of queries."""
+        """Count the queries."""
         return len(self.starts) - 1
 
     def __getitem__(self, query: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The rows and weights of one query's documents."""
+        """Return the corpus rows and the weights of one query's documents."""
         entries = slice(self.starts[query], self.starts[query + 1])
         return self.documents[entries], self.weights[entries]
 
     def weight_of(self, query: int) -> dict[int, float]:
-        """Corpus row → weight of one query's documents."""
+        """Return corpus row → weight of one query's documents."""
         rows, weights = self[query]
         return dict(zip(rows.tolist(), weights.tolist(), strict=True))
 
     def take(self, queries: NDArray[np.int64]) -> "LabelRows":
-        """The labels of these queries, in this order."""
+        """Return the labels of the queries with these numbers, in this order."""
         return LabelRows.of_rows([self.weight_of(query) for query in queries])
 
 
@@ -71,13 +82,25 @@ def labelled_vectors(
 ) -> tuple[Vectors, LabelRows, tuple[str, ...]]:
     """Check that query vectors, labels and corpus belong together.
 
+    Args:
+        query_vectors: (n, d), any real dtype.
+        relevance: The labels of the n queries, in the same order.
+        corpus_ids: The N document ids of the corpus.
+        dimension: d, the length of the corpus vectors.
+
     Returns:
-        (n, d) float32 unit rows, their labels as corpus rows, and the n query ids.
+        The query vectors as (n, d) float32 unit rows, the labels with corpus rows, and the n query ids.
 
     Raises:
-        InvalidRelevanceError: No query, another number of labels than vectors, an invalid label, or an unknown document.
-        InvalidVectorsError: A query vector with NaN, infinity or nothing but zeros.
-        EmbeddingMismatchError: The query vectors do not have ``dimension``.
+        InvalidRelevanceError: There is no query, labels and vectors differ in number, a label is invalid, or a labelled
+            document is not in the corpus.
+        InvalidVectorsError: A query vector holds NaN or infinity, or is all zeros.
+        EmbeddingMismatchError: The query vectors have another dimension.
+
+    Example:
+        >>> vectors, labels, query_ids = labelled_vectors([[3, 4]], [[("doc-2", 1.0)]], ["doc-1", "doc-2"], dimension=2)
+        >>> vectors.round(1).tolist(), labels.weight_of(0), query_ids
+        ([[0.6..., 0.8...]], {1: 1.0}, ('0',))
     """
     if not isinstance(relevance, Relevance):
         relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance)
