@@ -1,4 +1,4 @@
-"""Tell whether an adapter and an embedding model belong together."""
+"""`Fingerprint`, by which an adapter recognises the embedding model that it was trained with."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,33 @@ PROBES = (
     "quarterly revenue growth, adjusted for currency effects",
     "The mitochondrion is the powerhouse of the cell.",
 )
-"""Texts whose vectors tell embedding models apart. Part of the file format: never edit, only add another set."""
+"""The probe texts, whose vectors tell embedding models apart.
+
+The texts are part of the file format: never edit them, only add another set.
+"""
 
 MIN_COSINE = 0.99
-"""Hosted models and half-precision hardware return slightly different vectors each time; other models do not come near."""
+"""The least cosine between two vectors of one probe text that count as vectors of the same embedding model.
+
+The threshold is below 1 because hosted models and half-precision hardware return slightly different vectors each time. The
+vectors of two different models have a far lower cosine.
+"""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is known of an embedding model.
+    """The marks of an embedding model by which it is recognised: a dimension, a name and the vectors of a few probe texts.
 
     Attributes:
-        dimension: The length of its vectors.
-        model: Its name, where it has one.
-        probes: (3, d) float32: its query vectors of `PROBES`, of length 1 (or 0); None where only vectors were at hand.
+        dimension: d, the length of the model's vectors.
+        model: The model's name; None if the name is not known.
+        probes: (3, d) float32, the model's query vectors of the texts in `PROBES`. Each row has the length 1, or 0 if the model
+            gives zeros for the text. None if the adapter was trained on bare vectors, without the embedding model.
+
+    Example:
+        >>> Fingerprint(384, "all-MiniLM-L6-v2").check(Fingerprint(1536, "text-embedding-3-small"))
+        Traceback (most recent call last):
+        deepmem_integrations.errors.EmbeddingMismatchError: The adapter was trained for all-MiniLM-L6-v2 (384 dimensions) but ...
     """
 
     dimension: int
@@ -33,13 +46,16 @@ class Fingerprint:
     probes: Vectors | None = None
 
     def check(self, other: "Fingerprint") -> None:
-        """Refuse another embedding model.
+        """Refuse an embedding model other than this one.
 
-        The vectors decide; names are only quoted, since one model goes by many. Where either side has no
-        probe vectors, the dimension is all that can be compared.
+        The vectors of the probe texts decide. Names only appear in the message, since one model may have many names. If either
+        fingerprint has no probe vectors, only the dimensions are compared.
+
+        Args:
+            other: The fingerprint of the embedding model in question.
 
         Raises:
-            EmbeddingMismatchError: The dimensions differ, or the vectors of a probe text have a cosine below 0.99.
+            EmbeddingMismatchError: The dimensions differ, or the two vectors of a probe text have a cosine below 0.99.
         """
         if self.dimension != other.dimension:
             raise EmbeddingMismatchError(
@@ -48,7 +64,7 @@ class Fingerprint:
             )
         if self.probes is None or other.probes is None:
             return
-        # A model may have no vector for a probe text, and give zeros: then the other must, too.
+        # A model may give zeros for a probe text that it knows no word of. Then the other model must give zeros as well.
         both_zero = ~self.probes.any(axis=1) & ~other.probes.any(axis=1)
         cosine = float(np.where(both_zero, 1.0, np.sum(self.probes * other.probes, axis=1)).min())
         if not cosine >= MIN_COSINE:
@@ -58,5 +74,5 @@ class Fingerprint:
             )
 
     def __str__(self) -> str:
-        """The model's name and dimension."""
+        """Return the model's name and dimension."""
         return f"{self.model or 'an unnamed embedding model'} ({self.dimension} dimensions)"
