@@ -1,4 +1,4 @@
-"""The documents to search: their ids and vectors, from arrays or from a store."""
+"""`Corpus`: the documents to search, with their ids and vectors, from arrays or from a store."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -12,18 +12,21 @@ from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidVectorsError
 
 Batch = tuple[Sequence[str], ArrayLike]
-"""Ids and their (n, d) vectors."""
+"""The ids of n documents and their vectors, (n, d) of any real dtype."""
 
 CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch]
-"""An (N, d) array, whose ids come apart, or anything that yields (ids, vectors) batches."""
+"""An (N, d) array, whose ids are passed separately, or anything that yields (ids, vectors) batches."""
 
 
 class Corpus(Protocol):
-    """The documents of a store, as training and evaluation read them. `ListedCorpus` is the base of all but one kind."""
+    """The documents of a store, as training and evaluation read them.
+
+    `ListedCorpus` is the base class for every store whose documents can all be listed.
+    """
 
     @property
     def listed(self) -> bool:
-        """Whether all documents can be listed. Otherwise, those that the store's own search finds stand for the whole."""
+        """Whether all documents can be listed. Otherwise the documents that the store's search finds are a sample."""
         ...
 
     def vectors(self) -> Iterator[Batch]:
@@ -45,13 +48,13 @@ class Corpus(Protocol):
     def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
         """Yield the documents that training or evaluation on some queries has to rank, each document once.
 
-        A listed corpus yields all of its documents and does not embed the queries. Any other yields the k documents nearest to
-        each query, and those with the given ids.
+        A listed corpus yields all of its documents and does not call ``queries``. Any other corpus yields the k documents
+        nearest to each query, and the documents with the given ids.
 
         Args:
-            queries: Returns the (n, d) float32 query vectors when called, which may embed them first.
-            k: How many documents each query brings.
-            ids: Documents to yield in any case; unknown ids are left out.
+            queries: A function that returns the (n, d) float32 query vectors. The call may embed the queries first.
+            k: How many documents to find for each query.
+            ids: The ids of documents to yield in any case. Unknown ids are ignored.
 
         Raises:
             StoreError: The store cannot be read, or cannot be searched by vector.
@@ -61,15 +64,25 @@ class Corpus(Protocol):
 
 @runtime_checkable
 class HasCorpus(Protocol):
-    """A vector store that reads its documents itself, as both Deep Lake stores do."""
+    """A vector store that reads its own documents. The Deep Lake stores for LangChain and for LlamaIndex are of this kind."""
 
     def corpus(self) -> Corpus:
-        """Return the store's documents."""
+        """Return a reader of the store's documents."""
         ...
 
 
 class ListedCorpus(ABC):
-    """A corpus whose documents can all be listed. To support a store, define how its vectors and its documents are read."""
+    """A corpus whose documents can all be listed. To support another store, derive from this class and define both methods.
+
+    Example:
+        >>> class Manual(ListedCorpus):
+        ...     def vectors(self):
+        ...         yield ["page-1", "page-2"], [[1.0, 0.0], [0.0, 1.0]]
+        ...     def documents(self):
+        ...         yield ["How to install", "How to upgrade"]
+        >>> read_corpus(Manual().vectors())[0]
+        ['page-1', 'page-2']
+    """
 
     listed: ClassVar[bool] = True
 
@@ -82,18 +95,25 @@ class ListedCorpus(ABC):
         """Yield batches of all documents as objects of the store's framework."""
 
     def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
-        """Yield all documents: see `Corpus.around`."""
+        """Yield the vectors of all documents, whatever the queries are (see `Corpus.around`)."""
         return self.vectors()
 
 
 class GivenCorpus(ListedCorpus):
-    """Documents that the caller passes; they are embedded when they are first needed.
+    """A corpus of documents that the caller passes. The documents are embedded when their vectors are first read.
 
     Args:
-        documents: n documents, as objects of the store's framework.
-        ids: Their n ids in the store.
+        documents: The n documents, as objects of the store's framework.
+        ids: The n ids of the documents in the store.
         texts: The n texts to embed.
-        model: The store's embedding model: whatever `Embedder` takes.
+        model: The store's embedding model, as `Embedder` takes it.
+
+    Example:
+        >>> pages = ["How to install", "How to upgrade"]
+        >>> corpus = GivenCorpus(pages, ["page-1", "page-2"], pages, lambda texts: [[len(text), 1.0] for text in texts])
+        >>> ids, vectors = next(corpus.vectors())
+        >>> ids, vectors.shape
+        (['page-1', 'page-2'], (2, 2))
     """
 
     def __init__(self, documents: Sequence[Any], ids: Sequence[str], texts: Sequence[str], model: Any) -> None:
@@ -102,13 +122,13 @@ class GivenCorpus(ListedCorpus):
         self._vectors: Vectors | None = None
 
     def vectors(self) -> Iterator[Batch]:
-        """Yield all documents as one batch; the first call embeds them."""
+        """Yield the ids and vectors of all documents as one batch. The first call embeds the documents."""
         if self._vectors is None:
             self._vectors = self._embedder.embed_documents(self._texts, progress="Embedding documents")
         yield self._ids, self._vectors
 
     def documents(self) -> Iterator[Sequence[Any]]:
-        """Yield all documents as one batch."""
+        """Yield all documents as one batch of objects of the store's framework."""
         yield self._documents
 
 
@@ -116,15 +136,21 @@ def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> It
     """Check a corpus and go through it once, batch by batch.
 
     Args:
-        vectors: An (N, d) array, memory-mapped or not, with ``ids``, or batches of (ids, vectors) without.
-        ids: The ids of the array's rows.
+        vectors: An (N, d) array, memory-mapped or not, together with ``ids``; or batches of (ids, vectors) without ``ids``.
+        ids: The N ids of the array's rows.
 
     Yields:
-        Ids and their vectors as (n, d) float32 unit rows, n ≥ 1.
+        The ids of n ≥ 1 documents, and their vectors as (n, d) float32 unit rows.
 
     Raises:
-        InvalidVectorsError: No document; ids and vectors that differ in number; an id that is no string or appears twice;
-            batches of different dimensions; a vector with NaN, infinity or nothing but zeros.
+        InvalidVectorsError: There is no document, ids and vectors differ in number, an id is no string or appears twice, the
+            batches have different dimensions, or a vector holds NaN or infinity or is all zeros.
+
+    Example:
+        >>> for ids, vectors in unit_batches([(["doc-1"], [[3.0, 4.0]]), (["doc-2"], [[0.0, 5.0]])]):
+        ...     print(ids, vectors.round(1))
+        ['doc-1'] [[0.6 0.8]]
+        ['doc-2'] [[0. 1.]]
     """
     seen: set[str] = set()
     dimension = None
@@ -149,17 +175,21 @@ def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> It
 
 
 def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tuple[list[str], Vectors]:
-    """Gather a corpus in memory.
+    """Read a whole corpus into memory.
 
     Args:
-        vectors: As for `unit_batches`.
-        ids: Likewise.
+        vectors: An (N, d) array together with ``ids``, or batches of (ids, vectors) without ``ids``.
+        ids: The N ids of the array's rows.
 
     Returns:
         The N ids, and their vectors as (N, d) float32 unit rows.
 
     Raises:
-        InvalidVectorsError: As `unit_batches` does.
+        InvalidVectorsError: The corpus is invalid in one of the ways that `unit_batches` names.
+
+    Example:
+        >>> read_corpus([[3.0, 0.0], [0.0, 2.0]], ["doc-1", "doc-2"])
+        (['doc-1', 'doc-2'], array([[1., 0.], [0., 1.]], dtype=float32))
     """
     names: list[str] = []
     parts: list[Vectors] = []

@@ -1,6 +1,6 @@
-"""What is known of LangChain's vector stores beyond their common interface: how to read one in full, and by what it ranks.
+"""Readers of LangChain's vector stores: how the documents of each kind of store are read, and by what measure the store ranks.
 
-The stores' own packages are not needed and not imported: a store is known by the name of its class.
+The packages of the stores are neither needed nor imported, because a store is recognised by the name of its class.
 """
 
 import json
@@ -31,36 +31,37 @@ from deepmem_integrations.errors import StoreError
 
 
 class InMemoryCorpus(StoreCorpus):
-    """LangChain's own store in memory."""
+    """The reader of LangChain's in-memory store."""
 
     kind = "langchain_core.InMemoryVectorStore"
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         for batch in batches(list(self.store.store.values())):
             yield [entry["id"] for entry in batch], np.array([entry["vector"] for entry in batch])
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
+        """Yield batches of LangChain documents."""
         for batch in batches(list(self.store.store.values())):
             yield [Document(id=entry["id"], page_content=entry["text"], metadata=entry["metadata"]) for entry in batch]
 
 
 class FaissCorpus(StoreCorpus):
-    """FAISS, of any index that can give its vectors back."""
+    """The reader of a FAISS store. Its index must be able to return the vectors."""
 
     kind = "langchain_community.FAISS"
 
     @property
     def metric(self) -> str:
-        """The index knows it; the store's own ``distance_strategy`` need not be true."""
+        """The measure of the FAISS index."""
+        # The store's own distance_strategy may differ from the measure of the index.
         return faiss_metric(self.store.index)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches.
+        """Yield (ids, (n, d) vectors) batches.
 
         Raises:
-            StoreError: The index cannot give its vectors back.
+            StoreError: The index cannot return its vectors.
         """
         instead = "pass from_langchain(…, documents=[…]) to embed them again."
         for rows in batches(range(len(self.store.index_to_docstore_id))):
@@ -68,55 +69,58 @@ class FaissCorpus(StoreCorpus):
             yield [str(self.store.index_to_docstore_id[row]) for row in rows], vectors
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
+        """Yield batches of LangChain documents."""
         for rows in batches(range(len(self.store.index_to_docstore_id))):
             names = [self.store.index_to_docstore_id[row] for row in rows]
             found = [(name, self.store.docstore.search(name)) for name in names]
-            # Old files hold documents without their ids.
+            # Files that older versions of LangChain saved hold documents without ids.
             yield [Document(id=name, page_content=one.page_content, metadata=one.metadata) for name, one in found]
 
 
 class ChromaCorpus(StoreCorpus):
-    """Chroma, in this process or on a server."""
+    """The reader of a Chroma store, which may be in this process or on a server."""
 
     kind = "langchain_chroma.Chroma"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
+        """The measure in the collection's configuration."""
         return chroma_metric(self.store._collection)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         for found in chroma_records(self.store._collection, "embeddings"):
             yield found["ids"], found["embeddings"]
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
+        """Yield batches of LangChain documents."""
         for found in chroma_records(self.store._collection, "documents", "metadatas"):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata or {}) for name, text, metadata in columns]
 
 
 class QdrantCorpus(StoreCorpus):
-    """Qdrant, in this process or on a server. Its ids are UUIDs or numbers; labels name both as strings."""
+    """The reader of a Qdrant store, which may be in this process or on a server.
+
+    The ids of Qdrant are UUIDs or numbers. Labels name both as strings.
+    """
 
     kind = "langchain_qdrant.QdrantVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
+        """The measure in the collection's configuration."""
         return qdrant_metric(self.store.client, self.store.collection_name, self.store.vector_name)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         name = self.store.vector_name
         for points in self._scroll(with_payload=False, with_vectors=[name] if name else True):
             vectors = [point.vector[name] if isinstance(point.vector, dict) else point.vector for point in points]
             yield [str(point.id) for point in points], np.array(vectors)
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
+        """Yield batches of LangChain documents."""
         text, metadata = self.store.content_payload_key, self.store.metadata_payload_key
         for points in self._scroll(with_payload=[text, metadata], with_vectors=False):
             yield [
@@ -129,29 +133,32 @@ class QdrantCorpus(StoreCorpus):
 
 
 class PGVectorCorpus(StoreCorpus):
-    """Postgres through langchain-postgres's older class."""
+    """The reader of Postgres tables of ``PGVector``, the older class of langchain-postgres."""
 
     kind = "langchain_postgres.PGVector"
 
     @property
     def metric(self) -> str:
-        """From the store."""
+        """The measure that the store was made with."""
         name = getattr(self.store._distance_strategy, "value", self.store._distance_strategy)
         return {"inner": "dot"}.get(name, str(name))
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         for rows in self._read("embedding"):
             yield [row.id for row in rows], np.array([row.embedding for row in rows])
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
+        """Yield batches of LangChain documents."""
         for rows in self._read("document", "cmetadata"):
             yield [Document(id=row.id, page_content=row.document or "", metadata=row.cmetadata or {}) for row in rows]
 
     def _read(self, *names: str) -> Iterator[list[Any]]:
         if self.store.async_mode:
-            raise StoreError("This PGVector was opened with async_mode=True; open it once more without, to train from it.")
+            raise StoreError(
+                "This PGVector was opened with async_mode=True, and only a synchronous one can be read. "
+                "Open it a second time without async_mode, and pass that one."
+            )
         table, last = self.store.EmbeddingStore, ""
         with self.store.session_maker() as session:
             collection = self.store.get_collection(session)
@@ -163,23 +170,24 @@ class PGVectorCorpus(StoreCorpus):
 
 
 class PGVectorStoreCorpus(StoreCorpus):
-    """Postgres through langchain-postgres's newer class."""
+    """The reader of Postgres tables of ``PGVectorStore``, the newer class of langchain-postgres."""
 
     kind = "langchain_postgres.PGVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the store."""
+        """The measure that the store was made with."""
         name = str(self.store._PGVectorStore__vs.distance_strategy.name)
         return {"COSINE_DISTANCE": "cosine", "EUCLIDEAN": "l2", "INNER_PRODUCT": "dot"}.get(name, name)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches; the vectors arrive as Postgres writes them, which is JSON."""
+        """Yield (ids, (n, d) vectors) batches."""
+        # The vectors arrive as texts in the notation of Postgres, which is JSON.
         for found in self._read("embeddings"):
             yield found["ids"], np.array([json.loads(text) for text in found["embeddings"]])
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Yield batches."""
+        """Yield batches of LangChain documents."""
         for found in self._read("documents", "metadatas"):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata) for name, text, metadata in columns]
@@ -196,47 +204,50 @@ _KINDS = {
 
 
 _checked: "WeakSet[VectorStore]" = WeakSet()
-"""Stores that `check_lengths` has seen."""
+"""The stores that `check_lengths` has checked already."""
 
 
 def document_id(document: Document, vectorstore: VectorStore) -> str:
-    """The id of a document that a store returned.
+    """Return the id of a document that a store's search returned.
 
     Raises:
-        StoreError: The store does not tell it.
+        StoreError: The store does not tell the id.
     """
     if document.id is not None:
         return document.id
     if "_id" in document.metadata and kind_of(vectorstore, _KINDS) == QdrantCorpus.kind:
         return str(document.metadata["_id"])
     raise StoreError(
-        f"{type(vectorstore).__name__} does not tell the ids of the documents it finds: pass from_langchain(…, documents=[…])."
+        f"{type(vectorstore).__name__} does not tell the ids of the documents that it finds. Pass the documents: "
+        "from_langchain(…, documents=[…])."
     )
 
 
 def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
-    """The reader of a store.
+    """Return the reader of a store.
 
     Raises:
-        StoreError: There is none for its kind.
+        StoreError: There is no reader for this kind of store.
     """
     kind = kind_of(vectorstore, _KINDS)
     if kind is None:
         raise StoreError(
-            f"The documents of a {type(vectorstore).__name__} cannot be listed here; those of DeepLake and "
-            f"{', '.join(_KINDS)} can. Pass its documents: from_langchain(…, documents=[…]), or train with its search "
-            "alone: from_langchain(…, scan=False)."
+            f"The documents of a {type(vectorstore).__name__} cannot be listed here. Pass the documents, "
+            "from_langchain(…, documents=[…]), or train with the store's search alone, from_langchain(…, scan=False). "
+            f"Documents can be listed in DeepLake, {', '.join(_KINDS)}."
         )
     return _KINDS[kind](vectorstore)
 
 
 def check_lengths(vectorstore: VectorStore) -> None:
-    """Look at the first vectors of a store, once, whether their lengths would change the ranking. No full proof.
+    """Check on the first vectors of a store that the lengths of the vectors do not change the ranking.
+
+    Each store is checked once. Later vectors are not checked, so the check may miss a difference.
 
     Raises:
-        StoreError: As `StoreCorpus.vectors`.
+        StoreError: The store ranks by another measure than cosine similarity, under which these vectors may rank differently.
     """
-    # A PGVector that is opened for async alone cannot be looked into from here, nor can a store of an unknown kind.
+    # Two kinds of store cannot be read here: a PGVector that was opened for async calls, and a store without a reader.
     if kind_of(vectorstore, _KINDS) is None or getattr(vectorstore, "async_mode", False) or vectorstore in _checked:
         return
     store_corpus(vectorstore).check_lengths()
@@ -244,11 +255,11 @@ def check_lengths(vectorstore: VectorStore) -> None:
 
 
 def embeddings_of(vectorstore: VectorStore) -> Embeddings:
-    """The embedding model of a store, without our own wrapper.
+    """Return the embedding model of a store, without a wrapper that transforms queries.
 
     Raises:
-        StoreError: It has none, or does not tell.
-        EmbeddingError: Our own wrapper lies inside another one.
+        StoreError: The store has no embedding model, or does not tell it.
+        EmbeddingError: A wrapper that transforms queries lies inside another tool's wrapper.
     """
     if vectorstore.embeddings is None:
         raise StoreError(

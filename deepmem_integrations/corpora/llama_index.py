@@ -1,4 +1,4 @@
-"""The nodes of a LlamaIndex index, for training: read from its store, or from its docstore and embedded again."""
+"""The corpus of a LlamaIndex index: its nodes are read from the store, or from the docstore and embedded again."""
 
 from collections.abc import Iterable
 
@@ -14,16 +14,22 @@ from deepmem_integrations.errors import StoreError
 
 
 def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tuple[Corpus, BaseEmbedding]:
-    """The corpus and the embedding model of an index; see `DeepMemory.from_llama_index`.
+    """Return the corpus and the embedding model of an index.
+
+    Args:
+        index: The index.
+        nodes: All nodes of the index, which are embedded again, or None to read the nodes from the store. If there is no reader
+            for the kind of store, the nodes are read from the index's docstore and embedded again.
 
     Raises:
-        StoreError: No vector index, or one over a store that is not read as it is and whose docstore is empty.
-        EmbeddingError: Our own wrapper lies inside another one.
+        StoreError: The argument is no vector index, the store has no reader and the docstore is empty, or the store would rank
+            differently by cosine similarity (see `check_lengths`).
+        EmbeddingError: A wrapper that transforms queries lies inside another tool's wrapper.
     """
     if not isinstance(index, VectorStoreIndex):
         raise StoreError(
-            f"from_llama_index takes a VectorStoreIndex; got {type(index).__name__}. Of a vector store, "
-            "VectorStoreIndex.from_vector_store(vector_store, embed_model=…) makes one."
+            f"from_llama_index takes a VectorStoreIndex; got {type(index).__name__}. Make one from a vector store with "
+            "VectorStoreIndex.from_vector_store(vector_store, embed_model=…)."
         )
     model: BaseEmbedding = untransformed(index._embed_model)
     store = index.vector_store
@@ -36,12 +42,11 @@ def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tup
         nodes = index.docstore.get_nodes(list(index.index_struct.nodes_dict.values()))
         if not nodes:
             raise StoreError(
-                f"The nodes of a {type(store).__name__} cannot be listed here; those of DeepLakeVectorStore and "
-                f"{', '.join(KINDS)} can, and so can those of an index whose docstore has them. Pass its nodes: "
-                "from_llama_index(…, nodes=[…])."
+                f"The nodes of a {type(store).__name__} cannot be listed here. Pass the nodes: from_llama_index(…, nodes=[…]). "
+                f"Nodes can be listed in DeepLakeVectorStore, {', '.join(KINDS)}, and in every index whose docstore keeps them."
             )
     check_lengths(index)
     nodes = list(nodes)
-    # As LlamaIndex embeds them, with the metadata that is meant for it.
+    # LlamaIndex embeds a node together with the metadata that is meant for the embedding model.
     texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
     return GivenCorpus(nodes, [node.node_id for node in nodes], texts, model), model

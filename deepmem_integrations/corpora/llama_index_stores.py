@@ -1,6 +1,6 @@
-"""What is known of LlamaIndex's vector stores beyond their common interface: how to read one in full, and by what it ranks.
+"""Readers of LlamaIndex's vector stores: how the nodes of each kind of store are read, and by what measure the store ranks.
 
-The stores' own packages are not needed and not imported: a store is known by the name of its class.
+The packages of the stores are neither needed nor imported, because a store is recognised by the name of its class.
 """
 
 from abc import abstractmethod
@@ -29,10 +29,10 @@ from deepmem_integrations.errors import StoreError
 
 
 class IndexCorpus(StoreCorpus):
-    """The nodes of an index, as they lie in one kind of vector store.
+    """A corpus of the nodes of an index, read from one kind of vector store.
 
     Args:
-        index: The index; it is read when asked.
+        index: The index. Its store is read anew with each call of a method.
     """
 
     def __init__(self, index: VectorStoreIndex) -> None:
@@ -44,7 +44,7 @@ class IndexCorpus(StoreCorpus):
         """Yield (ids, (n, d) vectors) batches."""
 
     def documents(self) -> Iterator[Sequence[BaseNode]]:
-        """Yield batches of nodes: from the store, or from the index's docstore where the store keeps no texts."""
+        """Yield batches of nodes, from the store, or from the index's docstore if the store keeps no texts."""
         for ids, _ in self.read_vectors():
             names = list(ids)
             found = self.store.get_nodes(names) if self.store.stores_text else self.index.docstore.get_nodes(names)
@@ -53,35 +53,38 @@ class IndexCorpus(StoreCorpus):
 
 
 class SimpleCorpus(IndexCorpus):
-    """LlamaIndex's own store in memory."""
+    """The reader of LlamaIndex's in-memory store."""
 
     kind = "llama_index.SimpleVectorStore"
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         for batch in batches(list(self.store.data.embedding_dict.items())):
             yield [name for name, _ in batch], np.array([vector for _, vector in batch])
 
 
 class FaissCorpus(IndexCorpus):
-    """FAISS, of any index that can give its vectors back; the index over it knows which row is which node."""
+    """The reader of a FAISS store. Its FAISS index must be able to return the vectors.
+
+    FAISS knows row numbers only. The LlamaIndex index over the store knows the node of each row.
+    """
 
     kind = "llama_index.FaissVectorStore"
 
     @property
     def metric(self) -> str:
-        """The FAISS index knows it."""
+        """The measure of the FAISS index."""
         return faiss_metric(self.store.client)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches; rows that the index has given up are left out.
+        """Yield (ids, (n, d) vectors) batches. Rows without a node are left out, since their nodes were deleted from the index.
 
         Raises:
-            StoreError: The index cannot give its vectors back.
+            StoreError: The FAISS index cannot return its vectors.
         """
         faiss, names = self.store.client, self.index.index_struct.nodes_dict
         instead = "pass from_llama_index(…, nodes=[…]) to embed them again."
-        # With a FaissMapVectorStore the rows carry numbers, and the store knows whose they are.
+        # In a FaissMapVectorStore each row carries a number, and the store knows the node of each number.
         numbers = getattr(faiss, "id_map", None)
         named = getattr(self.store, "_faiss_id_to_node_id_map", {})
         for rows in batches(range(int(faiss.ntotal))):
@@ -92,33 +95,33 @@ class FaissCorpus(IndexCorpus):
 
 
 class ChromaCorpus(IndexCorpus):
-    """Chroma, in this process or on a server."""
+    """The reader of a Chroma store, which may be in this process or on a server."""
 
     kind = "llama_index.ChromaVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
+        """The measure in the collection's configuration."""
         return chroma_metric(self.store.client)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         for found in chroma_records(self.store.client, "embeddings"):
             yield found["ids"], found["embeddings"]
 
 
 class QdrantCorpus(IndexCorpus):
-    """Qdrant, in this process or on a server."""
+    """The reader of a Qdrant store, which may be in this process or on a server."""
 
     kind = "llama_index.QdrantVectorStore"
 
     @property
     def metric(self) -> str:
-        """From the collection's configuration."""
+        """The measure in the collection's configuration."""
         return qdrant_metric(self._client(), self.store.collection_name, self.store.dense_vector_name)
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         name = self.store.dense_vector_name
         for points in qdrant_points(self._client(), self.store.collection_name, with_payload=False, with_vectors=True):
             vectors = [point.vector[name] if isinstance(point.vector, dict) else point.vector for point in points]
@@ -131,19 +134,20 @@ class QdrantCorpus(IndexCorpus):
 
 
 class PostgresCorpus(IndexCorpus):
-    """Postgres with pgvector, which LlamaIndex always searches by cosine."""
+    """The reader of Postgres tables with pgvector, which LlamaIndex always searches by cosine similarity."""
 
     kind = "llama_index.PGVectorStore"
 
     def read_vectors(self) -> Iterator[Batch]:
-        """Yield batches."""
+        """Yield (ids, (n, d) vectors) batches."""
         for rows in self._read("embedding"):
-            # Half precision comes in a class of its own.
+            # pgvector returns half-precision vectors as objects that NumPy does not read.
             vectors = [row.embedding.to_numpy() if hasattr(row.embedding, "to_numpy") else row.embedding for row in rows]
             yield [row.node_id for row in rows], np.array(vectors, dtype=np.float32)
 
     def documents(self) -> Iterator[Sequence[BaseNode]]:
-        """Yield batches; the store's own get_nodes fails on half precision."""
+        """Yield batches of nodes."""
+        # The store's own get_nodes fails on half-precision vectors.
         for rows in self._read("text", "metadata_"):
             yield [metadata_dict_to_node(row.metadata_, text=row.text) for row in rows]
 
@@ -161,12 +165,14 @@ KINDS = {corpus.kind: corpus for corpus in (SimpleCorpus, FaissCorpus, ChromaCor
 
 
 def check_lengths(index: VectorStoreIndex) -> None:
-    """Look at the first vectors of an index, whether their lengths would change the ranking. No full proof.
+    """Check on the first vectors of an index that the lengths of the vectors do not change the ranking.
+
+    Later vectors are not checked, so the check may miss a difference.
 
     Raises:
-        StoreError: As `StoreCorpus.vectors`.
+        StoreError: The store ranks by another measure than cosine similarity, under which these vectors may rank differently.
     """
     kind = kind_of(index.vector_store, KINDS)
-    # What cannot be looked into from here: a store of an unknown kind, and a Qdrant that is opened for async alone.
+    # Two kinds of store cannot be read here: a Qdrant that was opened for async calls, and a store without a reader.
     if kind is not None and not (kind == QdrantCorpus.kind and index.vector_store.client is None):
         KINDS[kind](index).check_lengths()
