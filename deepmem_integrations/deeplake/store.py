@@ -1,8 +1,8 @@
-"""A thin, correct store over a Deep Lake v4 data set, used by both frameworks' vector stores.
+"""`DeepLakeStore`: documents in a Deep Lake v4 data set. The vector stores for LangChain and LlamaIndex use it.
 
-Every text that reaches a query is escaped (see `_tql`), every call on a data set is serialised by a lock (Deep Lake 4.7
-fails when one thread queries while another appends, and its bound queries deadlock between threads), and metadata comes back
-exactly as it went in.
+Every text that becomes part of a query is escaped (see the module ``tql``). A lock serialises all calls on a data set, because
+Deep Lake 4.7 fails when one thread queries while another thread appends, and because its bound queries deadlock between threads.
+Metadata is read exactly as it was added.
 """
 
 import contextlib
@@ -26,16 +26,20 @@ if TYPE_CHECKING:
     import deeplake
 
 Metric = Literal["cos", "l2"]
-"""Cosine similarity, the larger the nearer; Euclidean distance, the smaller the nearer."""
+"""The measure of a search.
+
+``cos`` is cosine similarity, where larger scores are nearer. ``l2`` is Euclidean distance, where smaller scores are nearer.
+"""
 
 _SCORE = "deepmem_score"
 _ROW = "deepmem_row"
 _BATCH = 4_096
+"""How many documents are read at a time."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of the columns."""
+    """The names of the four columns that every data set needs."""
 
     id: str
     vector: str
@@ -47,19 +51,22 @@ LAYOUTS = (
     Layout(id="ids", vector="embeddings", metadata="metadata", text="documents"),
     Layout(id="id", vector="embedding", metadata="metadata", text="text"),
 )
-"""What langchain-deeplake writes, and what llama-index-vector-stores-deeplake writes. We create the first."""
+"""The layouts of data sets that langchain-deeplake and llama-index-vector-stores-deeplake write, in this order.
+
+New data sets have the first layout, and the JSON column for metadata in addition.
+"""
 
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document of the store.
+    """A document as a `DeepLakeStore` returns it.
 
     Attributes:
-        id: Its id.
-        text: Its text.
-        metadata: Its metadata; JSON values come back exactly as they were added.
-        vector: (d,) float32, as it was added; None where not asked for.
-        score: By what a search ranked it; None outside of a search.
+        id: The document's id.
+        text: The document's text.
+        metadata: The document's metadata. JSON values are exactly as they were added.
+        vector: (d,) float32, the vector as it was added; None unless vectors were asked for.
+        score: The score by which a search ranked the document; None outside a search.
     """
 
     id: str
@@ -70,20 +77,31 @@ class StoredDocument:
 
 
 class DeepLakeStore:
-    """Documents, metadata and vectors in a Deep Lake v4 data set; search by cosine similarity.
+    """A store of documents, with their metadata and vectors, in a Deep Lake v4 data set.
 
-    The data set is opened if it exists and created with the first documents if not. All methods may be called from any thread.
+    The data set is opened if it exists. Otherwise the first call of `add` creates it. All methods may be called from any thread.
 
     Args:
         path: A local folder, ``mem://…``, or ``s3://``, ``gcs://``, ``az://``, ``al://`` with ``creds`` or ``token``.
-        read_only: Open without the right to write; the data set must exist.
-        overwrite: Start empty: an existing data set is deleted.
-        token: Activeloop token, for ``al://`` paths.
-        creds: Credentials of the cloud storage, e.g. ``{"aws_access_key_id": …, "aws_secret_access_key": …, "endpoint_url": …}``.
+        read_only: Whether to open the data set without the right to write. The data set must exist.
+        overwrite: Whether to delete an existing data set, so that the store starts empty.
+        token: The Activeloop token, for ``al://`` paths.
+        creds: The credentials of the cloud storage, for example
+            ``{"aws_access_key_id": …, "aws_secret_access_key": …, "endpoint_url": …}``.
 
     Raises:
         MissingExtraError: ``deeplake`` is not installed.
-        StoreError: A ``hub://`` path, columns in neither of the known layouts, or a data set that cannot be opened.
+        StoreError: The path is a ``hub://`` path of Deep Lake v3, the columns fit neither of the known layouts, or the data set
+            cannot be opened.
+
+    Example:
+        >>> store = DeepLakeStore("mem://manual")
+        >>> texts, metadatas = ["How to install", "How to upgrade"], [{"os": "mac"}, {"os": "linux"}]
+        >>> store.add(["page-1", "page-2"], [[1.0, 0.0], [0.0, 1.0]], texts, metadatas)
+        >>> [document.text for document in store.search([0.2, 0.9], k=1)]
+        ['How to upgrade']
+        >>> [document.id for document in store.search([0.2, 0.9], k=1, filter={"os": "mac"})]
+        ['page-1']
     """
 
     def __init__(
@@ -118,7 +136,7 @@ class DeepLakeStore:
             raise StoreError(f"There is no Deep Lake data set at {self.path!r} to open read-only.")
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """Count the documents."""
         with self._lock:
             return len(self._dataset) if self._open_if_there() else 0
 
@@ -141,19 +159,19 @@ class DeepLakeStore:
         texts: Sequence[str] | None = None,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Add documents, replacing those whose ids are there already, in one commit.
+        """Add documents in one commit. A document replaces one with the same id. If an error is raised, nothing is written.
 
         Args:
-            ids: n non-empty ids. Of an id that appears twice, the last one stays.
+            ids: The n non-empty ids. If an id appears twice, its last document is stored.
             vectors: (n, d), any real dtype.
-            texts: n texts; empty by default.
-            metadatas: n JSON-like mappings; empty by default.
+            texts: The n texts; by default all texts are empty.
+            metadatas: The n mappings of JSON values; by default all mappings are empty.
 
         Raises:
-            StoreError: The store is read-only, lengths differ, an id is empty or no string, or metadata is not JSON (NaN
-                and infinity are not: they would make every later query on metadata fail). Nothing was written.
-            InvalidVectorsError: A vector with NaN, infinity or nothing but zeros. Nothing was written.
-            EmbeddingMismatchError: The store holds vectors of another dimension. Nothing was written.
+            StoreError: The store is read-only, the arguments differ in length, an id is empty or no string, a text is no string,
+                or metadata is no JSON. NaN and infinity are no JSON, as they would make every later query on metadata fail.
+            InvalidVectorsError: A vector holds NaN or infinity, or is all zeros.
+            EmbeddingMismatchError: The store holds vectors of another dimension.
         """
         self._must_be_writable()
         ids = _id_list(ids)
@@ -210,7 +228,12 @@ class DeepLakeStore:
                 self._delete_rows(replaced)
 
     def get(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredDocument]:
-        """The documents with these ids, in the order asked for; unknown ids are left out."""
+        """Return the documents with these ids, in the order of the ids.
+
+        Args:
+            ids: The ids. Unknown ids are ignored.
+            with_vectors: Whether to return the vectors of the documents as well.
+        """
         ids = _id_list(ids)
         if not ids:
             return []
@@ -218,14 +241,22 @@ class DeepLakeStore:
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[StoredDocument]:
-        """The documents whose metadata passes the filter, in the order of the data set."""
+        """Return the documents whose metadata passes the filter, in the order of the data set.
+
+        Args:
+            filter: The metadata that the documents must have; None for all documents.
+            limit: How many documents to return at most; None for no limit.
+        """
         return self._select(f"{where(filter, self.layout.metadata)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete documents by id, in one commit; unknown ids are left alone.
+        """Delete the documents with these ids in one commit. Unknown ids are ignored.
 
         Returns:
-            How many were deleted.
+            The number of documents that were deleted.
+
+        Raises:
+            StoreError: The store is read-only.
         """
         self._must_be_writable()
         with self._lock, self._errors("write"):
@@ -236,7 +267,11 @@ class DeepLakeStore:
             return len(rows)
 
     def clear(self) -> None:
-        """Delete the data set with its whole folder; the next `add` creates a new one, of any dimension."""
+        """Delete the data set with its whole folder. The next `add` creates a new data set, of any dimension.
+
+        Raises:
+            StoreError: The store is read-only.
+        """
         self._must_be_writable()
         with self._lock, self._errors("delete"):
             if self._open_if_there():
@@ -253,17 +288,18 @@ class DeepLakeStore:
         with_vectors: bool = False,
         metric: Metric = "cos",
     ) -> list[StoredDocument]:
-        """The k documents nearest to a vector, best first.
+        """Return the k documents nearest to a vector, best first.
 
         Args:
             vector: (d,), of any length but 0.
-            k: At least 1.
-            filter: Metadata the documents must have.
-            with_vectors: Also return the documents' vectors.
-            metric: By what to rank; the scores are cosine similarities, or Euclidean distances.
+            k: How many documents to return, at least 1.
+            filter: The metadata that the documents must have.
+            with_vectors: Whether to return the vectors of the documents as well.
+            metric: The measure to rank by. The scores are cosine similarities or Euclidean distances accordingly.
 
         Raises:
-            InvalidVectorsError: NaN, infinity, or nothing but zeros.
+            StoreError: ``k`` is below 1, or the filter is invalid.
+            InvalidVectorsError: The vector holds NaN or infinity, or is all zeros.
             EmbeddingMismatchError: The store holds vectors of another dimension.
         """
         _check_k(k)
@@ -285,21 +321,26 @@ class DeepLakeStore:
         filter: Filter | None = None,
         alpha: float = 0.5,
     ) -> list[StoredDocument]:
-        """The k best documents of two rankings, by cosine similarity and by BM25 over the texts.
+        """Return the k best documents of two rankings together: by cosine similarity, and by BM25 over the texts.
 
-        Their ranks are fused, as their scores have no common scale: a document's score is the sum of 1 / (60 + rank) over the
-        rankings that have it (reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009).
+        The scores of the two rankings have no common scale, so their ranks are fused. A document's score is the sum of
+        1 / (60 + rank) over the rankings that contain the document (reciprocal rank fusion: Cormack, Clarke and Büttcher,
+        SIGIR 2009). With ``alpha`` the two terms are weighted 2 · alpha (vectors) and 2 − 2 · alpha (words).
 
         Args:
             text: The words to look for.
             vector: (d,), of any length but 0.
-            k: At least 1.
-            fetch_k: How many of each ranking take part; no fewer than k.
-            filter: Metadata the documents must have.
-            alpha: What the vectors' ranking counts, from 0 (the words alone) to 1 (the vectors alone); 0.5 for an even sum.
+            k: How many documents to return, at least 1.
+            fetch_k: How many documents to take from each ranking; at least k are taken.
+            filter: The metadata that the documents must have.
+            alpha: The weight of the ranking by vectors, from 0 (the words alone count) to 1 (the vectors alone count). With 0.5
+                both rankings count alike.
 
         Raises:
-            StoreError: The data set has no text index; `create_text_index` makes it.
+            StoreError: The data set has no text index, which `create_text_index` makes; ``alpha`` is not between 0 and 1; ``k``
+                is below 1; or the filter is invalid.
+            InvalidVectorsError: The vector holds NaN or infinity, or is all zeros.
+            EmbeddingMismatchError: The store holds vectors of another dimension.
         """
         _check_k(k)
         if not 0 <= alpha <= 1:
@@ -320,7 +361,7 @@ class DeepLakeStore:
         return [replace(documents[name], score=scores[name]) for name in best]
 
     def create_text_index(self) -> None:
-        """Index the texts for `hybrid_search`, once for a data set; texts that are added later are found, too.
+        """Make the text index that `hybrid_search` needs. Call the method once for a data set; later texts are indexed as well.
 
         Raises:
             StoreError: The store is read-only or has no documents yet.
@@ -335,13 +376,13 @@ class DeepLakeStore:
                 self._dataset.commit()
 
     def query(self, tql: str) -> list[StoredDocument]:
-        """The documents that a query in Deep Lake's own language finds.
+        """Return the documents that a query in TQL, Deep Lake's query language, finds.
 
         Args:
-            tql: A whole query, ``SELECT * WHERE …``, which selects the columns of ids, texts and metadata.
+            tql: A whole query, such as ``SELECT * WHERE …``, which must select the columns of ids, texts and metadata.
 
         Raises:
-            StoreError: Deep Lake cannot run it, or such a column is not selected.
+            StoreError: Deep Lake cannot run the query, or the query does not select one of these columns.
         """
         with self._lock, self._errors("query"):
             if not self._open_if_there():
@@ -356,21 +397,21 @@ class DeepLakeStore:
         return [StoredDocument(name, text or "", decode(value)) for name, text, value in zip(*columns, strict=True)]
 
     def ids(self) -> list[str]:
-        """All ids, in the order of the data set."""
+        """Return all ids, in the order of the data set."""
         return [name for (batch,) in self._scan([self.layout.id]) for name in batch]
 
     def vectors(self) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield (ids, (n, d) float32 vectors) of all documents in batches, as they are committed when it starts."""
+        """Yield batches of (ids, (n, d) float32 vectors) of all documents. Commits made during the iteration are not seen."""
         for names, vectors in self._scan([self.layout.id, self.layout.vector]):
             yield names, np.asarray(vectors, dtype=np.float32)
 
     def metadata(self) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
-        """Yield (ids, metadata) of all documents in batches, as they are committed when it starts."""
+        """Yield batches of (ids, metadata) of all documents. Commits made during the iteration are not seen."""
         for ids, metadatas in self._scan([self.layout.id, self._metadata_column()]):
             yield ids, [decode(metadata) for metadata in metadatas]
 
     def documents(self) -> Iterator[list[StoredDocument]]:
-        """Yield all documents without their vectors in batches, as they are committed when it starts."""
+        """Yield batches of all documents without their vectors. Commits made during the iteration are not seen."""
         for ids, texts, metadatas in self._scan([self.layout.id, self.layout.text, self._metadata_column()]):
             yield [
                 StoredDocument(id=name, text=text or "", metadata=decode(metadata))
@@ -378,7 +419,7 @@ class DeepLakeStore:
             ]
 
     def refresh(self) -> None:
-        """See what other writers have committed since the data set was opened."""
+        """Make the commits visible that other writers have made since the data set was opened."""
         with self._lock, self._errors("refresh"):
             if self._open_if_there():
                 self._dataset.refresh()
@@ -397,7 +438,10 @@ class DeepLakeStore:
         return self._deeplake.create(self.path, schema=schema, **self._access)  # type: ignore[no-any-return]
 
     def _open_if_there(self) -> bool:
-        """Open the data set if that has not happened yet: another writer may have created it meanwhile."""
+        """Open the data set if it exists and is not open yet, and tell whether it is open.
+
+        Another writer may have created the data set since the last call.
+        """
         with self._lock, self._errors("open"):
             if self._dataset is None and self._deeplake.exists(self.path, **self._access):
                 opener = self._deeplake.open_read_only if self.read_only else self._deeplake.open
@@ -408,7 +452,7 @@ class DeepLakeStore:
 
     @contextlib.contextmanager
     def _all_or_nothing(self, created: bool = False) -> Iterator[None]:
-        """Commit at the end; after a failure take back what was not committed, and a data set made for it."""
+        """Commit at the end. After an error, roll the data set back, or delete it if it was created for this write."""
         try:
             yield
             self._dataset.commit()
@@ -422,7 +466,7 @@ class DeepLakeStore:
             raise
 
     def _metadata_column(self) -> str:
-        """The column that gives metadata back as it was added, as far as there is one."""
+        """Return the name of the JSON column if the data set has one, otherwise the name of the dict column."""
         exact = self._open_if_there() and EXACT_METADATA in self._columns()
         return EXACT_METADATA if exact else self.layout.metadata
 
@@ -445,7 +489,7 @@ class DeepLakeStore:
 
     @contextlib.contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
-        """Tell Deep Lake's own errors from ours, and name the path."""
+        """Turn errors of Deep Lake into a `StoreError` that names the path. Errors of this package pass through."""
         try:
             yield
         except (StoreError, InvalidVectorsError, EmbeddingMismatchError):
@@ -470,7 +514,7 @@ class DeepLakeStore:
             self._dataset.delete(row)
 
     def _scan(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Read columns in batches from a handle of its own: it stays at the commit at which it was opened."""
+        """Yield batches of columns from a handle that is opened for this read, and that stays at the commit of its opening."""
         with self._errors("read"):
             if not self._open_if_there():
                 return
@@ -488,7 +532,7 @@ class DeepLakeStore:
             layout = self.layout
             names = [layout.id, layout.text, self._metadata_column()]
             names += [layout.vector] if with_vectors else []
-            # Deep Lake orders and filters by columns that are selected.
+            # Deep Lake can order and filter only by columns that are selected.
             selected = dict.fromkeys([*names, layout.metadata, layout.vector])
             view = self._dataset.query(f"SELECT {', '.join(selected)}{score} {rest}")
             if not len(view):
@@ -499,7 +543,7 @@ class DeepLakeStore:
         return [
             StoredDocument(
                 id=columns[layout.id][row],
-                text=columns[layout.text][row] or "",  # a column of empty texts alone comes back as None
+                text=columns[layout.text][row] or "",  # Deep Lake returns None for a column that holds nothing but empty texts
                 metadata=decode(metadata[row]),
                 vector=np.asarray(columns[layout.vector][row], dtype=np.float32) if with_vectors else None,
                 score=float(scores[row]) if scores is not None else None,
@@ -514,7 +558,7 @@ def _check_k(k: int) -> None:
 
 
 def _id_list(ids: Sequence[str]) -> list[str]:
-    """The ids as a list; a bare string is a mistake, not a list of its characters."""
+    """Return the ids as a list. A bare string is refused, as it would be read as a list of its characters."""
     if isinstance(ids, str | bytes):
         raise StoreError(f"Ids come as a list: [{ids!r}], not {ids!r}.")
     return list(ids)

@@ -1,4 +1,4 @@
-"""Parts of TQL, Deep Lake's query language. Every text that reaches a query is escaped here."""
+"""Parts of queries in TQL, Deep Lake's query language. Every text that becomes part of a query is escaped here."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,26 @@ from deepmem_integrations.errors import StoreError
 
 
 class Condition(str):
-    """A condition of TQL itself, its values escaped (by `literal` and the like)."""
+    """A condition in TQL. Its values must be escaped already, for example by `literal`."""
 
 
 Filter = Mapping[str, Any] | Condition
-"""Metadata that a document must have: key → value, key → list of allowed values, or key → None (the key is absent)."""
+"""The metadata that a document must have, or a TQL `Condition`.
+
+The mapping holds key → value, key → list of allowed values, or key → None, which means that the document lacks the key. A
+document has to satisfy all entries. Deep Lake v3's form, ``{"metadata": {…}}``, means the inner mapping.
+"""
 
 
 def literal(value: str | bool | float) -> str:
-    """Write a value into a TQL query. A quote is doubled, so that no text can end the literal.
+    """Return a value as a literal of TQL. Quotes are doubled, so that no text can end the literal.
 
     Raises:
-        StoreError: Neither a string nor a finite number.
+        StoreError: The value is neither a string nor a finite number, or holds a NUL character.
+
+    Example:
+        >>> print(literal("it's"), literal(2.5), literal(True))
+        'it''s' 2.5 true
     """
     if isinstance(value, str):
         if "\0" in value:
@@ -31,21 +39,29 @@ def literal(value: str | bool | float) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value):
         return repr(value.item() if isinstance(value, np.generic) else value)
-    raise StoreError(f"A filter compares with strings and finite numbers, not with {value!r}.")
+    raise StoreError(f"A filter compares metadata with strings and finite numbers, not with {value!r}.")
 
 
 def is_in(column: str, values: Sequence[Any]) -> str:
-    """The condition that a column holds one of the values."""
-    if any(isinstance(value, bool | np.bool_) for value in values):  # Deep Lake has no IN for these
+    """Return the condition that a column holds one of the values."""
+    if any(isinstance(value, bool | np.bool_) for value in values):  # Deep Lake has no IN for booleans
         return "(" + " OR ".join(f"{column} = {literal(value)}" for value in values) + ")"
     return f"{column} IN ({', '.join(map(literal, values))})"
 
 
 def where(filter: Filter | None, metadata_column: str) -> str:
-    """The WHERE clause of a filter; empty where there is none.
+    """Return the WHERE clause of a filter, which is empty without a filter.
+
+    Args:
+        filter: The filter.
+        metadata_column: The name of the metadata column.
 
     Raises:
-        StoreError: Not a filter, or a value that no query can compare with.
+        StoreError: The argument is no filter, or a value is neither a string nor a finite number.
+
+    Example:
+        >>> print(where({"year": 2024, "lang": ["en", "de"], "draft": None}, "metadata"))
+        WHERE metadata['year'] = 2024 AND metadata['lang'] IN ('en', 'de') AND metadata['draft'] IS NULL
     """
     if filter is None:
         return ""
@@ -54,17 +70,17 @@ def where(filter: Filter | None, metadata_column: str) -> str:
     if not isinstance(filter, Mapping):
         raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
     conditions = []
-    if filter.keys() == {"metadata"} and isinstance(filter["metadata"], Mapping):  # as Deep Lake v3 had it
+    if filter.keys() == {"metadata"} and isinstance(filter["metadata"], Mapping):  # the form of Deep Lake v3
         filter = filter["metadata"]
     for key, value in filter.items():
         if not isinstance(key, str):
-            raise StoreError(f"Filters name metadata keys as strings; got {key!r}.")
+            raise StoreError(f"The keys of a filter are strings; got {key!r}.")
         column = f"{metadata_column}[{literal(key)}]"
         if value is None:
             conditions.append(f"{column} IS NULL")
         elif isinstance(value, list | tuple | set | frozenset):
             if not value:
-                raise StoreError(f"The filter on {key!r} allows no value at all.")
+                raise StoreError(f"The filter on {key!r} lists no allowed value, so no document can pass it.")
             conditions.append(is_in(column, list(value)))
         else:
             conditions.append(f"{column} = {literal(value)}")
