@@ -9,30 +9,34 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
 
 Vectors = NDArray[np.float32]
-"""A float32 matrix, one vector a row."""
+"""A float32 matrix with one vector in each row."""
 
 _BLOCK_FLOATS = 1 << 23
-"""Size of a block of scores: 32 MB of float32."""
+"""The number of scores that are computed at a time: 32 MB of float32."""
 
 
 def unit_rows(
     vectors: ArrayLike, what: str, *, dimension: int | None = None, ids: Sequence[str] | None = None, first: int = 0
 ) -> Vectors:
-    """Return the vectors as a contiguous float32 matrix of unit rows.
+    """Check vectors and return them as a contiguous float32 matrix whose rows have length 1.
 
     Args:
         vectors: (n, d), any real dtype.
-        what: Name for error messages, e.g. ``"query vector"``.
-        dimension: The d that is expected, where one is.
-        ids: Names of the rows, for error messages.
+        what: The name of a row in error messages, for example ``"query vector"``.
+        dimension: The expected d; None if any d will do.
+        ids: The ids of the rows, for error messages.
         first: The number of the first row, for error messages.
 
     Returns:
-        (n, d) float32, rows of length 1. A new array; the argument is left alone.
+        (n, d) float32, rows of length 1. The array is new, and the argument is not changed.
 
     Raises:
-        InvalidVectorsError: Not a real matrix, or a row with NaN, infinity or nothing but zeros.
+        InvalidVectorsError: The argument is no matrix of numbers, or a row holds NaN or infinity, or is all zeros.
         EmbeddingMismatchError: d is not ``dimension``.
+
+    Example:
+        >>> unit_rows([[3, 4], [0, 2]], "query vector").round(1)
+        array([[0.6, 0.8], [0. , 1. ]], dtype=float32)
     """
     try:
         matrix = np.array(vectors, dtype=np.float32, order="C")
@@ -50,7 +54,7 @@ def unit_rows(
         row = int(faulty.argmax())
         return f"{what.capitalize()} {first + row}" + (f" (id {ids[row]!r})" if ids is not None else "")
 
-    # The largest component first: its division keeps the squares of very large and very small rows representable.
+    # Rows are first divided by their largest component, so that the squares of very large or small numbers fit float32.
     scale = np.abs(matrix).max(axis=1, initial=0.0, keepdims=True)
     bad = ~np.isfinite(scale[:, 0])
     if bad.any():
@@ -64,29 +68,29 @@ def unit_rows(
 
 
 def read_only(vectors: Vectors) -> Vectors:
-    """Return a view that cannot be written through; nothing is copied."""
+    """Return a view that refuses to be written to. Nothing is copied."""
     view = vectors.view()
     view.flags.writeable = False
     return view
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Cut ``rows`` so that a float32 block of (slice, columns) stays near 32 MB."""
+    """Yield slices of the rows, such that a float32 block of one slice and all columns has at most about 32 MB."""
     step = max(1, _BLOCK_FLOATS // max(1, columns))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
 def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
-    """Find the k rows of the corpus with the largest dot product, exactly.
+    """Find for each query the k rows of the corpus with the largest dot product, by exact search.
 
     Args:
         queries: (n, d) float32.
         corpus: (N, d) float32.
-        k: How many; more than N means N.
+        k: How many rows to find. A k above N means N.
 
     Returns:
-        (n, min(k, N)) int64 row numbers, best first; of equal scores the lower row number comes first.
+        (n, min(k, N)) int64 row numbers, best first. If scores are equal, the lower row number comes first.
     """
     k = min(k, len(corpus))
     found = np.empty((len(queries), k), dtype=np.int64)
@@ -96,17 +100,20 @@ def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
 
 
 def largest(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """The columns of the k largest scores of each row, best first, ties by column number.
+    """Return the columns of the k largest scores in each row.
 
     Args:
         scores: (n, N), any real dtype.
-        k: At most N.
+        k: How many columns to return, at most N.
+
+    Returns:
+        (n, k) int64 column numbers, best first. If scores are equal, the lower column number comes first.
     """
     n, columns = scores.shape
     if k == 0:
         return np.empty((n, 0), dtype=np.int64)
     if k < columns:
-        # A partition breaks ties at random: take all that reach the k-th score, then order them.
+        # A partition breaks ties at random. So all columns that reach the k-th score are taken, and then sorted.
         threshold = np.partition(scores, columns - k, axis=1)[:, columns - k]
         result = np.empty((n, k), dtype=np.int64)
         for row in range(n):

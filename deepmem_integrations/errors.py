@@ -1,34 +1,45 @@
-"""Everything that this package raises on purpose.
+"""All errors that this package raises on purpose.
 
 DeepMemoryError
 ├── MissingExtraError        an optional dependency is not installed (also an ImportError)
-├── InvalidRelevanceError    labelled queries that cannot be used (also a ValueError)
-├── InvalidVectorsError      vectors that cannot be used: NaN, all zeros, a wrong shape (also a ValueError)
-├── EmbeddingMismatchError   an adapter and an embedding model that do not belong together (also a ValueError)
-├── AdapterFileError         a file that is not a whole adapter (also a ValueError)
-├── ModelNotFoundError       no trained model, or none of that name (also a ValueError)
-├── ModelInUseError          a model that cannot be deleted, since it serves (also a ValueError)
-├── JobNotFoundError         no training job of that id (also a ValueError)
-├── JobRunningError          a job that cannot be deleted, since it runs (also a ValueError)
-├── JobCancelledError        the training was cancelled, from here or from another process (also a RuntimeError)
-├── JobFailedError           a training process could not be started (also a RuntimeError)
-├── StorageError             a folder or file that cannot be written or read (also an OSError)
-├── EmbeddingError           an embedding model that is not known, not set up, or does not answer (also a RuntimeError)
-├── GenerationError          queries cannot be written: no model, no ids, another run's checkpoint (also a RuntimeError)
-└── StoreError               a data set or a search that the vector store cannot serve (also a ValueError)
+├── InvalidRelevanceError    labelled queries cannot be used (also a ValueError)
+├── InvalidVectorsError      vectors hold NaN, are all zeros, or have a wrong shape (also a ValueError)
+├── EmbeddingMismatchError   an adapter was trained with another embedding model (also a ValueError)
+├── AdapterFileError         a file is not a whole, readable adapter (also a ValueError)
+├── ModelNotFoundError       there is no trained model, or none with this name (also a ValueError)
+├── ModelInUseError          a model that is in use cannot be deleted (also a ValueError)
+├── JobNotFoundError         there is no training job with this id (also a ValueError)
+├── JobRunningError          a running job cannot be deleted (also a ValueError)
+├── JobCancelledError        the training was cancelled, by this process or another (also a RuntimeError)
+├── JobFailedError           the training process could not be started (also a RuntimeError)
+├── StorageError             a folder or a file cannot be written or read (also an OSError)
+├── EmbeddingError           an embedding model is unknown, is not set up, or does not answer (also a RuntimeError)
+├── GenerationError          queries cannot be written for these documents or with these options (also a RuntimeError)
+└── StoreError               a vector store cannot do what was asked of it (also a ValueError)
 """
 
 
 class DeepMemoryError(Exception):
-    """The base of every error that this package raises on purpose."""
+    """The base class of all errors that this package raises on purpose.
+
+    Every message says what is wrong, where it is wrong (the row, the id or the path), and what to do about it.
+
+    Example:
+        >>> from deepmem_integrations import Relevance
+        >>> try:
+        ...     Relevance(["how do I undo a commit?"], [[]])
+        ... except DeepMemoryError as error:
+        ...     print(type(error).__name__)
+        InvalidRelevanceError
+    """
 
 
 class MissingExtraError(DeepMemoryError, ImportError):
-    """An optional dependency is missing; the message holds the ``pip install`` line.
+    """An optional dependency is not installed. The message holds the ``pip install`` line.
 
     Args:
-        package: The import name that was not found.
-        extra: The extra of ``deepmem-integrations`` that installs it.
+        package: The import name of the package that was not found.
+        extra: The extra of ``deepmem-integrations`` that installs the package.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -40,16 +51,16 @@ class MissingExtraError(DeepMemoryError, ImportError):
         self.extra = extra
 
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
-        """Pickle by the arguments, so that the error survives a process boundary."""
+        """Pickle the error by its arguments, so that one process can pass it to another."""
         return type(self), (self.package, self.extra)
 
 
 class InvalidRelevanceError(DeepMemoryError, ValueError):
-    """Labelled queries that cannot be used; the message names the row."""
+    """Labelled queries cannot be used. The message names the row."""
 
 
 class InvalidVectorsError(DeepMemoryError, ValueError):
-    """Vectors that cannot be used; the message names the row."""
+    """Vectors cannot be used, because they hold NaN, are all zeros, or have a wrong shape. The message names the row."""
 
 
 class EmbeddingMismatchError(DeepMemoryError, ValueError):
@@ -57,7 +68,7 @@ class EmbeddingMismatchError(DeepMemoryError, ValueError):
 
 
 class EmbeddingError(DeepMemoryError, RuntimeError):
-    """An embedding model is not known, not set up, or does not answer."""
+    """An embedding model is unknown, is not set up, or does not answer."""
 
 
 class AdapterFileError(DeepMemoryError, ValueError):
@@ -65,23 +76,23 @@ class AdapterFileError(DeepMemoryError, ValueError):
 
 
 class ModelNotFoundError(DeepMemoryError, ValueError):
-    """There is no trained model, or none of that name."""
+    """There is no trained model, or none with this name."""
 
 
 class ModelInUseError(DeepMemoryError, ValueError):
-    """The model serves, so it cannot be deleted."""
+    """The model is in use, so it cannot be deleted."""
 
 
 class JobNotFoundError(DeepMemoryError, ValueError):
-    """There is no training job of that id."""
+    """There is no training job with this id."""
 
 
 class JobRunningError(DeepMemoryError, ValueError):
-    """The job runs, so it cannot be deleted."""
+    """The job is running, so it cannot be deleted."""
 
 
 class JobCancelledError(DeepMemoryError, RuntimeError):
-    """The training was cancelled."""
+    """The training was cancelled, by this process or by another."""
 
 
 class JobFailedError(DeepMemoryError, RuntimeError):
@@ -97,4 +108,7 @@ class StoreError(DeepMemoryError, ValueError):
 
 
 class GenerationError(DeepMemoryError, RuntimeError):
-    """Queries cannot be written for these documents, or not with these options."""
+    """Queries cannot be written for these documents or with these options.
+
+    For example, no language model is given, documents have no ids, or the checkpoint belongs to another run.
+    """

@@ -1,4 +1,4 @@
-"""How good retrieval is, with and without an adapter: recall@k, nDCG@k, MRR@k and how sure one can be."""
+"""The evaluation of retrieval with and without an adapter, by recall@k, nDCG@k and MRR@k with 95% intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,37 @@ from deepmem_integrations.corpora import CorpusVectors, read_corpus
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors
 
 TOP_K = (1, 3, 5, 10, 50, 100)
-"""Deep Lake v3's cut-offs."""
+"""The cut-offs k that are evaluated by default, as in Deep Lake v3."""
 
 LISTED = 10
-"""So many documents are listed for each query at least."""
+"""How many documents `Evaluation.found` lists for each query at least."""
 
 WITH, WITHOUT = "with model", "without model"
+"""The two sides of an evaluation, as its mappings name them."""
 
 Scores = dict[str, NDArray[np.float64]]
-"""Metric name, e.g. ``recall@10`` → (n,) the value of each query, between 0 and 1."""
+"""Metric name, for example ``recall@10`` → (n,) float64, the score of each query, between 0 and 1."""
 
 
 def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequence[int] = TOP_K) -> Scores:
     """Score ranked lists as trec_eval does.
 
-    ``recall@k`` is the share of a query's documents among the first k; ``ndcg@k`` has linear gains (the weight) and the
-    discount 1 / log2(rank + 1); ``mrr@k`` is 1 / the rank of the first relevant document, 0 where it is not among the first k.
+    ``recall@k`` is the share of a query's labelled documents that are among the first k. ``ndcg@k`` has linear gains (the
+    weights) and the discount 1 / log2(rank + 1). ``mrr@k`` is 1 / the rank of the first labelled document, or 0 if that document
+    is not among the first k.
 
     Args:
-        rankings: (n, m) corpus rows, best first, none twice in a row of the matrix. A list shorter than k counts as it is.
+        rankings: (n, m) int64, for each query m different corpus rows, best first. If m is below k, all m rows count.
         labels: The labels of the n queries.
-        top_k: The cut-offs.
+        top_k: The cut-offs k.
 
     Returns:
-        Metric → (n,) float64.
+        Metric name → (n,) float64.
+
+    Example:
+        >>> labels = LabelRows.of_rows([{2: 1.0}])
+        >>> {name: float(values[0]) for name, values in score_rankings(np.array([[0, 2, 1]]), labels, top_k=[2]).items()}
+        {'recall@2': 1.0, 'ndcg@2': 0.63..., 'mrr@2': 0.5}
     """
     n, depth = rankings.shape
     scores: Scores = {f"{metric}@{k}": np.zeros(n) for metric in ("recall", "ndcg", "mrr") for k in top_k}
@@ -57,27 +64,33 @@ def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequen
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over the queries with its 95% interval, in the metric's own unit (0 to 1)."""
+    """A mean over the queries with its 95% interval, in the unit of the metric, in which 1 means 100 points.
+
+    Attributes:
+        mean: The mean.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+    """
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """In points, e.g. ``+8.1 [+5.2, +11.0]``."""
+        """Show the mean and the interval in points of 100, for example ``+8.1 [+5.2, +11.0]``."""
         return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
 def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed: int = 0) -> list[Interval]:
-    """Percentile bootstrap of the column means (Efron 1979), resampling rows.
+    """Estimate the 95% intervals of column means by the percentile bootstrap, which resamples rows (Efron 1979).
 
     Args:
-        values: (n, m), e.g. the paired differences of n queries in m metrics; n ≥ 1.
-        resamples: How many.
-        seed: Fixes the draw.
+        values: (n, m) float64, for example the paired differences of n queries in m metrics; n ≥ 1.
+        resamples: The number of bootstrap samples, which is rounded down to a multiple of 100.
+        seed: The seed of the random samples.
 
     Returns:
-        For each column its mean and 95% interval.
+        The mean and the 95% interval of each column.
     """
     n = len(values)
     rng = np.random.default_rng(seed)
@@ -89,16 +102,22 @@ def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed:
 
 
 class Evaluation(dict[str, dict[str, float]]):
-    """Mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
+    """The mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
 
     Attributes:
-        per_query: ``"with model"`` and ``"without model"`` → metric → (n,) float64.
-        gains: Metric → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
+        per_query: ``"with model"`` and ``"without model"`` → metric name → (n,) float64, the score of each query.
+        gains: Metric name → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
         query_ids: The n query ids, in the order of the scores.
-        top_k: The cut-offs.
-        found: ``"with model"`` and ``"without model"`` → for each query the ids of the first documents, best first: as many
-            as the largest cut-off says, 10 at least.
-        embedding_seconds: How long the queries took to embed; None where their vectors were at hand.
+        top_k: The cut-offs k.
+        found: ``"with model"`` and ``"without model"`` → for each query the ids of the first documents, best first. Their
+            number is the largest cut-off, but at least 10, or all documents of a smaller corpus.
+        embedding_seconds: How long it took to embed the queries, in seconds; None if the caller passed vectors.
+
+    Example:
+        >>> corpus = [[1.0, 0.0], [0.0, 1.0]]
+        >>> evaluation = evaluate([[0.9, 0.1]], [[("doc-1", 1.0)]], corpus, ["doc-1", "doc-2"])
+        >>> evaluation["without model"]["recall@1"], evaluation.found["without model"]
+        (1.0, [['doc-1', 'doc-2']])
     """
 
     def __init__(
@@ -119,7 +138,10 @@ class Evaluation(dict[str, dict[str, float]]):
         self.gains = dict(zip(names, bootstrap_mean(differences), strict=True))
 
     def table(self) -> str:
-        """Recall at every cut-off, nDCG and MRR at 10 (or the last one), in points of 100, with gains and their intervals."""
+        """Return a table of both sides in points of 100, with the gains and their intervals.
+
+        The table has recall at every cut-off, and nDCG and MRR at 10, or at the last cut-off if 10 is not among them.
+        """
         last = 10 if 10 in self.top_k else self.top_k[-1]
         lines = [f"{'metric':<12}{'without':>9}{'with':>9}   gain [95% interval]", "-" * 58]
         for name in [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]:
@@ -131,7 +153,7 @@ class Evaluation(dict[str, dict[str, float]]):
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The means, gains and counts as plain JSON values."""
+        """Return the means, the gains and the number of queries as plain JSON values."""
         gains = {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in self.gains.items()}
         return {**self, "gain": gains, "queries": len(self.query_ids)}
 
@@ -145,23 +167,37 @@ def evaluate(
     adapter: QueryAdapter | None = None,
     top_k: Sequence[int] = TOP_K,
 ) -> Evaluation:
-    """Search the whole corpus exactly, with and without an adapter, and score both.
+    """Search the whole corpus by exact cosine similarity, with and without an adapter, and score both rankings.
 
     Args:
-        query_vectors: (n, d), untransformed.
-        relevance: The labels of these n queries, in their order.
-        corpus_vectors: (N, d), or batches of (ids, vectors).
-        corpus_ids: The N ids, with an array.
-        adapter: The model; None compares the store with itself.
-        top_k: The cut-offs; any k ≥ 1, above N too.
+        query_vectors: (n, d), any real dtype, not transformed.
+        relevance: The labels of the n queries, in the same order.
+        corpus_vectors: An (N, d) array, or batches of (ids, vectors).
+        corpus_ids: The N ids of the array's rows; None with batches, which contain the ids.
+        adapter: The adapter to evaluate. Without one, both sides are the same.
+        top_k: The cut-offs k, each at least 1. A k above N is allowed.
 
     Returns:
-        Means, per-query scores and 95% intervals.
+        The means, the scores of each query, and the gains with 95% intervals.
 
     Raises:
-        InvalidRelevanceError: No query, another number of queries than vectors, or a document that is not in the corpus.
-        InvalidVectorsError: See `read_corpus`.
-        EmbeddingMismatchError: Dimensions differ.
+        InvalidRelevanceError: There is no query, queries and vectors differ in number, a label is invalid, or a labelled document
+            is not in the corpus.
+        InvalidVectorsError: The corpus is invalid (see `read_corpus`), or a query vector holds NaN or infinity, or is all zeros.
+        EmbeddingMismatchError: The query vectors, the corpus vectors and the adapter differ in dimension.
+        ValueError: ``top_k`` is no list of numbers of at least 1.
+
+    Example:
+        >>> swap = QueryAdapter(2, linear=np.array([[-1, 1], [1, -1]], dtype=np.float32))
+        >>> corpus, ids = [[1.0, 0.0], [0.0, 1.0]], ["doc-1", "doc-2"]
+        >>> evaluation = evaluate([[0.9, 0.1]], [[("doc-2", 1.0)]], corpus, ids, adapter=swap, top_k=[1])
+        >>> print(evaluation.table())
+        metric        without     with   gain [95% interval]
+        ----------------------------------------------------------
+        recall@1          0.0    100.0   +100.0 [+100.0, +100.0] *
+        ndcg@1            0.0    100.0   +100.0 [+100.0, +100.0] *
+        mrr@1             0.0    100.0   +100.0 [+100.0, +100.0] *
+        1 queries; * = the 95% interval of the paired difference leaves 0 out
     """
     ids, corpus = read_corpus(corpus_vectors, corpus_ids)
     queries, labels, query_ids = labelled_vectors(query_vectors, relevance, ids, dimension=corpus.shape[1])

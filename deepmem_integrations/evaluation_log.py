@@ -1,4 +1,4 @@
-"""Evaluations kept as a Deep Lake data set, query by query, with the columns that Deep Lake v3 gave them."""
+"""`EvaluationLog`, which keeps evaluations in a Deep Lake data set with the columns of Deep Lake v3."""
 
 import json
 import time
@@ -13,21 +13,29 @@ from deepmem_integrations.evaluation import LISTED, WITH, WITHOUT, Evaluation
 from deepmem_integrations.labels import Relevance
 
 _EMPTY = "columns"
-"""The message of the first commit, from which branches part."""
+"""The message of the first commit, at which every branch starts."""
 
 
 class EvaluationLog:
-    """Where evaluations are added, a row for each query.
+    """A Deep Lake data set to which evaluations are added, with a row for each query.
 
-    Columns: ``text``; ``metadata`` with ``relevance`` (a list of [id, weight]), ``evaluation`` (an id that the rows of one
-    evaluation share), ``time`` (seconds since the epoch) and ``model``; ``embedding``, untransformed; ``id``, of the row; and
-    ``deep_memory_top_10``, ``deep_memory_recall``, ``vector_search_top_10``, ``vector_search_recall`` (recall@10). The lists are
-    JSON texts, as version 4 of Deep Lake has no such type that can be read safely. Version 3 kept the last evaluation alone;
-    here they add up.
+    The columns are:
+
+    - ``text``: the query.
+    - ``metadata``: a dict with ``relevance`` (a list of [document id, weight]), ``evaluation`` (an id that all rows of one
+      evaluation share), ``time`` (seconds since the epoch) and ``model`` (the name of the model).
+    - ``embedding``: the query vector, not transformed.
+    - ``id``: the id of the row.
+    - ``deep_memory_top_10`` and ``vector_search_top_10``: the ids of the first ten documents with and without the model, as JSON
+      text. Deep Lake 4 has no type for lists of texts that can be read safely.
+    - ``deep_memory_recall`` and ``vector_search_recall``: recall@10 with and without the model.
+
+    Deep Lake v3 kept only the last evaluation. This log keeps all of them.
 
     Args:
-        path: The data set; made with the first evaluation.
-        branch: A branch of it; made where it is not there, without rows.
+        path: The path of the data set, which the first evaluation creates.
+        branch: The branch of the data set to write to. If there is no such branch, the first evaluation creates it without the
+            rows of other branches.
     """
 
     def __init__(self, path: str, branch: str = "main") -> None:
@@ -35,11 +43,15 @@ class EvaluationLog:
 
     @classmethod
     def wanted(cls, qvs_params: Mapping[str, Any] | None, path: str) -> "EvaluationLog | None":
-        """The log that v3's ``qvs_params`` ask for, or None.
+        """Return the log that Deep Lake v3's ``qvs_params`` ask for, or None if they ask for no log.
+
+        Args:
+            qvs_params: ``log_queries`` (bool, by default True) and ``branch`` (by default ``"main"``), or None for no log.
+            path: The path of the data set.
 
         Raises:
-            ValueError: Another parameter than ``log_queries`` and ``branch``.
-            MissingExtraError: ``deeplake`` is not installed; noticed before the evaluation.
+            ValueError: ``qvs_params`` has a key other than ``log_queries`` and ``branch``.
+            MissingExtraError: ``deeplake`` is not installed. The error comes here, before the evaluation runs.
         """
         for name in qvs_params or ():
             if name not in ("log_queries", "branch"):
@@ -50,12 +62,12 @@ class EvaluationLog:
         return cls(path, qvs_params.get("branch") or "main")
 
     def add(self, labels: Relevance, vectors: Vectors, evaluation: Evaluation, model: str) -> None:
-        """Add an evaluation, in one commit. Not for several processes at once.
+        """Add an evaluation in one commit. Only one process at a time may write to the data set.
 
         Args:
-            labels: The n queries.
-            vectors: (n, d), theirs.
-            evaluation: What was measured with them.
+            labels: The n labelled queries.
+            vectors: (n, d) float32, the vectors of the queries, not transformed.
+            evaluation: The evaluation of these queries.
             model: The name of the model.
 
         Raises:
@@ -87,12 +99,12 @@ class EvaluationLog:
                 dataset = branch.open()
             dataset.append(rows)
             dataset.commit(f"evaluation {shared['evaluation']}")
-        except Exception as error:  # Deep Lake raises a class of its own for each thing that can go wrong
+        except Exception as error:  # Deep Lake's many exceptions have no common class
             raise StoreError(f"The evaluation cannot be logged to {self.path!r}: {type(error).__name__}: {error}") from error
 
     def _create(self, deeplake: Any) -> Any:
         types = deeplake.types
-        # Not Sequence(Text()), a row of which crashes Deep Lake 4.7 as it is read.
+        # The lists are not of the type Sequence(Text()), because reading a row of that type crashes Deep Lake 4.7.
         found, recall = types.Text(), types.Float32()
         dataset = deeplake.create(self.path)
         for name, type_ in {

@@ -39,7 +39,7 @@ def literal(value: str | bool | float) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value):
         return repr(value.item() if isinstance(value, np.generic) else value)
-    raise StoreError(f"A filter compares metadata with strings and finite numbers, not with {value!r}.")
+    raise StoreError(f"A filter compares with strings and finite numbers, not with {value!r}.")
 
 
 def is_in(column: str, values: Sequence[Any]) -> str:
