@@ -99,7 +99,7 @@ class EvaluationLog:
                 dataset = branch.open()
             dataset.append(rows)
             dataset.commit(f"evaluation {shared['evaluation']}")
-        except Exception as error:  # Deep Lake's many exceptions have no common class
+        except Exception as error:  # Deep Lake raises a different class for each kind of failure
             raise StoreError(f"The evaluation cannot be logged to {self.path!r}: {type(error).__name__}: {error}") from error
 
     def _create(self, deeplake: Any) -> Any:

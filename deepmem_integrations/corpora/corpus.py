@@ -95,7 +95,7 @@ class ListedCorpus(ABC):
         """Yield batches of all documents as objects of the store's framework."""
 
     def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
-        """Yield the vectors of all documents, whatever the queries are (see `Corpus.around`)."""
+        """Yield the vectors of all documents. The arguments make no difference (see `Corpus.around`)."""
         return self.vectors()
 
 

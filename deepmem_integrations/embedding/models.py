@@ -17,7 +17,7 @@ class SentenceTransformer:
 
     Args:
         name: The folder of the model (a path that begins with ``/``, ``.`` or ``~``), or a name on the model hub, from which the
-            model is downloaded when it is first used.
+            model is downloaded unless it is on this machine already.
 
     Raises:
         MissingExtraError: ``sentence-transformers`` is not installed.
