@@ -7,11 +7,11 @@ from deepmem_integrations.errors import MissingExtraError
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """Import an optional dependency.
+    """Import an optional dependency and return its module.
 
     Args:
-        package: The import name, e.g. ``"torch"``.
-        extra: The extra that installs it, e.g. ``"train"``.
+        package: The import name of the package, for example ``"torch"``.
+        extra: The extra of ``deepmem-integrations`` that installs the package, for example ``"train"``.
 
     Raises:
         MissingExtraError: The package is not installed. An import error *inside* an installed package is passed on as it is.

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Functions that read text files, and that write files whole or not at all."""
 
 import contextlib
 import os
@@ -9,7 +9,9 @@ from deepmem_integrations.errors import StorageError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file atomically: a reader, or a killed process, sees the old content or the new.
+    """Replace a file atomically. Its folder is made if there is none.
+
+    At every moment the file holds either the whole old content or the whole new content, even if the process is killed.
 
     Raises:
         StorageError: The folder cannot be made or written, or the disk is full. The old content stays.
@@ -26,11 +28,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged.") from error
+        raise StorageError(
+            f"Cannot write {path}: {error.strerror or error}. A file that was there before is unchanged."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8) atomically.
+    """Replace a UTF-8 text file atomically, as `write_bytes` does.
 
     Raises:
         StorageError: See `write_bytes`.
@@ -39,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file (UTF-8).
+    """Return the content of a UTF-8 text file.
 
     Raises:
         StorageError: The file cannot be read, or is not UTF-8.
@@ -49,4 +53,4 @@ def read_text(path: str | Path) -> str:
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise StorageError(f"Cannot read {path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        raise StorageError(f"Cannot read {path}: the file is not UTF-8 text ({error.reason} at byte {error.start}).") from error

@@ -18,7 +18,7 @@ _BLOCK_FLOATS = 1 << 23
 def unit_rows(
     vectors: ArrayLike, what: str, *, dimension: int | None = None, ids: Sequence[str] | None = None, first: int = 0
 ) -> Vectors:
-    """Return the vectors as a contiguous float32 matrix of unit rows.
+    """Check vectors and return them as a contiguous float32 matrix whose rows have length 1.
 
     Args:
         vectors: (n, d), any real dtype.
@@ -33,6 +33,10 @@ def unit_rows(
     Raises:
         InvalidVectorsError: The vectors are no matrix of real numbers, or a row holds NaN or infinity, or is all zeros.
         EmbeddingMismatchError: d is not ``dimension``.
+
+    Example:
+        >>> unit_rows([[3, 4], [0, 2]], "query vector").round(1)
+        array([[0.6, 0.8], [0. , 1. ]], dtype=float32)
     """
     try:
         matrix = np.array(vectors, dtype=np.float32, order="C")
@@ -64,7 +68,7 @@ def unit_rows(
 
 
 def read_only(vectors: Vectors) -> Vectors:
-    """Return a view that cannot be written through; nothing is copied."""
+    """Return a view that refuses to be written to. Nothing is copied."""
     view = vectors.view()
     view.flags.writeable = False
     return view
@@ -78,7 +82,7 @@ def blocks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
-    """Find the k rows of the corpus with the largest dot product, exactly.
+    """Find for each query the k rows of the corpus with the largest dot product, by exact search.
 
     Args:
         queries: (n, d) float32.
@@ -86,7 +90,7 @@ def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
         k: How many rows to find; more than N means N.
 
     Returns:
-        (n, min(k, N)) int64 row numbers, best first; of equal scores the lower row number comes first.
+        (n, min(k, N)) int64 row numbers, best first. If scores are equal, the lower row number comes first.
     """
     k = min(k, len(corpus))
     found = np.empty((len(queries), k), dtype=np.int64)
@@ -109,7 +113,7 @@ def largest(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
     if k == 0:
         return np.empty((n, 0), dtype=np.int64)
     if k < columns:
-        # A partition breaks ties at random: take all that reach the k-th score, then order them.
+        # A partition breaks ties at random. So all columns that reach the k-th score are taken, and then sorted.
         threshold = np.partition(scores, columns - k, axis=1)[:, columns - k]
         result = np.empty((n, k), dtype=np.int64)
         for row in range(n):

@@ -20,15 +20,26 @@ DeepMemoryError
 
 
 class DeepMemoryError(Exception):
-    """The base of every error that this package raises on purpose."""
+    """The base class of all errors that this package raises on purpose.
+
+    Every message says what is wrong, where it is wrong (the row, the id or the path), and what to do about it.
+
+    Example:
+        >>> from deepmem_integrations import Relevance
+        >>> try:
+        ...     Relevance(["how do I undo a commit?"], [[]])
+        ... except DeepMemoryError as error:
+        ...     print(type(error).__name__)
+        InvalidRelevanceError
+    """
 
 
 class MissingExtraError(DeepMemoryError, ImportError):
-    """An optional dependency is missing; the message holds the ``pip install`` line.
+    """An optional dependency is not installed. The message holds the ``pip install`` line.
 
     Args:
-        package: The import name that was not found.
-        extra: The extra of ``deepmem-integrations`` that installs it.
+        package: The import name of the package that was not found.
+        extra: The extra of ``deepmem-integrations`` that installs the package.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -45,11 +56,11 @@ class MissingExtraError(DeepMemoryError, ImportError):
 
 
 class InvalidRelevanceError(DeepMemoryError, ValueError):
-    """Labelled queries that cannot be used; the message names the row."""
+    """Labelled queries cannot be used. The message names the row."""
 
 
 class InvalidVectorsError(DeepMemoryError, ValueError):
-    """Vectors that cannot be used; the message names the row."""
+    """Vectors cannot be used, because they hold NaN, are all zeros, or have a wrong shape. The message names the row."""
 
 
 class EmbeddingMismatchError(DeepMemoryError, ValueError):
@@ -57,7 +68,7 @@ class EmbeddingMismatchError(DeepMemoryError, ValueError):
 
 
 class EmbeddingError(DeepMemoryError, RuntimeError):
-    """An embedding model is not known, not set up, or does not answer."""
+    """An embedding model is unknown, is not set up, or does not answer."""
 
 
 class AdapterFileError(DeepMemoryError, ValueError):
@@ -65,7 +76,7 @@ class AdapterFileError(DeepMemoryError, ValueError):
 
 
 class ModelNotFoundError(DeepMemoryError, ValueError):
-    """There is no trained model, or none of that name."""
+    """There is no trained model, or none with this name."""
 
 
 class ModelInUseError(DeepMemoryError, ValueError):
@@ -73,7 +84,7 @@ class ModelInUseError(DeepMemoryError, ValueError):
 
 
 class JobNotFoundError(DeepMemoryError, ValueError):
-    """There is no training job of that id."""
+    """There is no training job with this id."""
 
 
 class JobRunningError(DeepMemoryError, ValueError):
@@ -81,7 +92,7 @@ class JobRunningError(DeepMemoryError, ValueError):
 
 
 class JobCancelledError(DeepMemoryError, RuntimeError):
-    """The training was cancelled."""
+    """The training was cancelled, by this process or by another."""
 
 
 class JobFailedError(DeepMemoryError, RuntimeError):
@@ -97,4 +108,7 @@ class StoreError(DeepMemoryError, ValueError):
 
 
 class GenerationError(DeepMemoryError, RuntimeError):
-    """Queries cannot be written for these documents, or not with these options."""
+    """Queries cannot be written for these documents or with these options.
+
+    For example, no language model is given, documents have no ids, or the checkpoint belongs to another run.
+    """

@@ -13,12 +13,13 @@ from deepmem_integrations.corpora import CorpusVectors, read_corpus
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors
 
 TOP_K = (1, 3, 5, 10, 50, 100)
-"""Deep Lake v3's cut-offs."""
+"""The cut-offs k that are evaluated by default, as in Deep Lake v3."""
 
 LISTED = 10
 """How many documents an evaluation lists for each query at least."""
 
 WITH, WITHOUT = "with model", "without model"
+"""The two sides of an evaluation, as its mappings name them."""
 
 Scores = dict[str, NDArray[np.float64]]
 """The name of a metric, e.g. ``recall@10``, → (n,) the value of each query, between 0 and 1."""
@@ -33,10 +34,15 @@ def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequen
     Args:
         rankings: (n, m) int64 rows of the corpus, best first, no row twice for a query. A list may be shorter than k.
         labels: The labels of the n queries.
-        top_k: The cut-offs.
+        top_k: The cut-offs k.
 
     Returns:
-        Metric → (n,) float64.
+        Metric name → (n,) float64.
+
+    Example:
+        >>> labels = LabelRows.of_rows([{2: 1.0}])
+        >>> {name: float(values[0]) for name, values in score_rankings(np.array([[0, 2, 1]]), labels, top_k=[2]).items()}
+        {'recall@2': 1.0, 'ndcg@2': 0.63..., 'mrr@2': 0.5}
     """
     n, depth = rankings.shape
     scores: Scores = {f"{metric}@{k}": np.zeros(n) for metric in ("recall", "ndcg", "mrr") for k in top_k}
@@ -93,11 +99,11 @@ def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed:
 
 
 class Evaluation(dict[str, dict[str, float]]):
-    """Mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
+    """The mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
 
     Attributes:
-        per_query: ``"with model"`` and ``"without model"`` → metric → (n,) float64.
-        gains: Metric → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
+        per_query: ``"with model"`` and ``"without model"`` → metric name → (n,) float64, the score of each query.
+        gains: Metric name → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
         query_ids: The n query ids, in the order of the scores.
         top_k: The cut-offs.
         found: ``"with model"`` and ``"without model"`` → for each query the ids of the documents that were found, best first: as
@@ -152,7 +158,7 @@ def evaluate(
     adapter: QueryAdapter | None = None,
     top_k: Sequence[int] = TOP_K,
 ) -> Evaluation:
-    """Search the whole corpus exactly, with and without an adapter, and score both.
+    """Search the whole corpus by exact cosine similarity, with and without an adapter, and score both rankings.
 
     Args:
         query_vectors: (n, d), untransformed, any real dtype.

@@ -1,4 +1,4 @@
-"""Evaluations kept as a Deep Lake data set, query by query, with the columns that Deep Lake v3 gave them."""
+"""`EvaluationLog`, which keeps evaluations in a Deep Lake data set with the columns of Deep Lake v3."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The adapter behind whatever is passed as ``memory``, and the one way in which it is applied to queries."""
+"""`ServedAdapter`: the adapter behind a ``memory`` argument, and the one place where an adapter is applied to queries."""
 
 import os
 from collections.abc import Sequence
@@ -16,21 +16,25 @@ from deepmem_integrations.models import ModelFolder
 
 @runtime_checkable
 class HasModels(Protocol):
-    """A folder of models together with the embedding model that they are for: a `DeepMemory`."""
+    """An object with a folder of models and the embedding model that the models were trained with, such as a `DeepMemory`."""
 
     @property
     def folder(self) -> ModelFolder:
-        """The models."""
+        """The folder of models."""
         ...
 
     @property
     def embedder(self) -> Embedder:
-        """The embedding model."""
+        """The embedding model of the store."""
         ...
 
 
 MemoryLike = HasModels | ModelFolder | QueryAdapter | str | os.PathLike[str]
-"""What every ``memory`` parameter takes: a `DeepMemory`, an adapter, a folder of models, or the path of an adapter file."""
+"""The type of every ``memory`` parameter.
+
+A ``memory`` is a `DeepMemory`, a `QueryAdapter`, a folder of models (a `ModelFolder` or its path), or the path of an adapter
+file.
+"""
 
 
 class TransformedVector(list[float]):
@@ -38,15 +42,21 @@ class TransformedVector(list[float]):
 
 
 class ServedAdapter:
-    """The adapter behind a ``memory``, checked against the embedding model whose vectors it transforms.
+    """The adapter behind a ``memory``, which is checked against the embedding model whose vectors the adapter transforms.
 
     Args:
-        memory: A `MemoryLike`. A file is read at once. Of a folder, the model in use serves each query.
+        memory: A `MemoryLike`. An adapter file is read once, at the start. In a folder of models, the model that is in use at
+            the moment transforms each query.
 
     Raises:
         AdapterFileError: The file is damaged or is no adapter.
         StorageError: The file cannot be read.
-        ModelNotFoundError: The folder has no trained model yet.
+        ModelNotFoundError: ``memory`` is the path of a folder that has no trained model yet.
+        TypeError: ``memory`` is none of these.
+
+    Example:
+        >>> ServedAdapter(QueryAdapter(2)).transform([3.0, 4.0])  # the identity only scales the vector to length 1
+        [0.6..., 0.8...]
     """
 
     def __init__(self, memory: MemoryLike) -> None:
@@ -67,7 +77,7 @@ class ServedAdapter:
                 "memory is a DeepMemory, a QueryAdapter (of a TrainingResult: result.adapter), the folder of its models, or the "
                 f"path of an adapter file; got {type(memory).__name__}."
             )
-        self._passed: tuple[QueryAdapter, Any] | None = None  # the adapter and the embedding model that were found to match
+        self._passed: tuple[QueryAdapter, Any] | None = None  # the last adapter and embedding model that were found to match
 
     @property
     def adapter(self) -> QueryAdapter:
@@ -76,7 +86,7 @@ class ServedAdapter:
 
     @property
     def name(self) -> str:
-        """How traces name the adapter: the model in use and its folder, the path of the file, or the adapter's parts."""
+        """The adapter's name in traces: the model in use and its folder, the path of the adapter file, or the adapter's parts."""
         if isinstance(self._source, ModelFolder):
             return f"{self._source.in_use_name()} in {self._source.path}"
         return repr(self._source) if self.memory is self._source else os.fspath(self.memory)  # type: ignore[arg-type]
@@ -86,18 +96,18 @@ class ServedAdapter:
 
         Args:
             vectors: (d,) or (n, d), any real dtype, of any length but 0.
-            model: The embedding model that the vectors come from, as `Embedder` takes it. It is checked once for each adapter,
-                which embeds a few texts. None skips the check.
+            model: The embedding model that the vectors come from, as `Embedder` takes it. The model is checked once for each
+                adapter, for which it embeds a few texts. None skips the check.
 
         Returns:
-            float32 in the same shape, rows of length 1.
+            A float32 array in the same shape, rows of length 1.
 
         Raises:
             ModelNotFoundError: There is no trained model yet.
             EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
             InvalidVectorsError: A vector holds NaN or infinity, or is all zeros.
         """
-        adapter = self.adapter  # once: another model may be put in use at any time
+        adapter = self.adapter  # read once, because another model may be put in use at any time
         if model is not None:
             self.check(adapter, model)
         return adapter.transform(vectors)
@@ -107,11 +117,12 @@ class ServedAdapter:
 
         Args:
             vector: (d,), of any length but 0. A `TransformedVector` is returned as it is.
-            model: As for `apply`.
+            model: The embedding model that the vector comes from, as for `apply`.
 
         Raises:
-            InvalidVectorsError: The argument is not one vector of finite numbers.
-            EmbeddingMismatchError: As for `apply`.
+            ModelNotFoundError: There is no trained model yet.
+            InvalidVectorsError: The argument is not one vector of finite numbers, or is all zeros.
+            EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
         """
         if isinstance(vector, TransformedVector):
             return vector
@@ -123,17 +134,17 @@ class ServedAdapter:
     def check(self, adapter: QueryAdapter, model: Any) -> None:
         """Refuse an embedding model that the adapter was not trained with.
 
-        The first check of an adapter embeds a few texts; further checks of the same pair compare nothing.
+        The first check embeds a few texts. Further checks of the same adapter and embedding model return at once.
 
         Args:
             adapter: The adapter.
             model: The embedding model, as `Embedder` takes it.
 
         Raises:
-            EmbeddingMismatchError: The two do not belong together.
+            EmbeddingMismatchError: The adapter was trained with another embedding model.
         """
         if isinstance(self.memory, HasModels) and self.memory.embedder.model is model:
-            model = self.memory.embedder  # which may have embedded the texts before
+            model = self.memory.embedder  # may have embedded the probe texts already
         bare = model.model if isinstance(model, Embedder) else model
         if self._passed is None or self._passed[0] is not adapter or self._passed[1] is not bare:
             if adapter.fingerprint.probes is not None:

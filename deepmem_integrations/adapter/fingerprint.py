@@ -41,13 +41,13 @@ class Fingerprint:
     probes: Vectors | None = None
 
     def check(self, other: "Fingerprint") -> None:
-        """Refuse another embedding model.
+        """Refuse an embedding model other than this one.
 
         The vectors decide. Names are only quoted in the error, since one model goes by many names. Where either side has no
         vectors of the probe texts, only the dimensions are compared.
 
         Raises:
-            EmbeddingMismatchError: The dimensions differ, or the vectors of a probe text have a cosine below 0.99.
+            EmbeddingMismatchError: The dimensions differ, or the two vectors of a probe text have a cosine below 0.99.
         """
         if self.dimension != other.dimension:
             raise EmbeddingMismatchError(

@@ -1,4 +1,4 @@
-"""The labelled queries behind an adapter's attention part, kept so that it can grow, forget and explain itself."""
+"""The labelled queries behind an adapter's attention part, which are kept so that the adapter can grow, forget and explain."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +12,18 @@ from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.labels import LabelRows
 
 RETRAINING = 0.2
-"""A full training is due when this share of the labelled queries came or went."""
+"""A full training is due once this share of the labelled queries has been added or forgotten since the last training."""
 
 
 @dataclass(frozen=True)
 class ValueSpace:
-    """How a document becomes the direction that favours it over the others: ``scale · (document − mean) · projection``.
+    """The map from a document to the direction that favours the document over others: ``scale · (document − mean) · projection``.
 
     Attributes:
-        mean: (d,) float32, the mean document of the corpus at training.
-        projection: (d, d) float32, the whitening of that corpus.
-        scale: Makes the values of a training comparable to queries.
+        mean: (d,) float32, the mean of the corpus vectors at training.
+        projection: (d, d) float32, the whitening of the corpus vectors at training.
+        scale: The factor with which, on average over the training queries, a value's dot product with the best document of its
+            query is 1.
     """
 
     mean: Vectors
@@ -30,24 +31,24 @@ class ValueSpace:
     scale: float
 
     def place(self, documents: Vectors) -> Vectors:
-        """Map (n, d) float32 unit rows to (n, d) float32."""
+        """Map document vectors, (n, d) float32 unit rows, to (n, d) float32 values."""
         return np.asarray((documents - self.mean) @ self.projection * np.float32(self.scale), dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class RememberedQueries:
-    """Labelled queries, all that were given; those with the same vector share a key of the attention part.
+    """All labelled queries that the attention part was trained on or given. Queries with the same vector share a key.
 
     Attributes:
-        query_ids: The r ids.
-        texts: The r texts, or None where texts are not kept.
+        query_ids: The r query ids.
+        texts: The r query texts, or None if the adapter keeps no texts.
         owners: (r,) int64, the row of each query's key.
-        labels: The documents of each query, as rows of ``document_ids``.
-        document_ids: The L labelled documents.
+        labels: The labels of each query, whose documents are rows of ``document_ids``.
+        document_ids: The ids of the L labelled documents.
         documents: (L, d) float32, the place of each document in the value space.
         space: The value space.
-        trained: How many queries, the first ones, were there when the adapter was trained; the others came later.
-        trained_in_all: How many queries there were at training; some may have been forgotten since.
+        trained: How many of the queries the adapter was trained on. They come first; the other queries were added later.
+        trained_in_all: How many queries the training had. Some of them may have been forgotten since.
     """
 
     query_ids: tuple[str, ...]
@@ -62,12 +63,13 @@ class RememberedQueries:
 
     @cached_property
     def values(self) -> Vectors:
-        """(m, d) float32, the value of each key: the weighted mean of its documents' places.
+        """(m, d) float32, the value of each key: the weighted mean of the places of its queries' documents.
 
-        The documents of queries that share a key are united; where two of them name a document, the larger weight counts.
+        The documents of queries that share a key are united. If two of the queries name the same document, the larger weight
+        counts.
         """
         keys = np.repeat(self.owners, np.diff(self.labels.starts))
-        # By key, document and falling weight; the first of each key and document is the one that counts.
+        # The labels are sorted by key, document and falling weight, so that the first of each key and document counts.
         order = np.lexsort((-self.labels.weights, self.labels.documents, keys))
         keys, documents, weights = keys[order], self.labels.documents[order], self.labels.weights[order]
         first = np.ones(len(keys), dtype=bool)
@@ -78,7 +80,7 @@ class RememberedQueries:
         return np.asarray(sums / np.add.reduceat(weights, starts)[:, None], dtype=np.float32)
 
     def of_key(self, key: int) -> NDArray[np.int64]:
-        """Return the rows of the queries that share a key."""
+        """Return the rows of the queries that share the key with this number."""
         return np.flatnonzero(self.owners == key)
 
     def documents_of(self, row: int) -> dict[str, float]:
@@ -97,10 +99,10 @@ class RememberedQueries:
 
         Args:
             query_ids: The ids of the new queries.
-            texts: Their texts, which are kept if texts are kept.
-            owners: The rows of their keys.
+            texts: The texts of the new queries. They are left out if the adapter keeps no texts.
+            owners: The row of each new query's key.
             labels: Document id → weight of each new query.
-            documents: Document id → (d,) unit vector of each document that is not known yet.
+            documents: Document id → (d,) unit vector of each document that is not in ``document_ids`` yet.
         """
         row_of = {name: row for row, name in enumerate(self.document_ids)}
         new = [name for name in dict.fromkeys(name for query in labels for name in query) if name not in row_of]
@@ -119,10 +121,14 @@ class RememberedQueries:
         )
 
     def without(self, query_ids: Collection[str], document_ids: Collection[str]) -> tuple["RememberedQueries", NDArray[np.int64]]:
-        """Leave out some queries, and some documents; queries that lose all of their documents are left out, too.
+        """Leave out some queries and some documents. Queries that lose all of their documents are left out as well.
+
+        Args:
+            query_ids: The ids of the queries to leave out.
+            document_ids: The ids of the documents to leave out.
 
         Returns:
-            The queries that are left, and the (kept,) rows of the keys that still have a query.
+            The queries that are left, and the rows of the keys that still have a query, as (number of such keys,) int64.
         """
         gone, gone_documents = set(query_ids), set(document_ids)
         labels: list[dict[int, float]] = []
@@ -150,13 +156,18 @@ class RememberedQueries:
 
 @dataclass(frozen=True)
 class Growth:
-    """How an adapter's labelled queries differ from those of its training.
+    """The difference between an adapter's labelled queries now and those that it was trained on.
 
     Attributes:
         trained: How many queries the training had.
-        added: How many queries were added since.
+        added: How many queries were added since the training.
         forgotten: How many queries of the training were forgotten since.
         linear: Whether the adapter has a linear part, which neither learns nor forgets without a training.
+
+    Example:
+        >>> print(Growth(trained=100, added=5, forgotten=0, linear=False))
+        trained on 100 labelled queries; since then 5 added, 0 forgotten
+        No full training is due yet.
     """
 
     trained: int
@@ -180,7 +191,7 @@ class Growth:
         }
 
     def __str__(self) -> str:
-        """Say it in a few lines for people."""
+        """Describe the growth in a few lines for people."""
         lines = [f"trained on {self.trained} labelled queries; since then {self.added} added, {self.forgotten} forgotten"]
         if self.linear and self.forgotten:
             lines.append(

@@ -1,6 +1,7 @@
-"""Readers of the documents to search: their ids and vectors, from arrays or from a store.
+"""Readers of a corpus: the ids, the vectors and the texts of the documents to search, from arrays or from a store.
 
-The readers of LangChain's and LlamaIndex's stores are in modules of their own, so that this package needs neither framework.
+The readers of LangChain's and LlamaIndex's stores are in separate modules (``corpora.langchain``, ``corpora.llama_index``),
+so that importing this package needs neither framework.
 """
 
 from deepmem_integrations.corpora.corpus import (

@@ -1,4 +1,4 @@
-"""The documents to search: their ids and vectors, from arrays or from a store."""
+"""`Corpus`: the documents to search, with their ids and vectors, from arrays or from a store."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -19,11 +19,14 @@ CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch
 
 
 class Corpus(Protocol):
-    """The documents of a store, as training and evaluation read them. `ListedCorpus` is the base of all but one kind."""
+    """The documents of a store, as training and evaluation read them.
+
+    `ListedCorpus` is the base class for every store whose documents can all be listed.
+    """
 
     @property
     def listed(self) -> bool:
-        """Whether all documents can be listed. Otherwise, those that the store's own search finds stand for the whole."""
+        """Whether all documents can be listed. Otherwise the documents that the store's search finds are a sample."""
         ...
 
     def vectors(self) -> Iterator[Batch]:
@@ -45,13 +48,13 @@ class Corpus(Protocol):
     def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
         """Yield the documents that training or evaluation on some queries has to rank, each document once.
 
-        A listed corpus yields all of its documents and does not embed the queries. Any other yields the k documents nearest to
-        each query, and those with the given ids.
+        A listed corpus yields all of its documents and does not call ``queries``. Any other corpus yields the k documents
+        nearest to each query, and the documents with the given ids.
 
         Args:
-            queries: Returns the (n, d) float32 query vectors when called, which may embed them first.
-            k: How many documents each query brings.
-            ids: Documents to yield in any case; unknown ids are left out.
+            queries: A function that returns the (n, d) float32 query vectors. The call may embed the queries first.
+            k: How many documents to find for each query.
+            ids: The ids of documents to yield in any case. Unknown ids are ignored.
 
         Raises:
             StoreError: The store cannot be read, or cannot be searched by vector.
@@ -61,10 +64,10 @@ class Corpus(Protocol):
 
 @runtime_checkable
 class HasCorpus(Protocol):
-    """A vector store that reads its documents itself, as both Deep Lake stores do."""
+    """A vector store that reads its own documents. The Deep Lake stores for LangChain and for LlamaIndex are of this kind."""
 
     def corpus(self) -> Corpus:
-        """Return the store's documents."""
+        """Return a reader of the store's documents."""
         ...
 
 
@@ -93,18 +96,25 @@ class ListedCorpus(ABC):
         """Yield batches of all documents as objects of the store's framework."""
 
     def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
-        """Yield all documents: see `Corpus.around`."""
+        """Yield the vectors of all documents. The arguments make no difference (see `Corpus.around`)."""
         return self.vectors()
 
 
 class GivenCorpus(ListedCorpus):
-    """Documents that the caller passes; they are embedded when they are first needed.
+    """A corpus of documents that the caller passes. The documents are embedded when their vectors are first read.
 
     Args:
-        documents: n documents, as objects of the store's framework.
-        ids: Their n ids in the store.
+        documents: The n documents, as objects of the store's framework.
+        ids: The n ids of the documents in the store.
         texts: The n texts to embed.
-        model: The store's embedding model: whatever `Embedder` takes.
+        model: The store's embedding model, as `Embedder` takes it.
+
+    Example:
+        >>> pages = ["How to install", "How to upgrade"]
+        >>> corpus = GivenCorpus(pages, ["page-1", "page-2"], pages, lambda texts: [[len(text), 1.0] for text in texts])
+        >>> ids, vectors = next(corpus.vectors())
+        >>> ids, vectors.shape
+        (['page-1', 'page-2'], (2, 2))
     """
 
     def __init__(self, documents: Sequence[Any], ids: Sequence[str], texts: Sequence[str], model: Any) -> None:
@@ -113,13 +123,13 @@ class GivenCorpus(ListedCorpus):
         self._vectors: Vectors | None = None
 
     def vectors(self) -> Iterator[Batch]:
-        """Yield all documents as one batch; the first call embeds them."""
+        """Yield the ids and vectors of all documents as one batch. The first call embeds the documents."""
         if self._vectors is None:
             self._vectors = self._embedder.embed_documents(self._texts, progress="Embedding documents")
         yield self._ids, self._vectors
 
     def documents(self) -> Iterator[Sequence[Any]]:
-        """Yield all documents as one batch."""
+        """Yield all documents as one batch of objects of the store's framework."""
         yield self._documents
 
 
@@ -127,8 +137,8 @@ def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> It
     """Check a corpus and go through it once, batch by batch.
 
     Args:
-        vectors: An (N, d) array, memory-mapped or not, with ``ids``, or batches of (ids, vectors) without.
-        ids: The ids of the array's rows.
+        vectors: An (N, d) array, memory-mapped or not, together with ``ids``; or batches of (ids, vectors) without ``ids``.
+        ids: The N ids of the array's rows.
 
     Yields:
         Batches of n ≥ 1 ids and their vectors, (n, d) float32 unit rows.
@@ -160,7 +170,7 @@ def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> It
 
 
 def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tuple[list[str], Vectors]:
-    """Gather a corpus in memory.
+    """Read a whole corpus into memory.
 
     Args:
         vectors: See `unit_batches`.

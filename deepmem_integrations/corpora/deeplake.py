@@ -1,4 +1,4 @@
-"""The documents of a Deep Lake data set."""
+"""`DeepLakeCorpus`, which reads the documents of a Deep Lake data set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,11 +8,18 @@ from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 
 
 class DeepLakeCorpus(ListedCorpus):
-    """All documents of a Deep Lake data set.
+    """A corpus of all documents of a Deep Lake data set.
 
     Args:
-        store: The store. It is read anew with each call.
-        document: Turns a stored document into an object of the framework; by default `StoredDocument` itself is given.
+        store: The store, which is read anew with each call of a method.
+        document: A function that turns a `StoredDocument` into an object of the framework. By default `documents` yields the
+            `StoredDocument` objects as they are.
+
+    Example:
+        >>> store = DeepLakeStore("mem://pages")
+        >>> store.add(["page-1"], [[1.0, 0.0]], texts=["How to install"])
+        >>> [document.text for batch in DeepLakeCorpus(store).documents() for document in batch]
+        ['How to install']
     """
 
     def __init__(self, store: DeepLakeStore, document: Callable[[StoredDocument], Any] | None = None) -> None:

@@ -25,19 +25,21 @@ def given_corpus(documents: Iterable[Document], embeddings: Embeddings) -> Given
     for row, document in enumerate(documents):
         if not document.id:
             raise StoreError(
-                f"Document {row} has no id, so no label can name it: give each the id it has in the store "
-                "(ids = vectorstore.add_documents(documents) returns them)."
+                f"Document {row} has no id, so no label can name it. Give every document the id that it has in the store; "
+                "vectorstore.add_documents(documents) returns the ids."
             )
     ids = [str(document.id) for document in documents]
     return GivenCorpus(documents, ids, [document.page_content for document in documents], embeddings)
 
 
 class FoundCorpus:
-    """The documents that a store's own vector search finds. They are embedded again, and are never all listed.
+    """A corpus of the documents that a store's own vector search finds. The documents found are embedded again.
+
+    The whole store is never read, so `vectors` and `documents` raise an error.
 
     Args:
-        vectorstore: A store that searches by vector, fetches documents by id, and tells the ids of the documents it finds.
-        embeddings: Its embedding model.
+        vectorstore: A store that searches by vector, fetches documents by id, and tells the ids of the documents that it finds.
+        embeddings: The store's embedding model.
     """
 
     listed = False
@@ -47,18 +49,18 @@ class FoundCorpus:
         self._embedder = Embedder(embeddings)
 
     def vectors(self) -> Iterator[Batch]:
-        """Refuse: the documents are not listed.
+        """Raise an error, since the documents cannot be listed.
 
         Raises:
-            StoreError: Always.
+            StoreError: The error is raised in every case.
         """
         raise self._not_listed()
 
     def documents(self) -> Iterator[Sequence[Document]]:
-        """Refuse: the documents are not listed.
+        """Raise an error, since the documents cannot be listed.
 
         Raises:
-            StoreError: Always.
+            StoreError: The error is raised in every case.
         """
         raise self._not_listed()
 
@@ -66,12 +68,12 @@ class FoundCorpus:
         """Yield the k documents nearest to each query and those with the given ids, each document once.
 
         Args:
-            queries: Returns the (n, d) float32 query vectors.
-            k: How many documents each query brings.
-            ids: Documents to yield in any case; unknown ids are left out.
+            queries: A function that returns the (n, d) float32 query vectors.
+            k: How many documents to find for each query.
+            ids: The ids of documents to yield in any case. Unknown ids are ignored.
 
         Raises:
-            StoreError: The store cannot search by vector or fetch by id, or does not tell ids.
+            StoreError: The store cannot search by vector or fetch by id, or does not tell the ids of the documents that it finds.
         """
         seen: set[str] = set()
         for batch in batches(self._find(queries, k, sorted(ids))):
@@ -82,8 +84,8 @@ class FoundCorpus:
 
     def _not_listed(self) -> StoreError:
         return StoreError(
-            f"With scan=False the documents of a {type(self._store).__name__} are searched and never listed: to write labels, "
-            "bring the documents yourself."
+            f"With scan=False the documents of a {type(self._store).__name__} are searched and never listed. To have queries "
+            "written for documents, pass the documents yourself."
         )
 
     def _find(self, queries: Callable[[], Vectors], k: int, ids: Sequence[str]) -> Iterator[Document]:
@@ -94,8 +96,8 @@ class FoundCorpus:
                 yield from self._store.similarity_search_by_vector(query.tolist(), k=k)
         except NotImplementedError as error:
             raise StoreError(
-                f"{type(self._store).__name__} cannot search by vector and fetch by id ({error}): pass "
-                "from_langchain(…, documents=[…]) instead of scan=False."
+                f"{type(self._store).__name__} cannot search by vector and fetch by id ({error}). Pass the documents, "
+                "from_langchain(…, documents=[…]), instead of scan=False."
             ) from error
 
 

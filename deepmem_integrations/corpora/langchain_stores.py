@@ -134,7 +134,10 @@ class PGVectorCorpus(StoreCorpus):
 
     def _read(self, *names: str) -> Iterator[list[Any]]:
         if self.store.async_mode:
-            raise StoreError("This PGVector was opened with async_mode=True; open it once more without, to train from it.")
+            raise StoreError(
+                "This PGVector was opened with async_mode=True, and only a synchronous one can be read. "
+                "Open it a second time without async_mode, and pass that one."
+            )
         table, last = self.store.EmbeddingStore, ""
         with self.store.session_maker() as session:
             collection = self.store.get_collection(session)
@@ -204,9 +207,9 @@ def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
     kind = kind_of(vectorstore, _KINDS)
     if kind is None:
         raise StoreError(
-            f"The documents of a {type(vectorstore).__name__} cannot be listed here; those of DeepLake and "
-            f"{', '.join(_KINDS)} can. Pass its documents: from_langchain(…, documents=[…]), or train with its search "
-            "alone: from_langchain(…, scan=False)."
+            f"The documents of a {type(vectorstore).__name__} cannot be listed here. Pass the documents, "
+            "from_langchain(…, documents=[…]), or train with the store's search alone, from_langchain(…, scan=False). "
+            f"Documents can be listed in DeepLake, {', '.join(_KINDS)}."
         )
     return _KINDS[kind](vectorstore)
 

@@ -22,8 +22,8 @@ def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tup
     """
     if not isinstance(index, VectorStoreIndex):
         raise StoreError(
-            f"from_llama_index takes a VectorStoreIndex; got {type(index).__name__}. Of a vector store, "
-            "VectorStoreIndex.from_vector_store(vector_store, embed_model=…) makes one."
+            f"from_llama_index takes a VectorStoreIndex; got {type(index).__name__}. Make one from a vector store with "
+            "VectorStoreIndex.from_vector_store(vector_store, embed_model=…)."
         )
     model: BaseEmbedding = untransformed(index._embed_model)
     store = index.vector_store
@@ -36,9 +36,8 @@ def read_index(index: VectorStoreIndex, nodes: Iterable[BaseNode] | None) -> tup
         nodes = index.docstore.get_nodes(list(index.index_struct.nodes_dict.values()))
         if not nodes:
             raise StoreError(
-                f"The nodes of a {type(store).__name__} cannot be listed here; those of DeepLakeVectorStore and "
-                f"{', '.join(KINDS)} can, and so can those of an index whose docstore has them. Pass its nodes: "
-                "from_llama_index(…, nodes=[…])."
+                f"The nodes of a {type(store).__name__} cannot be listed here. Pass the nodes: from_llama_index(…, nodes=[…]). "
+                f"Nodes can be listed in DeepLakeVectorStore, {', '.join(KINDS)}, and in every index whose docstore keeps them."
             )
     check_lengths(index)
     nodes = list(nodes)

@@ -77,7 +77,7 @@ class FaissCorpus(IndexCorpus):
     def read_vectors(self) -> Iterator[Batch]:
         faiss, names = self.store.client, self.index.index_struct.nodes_dict
         instead = "pass from_llama_index(…, nodes=[…]) to embed them again."
-        # With a FaissMapVectorStore the rows carry numbers, and the store knows whose they are.
+        # In a FaissMapVectorStore each row carries a number, and the store knows the node of each number.
         numbers = getattr(faiss, "id_map", None)
         named = getattr(self.store, "_faiss_id_to_node_id_map", {})
         for rows in batches(range(int(faiss.ntotal))):

@@ -14,6 +14,7 @@ from deepmem_integrations.corpora.corpus import Batch, ListedCorpus
 from deepmem_integrations.errors import StoreError
 
 BATCH = 1_000
+"""How many documents are read from a store at a time."""
 _EVEN = 1.05
 """Lengths up to this ratio count as equal: an index with 8 bits a number gives unit vectors back with nearly equal lengths."""
 _Item = TypeVar("_Item")
@@ -42,7 +43,10 @@ class StoreCorpus(ListedCorpus):
         """Yield (ids, (n, d) vectors) batches, whatever the metric."""
 
     def vectors(self) -> Iterator[Batch]:
-        """Yield (ids, (n, d) vectors) batches.
+        """Yield (ids, (n, d) vectors) batches of all documents.
+
+        An adapter is trained and evaluated by cosine similarity, and its transformed queries have the length 1. So the store has
+        to rank as cosine similarity does. Vectors of equal length rank alike by cosine similarity, L2 distance and dot product.
 
         Raises:
             StoreError: The store does not rank by cosine similarity, and the vectors' lengths differ, so that its ranking is
@@ -57,8 +61,8 @@ class StoreCorpus(ListedCorpus):
                 if metric not in ("l2", "dot") or longest > _EVEN * shortest:
                     raise StoreError(
                         f"{type(self.store).__name__} ranks by {metric}, and its vectors have lengths of {shortest:.3g} to "
-                        f"{longest:.3g}; Deep Memory works on cosine similarity. Make the store with cosine distance, or "
-                        "normalise the vectors, with which L2 and dot product rank alike."
+                        f"{longest:.3g}; Deep Memory ranks by cosine similarity. Make the store with cosine distance, or with "
+                        "L2 distance or dot product and vectors of length 1, which rank alike."
                     )
             yield ids, vectors
 
@@ -114,11 +118,11 @@ def faiss_vectors(index: Any, start: int, rows: int, instead: str) -> Vectors:
     """
     try:
         if not hasattr(index, "make_direct_map"):
-            index.reconstruct(start)  # where this fails, reconstruct_n would abort the whole process
+            index.reconstruct(start)  # if this call fails, reconstruct_n would abort the whole process
         return np.asarray(index.reconstruct_n(start, rows), dtype=np.float32)
     except RuntimeError as error:
         raise StoreError(
-            f"This FAISS index does not give its vectors back ({error}). Call make_direct_map() on it if it has that, "
+            f"This FAISS index cannot return its vectors ({error}). Call make_direct_map() on the index if it has that method, "
             f"or {instead}"
         ) from error
 

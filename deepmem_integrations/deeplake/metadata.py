@@ -1,7 +1,7 @@
-"""Metadata of documents, which comes back exactly as it went in.
+"""Metadata of documents, stored so that it is read exactly as it was added.
 
 Deep Lake's dict column turns 1 into ``array(1)``, [1, 2] into floats and None into {}. A second column therefore holds the
-metadata as JSON. Data sets of other tools have no such column, and metadata that they would change is refused.
+metadata as JSON. Data sets that other tools created lack the second column. Metadata that they would change is refused.
 """
 
 import json
@@ -17,20 +17,21 @@ EXACT_METADATA = "metadata_json"
 
 
 def check_survives(ids: Sequence[str], metadatas: Sequence[Any]) -> None:
-    """Refuse metadata that a data set without the exact column would give back changed.
+    """Refuse metadata that a data set without the JSON column would change.
 
     Args:
-        ids: The n document ids, for the error.
-        metadatas: Their metadata.
+        ids: The n document ids, for the error message.
+        metadatas: The metadata of the n documents.
 
     Raises:
-        StoreError: Some metadata would change.
+        StoreError: The metadata of a document would change.
     """
     for name, metadata in zip(ids, metadatas, strict=True):
         if _changes(metadata):
             raise StoreError(
-                f"The metadata of document {name!r} would not come back as it is: this data set was made by another tool and "
-                "keeps no None, no lists but of strings, and no integers beyond 64 bits."
+                f"The metadata of document {name!r} would not come back as it is: this data set was made by another tool, and "
+                "changes None, lists of anything but strings, and integers beyond 64 bits. Leave such values out, or write to a "
+                "new data set."
             )
 
 
@@ -44,7 +45,11 @@ def _changes(value: Any) -> bool:
 
 
 def encode(metadata: Mapping[str, Any], name: str) -> str:
-    """Write metadata as JSON.
+    """Return the metadata of a document as JSON text.
+
+    Args:
+        metadata: The metadata.
+        name: The id of the document, for the error message.
 
     Raises:
         StoreError: JSON would change the metadata, or Deep Lake cannot store it.
@@ -65,12 +70,12 @@ def encode(metadata: Mapping[str, Any], name: str) -> str:
 
 
 def decode(metadata: Any) -> dict[str, Any]:
-    """Read the metadata of the exact column, which is JSON, or of Deep Lake's dict column."""
+    """Return the metadata that a cell holds: JSON text in the JSON column, or a value of Deep Lake's dict column."""
     return json.loads(metadata) if isinstance(metadata, str) else _plain(metadata.to_dict())  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:
-    """Turn Deep Lake's own values into Python's."""
+    """Turn the values of Deep Lake and NumPy into plain Python values."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -10,12 +10,12 @@ from deepmem_integrations._extras import require
 
 
 def import_deeplake() -> Any:
-    """Import ``deeplake`` with its crash reporting off.
+    """Import ``deeplake`` with its crash reporting off, and return the module.
 
-    Deep Lake's native library starts Sentry as it is imported, which sends a session report to Activeloop and writes below the
-    temporary folder. The library has no switch for that, but it gives up where it cannot make its folder there. So during the
-    import the temporary folder is one in which a file has that folder's name. Nothing else is affected, and an import that the
-    application made earlier is left as it is.
+    When Deep Lake's native library is imported, it starts Sentry, which sends a session report to Activeloop and writes into a
+    folder below the temporary folder. The library has no option to turn Sentry off, but Sentry does not start if that folder
+    cannot be made. So during the import ``TMPDIR`` points to a folder in which a file already has the name that Sentry's folder
+    would have. Nothing else is affected. If the application has imported ``deeplake`` before, the module is returned as it is.
 
     Raises:
         MissingExtraError: ``deeplake`` is not installed.

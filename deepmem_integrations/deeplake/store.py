@@ -30,6 +30,7 @@ Metric = Literal["cos", "l2"]
 _SCORE = "deepmem_score"
 _ROW = "deepmem_row"
 _BATCH = 4_096
+"""How many documents are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document of the store.
+    """A document as a `DeepLakeStore` returns it.
 
     Attributes:
         id: The id of the document.
@@ -150,13 +151,13 @@ class DeepLakeStore:
         texts: Sequence[str] | None = None,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Add documents, replacing those whose ids are there already, in one commit.
+        """Add documents in one commit. A document replaces one with the same id. If an error is raised, nothing is written.
 
         Args:
             ids: n non-empty ids. Of documents with the same id, the last one stays.
             vectors: (n, d), any real dtype.
-            texts: n texts; empty by default.
-            metadatas: n JSON-like mappings; empty by default.
+            texts: The n texts; by default all texts are empty.
+            metadatas: The n mappings of JSON values; by default all mappings are empty.
 
         Raises:
             StoreError: The store is read-only, lengths differ, an id is empty or no string, or metadata is not JSON (NaN and
@@ -231,7 +232,7 @@ class DeepLakeStore:
         return self._select(f"{where(filter, self.layout.metadata)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete documents by id, in one commit; unknown ids are left alone.
+        """Delete the documents with these ids in one commit. Unknown ids are ignored.
 
         Returns:
             How many documents were deleted.

@@ -58,17 +58,17 @@ def where(filter: Filter | None, metadata_column: str) -> str:
     if not isinstance(filter, Mapping):
         raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
     conditions = []
-    if filter.keys() == {"metadata"} and isinstance(filter["metadata"], Mapping):  # as Deep Lake v3 had it
+    if filter.keys() == {"metadata"} and isinstance(filter["metadata"], Mapping):  # the form of Deep Lake v3
         filter = filter["metadata"]
     for key, value in filter.items():
         if not isinstance(key, str):
-            raise StoreError(f"Filters name metadata keys as strings; got {key!r}.")
+            raise StoreError(f"The keys of a filter are strings; got {key!r}.")
         column = f"{metadata_column}[{literal(key)}]"
         if value is None:
             conditions.append(f"{column} IS NULL")
         elif isinstance(value, list | tuple | set | frozenset):
             if not value:
-                raise StoreError(f"The filter on {key!r} allows no value at all.")
+                raise StoreError(f"The filter on {key!r} lists no allowed value, so no document can pass it.")
             conditions.append(is_in(column, list(value)))
         else:
             conditions.append(f"{column} = {literal(value)}")

@@ -4,13 +4,13 @@ import warnings
 from typing import Any
 
 _REPLACED = {
-    "ingestion_batch_size": "what is added at a time is written in one commit; add as much at a time as you like",
+    "ingestion_batch_size": "each call that adds documents writes all of them in one commit, however many there are",
     "num_workers": "Deep Lake v4 sets its own number of threads",
     "ingestion_num_workers": "Deep Lake v4 sets its own number of threads",
     "verbose": "nothing is printed; use Python's logging",
     "exec_option": "queries run in Deep Lake v4's own engine",
-    "runtime": "Deep Memory trains on this machine, and the data set is where dataset_path says",
-    "index_params": "make an index on the data set itself, dataset[column].create_index(…)",
+    "runtime": "Deep Memory trains on this machine, and dataset_path says where the data set is",
+    "index_params": "create an index on the data set itself with dataset[column].create_index(…)",
 }
 
 

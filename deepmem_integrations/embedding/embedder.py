@@ -12,6 +12,7 @@ from deepmem_integrations.adapter import PROBES, Fingerprint
 from deepmem_integrations.errors import EmbeddingError, InvalidVectorsError
 
 _BATCH = 128
+"""How many texts are passed to a model at a time."""
 
 
 class Embedder:
@@ -138,8 +139,8 @@ def untransformed(model: Any) -> Any:
         if hasattr(part, "untransformed"):
             outer, inner = type(model).__name__, type(part).__name__
             raise EmbeddingError(
-                f"{outer} holds a {inner}, so its queries are transformed already and would be transformed twice. "
-                f"Put it the other way round, {inner}({outer}(…)), or use {outer} over the model itself."
+                f"{outer} holds a {inner}, which transforms queries already, so queries would be transformed twice. "
+                f"Put the {inner} outside, {inner}({outer}(…)), or use {outer} around the embedding model itself."
             )
     return model
 

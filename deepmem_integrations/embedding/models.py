@@ -20,7 +20,7 @@ class SentenceTransformer:
 
     Raises:
         MissingExtraError: ``sentence-transformers`` is not installed.
-        EmbeddingError: There is no such model.
+        EmbeddingError: The folder does not exist, or the model cannot be loaded.
     """
 
     def __init__(self, name: str) -> None:
@@ -83,6 +83,7 @@ class OpenAIEmbedding:
         """
         with self._errors():
             answer = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
+        # Each vector comes with the index of its text. A server may answer in another order.
         return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
 
     def embed_query(self, text: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""Labelled queries: which documents answer which query, and how well."""
+"""Labelled queries, which say what documents answer a query and how well."""
 
 from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.relevance import InvalidLabelsWarning, OnInvalid, Relevance

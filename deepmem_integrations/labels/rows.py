@@ -14,7 +14,7 @@ from deepmem_integrations.labels.relevance import Relevance
 
 @dataclass(frozen=True)
 class LabelRows:
-    """For each query the corpus rows of its documents, in compressed sparse row form.
+    """The labels of n queries, with corpus rows in place of document ids, in compressed sparse row form.
 
     Attributes:
         starts: (n + 1,) int64; query i owns the entries ``starts[i]:starts[i + 1]``.
@@ -77,8 +77,14 @@ def labelled_vectors(
 ) -> tuple[Vectors, LabelRows, tuple[str, ...]]:
     """Check that query vectors, labels and corpus belong together.
 
+    Args:
+        query_vectors: (n, d), any real dtype.
+        relevance: The labels of the n queries, in the same order.
+        corpus_ids: The N document ids of the corpus.
+        dimension: d, the length of the corpus vectors.
+
     Returns:
-        (n, d) float32 unit rows, their labels as corpus rows, and the n query ids.
+        The query vectors as (n, d) float32 unit rows, the labels with corpus rows, and the n query ids.
 
     Raises:
         InvalidRelevanceError: There is no query, the numbers of labels and vectors differ, a label is invalid, or a document is

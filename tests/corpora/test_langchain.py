@@ -84,7 +84,7 @@ def test_given_documents_are_embedded_once_in_place_of_the_stores(problem, tmp_p
     assert [text for text in asked if text in set(problem.ids)] == problem.ids
     assert first_right(problem, memory.transform(problem.test_queries)) > first_right(problem, problem.test_queries) + 0.2
     assert memory.documents() == documents_of(problem)
-    with pytest.raises(StoreError, match=r"Document 1 has no id.* vectorstore\.add_documents\(documents\) returns them"):
+    with pytest.raises(StoreError, match=r"Document 1 has no id.* vectorstore\.add_documents\(documents\) returns the ids"):
         DeepMemory.from_langchain(
             store, path=tmp_path, documents=[Document(id="a", page_content="a"), Document(page_content="b")]
         )

@@ -392,7 +392,7 @@ async def test_a_postgres_store_that_is_opened_for_async_alone_cannot_be_trained
 
     engine = create_async_engine(postgres.replace("postgresql://", "postgresql+psycopg://"))
     memory = DeepMemory.from_langchain(PGVector(Lookup(texts), connection=engine), path=tmp_path)
-    with pytest.raises(StoreError, match="async_mode=True; open it once more without"):
+    with pytest.raises(StoreError, match="async_mode=True.* Open it a second time without"):
         memory.documents()
     await engine.dispose()
 

@@ -65,8 +65,8 @@ def test_filters(filled):
     for bad, message in (
         ("k == 1", "A filter is a dict"),
         ({"k": {}}, "compares with"),
-        ({"k": []}, "no value at all"),
-        ({3: 1}, "keys as strings"),
+        ({"k": []}, "lists no allowed value"),
+        ({3: 1}, "keys of a filter are strings"),
     ):
         with pytest.raises(StoreError, match=message):
             filled.find(bad)

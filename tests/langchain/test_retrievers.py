@@ -145,7 +145,7 @@ def test_what_cannot_work_says_what_can(problem, tmp_path):
     with pytest.raises(StoreError, match="has no embedding model"):
         DeepMemory.from_langchain(bare, path=tmp_path)
     with pytest.raises(
-        StoreError, match=r"Pass its documents: from_langchain\(…, documents=\[…\]\), or train with its search alone"
+        StoreError, match=r"Pass the documents, from_langchain\(…, documents=\[…\]\), or train with the store.s search alone"
     ):
         DeepMemory.from_langchain(Unlisted(), path=tmp_path)
     with pytest.raises(StoreError, match="Say where the models live"):

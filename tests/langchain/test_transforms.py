@@ -52,7 +52,7 @@ def test_fit_trains_and_the_result_is_in_use(db, problem):
 
 
 def test_what_cannot_work_says_what_can(problem, adapter):
-    with pytest.raises(StoreError, match=r"an adapter has none: make the transform with .*DeepMemory\.from_langchain"):
+    with pytest.raises(StoreError, match=r"an adapter or a path has none\. Make the transform with .*DeepMemory\.from_langchain"):
         DeepMemoryQueryTransform(memory=adapter).fit(problem.train)
     with pytest.raises(StoreError, match="A text needs an embedding model"):
         DeepMemoryQueryTransform(memory=adapter).invoke("q")

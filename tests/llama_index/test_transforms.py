@@ -86,7 +86,7 @@ def test_any_embedding_model_of_a_memory_serves_texts(problem, adapter, tmp_path
 
 def test_what_cannot_work_says_what_can(problem, adapter):
     bare = DeepMemoryQueryTransform(memory=adapter)
-    with pytest.raises(StoreError, match=r"an adapter has none: make the transform with .*from_llama_index"):
+    with pytest.raises(StoreError, match=r"an adapter or a path has none\. Make the transform with .*from_llama_index"):
         bare.fit(problem.train)
     with pytest.raises(StoreError, match=r"A text needs an embedding model: .*embed_model=…"):
         bare("q")
