@@ -1,4 +1,4 @@
-"""Learn a query transform from labelled queries."""
+"""Train an adapter on labelled queries."""
 
 from deepmem_integrations.training.report import TrainingReport
 from deepmem_integrations.training.train import TrainingResult, train_adapter

@@ -1,4 +1,8 @@
-"""Read a corpus for training: all of it, or of a very large one the part that stands for it."""
+"""Read the corpus for a training.
+
+A corpus of up to `MAX_DOCUMENTS` documents is read in full. A larger one is read in full, too, but only a sample of its
+documents is kept.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,21 +16,25 @@ from deepmem_integrations.errors import EmbeddingMismatchError
 from deepmem_integrations.training.attention import CorpusStatistics
 
 MAX_DOCUMENTS = 30_000
-"""A larger corpus is not kept in memory: its labelled documents, those nearest to training queries, and others at random are."""
+"""The largest corpus that is kept in memory as a whole.
+
+Of a larger corpus this many documents are kept: the labelled ones, the nearest to training queries, and others at random.
+"""
 MINED_QUERIES = 1_000
+"""How many training queries add their nearest documents to the sample of a large corpus."""
 NEAR = 20
-"""So many training queries bring so many of their nearest documents each: the ones that are hard to tell from the right ones."""
+"""How many nearest documents each of these queries adds. They are the ones that are hard to tell from the right documents."""
 
 
 @dataclass(frozen=True)
 class CorpusSample:
-    """The documents that training ranks.
+    """The documents that training ranks: the whole corpus, or a sample of a very large one.
 
     Attributes:
-        ids: Their N ids.
-        vectors: (N, d) float32 unit rows.
-        statistics: Of all documents, kept or not.
-        total: How many documents there are in all.
+        ids: The ids of the N documents.
+        vectors: (N, d) float32 unit rows, their vectors.
+        statistics: The statistics of all documents of the corpus, in the sample or not.
+        total: How many documents the corpus has in all.
     """
 
     ids: list[str]
@@ -38,17 +46,17 @@ class CorpusSample:
 def read_corpus_sample(
     vectors: CorpusVectors, ids: Sequence[str] | None, queries: Vectors, labelled: Collection[str], seed: int
 ) -> CorpusSample:
-    """Go through a corpus once, in batches.
+    """Read a corpus once, in batches, and return it or a sample of it.
 
     Args:
-        vectors: See `unit_batches`.
-        ids: Likewise.
+        vectors: The document vectors, in any form that `unit_batches` takes.
+        ids: The document ids, as `unit_batches` takes them.
         queries: (n, d) float32 unit rows, the training queries.
-        labelled: Documents to keep in any case.
+        labelled: The ids of documents to keep in any case.
         seed: Fixes which documents are drawn.
 
     Raises:
-        InvalidVectorsError: As `unit_batches` does.
+        InvalidVectorsError: The vectors or ids cannot be used: see `unit_batches`.
         EmbeddingMismatchError: Queries and corpus differ in dimension.
     """
     rng = np.random.default_rng(seed)
@@ -88,7 +96,7 @@ def _in_blocks(batches: Iterator[tuple[list[str], Vectors]]) -> Iterator[tuple[l
 
 
 class _Sample:
-    """Labelled documents, the nearest to some queries, and a uniform sample, kept up to date batch by batch."""
+    """Keep the labelled documents, the documents nearest to some queries, and a uniform sample, batch by batch."""
 
     def __init__(self, queries: Vectors, labelled: set[str], rng: np.random.Generator) -> None:
         self.queries = queries
@@ -97,7 +105,7 @@ class _Sample:
         self.ids: list[str] = []
         self.vectors: Vectors = np.empty((0, queries.shape[1]), dtype=np.float32)
         self.wanted: NDArray[np.bool_] = np.empty(0, dtype=bool)
-        # A uniform sample: of random numbers, one a document, those with the smallest.
+        # Each document draws a random number. The documents with the smallest numbers are a uniform sample.
         self.lots: NDArray[np.float64] = np.empty(0)
         self.best: Vectors = np.full((len(queries), NEAR), -np.inf, dtype=np.float32)
         self.best_row: NDArray[np.int64] = np.full((len(queries), NEAR), -1)
@@ -123,7 +131,7 @@ class _Sample:
         self.vectors, self.wanted, self.lots = self.vectors[rows], self.wanted[rows], self.lots[rows]
 
     def _mine(self, vectors: Vectors, offset: int) -> None:
-        """Merge a batch into each query's nearest documents. Few queries find one that is nearer than all they have."""
+        """Merge a batch into each query's nearest documents. Only queries that find a nearer document are sorted again."""
         for block in blocks(len(self.queries), len(vectors)):
             scores = self.queries[block] @ vectors.T
             better = np.flatnonzero((scores > self.best[block].min(axis=1, keepdims=True)).any(axis=1))

@@ -1,4 +1,4 @@
-"""Score every candidate on queries that took no part in training, in both views."""
+"""Score every candidate on held-out queries, in both views."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
     import torch
 
 DEPTH = 10
-"""Everything is chosen by nDCG@10 and recall@10."""
+"""The cut-off of the metrics that everything is chosen by: nDCG@10 and recall@10."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of every candidate on every held-out query, in one view.
+    """The scores of every candidate on every held-out query, in one view.
 
     Attributes:
-        ndcg: (candidates, n) nDCG@10.
-        recall: (candidates, n) recall@10.
-        ndcg_by_popularity: (candidates, n) the mean nDCG@10 that the same ranking gets for the labels of the *other* held-out
-            queries of its fold: what it owes to knowing which documents are asked for a lot, not to the query.
-        recall_by_popularity: Likewise.
-        queries: What the queries are called in reports.
+        ndcg: (candidates, n) float64, nDCG@10.
+        recall: (candidates, n) float64, recall@10.
+        ndcg_by_popularity: (candidates, n) float64, the mean nDCG@10 that the same ranking gets for the labels of the *other*
+            held-out queries of its fold. This part of the score comes from knowing which documents are asked for a lot, and
+            not from the query.
+        recall_by_popularity: (candidates, n) float64, the same for recall@10.
+        queries: The name of the queries in reports.
     """
 
     ndcg: NDArray[np.float64]
@@ -44,19 +45,25 @@ class HeldOut:
 
     @property
     def objective(self) -> NDArray[np.float64]:
-        """(candidates, n) what is maximised: the mean of nDCG@10 and recall@10."""
+        """The quantity to maximise, (candidates, n) float64: the mean of nDCG@10 and recall@10."""
         return (self.ndcg + self.recall) / 2
 
     @property
     def earned(self) -> NDArray[np.float64]:
-        """(candidates, n) the objective less what popularity alone gives.
+        """The objective less the part that popularity alone gives, (candidates, n) float64.
 
-        With shuffled labels a model still gains by favouring popular documents; it earns nothing here.
+        An adapter trained on shuffled labels still raises the objective, by favouring popular documents. It does not raise
+        this score.
         """
         return self.objective - (self.ndcg_by_popularity + self.recall_by_popularity) / 2
 
     def take(self, rows: NDArray[np.int64], queries: str) -> "HeldOut":
-        """The scores on these queries alone, under another name."""
+        """Return the scores on these queries alone.
+
+        Args:
+            rows: The rows of the queries.
+            queries: The name of these queries in reports.
+        """
         return HeldOut(
             self.ndcg[:, rows],
             self.recall[:, rows],
@@ -69,15 +76,19 @@ class HeldOut:
 def cross_validate(
     data: TrainingData, tick: Callable[[], None], validation: tuple[Vectors, LabelRows] | None = None
 ) -> dict[View, HeldOut]:
-    """Score all candidates on queries that took no part in training, in both views. Calls ``tick`` once a fold and view.
+    """Score all candidates on queries that took no part in training, in both views.
 
-    The folds run side by side, one thread each. Threads *inside* an operation would wait for each other at every step,
-    which on a busy machine makes these small operations ten times slower.
+    The folds run side by side, one thread each. Threads *inside* a torch operation would wait for each other at every step,
+    which makes these small operations ten times slower on a busy machine.
 
     Args:
-        data: What to learn from.
-        tick: Shows progress.
-        validation: Queries ((v, d) float32 unit rows) and their labels, which take the place of the seen view.
+        data: The training data.
+        tick: Called once for each fold of each view, to show progress.
+        validation: The vectors, (v, d) float32 unit rows, and the labels of validation queries. The seen view then scores
+            these in place of held-out training queries.
+
+    Returns:
+        View → the scores.
     """
     work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
     counts: dict[View, int] = dict.fromkeys(VIEWS, len(data.labels))
@@ -105,9 +116,13 @@ def cross_validate(
 
 
 def _score_fold(data: TrainingData, fold: Fold) -> NDArray[np.float64]:
-    """Scores of all candidates, trained without the held-out queries of a fold, on these: (4, candidates, held-out queries).
+    """Train all candidates on the training queries of a fold, and score them on its held-out queries.
 
-    A candidate's ranking is that of ``unit(q + qW) · D + β kernel V · D``: both products are computed once and combined.
+    A candidate ranks the documents D by ``unit(q + qW) · D + β kernel V · D``. Each of the two products is computed once and
+    shared by all candidates.
+
+    Returns:
+        (4, candidates, held-out queries) float64: nDCG@10, recall@10, and both by popularity.
     """
     import torch
 
@@ -142,7 +157,7 @@ def _score_fold(data: TrainingData, fold: Fold) -> NDArray[np.float64]:
 
 
 def _popularity(labels: LabelRows, corpus_size: int) -> NDArray[np.float64]:
-    """(2, N): the sum over queries of a document's gain over the ideal DCG@10, and of its share of the recall."""
+    """Sum, over the queries, each document's gain divided by the ideal DCG@10, and its share of the recall: (2, N) float64."""
     total = np.zeros((2, corpus_size))
     for query in range(len(labels)):
         rows, weights = labels[query]
@@ -160,7 +175,7 @@ _DISCOUNTS = 1 / np.log2(np.arange(2, DEPTH + 2))
 
 
 class _Gains:
-    """Scores rankings of one block of queries; holds their labels as a dense block."""
+    """Score rankings of one block of queries, whose labels are held as a dense array."""
 
     def __init__(self, labels: LabelRows, block: slice, popularity: NDArray[np.float64]) -> None:
         rows = range(block.start, block.stop)
@@ -173,7 +188,14 @@ class _Gains:
         self.others = max(1, len(labels) - 1)
 
     def score(self, scores: "torch.Tensor") -> NDArray[np.float64]:
-        """(h, N) scores → (4, h): nDCG@10, recall@10, and both by popularity."""
+        """Score the rankings of h queries.
+
+        Args:
+            scores: (h, N), how high each query ranks each document.
+
+        Returns:
+            (4, h) float64: nDCG@10, recall@10, and both by popularity.
+        """
         depth = min(DEPTH, scores.shape[1])
         top = scores.topk(depth, dim=1).indices.cpu().numpy()
         own = np.take_along_axis(self.own, top[None], axis=2).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Hold training queries out, in two views, so that everything can be chosen without a test set."""
+"""Hold out training queries in two views, so that a training can choose a candidate without a test set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,21 +10,25 @@ from numpy.typing import NDArray
 from deepmem_integrations.labels import LabelRows
 
 FOLDS = 3
+"""How many folds a view has."""
 
 View = Literal["seen", "unseen"]
+"""The name of a view: see `deepmem_integrations.training.guard`."""
 VIEWS: tuple[View, ...] = ("seen", "unseen")
+"""The names of both views."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What trains and what is held out in one round of the cross-validation.
+    """The queries that train, and the queries that are held out, in one round of the cross-validation.
 
     Attributes:
-        train: Rows of the training queries.
-        train_labels: Their labels.
-        held: Rows of the held-out queries.
-        held_labels: The labels they are scored by.
-        answered: For each held-out query, corpus rows that answer it too but do not count: they are left out of its ranking.
+        train: The rows of the training queries.
+        train_labels: The labels of the training queries.
+        held: The rows of the held-out queries.
+        held_labels: The labels by which the held-out queries are scored.
+        answered: For each held-out query, the corpus rows that answer the query but are not scored in this fold. They are left
+            out of the query's ranking.
     """
 
     train: NDArray[np.int64]
@@ -35,12 +39,19 @@ class Fold:
 
 
 def folds(labels: LabelRows, view: View, seed: int) -> Iterator[Fold]:
-    """Yield the folds of a view; every query is held out once.
+    """Yield the folds of a view. Every query is held out once.
 
-    In the unseen view, a fold holds out a third of the labelled documents and the queries whose rarest document is among
+    In the seen view, a fold holds out a third of the queries, drawn at random.
+
+    In the unseen view, a fold holds out a third of the labelled documents, and the queries whose rarest document is among
     them. Training queries lose their labels for these documents, and held-out queries are scored by these documents alone.
-    So no training label names a document that is asked for, even where labels connect all queries with each other, and
-    nothing else is lost.
+    The training labels then name no document that a held-out query is scored by, even where labels connect all queries with
+    each other, and no other label is lost.
+
+    Args:
+        labels: The labels of all queries.
+        view: The name of the view.
+        seed: Fixes the draw.
     """
     rng = np.random.default_rng(seed)
     n = len(labels)

@@ -1,14 +1,15 @@
-"""Choose the parts and their strength on queries that took no part in training, so that nobody is worse off.
+"""The guard: choose a candidate on held-out queries, so that retrieval does not get worse.
 
-Each candidate is scored in two views. *Seen*: queries held out at random, most of which ask for documents that training
-queries asked for too; or the user's own validation queries. *Unseen*: documents are held out together with the queries that
-ask for them, so that no training label names them. The choice is the best candidate in the seen view among those that hold
-up in the unseen view.
+Each candidate is scored in two views. In the *seen* view, queries are held out at random, and most of them ask for documents
+that training queries ask for, too. Validation queries, where the user gives any, take the place of these. In the *unseen* view,
+documents are held out together with the queries that ask for them, so that no training label names the documents. The guard
+chooses the candidate that is best in the seen view among the candidates that hold up in the unseen view.
 
-It is the identity unless there is reason to believe the gain: either the labels agree with the vectors (queries lie nearer to
-their own documents than to other queries' documents), or the choice beats the identity by more than chance. With few queries
-a gain of a point or two cannot be told from chance, while labels that mean something can; labels that mean nothing to the
-vectors, shuffled ones say, must prove themselves.
+The guard chooses the identity unless there is a reason to believe the gain. There are two such reasons. Either the labels agree
+with the vectors, that is, queries lie nearer to their own documents than to the documents of other queries; or the candidate
+beats the identity by more than chance. With few queries, a gain of a point or two cannot be told from chance, but it can be told
+whether the labels agree with the vectors. Labels that do not agree with the vectors, such as shuffled labels, need a gain beyond
+chance.
 """
 
 from collections.abc import Mapping
@@ -23,18 +24,20 @@ from deepmem_integrations.training.cross_validation import HeldOut
 from deepmem_integrations.training.folds import View
 
 SIGNIFICANCE = 0.05
+"""How often chance may pass for a gain."""
 RESAMPLES = 1_000
+"""How many resamples the bootstrap draws."""
 AGREEMENT = 3.0
-"""Standard errors by which queries must lie nearer to their own documents: chance reaches that once in 700 label sets."""
+"""By how many standard errors queries must lie nearer to their own documents. Chance reaches 3 in one of 700 sets of labels."""
 TOLERATED_HARM = 0.005
-"""A candidate is out where the 95% interval of its difference to the identity lies below this, in nDCG@10 or recall@10."""
+"""A candidate is out if its 95% interval lies further below the identity than this, in nDCG@10 or recall@10 (0 to 1)."""
 MAX_UNSEEN_LOSS = 1.0
-"""Points; the default of ``max_unseen_loss``."""
+"""The default of ``max_unseen_loss``, in points of 100."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen candidate and why."""
+    """The chosen candidate, and the reason for the choice."""
 
     candidate: Candidate
     reason: str
@@ -48,16 +51,17 @@ def choose(
     generated: bool = False,
     seed: int = 0,
 ) -> Choice:
-    """Pick the best candidate in the seen view that holds up in the unseen view.
+    """Choose the candidate that is best in the seen view among those that hold up in the unseen view.
 
     Args:
-        views: Of `cross_validate`.
-        agreement: Of `label_agreement`.
-        max_unseen_loss: Points (of 100) of nDCG@10 and of recall@10, each, that the choice may lie below the best candidate
-            of the unseen view. None where nothing is unseen, since every document carries a label.
-        generated: Whether a language model wrote the labels. Its questions are cleaner and cover more than people's: what
-            counts is that their documents are found at all (recall@10), and loss on unseen answers is shown, not limited,
-            unless ``max_unseen_loss`` says otherwise.
+        views: The scores of all candidates in both views, from `cross_validate`.
+        agreement: How well the labels agree with the vectors, from `label_agreement`.
+        max_unseen_loss: How many points (of 100) the choice may lie below the best candidate of the unseen view, in nDCG@10
+            and in recall@10 each. None sets no limit, for instance where every document has a label, so that no answer is
+            unseen.
+        generated: Whether a language model wrote the queries. Its questions are cleaner than the questions of people, and they
+            cover more documents. The choice then goes by recall@10 alone, because it counts that the documents are found at
+            all. A loss on unseen answers excludes no candidate then, unless ``max_unseen_loss`` limits it; the report shows it.
         seed: Fixes the bootstrap.
     """
     seen, unseen = views["seen"], views["unseen"]
@@ -98,11 +102,11 @@ def choose(
 
 
 def label_agreement(queries: Vectors, targets: Vectors) -> float:
-    """By how many standard errors queries lie nearer to their own documents than to those of other queries.
+    """Return by how many standard errors queries lie nearer to their own documents than to those of other queries.
 
     Args:
         queries: (n, d) float32 unit rows.
-        targets: (n, d) float32, each query's mean document.
+        targets: (n, d) float32, the mean document vector of each query.
     """
     n = len(queries)
     if n < 2:
@@ -118,18 +122,26 @@ def _z(differences: NDArray[np.float64]) -> float:
 
 
 def _surely_harmful(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(candidates,) whether the 95% interval of the paired difference to the identity lies wholly below what is tolerated."""
+    """Tell which candidates do surely more harm than is tolerated: (candidates,) bool.
+
+    The 95% interval of such a candidate's paired difference to the identity lies below `TOLERATED_HARM` as a whole.
+    """
     difference = scores - scores[0]
     error = difference.std(axis=1) / np.sqrt(difference.shape[1])
     return np.asarray(difference.mean(axis=1) + 1.96 * error < -TOLERATED_HARM)
 
 
 def _max_statistic(scores: NDArray[np.float64], best: int, seed: int) -> tuple[float, float]:
-    """Compare one candidate's gain over the identity with what the luckiest of all candidates gains by chance.
+    """Compare a candidate's gain over the identity with the gain that the luckiest of all candidates has by chance.
 
-    The largest studentised bootstrap deviation over the candidates gives the threshold (White's reality check, 2000;
-    Hansen's studentised version, 2005), so that picking the winner is paid for. Each resample has a deviation of its own, for
-    with few queries that is itself a matter of chance (bootstrap-t).
+    The threshold is the largest studentised bootstrap deviation over all candidates (White's reality check, 2000; in Hansen's
+    studentised version, 2005), because the candidate was picked as the best of many. Each resample is divided by the standard
+    error of that resample (bootstrap-t): with few queries, the standard error is itself a matter of chance.
+
+    Args:
+        scores: (candidates, n) float64.
+        best: The row of the candidate.
+        seed: Fixes the resamples.
 
     Returns:
         The candidate's z, and the z that chance reaches in 5% of the resamples.

@@ -1,4 +1,4 @@
-"""What a training tried, what it chose and why."""
+"""`TrainingReport`: what a training chose, why, and how well it does on held-out queries."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,13 +9,13 @@ from deepmem_integrations.evaluation import Interval
 
 @dataclass(frozen=True)
 class ViewReport:
-    """Held-out scores of the choice in one view; means between 0 and 1.
+    """The scores of the chosen candidate on held-out queries, in one view. All scores are means between 0 and 1.
 
     Attributes:
-        queries: What was measured on, e.g. ``held-out training queries``, and how many.
-        base: ``ndcg@10`` and ``recall@10`` of the untransformed queries.
-        chosen: Those of the chosen candidate.
-        gains: Their paired differences with 95% intervals.
+        queries: How many queries were scored, and their kind, e.g. ``100 held-out training queries``.
+        base: ``ndcg@10`` and ``recall@10`` without the adapter.
+        chosen: ``ndcg@10`` and ``recall@10`` of the chosen candidate.
+        gains: The paired differences of ``chosen`` to ``base``, with 95% intervals.
     """
 
     queries: str
@@ -26,25 +26,39 @@ class ViewReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Everything here was measured on training queries that were held out in turn, or on the validation queries given.
+    """What a training chose, why, and how well the choice does on held-out queries.
+
+    All scores were measured on training queries that were held out in turn, or on the validation queries. ``print(report)``
+    shows the report in a few lines.
 
     Attributes:
-        chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
-        reason: Why.
-        seen: Held-out queries drawn at random, or the validation queries; None where there were too few queries.
-        unseen: Held-out queries whose documents no training query asks for.
+        chosen: The chosen candidate, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
+        reason: Why the candidate was chosen.
+        seen: The scores on held-out queries drawn at random, or on the validation queries; None where too few queries had
+            labels to measure anything.
+        unseen: The scores on held-out queries whose documents no training query asks for; None as for ``seen``.
         agreement: By how many standard errors queries lie nearer to their own documents than to other queries' documents.
-        queries: How many labelled queries the training used, after merging those with the same vector.
-        generated: How many of them a language model wrote.
-        documents: The size of the corpus.
-        ranked_documents: How many of them took part in training and selection: all, unless the corpus is very large.
-        labelled_documents: How many documents carry a label.
+        queries: How many labelled queries the training used, after queries with the same vector were merged.
+        generated: How many of these queries a language model wrote.
+        documents: How many documents the corpus has.
+        ranked_documents: How many documents took part in the training and the choice. It is all of them, unless the corpus is
+            very large.
+        labelled_documents: How many documents have a label.
         merged_queries: How many queries were merged into another one with the same vector.
-        validation_left_out: How many validation queries were left out for being training queries too.
-        candidates: Each candidate's mean held-out scores.
-        seconds: Wall time of the training.
-        seed: The seed.
-        max_unseen_loss: The tolerance, in points; None where loss on unseen answers was not limited.
+        validation_left_out: How many validation queries were left out because they are training queries, too.
+        candidates: The mean held-out scores of each candidate.
+        seconds: How long the training took, in seconds on the clock.
+        seed: The seed of the training.
+        max_unseen_loss: How many points the choice was allowed to lose on unseen answers; None where there was no limit.
+
+    Example:
+        >>> import numpy as np
+        >>> from deepmem_integrations import train_adapter
+        >>> vectors = np.eye(4)  # four documents, and one query for each: too few to measure a gain
+        >>> labels = [[(f"doc-{row}", 1.0)] for row in range(4)]
+        >>> report = train_adapter(vectors, labels, vectors, [f"doc-{row}" for row in range(4)]).report
+        >>> report.chosen, report.reason
+        ('identity', '4 labelled queries are too few to tell a gain from chance (10 at least)')
     """
 
     chosen: str
@@ -65,11 +79,11 @@ class TrainingReport:
     candidates: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the report as plain JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """A few lines for people."""
+        """Show the report in a few lines for people."""
         labels = f"{self.queries:,} labelled queries"
         if self.generated:
             labels += f" ({self.generated:,} written by a language model)"
