@@ -1,4 +1,4 @@
-"""`DeepMemory`: a store, an embedding model and a folder of trained models, with Deep Lake v3's verbs."""
+"""`DeepMemory`: train, evaluate and use models for one vector store, with the methods of Deep Lake v3."""
 
 import functools
 import logging
@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class HasDeepMemory(Protocol):
-    """A vector store that comes with a Deep Memory of its own, as both Deep Lake stores do."""
+    """A vector store that has a Deep Memory of its own, as both Deep Lake vector stores do."""
 
     @property
     def deep_memory(self) -> "DeepMemory":
@@ -47,19 +47,52 @@ class HasDeepMemory(Protocol):
 
     @property
     def deep_memory_path(self) -> str | os.PathLike[str]:
-        """The folder of its models."""
+        """The folder of the store's models."""
         ...
 
 
 class DeepMemory:
-    """Train, judge and serve query transforms for one store and one embedding model.
+    """Train, evaluate and use models for one vector store and its embedding model.
 
-    Safe to share between threads. A model that another thread or process puts in use is picked up by the next query.
+    `train` learns a model from labelled queries, and writes it to a folder. A model transforms query vectors, so that the store
+    finds the right documents more often. The store itself is never changed. `evaluate` compares retrieval with and without a
+    model. To search with the model in use, pass this object as ``memory=`` to the retrievers and embeddings of
+    ``deepmem_integrations.langchain`` and ``deepmem_integrations.llama_index``, or call `transform` on query vectors.
+
+    Make one with `from_langchain`, `from_llama_index` or `from_deeplake`. The object is safe to share between threads. When
+    another thread or process puts a model in use, the next query uses that model.
 
     Args:
-        corpus: The store's documents.
-        embedding: The embedding model of the store: whatever `Embedder` takes.
-        path: The folder for jobs and models; made when first needed.
+        corpus: The documents of the store.
+        embedding: The embedding model of the store, in any form that `Embedder` takes.
+        path: The folder for jobs and models. It is made when it is first needed.
+
+    Attributes:
+        corpus: The documents of the store.
+        embedder: The embedding model of the store.
+        folder: The models.
+        jobs: The training jobs.
+        served: The model in use, kept in memory for searching.
+
+    Example:
+        Train on 40 labelled queries, and measure on 20 others. The fake embedding model puts each question near the document
+        with the same number, but moves all questions in one direction, which a model can learn.
+
+        >>> import tempfile, zlib
+        >>> from deepmem_integrations.corpora import GivenCorpus
+        >>> def embed(texts):
+        ...     draws = [np.random.default_rng(zlib.crc32(text.split()[-1].encode())).normal(size=8) for text in texts]
+        ...     return [draw + 2 * text.startswith("question") for text, draw in zip(texts, draws)]
+        >>> ids, texts = [f"doc-{n}" for n in range(60)], [f"document {n}" for n in range(60)]
+        >>> labels = Relevance([f"question {n}" for n in range(60)], [[(name, 1.0)] for name in ids])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     memory = DeepMemory(GivenCorpus(texts, ids, texts, embed), embed, path=folder)
+        ...     job_id = memory.train(labels.take(range(40)))
+        ...     evaluation = memory.measure(labels.take(range(40, 60)))
+        ...     memory.get_model() == job_id
+        True
+        >>> evaluation["with model"]["recall@10"] > evaluation["without model"]["recall@10"]
+        True
     """
 
     def __init__(self, corpus: Corpus, embedding: Any, path: str | os.PathLike[str]) -> None:
@@ -67,7 +100,9 @@ class DeepMemory:
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
-        self.served = ServedAdapter(self.folder)  # not of the memory itself: in a circle, stores would be closed late
+        self.served = ServedAdapter(
+            self.folder
+        )  # does not refer to this object: in a reference cycle, stores would be closed late
 
     @classmethod
     def from_deeplake(
@@ -79,17 +114,26 @@ class DeepMemory:
         token: str | None = None,
         creds: Mapping[str, str] | None = None,
     ) -> "DeepMemory":
-        """Deep Memory for a Deep Lake v4 data set.
+        """Make a Deep Memory for a Deep Lake v4 data set.
 
         Args:
-            dataset: Its path, or an open `DeepLakeStore`.
-            embedding: The embedding model of its vectors.
-            path: The folder for jobs and models; for a local data set by default beside it, with ``.deepmemory`` appended.
-            token: For an ``al://`` path.
-            creds: For a cloud path.
+            dataset: The path of the data set, or an open `DeepLakeStore`.
+            embedding: The embedding model that made the vectors of the data set, in any form that `Embedder` takes.
+            path: The folder for jobs and models. By default the folder of a local data set is the path of the data set with
+                ``.deepmemory`` appended.
+            token: The token for an ``al://`` path.
+            creds: The credentials for a path in a cloud.
 
         Raises:
-            StoreError: The data set cannot be opened, or it is not local and ``path`` is missing.
+            StoreError: The data set cannot be opened, or ``path`` is missing and the data set is not local.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     store = DeepLakeStore(f"{folder}/dataset")
+            ...     store.add(["doc-1"], [[0.6, 0.8]], ["How to undo a commit."])
+            ...     DeepMemory.from_deeplake(store, lambda texts: [[0.6, 0.8]] * len(texts))
+            DeepMemory('.../dataset.deepmemory', model=None)
         """
         store = dataset if isinstance(dataset, DeepLakeStore) else DeepLakeStore(dataset, token=token, creds=creds)
         return cls(DeepLakeCorpus(store), embedding, beside(store.path) if path is None else path)
@@ -103,19 +147,30 @@ class DeepMemory:
         documents: "Iterable[Document] | None" = None,
         scan: bool = True,
     ) -> "DeepMemory":
-        """Deep Memory for a LangChain vector store.
+        """Make a Deep Memory for a LangChain vector store and its embedding model.
 
         Args:
-            vectorstore: The store. `DeepLake`, ``InMemoryVectorStore``, ``FAISS``, ``Chroma``, ``QdrantVectorStore``,
-                ``PGVector`` and ``PGVectorStore`` are read as they are; any other needs one of the two options below.
-            path: The folder for jobs and models; without it, a `DeepLake` store gives its own ``deep_memory``.
-            documents: The store's documents, with their ids there, to be embedded again instead of read from the store.
-            scan: False never reads the store in full, which suits one of very many documents: the documents that it finds for
-                the training queries, and those in the labels, stand for the whole. They are embedded again.
+            vectorstore: The store. The vectors of `DeepLake`, ``InMemoryVectorStore``, ``FAISS``, ``Chroma``,
+                ``QdrantVectorStore``, ``PGVector`` and ``PGVectorStore`` are read from the store. Any other store needs one of
+                the options ``documents`` and ``scan=False``.
+            path: The folder for jobs and models. A `DeepLake` store needs none: without ``path`` and the options below, its own
+                ``deep_memory`` is returned.
+            documents: The documents of the store, with the ids that they have there. They are embedded again, and the store is
+                not read.
+            scan: False never reads the whole store, which suits a store of very many documents. Training and evaluation then
+                take the documents that the store finds for the queries and the documents in the labels as a sample of the
+                corpus, and embed them again.
 
         Raises:
-            StoreError: The store cannot be read in full, has no embedding model, ranks vectors of unequal length by anything
-                but cosine similarity, a document has no id, or ``path`` is missing.
+            StoreError: The store cannot be read in full, has no embedding model, or ranks vectors of unequal length by anything
+                but cosine similarity; a document has no id; or ``path`` is missing.
+
+        Example:
+            >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+            >>> from langchain_core.vectorstores import InMemoryVectorStore
+            >>> store = InMemoryVectorStore(DeterministicFakeEmbedding(size=8))
+            >>> DeepMemory.from_langchain(store, path="support.deepmemory")  # the folder is made by the first training
+            DeepMemory('support.deepmemory', model=None)
         """
         from deepmem_integrations.corpora.langchain import read_vectorstore
 
@@ -134,18 +189,26 @@ class DeepMemory:
         *,
         nodes: "Iterable[BaseNode] | None" = None,
     ) -> "DeepMemory":
-        """Deep Memory for a LlamaIndex vector index.
+        """Make a Deep Memory for a LlamaIndex vector index and its embedding model.
 
         Args:
-            index: The index, whose embedding model is taken, too. Over a ``SimpleVectorStore``, `DeepLakeVectorStore`,
-                ``ChromaVectorStore``, ``QdrantVectorStore``, ``PGVectorStore`` or ``FaissVectorStore`` the vectors are read as
-                they are; over any other store the nodes of the index's docstore are embedded again.
-            path: The folder for jobs and models; for a `DeepLakeVectorStore` by default its own.
-            nodes: The index's nodes, to be embedded again instead of read.
+            index: The index. If its vector store is a ``SimpleVectorStore``, `DeepLakeVectorStore`, ``ChromaVectorStore``,
+                ``QdrantVectorStore``, ``PGVectorStore`` or ``FaissVectorStore``, the vectors are read from the store. For any
+                other vector store, the nodes in the docstore of the index are embedded again.
+            path: The folder for jobs and models. By default the folder of a `DeepLakeVectorStore`; other vector stores have
+                none.
+            nodes: The nodes of the index. They are embedded again, and the store is not read.
 
         Raises:
-            StoreError: No vector index; its nodes cannot be listed; it ranks vectors of unequal length by anything but cosine
-                similarity; or ``path`` is missing.
+            StoreError: ``index`` is no vector index, its nodes cannot be listed, it ranks vectors of unequal length by anything
+                but cosine similarity, or ``path`` is missing.
+
+        Example:
+            >>> from llama_index.core import MockEmbedding, VectorStoreIndex
+            >>> from llama_index.core.schema import TextNode
+            >>> index = VectorStoreIndex([TextNode(text="How to undo a commit.")], embed_model=MockEmbedding(embed_dim=8))
+            >>> DeepMemory.from_llama_index(index, path="support.deepmemory")  # the folder is made by the first training
+            DeepMemory('support.deepmemory', model=None)
         """
         from deepmem_integrations.corpora.llama_index import read_index
 
@@ -157,14 +220,14 @@ class DeepMemory:
         return cls(corpus, embed_model, path)
 
     def documents(self) -> list[Any]:
-        """All documents of the store with their ids: what labels are written for.
+        """Return all documents of the store, with the ids that labels refer to.
 
         Returns:
-            LangChain ``Document`` objects for a LangChain vector store, nodes for a LlamaIndex index,
-            `deeplake.StoredDocument` for a bare data set.
+            ``Document`` objects for a LangChain vector store, nodes for a LlamaIndex index, and `deeplake.StoredDocument`
+            objects for a bare data set.
 
         Raises:
-            StoreError: The store is only searched (``scan=False``), never read in full.
+            StoreError: The store cannot be read, or is never read in full (``scan=False``).
         """
         return [document for batch in self.corpus.documents() for document in batch]
 
@@ -183,31 +246,49 @@ class DeepMemory:
         keep_texts: bool = False,
         wait: bool = True,
     ) -> str:
-        """Train a model on labelled queries and put it in use.
+        """Train a model on labelled queries, and put it in use.
 
-        Where the training chooses the identity, a model that is in use already stays; a warning is logged.
+        If the training finds nothing better than the untransformed queries, it chooses the identity. A model that is already in
+        use then stays in use, and a warning is logged.
 
         Args:
-            queries: The texts, or a `Relevance`.
-            relevance: For each query its documents as (id, weight), weight > 0.
+            queries: The texts of the queries, or a `Relevance` with texts and labels.
+            relevance: For each query, its documents as (id, weight), weight > 0.
             embedding_function: Embeds the queries in place of the store's embedding model.
-            token: Deep Lake v3 trained on its servers; there is no such server any more, and nothing to log in to.
+            token: Ignored, with a warning. Deep Lake v3 trained on its servers; this library trains on this machine.
             validation: Labelled queries of your own to choose by, in place of held-out training queries.
-            max_unseen_loss: See `train_adapter`.
+            max_unseen_loss: How many points the model may lose on answers that no training query asks for: see
+                `train_adapter`.
             seed: Fixes the result.
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
-            wait: Until it is done, with a progress bar. False returns as soon as the vectors are gathered, and trains in a
-                process of its own that goes on when this one ends: see `status`, `list_jobs`, `cancel`.
+            wait: True trains in this process, with a progress bar, and returns when the training is done. False returns as soon
+                as the vectors are gathered, and trains in a process of its own, which goes on when this process ends: see
+                `status`, `list_jobs` and `cancel`.
 
         Returns:
-            The job's id, which is the model's name too.
+            The id of the job, which is also the name of the model.
 
         Raises:
+            MissingExtraError: torch is not installed.
             InvalidRelevanceError: The labels cannot be used.
-            StorageError: The folder cannot be written (noticed before the training), or the disk is full. The model in use stays.
+            EmbeddingMismatchError: The vectors of the queries and of the store differ in dimension.
+            ValueError: ``max_unseen_loss`` is below 0.
+            StorageError: The folder cannot be written (the error comes before the training), or the disk is full. The model in
+                use stays in use.
             StoreError: The store cannot be read.
-            JobCancelledError: Another process or thread has cancelled the job.
-            JobFailedError: The process of its own cannot be started.
+            JobCancelledError: Another process or thread cancelled the job.
+            JobFailedError: With ``wait=False``, the process cannot be started.
+
+        Example:
+            >>> import tempfile
+            >>> from deepmem_integrations.corpora import GivenCorpus
+            >>> def embed(texts):
+            ...     return [[len(text), 1.0] for text in texts]
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     memory = DeepMemory(GivenCorpus(["?", "??"], ["doc-1", "doc-2"], ["one", "other"], embed), embed, folder)
+            ...     job_id = memory.train(["which one?"], [[("doc-1", 1.0)]])  # one query is too few to learn from
+            ...     memory.jobs.job(job_id).report["chosen"]
+            'identity'
         """
         if token is not None:
             warnings.warn("token is ignored: Deep Memory trains on this machine.", UserWarning, stacklevel=2)
@@ -235,15 +316,17 @@ class DeepMemory:
         return running.job.id
 
     def trainer(self, **options: Any) -> Callable[[Relevance], str]:
-        """`train` as the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
+        """Return `train` as the last step of a LangChain chain.
 
-        Of a generator that streams its labels piece by piece, all of them are trained on, at once: a `Relevance` adds up.
+        In ``(generator | memory.trainer()).invoke(memory.documents())``, the generator writes labelled queries and the last step
+        trains on them. If the generator streams its labels piece by piece, LangChain adds the pieces up, and one training takes
+        them all.
 
         Args:
-            options: For `train`: ``seed``, ``max_unseen_loss``, …
+            options: Keyword arguments of `train`: ``seed``, ``max_unseen_loss``, …
 
         Returns:
-            A function from a `Relevance` to the job's id.
+            A function that takes a `Relevance` and returns the id of the job.
         """
 
         def train(labels: Relevance) -> str:
@@ -256,20 +339,24 @@ class DeepMemory:
         return train
 
     def status(self, job_id: str) -> JobStatus:
-        """Print v3's table of a job and return its state. Its recall is measured on held-out training queries.
+        """Print v3's table of a job, and return the state of the job.
+
+        The recall in the table was measured on held-out training queries.
 
         Raises:
             JobNotFoundError: No job has this id.
+            StorageError: The job's file is damaged.
         """
         job = self.jobs.job(job_id)
         print(job)  # noqa: T201 - as v3 did
         return job
 
     def list_jobs(self, debug: bool | None = None) -> JobList:
-        """Print v3's table of all jobs and return their states, oldest first.
+        """Print v3's table of all jobs, and return the states of the jobs, oldest first.
 
         Args:
-            debug: Deep Lake v3 returned its table only with ``debug=True``; here it is ``str()`` of what is returned.
+            debug: Ignored, with a warning. Deep Lake v3 returned the table only with ``debug=True``. Here ``str()`` of the
+                returned list is the table.
         """
         if debug is not None:
             warnings.warn("debug is ignored: str(list_jobs()) is the table.", UserWarning, stacklevel=2)
@@ -278,10 +365,12 @@ class DeepMemory:
         return jobs
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a job that is pending or training: one with ``wait=False`` at once, one with ``wait=True`` at its next step.
+        """Stop a job that is pending or training.
+
+        A job that was started with ``wait=False`` stops at once, and a job with ``wait=True`` at its next step.
 
         Returns:
-            False where it had ended already.
+            True if the job was stopped, and False if the job had ended already.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -289,14 +378,14 @@ class DeepMemory:
         return self.jobs.cancel(job_id)
 
     def delete(self, job_id: str) -> bool:
-        """Delete the record of a job that has ended. Its model stays: see `delete_model`.
+        """Delete the record of a job that has ended. The model of the job stays: see `delete_model`.
 
         Returns:
             True.
 
         Raises:
             JobNotFoundError: No job has this id.
-            JobRunningError: It is running.
+            JobRunningError: The job is running.
         """
         return self.jobs.delete(job_id)
 
@@ -311,26 +400,27 @@ class DeepMemory:
         *,
         model: str | None = None,
     ) -> Evaluation:
-        """Compare retrieval with and without a model, over the whole store, and print v3's two blocks.
+        """Compare retrieval with and without a model over the whole store, and print v3's two blocks.
 
-        A warning is logged where queries are among those that the model remembers from its training: of them it knows the
-        answers.
+        Pass queries that the model was not trained on. A warning is logged if the model remembers some of the queries from its
+        training, because the model knows their answers.
 
         Args:
-            relevance: For each query its documents as (id, weight), or a `Relevance`.
-            queries: The texts.
+            relevance: For each query, its documents as (id, weight); or a `Relevance` with texts and labels.
+            queries: The texts of the queries.
             embedding_function: Embeds the queries in place of the store's embedding model.
-            embedding: (n, d) query vectors, if they are at hand.
-            top_k: The cut-offs.
-            qvs_params: ``{"log_queries": True}`` adds the queries with what they found to a Deep Lake data set, as v3 did: see
-                `EvaluationLog`. ``"branch"`` names a branch of it.
-            model: The model's name; by default the one in use.
+            embedding: (n, d), the query vectors. With these, no query is embedded.
+            top_k: The cut-offs k of the metrics.
+            qvs_params: ``{"log_queries": True}`` adds the queries and the documents that they found to a Deep Lake data set, as
+                v3 did: see `EvaluationLog`. ``"branch"`` names a branch of the data set.
+            model: The name of the model; by default the model in use.
 
         Returns:
-            ``["with model"]["recall@10"]`` and the like, as fractions, with intervals in ``gains`` and a ``table()``.
+            The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
+            holds the differences with their intervals, and ``table()`` shows everything as text.
 
         Raises:
-            ModelNotFoundError: No model was trained yet, or none has this name.
+            ModelNotFoundError: No model is in use yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
         """
@@ -354,12 +444,14 @@ class DeepMemory:
         *,
         model: str | None = None,
     ) -> Evaluation:
-        """Compare retrieval with and without a model, as `evaluate` does, and print nothing.
+        """Compare retrieval with and without a model, as `evaluate` does, but print nothing.
 
-        Returns, Args and Raises are those of `evaluate`.
+        The arguments, the result and the errors are those of `evaluate`.
         """
         if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
-            raise InvalidRelevanceError("relevance comes first, as in v3: evaluate(relevance, queries), or name both.")
+            raise InvalidRelevanceError(
+                "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
+            )
         labels = Relevance.of(queries, relevance)
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
@@ -378,7 +470,7 @@ class DeepMemory:
             return vectors
 
         def searches() -> Vectors:
-            # Of an exact store, the documents nearest to each query, plain and transformed, are all that is ranked first.
+            # The documents nearest to the plain and to the transformed queries are enough: no others can be ranked first.
             return np.concatenate([embed(), adapter.transform(embed())])
 
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), labels.document_ids))
@@ -387,7 +479,8 @@ class DeepMemory:
         remembered = adapter.remembered(query_vectors)
         if remembered.any():
             _logger.warning(
-                "%d of the %d queries took part in the training of %s, so what is measured on them is no forecast.",
+                "%d of the %d queries took part in the training of %s, so this evaluation overrates the model: "
+                "evaluate on other queries.",
                 remembered.sum(),
                 len(labels),
                 model,
@@ -400,16 +493,16 @@ class DeepMemory:
         return result
 
     def _evaluations_path(self) -> str:
-        """Return a path beside a local Deep Lake data set, as in v3, and else in the folder of the models."""
+        """Return a path beside a local Deep Lake data set, as in v3, or a path in the folder of the models for other stores."""
         if isinstance(self.corpus, DeepLakeCorpus) and "://" not in self.corpus.store.path:
             return self.corpus.store.path.rstrip("/\\") + "_eval_queries"
         return str(self.folder.path / "eval_queries")
 
     def get_model(self) -> str:
-        """The name of the model in use.
+        """Return the name of the model in use.
 
         Raises:
-            ModelNotFoundError: There is none yet.
+            ModelNotFoundError: No model is in use yet.
         """
         name = self.folder.in_use_name()
         if name is None:
@@ -417,15 +510,15 @@ class DeepMemory:
         return name
 
     def set_model(self, name: str) -> None:
-        """Put a model in use; queries that are already running finish with the old one.
+        """Put a model in use. Queries that are already running finish with the model before.
 
         Raises:
-            ModelNotFoundError: (a ValueError, as in v3) No model has this name.
+            ModelNotFoundError: No model has this name. The error is a ValueError, as in v3.
         """
         self.folder.use(name)
 
     def list_models(self) -> list[ModelInfo]:
-        """What is known of all models, oldest first: their reports, data and parents, and which one is in use."""
+        """Return what is known of all models, oldest first: their reports, data and parents, and which model is in use."""
         return self.folder.list_models()
 
     def delete_model(self, name: str) -> None:
@@ -433,26 +526,27 @@ class DeepMemory:
 
         Raises:
             ModelNotFoundError: No model has this name.
-            ModelInUseError: It serves: put another one in use first.
+            ModelInUseError: The model is in use: put another one in use first.
         """
         self.folder.delete_model(name)
 
     # ---- growing and explaining --------------------------------------------------------------------------------
 
     def remember(self, relevance: Relevance) -> str:
-        """Add labelled queries to the model in use, without a training, and put the result in use.
+        """Add labelled queries to a copy of the model in use, without a training, and put the new model in use.
 
-        Only the attention part learns: see `QueryAdapter.remember`, and `QueryAdapter.growth` for when to train again.
+        Only the attention part learns from the queries: see `QueryAdapter.remember`. A warning is logged when it is time to
+        train again: see `QueryAdapter.growth`.
 
         Args:
-            relevance: Labelled queries with ids that are new to the model.
+            relevance: The labelled queries. Their ids must be new to the model.
 
         Returns:
-            The new model's name.
+            The name of the new model.
 
         Raises:
-            ModelNotFoundError: There is no model yet.
-            InvalidRelevanceError: The model has no attention part, an id is known, or a document is not in the store.
+            ModelNotFoundError: No model is in use yet.
+            InvalidRelevanceError: The model has no attention part, it knows an id already, or a document is not in the store.
         """
         parent, adapter = self.folder.in_use()
         known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
@@ -470,15 +564,20 @@ class DeepMemory:
         return self._grown(grown, "remember", parent)
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
-        """Take labelled queries, or documents, out of the attention part of the model in use, and put the result in use.
+        """Remove labelled queries or documents from a copy of the model in use, and put the new model in use.
 
-        The models before it keep what they knew: delete them where that matters. See `QueryAdapter.forget`.
+        They are removed from the attention part: see `QueryAdapter.forget`. The models before still contain them. Delete those
+        models with `delete_model` if nothing may be left.
+
+        Args:
+            query_ids: The ids of queries to forget.
+            document_ids: The ids of documents to forget. A query that asked for no other document is forgotten, too.
 
         Returns:
-            The new model's name.
+            The name of the new model.
 
         Raises:
-            ModelNotFoundError: There is no model yet.
+            ModelNotFoundError: No model is in use yet.
             InvalidRelevanceError: The model has no attention part, or an id is unknown.
         """
         parent, adapter = self.folder.in_use()
@@ -492,10 +591,15 @@ class DeepMemory:
         return running.job.id
 
     def explain(self, query: str, top: int = 5) -> Explanation:
-        """Name the training queries that move a query: `QueryAdapter.explain`.
+        """Name the training queries that move a query: see `QueryAdapter.explain`.
+
+        Args:
+            query: The text of the query.
+            top: How many training queries to name at most.
 
         Raises:
-            ModelNotFoundError: There is no model yet.
+            ModelNotFoundError: No model is in use yet.
+            EmbeddingMismatchError: The model was trained with another embedding model.
         """
         adapter = self.adapter
         self.served.check(adapter, self.embedder)
@@ -505,20 +609,27 @@ class DeepMemory:
 
     @property
     def adapter(self) -> QueryAdapter:
-        """The model in use, read again when another one is put in use.
+        """The model in use. It is read again when another model is put in use.
 
         Raises:
-            ModelNotFoundError: There is none yet; the message says how to train one.
-            AdapterFileError: Its file is damaged.
+            ModelNotFoundError: No model is in use yet; the message says how to train one.
+            AdapterFileError: The model's file is damaged.
         """
         return self.served.adapter
 
     def transform(self, vectors: ArrayLike) -> Vectors:
-        """Transform query vectors of the store's embedding model with the model in use: `QueryAdapter.transform`.
+        """Transform query vectors of the store's embedding model with the model in use: see `QueryAdapter.transform`.
+
+        Args:
+            vectors: (d,) or (n, d), any real dtype.
+
+        Returns:
+            A new float32 array in the same shape, rows of length 1.
 
         Raises:
-            ModelNotFoundError: There is none yet.
-            EmbeddingMismatchError: It was trained with another embedding model; a few texts are embedded once to find out.
+            ModelNotFoundError: No model is in use yet.
+            EmbeddingMismatchError: The model was trained with another embedding model. A few texts are embedded once to find
+                out.
         """
         return self.served.apply(vectors, self.embedder)
 
@@ -526,5 +637,5 @@ class DeepMemory:
         return self.embedder if embedding_function is None else Embedder(embedding_function)
 
     def __repr__(self) -> str:
-        """A line with the folder and the model in use."""
+        """Show the folder and the name of the model in use."""
         return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.in_use_name()!r})"

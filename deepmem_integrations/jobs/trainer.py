@@ -72,7 +72,7 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
     """
     name, models = running.job.id, running.jobs.models
     with models.lock():
-        running.save()  # the last chance to cancel the job: from here on its model is written
+        running.save()  # raises if the job was cancelled: a job cannot be cancelled later
         in_use = models.in_use_name()
         of_file = {"made_by": made_by, "parent": parent or in_use, "created": time.time(), **known}
         adapter = adapter.with_metadata(**of_file)
