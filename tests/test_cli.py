@@ -188,7 +188,7 @@ def test_train_in_the_background_status_and_cancel(shop, tmp_path):
     few = tmp_path / "few.jsonl"
     shop.train.take(range(5)).to_jsonl(few)
     started = deepmem("train", few, *shop.store, *where, "--background")
-    done = deepmem(*re.search(r"It goes on in the background: deepmem (.*)", started.out)[1].split())
+    done = deepmem(*re.search(r"The training goes on in the background: deepmem (.*)", started.out)[1].split())
     assert (done.code, "| completed" in done.out) == (0, True)
 
 

@@ -1,4 +1,4 @@
-"""The entry point of ``deepmem``."""
+"""The command line, ``deepmem``."""
 
 import json
 import sys
@@ -8,14 +8,16 @@ from deepmem_integrations.errors import DeepMemoryError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``deepmem``.
+    """Run ``deepmem``, and exit with one of these codes.
 
-    Exit codes: 0, it is done; 1, it cannot be done, as one line on the standard error says (with ``--json``, an object with
-    ``error`` on the standard output as well); 2, the command is not written as it should be; 3, the training failed or was
-    cancelled.
+    - 0: The command did what it was asked to do.
+    - 1: The command failed. One line on the standard error says why. With ``--json``, an object with the key ``error`` is
+      printed to the standard output as well.
+    - 2: The arguments are wrong.
+    - 3: The training failed or was cancelled.
 
     Args:
-        arguments: By default those of the process.
+        arguments: The arguments of the command; by default the arguments of the process.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         app(args=arguments, prog_name="deepmem")
     except DeepMemoryError as error:
-        print(f"deepmem: {error}", file=sys.stderr)  # noqa: T201 - the command line's own error
+        print(f"deepmem: {error}", file=sys.stderr)  # noqa: T201 - errors go to the standard error
         if "--json" in arguments:
-            print(json.dumps({"error": str(error), "type": type(error).__name__}))  # noqa: T201 - likewise
+            print(json.dumps({"error": str(error), "type": type(error).__name__}))  # noqa: T201 - the answer in JSON
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The application: all commands, in the order in which ``deepmem --help`` lists them."""
+"""Register all commands, in the order in which ``deepmem --help`` lists them."""
 
 from typing import Annotated
 
@@ -28,9 +28,9 @@ _KINDS = "\n\n".join(
 )
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode=None,  # plain text, in a terminal of any width and in a pipe
+    rich_markup_mode=None,  # plain text, which suits a terminal of any width and a pipe
     pretty_exceptions_enable=False,
-    epilog=f"{_KINDS}\n\n--store, --embedding and --path may stand in DEEPMEM_STORE, DEEPMEM_EMBEDDING and DEEPMEM_PATH.",
+    epilog=f"{_KINDS}\n\nDEEPMEM_STORE, DEEPMEM_EMBEDDING and DEEPMEM_PATH stand in for --store, --embedding and --path.",
 )
 
 
@@ -46,7 +46,7 @@ def deepmem(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Deep Memory: learn how your users ask, retrieve better."""
+    """Deep Memory: learn how your users ask, and retrieve better."""
 
 
 for _command, _example in (

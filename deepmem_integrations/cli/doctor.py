@@ -1,4 +1,4 @@
-"""``deepmem doctor``: is everything there, and does it fit together?"""
+"""The command ``deepmem doctor``, which checks that everything is installed, reachable, and fits together."""
 
 import os
 import platform
@@ -32,19 +32,19 @@ EXTRAS = {
 
 
 SAMPLE = 3
-"""Texts of the store that are embedded again."""
+"""How many texts of the store are embedded again, to compare the vectors."""
 ALIKE = 0.7
-"""Cosine that vectors of the same text have at least, if it was cut or given a title before it was embedded."""
+"""The least cosine between two vectors of the same text. A text may be cut, or given a title, before it is embedded."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What.
-        ok: Whether it is well; None where it is neither well nor bad.
-        detail: What was found, and where it is bad, what to do.
+        name: What was checked.
+        ok: True if all is well, False if something is wrong, and None if there is nothing to judge.
+        detail: What was found and, if something is wrong, what to do.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Check:
     detail: str
 
     def __str__(self) -> str:
-        """A line."""
+        """Show the check in one line."""
         return f"{ {True: 'ok', False: 'BAD', None: '-'}[self.ok]:<4}{self.name:<24}{self.detail}"
 
 
@@ -65,16 +65,17 @@ def doctor(
     path: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that all is there and fits together.
+    """Check that everything is there and fits together.
 
-    Versions, extras, the store, its embedding model, the models and jobs. The exit code is 1 where something is bad.
+    The checks cover versions, extras, the store, its embedding model, the models and the jobs. The exit code is 1 if something
+    is wrong.
     """
     with printing(as_json) as show:
         checks = list(_installed())
         if store is not None and embedding is not None:
             checks += _fits_together(lambda: open_store(store, embedding, path, models=False))
         elif store is not None or embedding is not None:
-            raise typer.BadParameter("a store and its embedding model are looked at together: give both.")
+            raise typer.BadParameter("give both --store and --embedding, or neither: the two are checked together.")
         if path is not None or (store or "").startswith("deeplake:"):
             checks += _models(store, path)
         show([asdict(check) for check in checks], "\n".join(map(str, checks)))
@@ -100,7 +101,7 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
         yield Check("store", False, str(error))
         return
     if not len(ids):
-        yield Check("store", False, "it is reachable and empty: add documents before training")
+        yield Check("store", False, "the store is reachable, but has no documents: add documents before training")
         return
     dimension = np.asarray(vectors).shape[1]
     yield Check("store", True, f"reachable, {dimension} dimensions")
@@ -110,7 +111,7 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
         yield Check("embedding model", False, str(error))
         return
     same = fingerprint.dimension == dimension
-    message = "those of the store" if same else f"but the store has {dimension}: it was filled with another model"
+    message = "as the store has" if same else f"but the store has {dimension}: it was filled with another model"
     yield Check("embedding model", same, f"{fingerprint.model}, {fingerprint.dimension} dimensions, {message}")
     try:
         if same:
@@ -123,17 +124,19 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
 
 
 def _same_model(opened: Opened, vectors: Vectors) -> Check:
-    """Whether texts of the store, embedded again, give its vectors."""
+    """Check that texts of the store, embedded again, give the vectors of the store."""
     name, stored = "vectors of the store", unit_rows(vectors, "stored vector")
     found = [(vector, text) for vector in stored for _, text in opened.search(vector.tolist(), 1) if text.strip()]
     if not found:
-        return Check(name, None, "the store has no texts to compare them with")
+        return Check(name, None, "the store has no texts to compare its vectors with")
     again = unit_rows(opened.memory.embedder.embed_documents([text for _, text in found]), "vector")
     mean = float(np.mean([vector @ other for (vector, _), other in zip(found, again, strict=True)]))
     message = f"{len(found)} texts embedded again have a cosine of {mean:.2f} with their stored vectors"
     if mean > ALIKE:
         return Check(name, True, message)
-    return Check(name, False, f"{message}: another model made these, or they were made of other texts than the store has")
+    return Check(
+        name, False, f"{message}: another model made these vectors, or they were made from other texts than the store has"
+    )
 
 
 def _models(store: str | None, path: Folder) -> Iterator[Check]:
@@ -155,5 +158,9 @@ def _models(store: str | None, path: Folder) -> Iterator[Check]:
         yield Check("models", False, str(error))
     place = next(parent for parent in (folder.path, *folder.path.resolve().parents) if parent.exists())
     writable = os.access(place, os.W_OK)
-    message = "" if writable else " cannot be written: no model can be trained"
+    message = (
+        ""
+        if writable
+        else " cannot be written, so no model can be trained: change its permissions or name another folder with --path"
+    )
     yield Check("folder of the models", writable, f"{folder.path}{message}")

@@ -1,4 +1,4 @@
-"""``deepmem generate``."""
+"""The command ``deepmem generate``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,23 +18,29 @@ def generate(
     store: Store,
     embedding: Embedding,
     llm: Annotated[
-        str, typer.Option(metavar="URI", help="openai:MODEL, or extractive: sentences of the documents, without a model.")
+        str,
+        typer.Option(
+            metavar="URI", help="openai:MODEL, or extractive, which takes sentences of the documents and needs no model."
+        ),
     ],
     path: Folder = None,
-    per_document: Annotated[int, typer.Option(min=1, help="Queries for each document.")] = 4,
-    max_documents: Annotated[int | None, typer.Option(min=1, help="Ask about so many documents, spread over the store.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are used.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Keeps every answer as it comes; a run that finds it goes on from there.")
+    per_document: Annotated[int, typer.Option(min=1, help="How many queries to write for each document.")] = 4,
+    max_documents: Annotated[
+        int | None, typer.Option(min=1, help="Write queries for at most this many documents, spread over the store.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it is there.")] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would use; ask nothing.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before more than this many tokens are used.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A file that keeps every answer. A later run with the same file goes on from there.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of labels if it exists.")] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Estimate the requests and tokens, and send nothing.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Let a language model write labelled queries.
 
-    They are written for the store's documents, filtered, and kept as JSON lines, which train takes.
+    The queries are written for the documents of the store. They are filtered, and written to a file of JSON lines, which
+    deepmem train takes.
     """
     from deepmem_integrations import generation
 

@@ -1,4 +1,4 @@
-"""Commands for jobs and models."""
+"""The commands for jobs and models."""
 
 import shlex
 import time
@@ -26,7 +26,7 @@ from deepmem_integrations.errors import JobNotFoundError
 from deepmem_integrations.jobs import JobStatus
 
 ENDED_BADLY = 3
-"""The exit code."""
+"""The exit code for a training that failed or was cancelled."""
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
 
@@ -36,32 +36,35 @@ def train(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
-    split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "train",
+    split: Annotated[str, typer.Option(help="The split to read, if LABELS is a BEIR folder.")] = "train",
     validation: Annotated[
-        Path | None, typer.Option(help="More labelled queries, to choose by in place of held-out training queries.")
+        Path | None, typer.Option(help="Labelled queries to choose the model by, in place of held-out training queries.")
     ] = None,
-    validation_split: Annotated[str, typer.Option(help="Of a BEIR folder as --validation.")] = "dev",
+    validation_split: Annotated[str, typer.Option(help="The split to read, if --validation is a BEIR folder.")] = "dev",
     max_unseen_loss: Annotated[
-        float | None, typer.Option(min=0, help="Points that may be given up on answers never seen; see train_adapter.")
+        float | None,
+        typer.Option(min=0, help="How many points of 100 the model may lose on answers that no training query asks for."),
     ] = None,
     keep_texts: Annotated[
-        bool, typer.Option("--keep-texts", help="Keep the queries' texts in the model, to explain by.")
+        bool, typer.Option("--keep-texts", help="Keep the texts of the queries in the model, for deepmem explain to show.")
     ] = False,
     hold_out: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="A share of the queries, e.g. 0.2, kept out of the training, to measure with and without the model on.",
+            help="Keep this share of the queries, e.g. 0.2, out of the training, and evaluate the model on them.",
         ),
     ] = None,
-    background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return as soon as the vectors are gathered, and train in the background.")
+    ] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on labelled queries and put it in use."""
     if background and hold_out is not None:
-        raise typer.BadParameter("--hold-out measures after the training, so it is not for one in the --background.")
+        raise typer.BadParameter("--hold-out evaluates when the training has ended, so it cannot be combined with --background.")
     with printing(as_json) as show:
         relevance, test = read_labels(labels, split), None
         if hold_out is not None:
@@ -82,7 +85,7 @@ def train(
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
         look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"
-        hint = f"\nIt goes on in the background: {look}" if background else ""
+        hint = f"\nThe training goes on in the background: {look}" if background else ""
         _show_job(show, job, hint)
 
 
@@ -90,12 +93,12 @@ def status(
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="The id of a job; by default the newest.")] = None,
     store: StoreOfJobs = None,
     path: Folder = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the training has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a training: progress, result, and why.
+    """Show a training's progress, its result, and the reason.
 
-    The exit code is 3 where it failed or was cancelled.
+    The exit code is 3 if the training failed or was cancelled.
     """
     with printing(as_json) as show:
         folder = folder_of(store, path)
@@ -128,12 +131,12 @@ def delete(
     job: JobId,
     store: StoreOfJobs = None,
     path: Folder = None,
-    model: Annotated[bool, typer.Option("--model", help="Delete the model that it made, too.")] = False,
+    model: Annotated[bool, typer.Option("--model", help="Delete the model of the training, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete the record of a training that has ended.
 
-    Its model stays, or goes too with --model, unless it is in use.
+    The model of the training stays. With --model it is deleted, too; if it is in use, nothing is deleted.
     """
     with printing(as_json) as show:
         folder = folder_of(store, path)
@@ -145,7 +148,7 @@ def delete(
 
 
 def models(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
-    """List all models, oldest first; * is in use."""
+    """List all models, oldest first; * marks the one in use."""
     with printing(as_json) as show:
         folder = folder_of(store, path).models
         found = folder.list_models()
@@ -161,7 +164,7 @@ def use(
 ) -> None:
     """Put a model in use.
 
-    Retrievers that are running pick it up with their next query.
+    Running retrievers use the model from their next query on.
     """
     with printing(as_json) as show:
         folder = folder_of(store, path).models

@@ -1,4 +1,4 @@
-"""What the commands have in common: options, labels, and how they answer."""
+"""The options that commands share, and how commands read labels and print answers."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ StoreOfJobs = Annotated[
         "-s",
         envvar="DEEPMEM_STORE",
         metavar="URI",
-        help="A local Deep Lake data set, in place of --path.",
+        help="A local Deep Lake data set, whose models lie beside it, in place of --path.",
     ),
 ]
 Folder = Annotated[
@@ -46,11 +46,11 @@ Folder = Annotated[
         "-p",
         envvar="DEEPMEM_PATH",
         metavar="FOLDER",
-        help="The folder of the jobs and models; by default beside a local Deep Lake data set.",
+        help="The folder of the jobs and models; by default the folder beside a local Deep Lake data set.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on the standard output, and nothing else there.")]
-Seed = Annotated[int, typer.Option(help="Fixes the result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, and nothing else, to the standard output.")]
+Seed = Annotated[int, typer.Option(help="The random seed, which fixes the result.")]
 LabelsFile = Annotated[
     Path,
     typer.Argument(
@@ -59,12 +59,18 @@ LabelsFile = Annotated[
 ]
 
 Show = Callable[[Any, str], None]
-"""Takes the answer as JSON values and as text, and prints one of the two."""
+"""A function that takes the answer as JSON values and as text, and prints one of the two."""
 
 
 @contextlib.contextmanager
 def printing(as_json: bool) -> Iterator[Show]:
-    """Print the answer. Where it is JSON, all that is printed on the way goes to the standard error."""
+    """Yield a function that prints the answer of a command.
+
+    If the answer is JSON, everything that is printed before it goes to the standard error.
+
+    Args:
+        as_json: Whether to print the answer as JSON rather than as text.
+    """
     out = sys.stdout
 
     def show(value: Any, text: str) -> None:
@@ -75,15 +81,15 @@ def printing(as_json: bool) -> Iterator[Show]:
 
 
 def read_labels(path: Path, split: str) -> Relevance:
-    """Read labelled queries in whatever form they are.
+    """Read labelled queries from a file or folder of any of the three formats.
 
     Args:
-        path: A BEIR folder; a ``.json`` file, LlamaIndex's; any other file has JSON lines.
-        split: Of a BEIR folder.
+        path: A folder in BEIR's format, a ``.json`` file in LlamaIndex's format, or any other file, which holds JSON lines.
+        split: The split to read, if the path is a BEIR folder.
 
     Raises:
-        InvalidRelevanceError: Something else.
-        StorageError: It cannot be read.
+        InvalidRelevanceError: The content is not in the expected format.
+        StorageError: The file or folder cannot be read.
     """
     if path.is_dir():
         return Relevance.from_beir(path, split)
@@ -91,15 +97,19 @@ def read_labels(path: Path, split: str) -> Relevance:
 
 
 def folder_of(store: str | None, path: Path | None) -> JobFolder:
-    """The jobs and models of a store."""
+    """Return the jobs, and so the models, of a store: see `models_path`."""
     return JobFolder(ModelFolder(models_path(store, path)))
 
 
 def models_path(store: str | None, path: Path | None) -> Path:
-    """The folder of the models of a store.
+    """Return the folder of the jobs and models of a store.
+
+    Args:
+        store: The URI of the store, if it is known.
+        path: The folder, if it is known. By default the folder beside a local Deep Lake data set.
 
     Raises:
-        BadParameter: It is not known, or no folder.
+        BadParameter: The folder is not known, or the path is not a folder.
     """
     kind, _, place = (store or "").partition(":")
     if path is None and kind == "deeplake" and place:
@@ -109,5 +119,5 @@ def models_path(store: str | None, path: Path | None) -> Path:
             "say where the models are with --path FOLDER: only a local Deep Lake data set has them beside it."
         )
     if path.exists() and not path.is_dir():
-        raise typer.BadParameter(f"{path} is no folder: the models are in a folder of their own.")
+        raise typer.BadParameter(f"{path} is no folder: name the folder of the jobs and models.")
     return path

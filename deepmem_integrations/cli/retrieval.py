@@ -1,4 +1,4 @@
-"""Commands that search."""
+"""The commands that search."""
 
 import shutil
 import textwrap
@@ -15,11 +15,11 @@ from deepmem_integrations.evaluation import TOP_K
 
 def _asked(query: str) -> str:
     if not query.strip():
-        raise typer.BadParameter("ask something.")
+        raise typer.BadParameter("the query is empty: write what a user would ask.")
     return query
 
 
-Query = Annotated[str, typer.Argument(metavar="QUERY", help="What a user would ask.", callback=_asked)]
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="The text of a query, as a user would write it.", callback=_asked)]
 
 
 def evaluate(
@@ -27,15 +27,19 @@ def evaluate(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
-    split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "test",
-    k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
-    log: Annotated[bool, typer.Option("--log", help="Keep the queries and what they found in a Deep Lake data set.")] = False,
+    split: Annotated[str, typer.Option(help="The split to read, if LABELS is a BEIR folder.")] = "test",
+    k: Annotated[
+        list[int] | None, typer.Option("-k", min=1, help="A cut-off k of the metrics. The option may be repeated.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The name of a model; by default the model in use.")] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Add the queries, and the documents that they found, to a Deep Lake data set.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure retrieval with and without the model.
 
-    Take labelled queries that had no part in the training.
+    Use labelled queries that took no part in the training.
     """
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
@@ -49,8 +53,8 @@ def search(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many documents.")] = 5,
-    without: Annotated[bool, typer.Option("--without", help="Without Deep Memory alone.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many documents to show.")] = 5,
+    without: Annotated[bool, typer.Option("--without", help="Search without Deep Memory only.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search, without and with Deep Memory side by side."""
@@ -72,19 +76,19 @@ def explain(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
-    top: Annotated[int, typer.Option(min=1, help="How many training queries.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="How many training queries to name at most.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Name the training queries that move a query."""
     with printing(as_json) as show:
         explanation = open_store(store, embedding, path).memory.explain(query, top)
-        hint = "\nIts training queries are told by their ids: train --keep-texts keeps their texts."
+        hint = "\nThe training queries are shown by their ids. To see their texts, train with --keep-texts."
         no_texts = explanation.influences and not any(influence.texts for influence in explanation.influences)
         show({"query": query, **explanation.to_json()}, f"{explanation}{hint if no_texts else ''}")
 
 
 def _side_by_side(sides: dict[str, Found]) -> str:
-    """A column for each side, as wide as the terminal allows."""
+    """Return a table with a column for each side, as wide as the terminal allows."""
     titles = {"without": "without Deep Memory", "with": "with Deep Memory"}
     width = max(30, (shutil.get_terminal_size().columns - 4) // len(sides) - 2)
     rows = [[titles[side] for side in sides], ["-" * width for _ in sides]]

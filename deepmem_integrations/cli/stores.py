@@ -1,4 +1,4 @@
-"""Vector stores named by URIs. They are only read, and none is made that is not there."""
+"""Open vector stores by their URIs. A store is only read, and a store that does not exist is never created."""
 
 import contextlib
 import os
@@ -16,16 +16,17 @@ from deepmem_integrations.errors import DeepMemoryError, StoreError
 from deepmem_integrations.memory import DeepMemory
 
 Found = list[tuple[str, str]]
-"""Ids and texts of documents, best first."""
+"""The ids and texts of documents, best first."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A store.
+    """An open store.
 
     Attributes:
-        memory: Its Deep Memory.
-        search: Finds the documents nearest to a vector: (vector, k) → ids and texts, best first. Raises StoreError.
+        memory: The Deep Memory of the store.
+        search: A function that takes a vector and k, and returns the ids and texts of the k nearest documents, best first. It
+            raises StoreError if the store cannot be searched.
     """
 
     memory: DeepMemory
@@ -36,16 +37,16 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
     """Open a store.
 
     Args:
-        uri: See `options.STORES`.
-        embedding: See `demo.models.load_embedding`.
-        path: The folder of the models.
-        models: Whether they are needed; if not, it need not be known where they are.
+        uri: The URI of the store: see `options.STORES`.
+        embedding: The URI of its embedding model: see `load_embedding`.
+        path: The folder of the jobs and models.
+        models: Whether the caller needs the models. If not, their folder need not be known.
 
     Raises:
-        StoreError: No such URI, or the store cannot be opened.
-        EmbeddingError: No such embedding model.
-        MissingExtraError: The package behind one of them is not installed.
-        BadParameter: It is not known where the models are.
+        StoreError: The URI names no store, or the store cannot be opened.
+        EmbeddingError: The URI of the embedding model names no model, or the model cannot be used.
+        MissingExtraError: The package of the store or of the embedding model is not installed.
+        BadParameter: The folder of the models is needed and not known.
     """
     from deepmem_integrations.embedding import load_embedding
 
@@ -84,7 +85,7 @@ def _langchain(vectorstore: Any, folder: Path) -> Opened:
 
 
 def _langchain_embeddings(embedder: Embedder) -> Any:
-    """The embedding model as LangChain wants it."""
+    """Wrap the embedding model as a LangChain ``Embeddings``."""
     require("langchain_core", extra="langchain")
     from langchain_core.embeddings import Embeddings
 
@@ -112,7 +113,7 @@ def _chroma(place: str, embeddings: Any) -> Any:
         client = chromadb.HttpClient(url.hostname, url.port or 8000, ssl=url.scheme == "https", settings=settings)
     else:
         if not Path(_existing(folder), "chroma.sqlite3").is_file():
-            raise StoreError(f"{folder!r} has no chroma.sqlite3, so it is no folder of Chroma's.")
+            raise StoreError(f"{folder!r} has no chroma.sqlite3: name the folder that Chroma persists to.")
         client = chromadb.PersistentClient(folder, settings=settings)
     return chroma(name, embeddings, client=client, create_collection_if_not_exists=False)
 
@@ -122,14 +123,14 @@ def _faiss(place: str, embeddings: Any) -> Any:
     faiss = require("faiss", extra="faiss")
     store = require("langchain_community.vectorstores", extra="faiss").FAISS
     if not (folder / "index.faiss").is_file() or not (folder / "index.pkl").is_file():
-        raise StoreError(f"{place!r} has no index.faiss and index.pkl, which FAISS.save_local of LangChain writes.")
+        raise StoreError(f"{place!r} has no index.faiss and index.pkl: name a folder that FAISS.save_local of LangChain wrote.")
     with open(folder / "index.pkl", "rb") as file:
         documents, ids = _Documents(file).load()
     return store(embeddings, faiss.read_index(str(folder / "index.faiss")), documents, ids)
 
 
 class _Documents(pickle.Unpickler):
-    """LangChain writes a FAISS store's texts with pickle, which can run anything. This reads documents alone."""
+    """Read the texts of a FAISS store, which LangChain pickles. A pickle can run any code, so only documents are unpickled."""
 
     _KNOWN = frozenset(
         {
@@ -154,7 +155,7 @@ def _qdrant(place: str, embeddings: Any) -> Any:
     store = require("langchain_qdrant", extra="qdrant").QdrantVectorStore
     client = require("qdrant_client", extra="qdrant").QdrantClient
     where = {"url": address} if "://" in address else {"path": _existing(address)}
-    # The key of a server is no part of a URI that a shell remembers.
+    # The key of a server is not part of the URI, because shells keep a history of commands.
     opened = client(**where, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
     if not opened.collection_exists(name):
         there = ", ".join(collection.name for collection in opened.get_collections().collections) or "none"
@@ -167,7 +168,7 @@ def _pgvector(place: str, embeddings: Any) -> Any:
     langchain_postgres = require("langchain_postgres", extra="pgvector")
     sqlalchemy = require("sqlalchemy", extra="pgvector")
     engine = sqlalchemy.create_engine(address)
-    # PGVector makes the collection that it is asked to open.
+    # PGVector creates a missing collection when it opens it, so look whether the collection exists first.
     names: list[str] = []
     tables = sqlalchemy.inspect(engine).get_table_names()
     if "langchain_pg_collection" in tables:
@@ -205,7 +206,12 @@ def _existing(folder: str) -> str:
 
 @contextlib.contextmanager
 def _store_errors(uri: str, what: str) -> Iterator[None]:
-    """Each store's package has errors of its own for a server that does not answer, a collection that is not there."""
+    """Raise a StoreError for any error of a store's own package, such as a server that does not answer.
+
+    Args:
+        uri: The URI of the store.
+        what: What the store was asked for, as in "The store … cannot be opened".
+    """
     try:
         yield
     except DeepMemoryError:

@@ -1,1 +1,1 @@
-"""The main job on an embedded default: real documents, a real model, no key, no server."""
+"""The demo: train and evaluate on real documents with a real embedding model, without a key or a server."""

@@ -1,4 +1,4 @@
-"""Answers without a language model: the sentences of the context that share most with the question, word for word."""
+"""Answer questions without a language model, with sentences of the context that share words with the question."""
 
 import math
 import re
@@ -11,18 +11,23 @@ _SHOWN = 600
 
 
 def extract_answer(question: str, context: str, count: int = 2) -> str:
-    """Take an answer out of a context. It is a stand-in where no language model is at hand, and says so.
+    """Extract an answer from a context, in place of a language model.
 
-    A sentence scores the rarity, within the context, of each word that it shares with the question, divided by the square
-    root of its length.
+    A sentence shares words with the question. Its score is the sum of the rarities of these words within the context, divided
+    by the square root of the number of words in the sentence.
 
     Args:
         question: The question.
         context: The texts that were retrieved, best first.
-        count: How many sentences.
+        count: How many sentences to take at most.
 
     Returns:
-        The best sentences in their order in the context, or word that none shares anything with the question.
+        The best sentences, in their order in the context; or a message that no sentence shares a word with the question. The
+        answer begins with a note that it is an extract.
+
+    Example:
+        >>> extract_answer("How do I save a query?", "Locks are held until commit. A view saves a query under a name.", 1)
+        '[an extract, no language model] A view saves a query under a name.'
     """
     sentences = [" ".join(text.split()) for text in _BREAK.split(context) if _SENTENCE.fullmatch(text.strip())]
     words = [set(_WORD.findall(sentence.lower())) for sentence in sentences]

@@ -11,7 +11,7 @@ from pathlib import Path
 from deepmem_integrations.errors import MissingExtraError
 
 MIN_CHARACTERS = 60
-"""Shorter docstrings ("The name of the branch") answer no question."""
+"""The length of the shortest docstring to take. Shorter ones ("The name of the branch") answer no question."""
 
 _HIDDEN = re.compile(r"<!--.*?-->", re.DOTALL)
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -22,10 +22,10 @@ class ApiDocument:
     """One docstring of the Deep Lake API.
 
     Attributes:
-        id: The first symbol that carries the docstring, e.g. ``deeplake.Dataset.append``.
+        id: The first symbol with the docstring, e.g. ``deeplake.Dataset.append``.
             An overload's id ends with its parameters: ``deeplake.Dataset.__getitem__(column: str)``.
         text: The docstring, without the comments that its doctest runner hides from readers.
-        symbols: Every symbol with this very docstring, ``id`` first.
+        symbols: All symbols with the same docstring, ``id`` first.
     """
 
     id: str
@@ -34,13 +34,13 @@ class ApiDocument:
 
 
 def api_documents(root: Path | None = None) -> list[ApiDocument]:
-    """Read the docstrings of useful length from a package's ``.pyi`` files.
+    """Read the docstrings of at least `MIN_CHARACTERS` characters from the ``.pyi`` files of a package.
 
     Args:
-        root: The package's folder; by default that of the installed ``deeplake``, which is not imported.
+        root: The folder of the package; by default the folder of the installed ``deeplake``, which is not imported.
 
     Returns:
-        The documents in the order of the files. Symbols with identical docstrings share one document.
+        The documents, in the order of the files. Symbols with the same docstring share one document.
 
     Raises:
         MissingExtraError: ``deeplake`` is not installed.
@@ -63,7 +63,7 @@ def api_documents(root: Path | None = None) -> list[ApiDocument]:
 
 
 def _docstrings(module: ast.Module, name: str) -> Iterator[tuple[str, str]]:
-    """Yield (symbol, docstring) of a module and of everything defined in it."""
+    """Yield (symbol, docstring) for a module and for everything defined in it."""
     if docstring := ast.get_docstring(module):
         yield name, docstring
     yield from _members(module, name)
@@ -84,7 +84,10 @@ def _members(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[s
 
 
 def _overload_suffix(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """The parameters of an overload: ordinals would not survive a new version of the package."""
+    """Return the suffix of a symbol's id: the parameters of an overload, ``=`` for a setter, and nothing for others.
+
+    Overloads are not numbered, because their numbers would change with the versions of the package.
+    """
     names = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
     if "setter" in names:
         return "="

@@ -1,4 +1,4 @@
-"""Stand-ins for LangChain that need no key: an embedding model out of a package, and answers that are extracts."""
+"""LangChain models that need no key: an embedding model that comes in a package, and a model whose answers are extracts."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from deepmem_integrations.demo.answers import extract_answer
 from deepmem_integrations.embedding import MiniLM
 
-_INSTRUCTIONS_END = re.compile(r"\n-{4,}\n|\n\n")  # the line that RetrievalQA's prompt draws, or the first empty one
+_INSTRUCTIONS_END = re.compile(r"\n-{4,}\n|\n\n")  # the line of dashes in RetrievalQA's prompt, or the first empty line
 
 
 class MiniLMEmbeddings(Embeddings):
@@ -27,17 +27,17 @@ class MiniLMEmbeddings(Embeddings):
         self.model_name = self._model.model_name
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents, each to 384 floats."""
+        """Embed documents as 384 floats each."""
         vectors: list[list[float]] = self._model.embed_documents(texts).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """384 floats."""
+        """Embed a query as 384 floats."""
         return self.embed_documents([text])[0]
 
 
 class ExtractiveChatModel(BaseChatModel):
-    """A chat model that answers the last message with sentences of the ones before; see `extract_answer`."""
+    """A chat model that answers the last message with sentences of the messages before: see `extract_answer`."""
 
     @property
     def _llm_type(self) -> str:

@@ -1,4 +1,4 @@
-"""Stand-ins for LlamaIndex that need no key: an embedding model out of a package, and answers that are extracts."""
+"""LlamaIndex models that need no key: an embedding model that comes in a package, and a model whose answers are extracts."""
 
 import re
 from typing import Any
@@ -31,7 +31,7 @@ class MiniLMEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """Names the class where LlamaIndex serialises it."""
+        """Return the name by which LlamaIndex serialises the class."""
         return "MiniLMEmbedding"
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
@@ -49,11 +49,11 @@ class MiniLMEmbedding(BaseEmbedding):
 
 
 class ExtractiveLLM(CustomLLM):
-    """An LLM that answers a query engine's question with sentences of its context; see `extract_answer`."""
+    """A language model that answers the question of a query engine with sentences of the context: see `extract_answer`."""
 
     @property
     def metadata(self) -> LLMMetadata:
-        """Room for all that is retrieved, so that one call answers."""
+        """The model's limits. The context window has room for everything that is retrieved, so that one call answers."""
         return LLMMetadata(context_window=128_000, model_name="extractive")
 
     @llm_completion_callback()
@@ -65,5 +65,5 @@ class ExtractiveLLM(CustomLLM):
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """`complete`, in one piece."""
+        """Yield the answer of `complete` in one piece."""
         yield self.complete(prompt, formatted, **kwargs)

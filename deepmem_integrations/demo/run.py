@@ -1,4 +1,4 @@
-"""The demo itself: ingest, train, evaluate, compare."""
+"""Run the demo: ingest documents, train, evaluate, and compare answers."""
 
 import warnings
 from importlib.metadata import version
@@ -17,13 +17,18 @@ from deepmem_integrations.labels import InvalidLabelsWarning, Relevance
 from deepmem_integrations.memory import DeepMemory
 
 SHOWN = 4
-"""How many test questions are answered side by side."""
+"""How many test questions are shown with their answers side by side."""
 
 
 def load_questions(split: str, documents: list[ApiDocument]) -> Relevance:
-    """The recorded questions of a split (``"train"``, ``"test"``) whose documents the installed version has.
+    """Read the recorded questions whose documents the installed version of ``deeplake`` has.
 
-    A label may name any symbol of a document; it is replaced by the document's id.
+    A label may name any symbol of a document. The symbol is replaced by the id of the document. Labels of documents that the
+    installed version lacks are left out, and counted in ``left_out``.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        documents: The documents of the installed version.
     """
     with as_file(files("deepmem_integrations.demo") / "questions" / f"{split}.jsonl") as path:
         recorded = Relevance.from_jsonl(path)
@@ -36,12 +41,13 @@ def load_questions(split: str, documents: list[ApiDocument]) -> Relevance:
 
 
 def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evaluation:
-    """Run the whole demo, telling what happens on standard output.
+    """Run the whole demo, and print each step to the standard output.
 
     Args:
-        folder: Where the data set and the model go; what an earlier run left there is replaced.
-        embedding: See `load_embedding`.
-        seed: Fixes the training and the questions shown.
+        folder: The folder to write the data set and the model to. The data set of an earlier run is replaced, and the new
+            model is put in use.
+        embedding: The embedding model: see `load_embedding`.
+        seed: Fixes the training and the questions that are shown.
 
     Returns:
         The evaluation on the test questions.
@@ -50,10 +56,10 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
     documents = api_documents()
     train, test = load_questions("train", documents), load_questions("test", documents)
     say(f"Documents: the API documentation inside deeplake {version('deeplake')}, {len(documents)} docstrings.")
-    say(f"Questions: written by an LLM, {len(train)} for training and {len(test)} others for the test.")
+    say(f"Questions: written by a large language model, {len(train)} for training and {len(test)} others for the test.")
     for split, relevance in (("training", train), ("test", test)):
         for reason, count in relevance.left_out.items():
-            say(f"  {split} questions: {count} × {reason} of this deeplake version, left out")
+            say(f"  {split} questions left out for this version of deeplake: {count} × {reason}")
 
     heading(f"1. Embed the documents with {embedding} and ingest them into a Deep Lake v4 data set")
     vectors = embedder.embed_documents([document.text for document in documents], progress="Embedding documents")
@@ -81,7 +87,7 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
 
 
 def show_side_by_side(test: Relevance, embedder: Embedder, memory: DeepMemory, store: DeepLakeStore, seed: int) -> None:
-    """Count how often the first answer changed, and print the first three answers to some of those questions."""
+    """Print how often the first answer changed, and the first three answers to some of the questions for which it changed."""
     names, corpus = read_corpus(store.vectors())
     queries = unit_rows(embedder.embed_queries(test.queries), "query vector")
     without, with_ = (
@@ -109,5 +115,5 @@ def heading(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line at once, in order with the progress bars."""
+    """Print text at once, so that it stays in order with the progress bars."""
     print(text, flush=True)  # noqa: T201 - the demo talks to its user

@@ -1,11 +1,12 @@
-"""Ask questions about Deep Lake's API: a small RAG application in LangChain, complete, and one line away from Deep Memory.
+"""Ask questions about Deep Lake's API: a small but complete RAG application in LangChain. One line turns Deep Memory on.
 
     python examples/langchain_app/app.py train                         # once: index the documents, train on recorded questions
     python examples/langchain_app/app.py ask "How do I undo a commit?"
     python examples/langchain_app/app.py ask "How do I undo a commit?" --deep-memory
 
-The documents are the docstrings inside the installed ``deeplake`` package, the store is LangChain's Chroma, the embedding model
-comes out of a package. With ``OPENAI_API_KEY`` a chat model writes the answer; without, it is an extract.
+The documents are the docstrings inside the installed ``deeplake`` package, the store is LangChain's Chroma, and the embedding
+model comes in a package. With ``OPENAI_API_KEY``, a chat model writes the answer. Without the key, the answer is an extract of
+the documents that were found.
 """
 
 import argparse
@@ -25,7 +26,10 @@ from deepmem_integrations.demo.run import load_questions
 from deepmem_integrations.langchain import DeepMemoryRetriever
 
 PROMPT = ChatPromptTemplate.from_messages(
-    [("system", "Answer from these documents alone; say so if they do not tell.\n\n{context}"), ("human", "{question}")]
+    [
+        ("system", "Answer from these documents alone; say so if they do not tell.\n\n{context}"),
+        ("human", "{question}"),
+    ]
 )
 
 
@@ -56,7 +60,7 @@ def build_chain(folder, deep_memory):
     vectorstore = open_store(folder)
     memory = DeepMemory.from_langchain(vectorstore, path=folder / "models")
     retriever = vectorstore.as_retriever(search_kwargs={"k": 3})
-    if deep_memory:  # the one line
+    if deep_memory:  # the one line that turns Deep Memory on
         retriever = DeepMemoryRetriever(vectorstore=vectorstore, memory=memory, k=3)
     joined = retriever | (lambda documents: "\n\n".join(f"{d.id}\n{d.page_content}" for d in documents))
     return retriever, {"context": joined, "question": RunnablePassthrough()} | PROMPT | chat_model() | StrOutputParser()
@@ -67,12 +71,14 @@ def main():
     parser.add_argument("command", choices=["train", "ask"])
     parser.add_argument("question", nargs="?")
     parser.add_argument("--deep-memory", action="store_true", help="ask with Deep Memory")
-    parser.add_argument("--folder", type=Path, default=Path("deepmem-langchain-app"), help="where the store and the models are")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("deepmem-langchain-app"), help="the folder of the store and the models"
+    )
     arguments = parser.parse_args()
     if arguments.command == "train":
         return train(arguments.folder)
     if not arguments.question:
-        parser.error("ask what?")
+        parser.error("ask needs a question")
     retriever, chain = build_chain(arguments.folder, arguments.deep_memory)
     print("Found:", ", ".join(document.id for document in retriever.invoke(arguments.question)))
     print(chain.invoke(arguments.question))

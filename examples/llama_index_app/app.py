@@ -1,11 +1,12 @@
-"""Ask questions about Deep Lake's API: a small RAG application in LlamaIndex, complete, and one line away from Deep Memory.
+"""Ask questions about Deep Lake's API: a small but complete RAG application in LlamaIndex. One line turns Deep Memory on.
 
     python examples/llama_index_app/app.py train                       # once: index the documents, train on recorded questions
     python examples/llama_index_app/app.py ask "How do I undo a commit?"
     python examples/llama_index_app/app.py ask "How do I undo a commit?" --deep-memory
 
-The documents are the docstrings inside the installed ``deeplake`` package, the store is LlamaIndex's own, the embedding model
-comes out of a package. With ``OPENAI_API_KEY`` a language model writes the answer; without, it is an extract.
+The documents are the docstrings inside the installed ``deeplake`` package, the store is LlamaIndex's own, and the embedding
+model comes in a package. With ``OPENAI_API_KEY``, a language model writes the answer. Without the key, the answer is an extract
+of the documents that were found.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def build_engine(folder, deep_memory):
     index = load_index_from_storage(storage, embed_model=MiniLMEmbedding())
     memory = DeepMemory.from_llama_index(index, path=folder / "models")
     retriever = index.as_retriever(similarity_top_k=3)
-    if deep_memory:  # the one line
+    if deep_memory:  # the one line that turns Deep Memory on
         retriever = DeepMemoryRetriever(index, memory=memory, similarity_top_k=3)
     return RetrieverQueryEngine.from_args(retriever, llm=language_model())
 
@@ -56,12 +57,14 @@ def main():
     parser.add_argument("command", choices=["train", "ask"])
     parser.add_argument("question", nargs="?")
     parser.add_argument("--deep-memory", action="store_true", help="ask with Deep Memory")
-    parser.add_argument("--folder", type=Path, default=Path("deepmem-llama-index-app"), help="where the index and the models are")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("deepmem-llama-index-app"), help="the folder of the index and the models"
+    )
     arguments = parser.parse_args()
     if arguments.command == "train":
         return train(arguments.folder)
     if not arguments.question:
-        parser.error("ask what?")
+        parser.error("ask needs a question")
     response = build_engine(arguments.folder, arguments.deep_memory).query(arguments.question)
     print("Found:", ", ".join(found.node_id for found in response.source_nodes))
     print(response)

