@@ -1,1 +1,1 @@
-"""How the library compares with what else there is, measured with the peers' own packages."""
+"""Benchmarks that compare this library with other methods, each run with its own package."""

@@ -1,4 +1,4 @@
-"""Every method on every collection: learn from the training queries, rank the corpus for the test queries."""
+"""Compare all methods on all collections: train on the training queries, and rank the corpus for the test queries."""
 
 import argparse
 import itertools
@@ -15,7 +15,7 @@ from deepmem_integrations.evaluation import Scores
 
 
 def measure(peer: Peer, collection: Collection, base: Scores) -> results.Row:
-    """Train and score one method. A package that fails on a collection is a result too."""
+    """Train and score one method. If its package fails on the collection, the row records the error."""
     row: results.Row = {"rewrites_index": peer.rewrites_index, **results.machine(peer.packages)}
     try:
         fitted, seconds = results.timed(lambda: peer.fit(collection.corpus, collection.train))
@@ -26,14 +26,14 @@ def measure(peer: Peer, collection: Collection, base: Scores) -> results.Row:
 
 
 def main() -> None:
-    """Measure and write ``results/compare.json``; rows already in it stay unless they are measured again."""
+    """Measure, and write ``results/compare.json``. Rows in the file stay unless they are measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collections", nargs="+", choices=COLLECTIONS, default=COLLECTIONS)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--rows", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--out", type=Path, default=results.FOLDER / "compare.json")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # the peers' own
+    warnings.simplefilter("ignore")  # of the other packages
 
     for model, name in itertools.product(arguments.models, arguments.collections):
         collection = load(name, model)

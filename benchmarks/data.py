@@ -1,4 +1,4 @@
-"""The test collections of the folder that ``DEEPMEM_DATA`` names, with the vectors that lie beside them."""
+"""Load test collections, and their vectors, from the folder that ``DEEPMEM_DATA`` names."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.labels import LabelRows
 
 GENERATED = "tatqa-generated"
-"""tatqa, trained on questions that a language model wrote for the test passages, tested on the human ones."""
+"""tatqa, trained on questions that a language model wrote for the test passages, and tested on questions that people wrote."""
 
 COLLECTIONS = ("scifact", "nfcorpus", "cranfield", "stackfaq", "tatqa", GENERATED)
 MODELS = ("minilm", "wordllama")
@@ -21,14 +21,14 @@ MODELS = ("minilm", "wordllama")
 
 @dataclass(frozen=True)
 class Corpus:
-    """N documents: ids, texts, and vectors, (N, d) float32 unit rows."""
+    """N documents with their ids, their texts and their vectors, (N, d) float32 unit rows."""
 
     ids: list[str]
     texts: list[str]
     vectors: Vectors
 
     def rows(self, relevance: Relevance) -> LabelRows:
-        """The labels as row numbers."""
+        """Return the labels as row numbers of the corpus."""
         return LabelRows.of(relevance, {document: row for row, document in enumerate(self.ids)})
 
 
@@ -40,15 +40,15 @@ class Queries:
     vectors: Vectors
 
     def __len__(self) -> int:
-        """The number of queries, n."""
+        """Return the number of queries, n."""
         return len(self.relevance)
 
     def take(self, rows: Sequence[int]) -> "Queries":
-        """These queries, in this order."""
+        """Return the queries of these rows, in this order."""
         return Queries(self.relevance.take(rows), self.vectors[list(rows)])
 
     def hold_out(self, share: float = 0.2, seed: int = 0) -> tuple["Queries", "Queries"]:
-        """Draw (kept, held out) at random, for peers that want validation queries or have a hyper-parameter to choose."""
+        """Split into (kept, held out) at random, for methods that need validation queries or choose a hyper-parameter."""
         order = np.random.default_rng(seed).permutation(len(self)).tolist()
         size = round(share * len(self))
         return self.take(sorted(order[size:])), self.take(sorted(order[:size]))
@@ -56,7 +56,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Collection:
-    """A corpus with queries to learn from and queries to test with. The latter are for reporting alone."""
+    """A corpus with training queries and test queries. The test queries are used for reporting only."""
 
     name: str
     corpus: Corpus
@@ -80,7 +80,7 @@ def load(name: str, model: str) -> Collection:
 def _data() -> Path:
     folder = Path(os.environ.get("DEEPMEM_DATA", ""))
     if not (folder / "embeddings").is_dir():
-        raise SystemExit("DEEPMEM_DATA must name the folder with data/ and embeddings/ in it, see benchmarks/README.md.")
+        raise SystemExit("DEEPMEM_DATA must name the folder with data/ and embeddings/ in it: see benchmarks/README.md.")
     return folder
 
 
@@ -96,7 +96,7 @@ def _generated(folder: Path, model: str) -> Queries:
 
 
 def _embed(texts: Sequence[str], model: str) -> Vectors:
-    """Embed the texts that no file has vectors of, with the very model of the files; its weights come in a package."""
+    """Embed texts whose vectors are not in a file, with the same model as the files. Its weights come in a package."""
     if model == "minilm":
         from deepmem_integrations.embedding import MiniLM
 

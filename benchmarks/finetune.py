@@ -1,4 +1,4 @@
-"""The slow alternative: fine-tune the embedding model itself, then embed the whole corpus again."""
+"""Measure the slow alternative: fine-tune the embedding model itself, and embed the whole corpus again."""
 
 import argparse
 import tempfile
@@ -20,13 +20,13 @@ BATCH = 64
 
 
 def load_minilm() -> SentenceTransformer:
-    """all-MiniLM-L6-v2 without dropout, which is a regulariser that on a CPU makes training three times slower."""
+    """Load all-MiniLM-L6-v2 without dropout. Dropout is a regulariser, and makes training three times slower on a CPU."""
     dropout = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
     return SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True, config_kwargs=dropout)
 
 
 def finetune(model: SentenceTransformer, collection: Collection, epochs: float) -> None:
-    """Train on every (query, relevant document) pair; all but epochs and batch size are the trainer's defaults."""
+    """Train on every (query, relevant document) pair. The trainer keeps its defaults except for epochs and batch."""
     texts = dict(zip(collection.corpus.ids, collection.corpus.texts, strict=True))
     pairs = [(query, texts[name]) for _, query, labels in collection.train.relevance for name, _ in labels]
     with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +34,7 @@ def finetune(model: SentenceTransformer, collection: Collection, epochs: float) 
             output_dir=folder,
             num_train_epochs=epochs,
             per_device_train_batch_size=BATCH,
-            batch_sampler=BatchSamplers.NO_DUPLICATES,  # a passage twice in a batch would be its own negative
+            batch_sampler=BatchSamplers.NO_DUPLICATES,  # a passage that is twice in a batch would be its own negative
             save_strategy="no",
             report_to="none",
             logging_steps=5,
@@ -50,14 +50,14 @@ def finetune(model: SentenceTransformer, collection: Collection, epochs: float) 
 
 
 def evaluate(model: SentenceTransformer, collection: Collection) -> Scores:
-    """Embed the corpus and the test queries, search, score."""
+    """Embed the corpus and the test queries, search, and score."""
     corpus = unit_rows(model.encode(collection.corpus.texts, show_progress_bar=True), "document vector")
     queries = unit_rows(model.encode(list(collection.test.relevance.queries)), "query vector")
     return results.score(nearest(queries, corpus, results.DEPTH), collection)
 
 
 def measure(name: str, epochs: float) -> list[results.Row]:
-    """Two rows for a collection: the model as it is, and fine-tuned."""
+    """Return two rows for a collection: one for the model as it is, and one for the fine-tuned model."""
     collection = load(name, "minilm")
     model = load_minilm()
     common = {"collection": name, "model": "minilm", **results.machine(PACKAGES)}
@@ -80,7 +80,7 @@ def measure(name: str, epochs: float) -> list[results.Row]:
 
 
 def main() -> None:
-    """Measure and write ``results/finetune.json``."""
+    """Measure, and write ``results/finetune.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collections", nargs="+", choices=COLLECTIONS, default=["scifact", "tatqa"])
     parser.add_argument("--epochs", type=float, default=2)

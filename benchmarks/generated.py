@@ -1,12 +1,13 @@
-"""From recorded questions of a language model to a trained transform, judged on human queries: which filters help.
+"""Measure which filters for generated questions help: train on the questions, and evaluate on queries that people wrote.
 
-The questions of tatqa's ``generated.jsonl`` are the model's answers; everything after them is the real pipeline: generate,
-filter, train, evaluate. Once as they are, and once with a fifth of the questions moved to a wrong passage, where each filter's
-precision and recall in finding those is measured too.
+The questions in tatqa's ``generated.jsonl`` take the place of a language model's answers. Everything after them is the real
+pipeline: generate, filter, train, evaluate. The pipeline runs once with the questions as they are, and once with a fifth of the
+questions moved to a wrong passage. In the second run, the precision and recall of each filter in finding the moved questions are
+measured, too.
 
     python -m benchmarks.generated
 
-Writes ``benchmarks/results/generated.json`` and prints the same as a table. Takes a few minutes.
+The script writes ``benchmarks/results/generated.json`` and prints the same as a table. It takes a few minutes.
 """
 
 import argparse
@@ -42,39 +43,46 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 class Recorded:
-    """A language model whose answers were recorded: passage id → questions. Of other passages it has nothing to say."""
+    """Answer in place of a language model, from recorded questions. Other passages get no questions.
+
+    Args:
+        answers: Passage id → questions.
+    """
 
     name = "recorded"
 
     def __init__(self, answers: dict[str, list[str]]) -> None:
-        """Keep the answers."""
         self.answers = answers
 
     def ask(self, request: Request) -> Answer:
-        """Look the passage up."""
+        """Return the recorded questions for the passage of the request."""
         return Answer.of(request, self.answers.get(request.sources[0].id, []))
 
     async def aask(self, request: Request) -> Answer:
-        """Look the passage up."""
+        """Return the same as `ask`."""
         return self.ask(request)
 
 
 class Table:
-    """The vectors of texts that were embedded before."""
+    """Return the vectors of texts that were embedded before. Other texts, such as the probes of a fingerprint, are embedded.
+
+    Args:
+        vectors: Text → vector.
+        model: The name of the embedding model.
+    """
 
     def __init__(self, vectors: dict[str, Vectors], model: str) -> None:
-        """Keep the vectors; other texts (the probes of a fingerprint) go to the model itself."""
         self.vectors, self.model = vectors, model
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        """Look the texts up."""
+        """Return the vectors of the texts."""
         if unknown := [text for text in texts if text not in self.vectors]:
             self.vectors |= dict(zip(unknown, _embed(unknown, self.model), strict=True))
         return np.stack([self.vectors[text] for text in texts])
 
 
 def move(labels: Relevance, share: float, seed: int) -> tuple[Relevance, set[str]]:
-    """The labels with a share of the questions moved to another passage at random, and the ids of those."""
+    """Move a share of the questions to another passage at random, and return the labels and the moved questions."""
     rng = np.random.default_rng(seed)
     passages = sorted({labels.labels[row][0][0] for row in range(len(labels))})
     moved = set(rng.choice(len(labels), size=round(share * len(labels)), replace=False).tolist())
@@ -92,7 +100,7 @@ def generate(collection: Collection, labels: Relevance, table: Table, options: d
         answers[documents[0][0]].append(query)
     generator = QueryGenerator(
         Recorded(answers),
-        max(map(len, answers.values())),  # so that none is cut off where a passage got more than its four
+        max(map(len, answers.values())),  # so that no question is cut off where a passage has more than four
         filters=Filters(**options),
         embedding=table,
         skip_junk=False,
@@ -117,7 +125,7 @@ def train(collection: Collection, labels: Relevance, table: Table) -> dict[str, 
 
 
 def found(generation: Generation, moved: set[str]) -> dict[str, Any]:
-    """How well the filters found the moved questions."""
+    """Return how well the filters found the moved questions."""
     out = [one.text for one in generation.rejected if one.text]
     hits = sum(text in moved for text in out)
     return {
@@ -129,7 +137,7 @@ def found(generation: Generation, moved: set[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure every setting, clean and with moved questions."""
+    """Measure every setting, with the questions as they are and with moved questions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm", choices=["minilm", "wordllama"])
     parser.add_argument("--moved", type=float, default=0.2)
@@ -142,14 +150,16 @@ def main() -> None:
     table = Table(vectors, options.model)
 
     rows = []
-    trained: dict[Relevance, dict[str, Any]] = {}  # settings that leave the same labels are trained once
+    trained: dict[Relevance, dict[str, Any]] = {}  # settings with the same labels left are trained once
     for noise, (labels, moved) in {"none": (clean, set()), "moved": move(clean, options.moved, options.seed)}.items():
         for name, filters in SETTINGS.items():
             generation = generate(collection, labels, table, filters)
             kept = generation.relevance
             if kept not in trained:
                 trained[kept] = train(collection, kept, table)
-            left_out = {reason: count for reason, count in kept.left_out.items() if reason != "query: empty"}  # no record
+            left_out = {
+                reason: count for reason, count in kept.left_out.items() if reason != "query: empty"
+            }  # passages without recorded questions
             row: dict[str, Any] = {"noise": noise, "filters": name, "kept": len(kept), "left_out": left_out, **trained[kept]}
             if moved:
                 row["found"] = found(generation, moved)

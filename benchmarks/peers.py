@@ -1,4 +1,4 @@
-"""The methods compared, each a short function from a corpus and training queries to something that ranks the corpus."""
+"""The methods of the comparison. Each is a function that takes a corpus and training queries, and returns a ranking function."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import bm25s
-import llama_index.finetuning.embeddings.adapter_utils  # the engine would import it on the clock
+import llama_index.finetuning.embeddings.adapter_utils  # the engine would import it while its time is measured
 import numpy as np
 import Stemmer
 import torch
@@ -23,16 +23,16 @@ from deepmem_integrations import evaluate, train_adapter
 from deepmem_integrations._vectors import Vectors, largest, nearest
 
 Rank = Callable[[Queries], NDArray[np.int64]]
-"""Queries → (n, min(N, DEPTH)) corpus rows, best first. It must not look at their labels."""
+"""A function from n queries to (n, min(N, DEPTH)) corpus rows, best first. It must not look at the labels of the queries."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came out of training.
+    """The result of a training.
 
     Attributes:
-        rank: How to search with it.
-        note: What was chosen on the way.
+        rank: The function that ranks the corpus for queries.
+        note: What was chosen during the training.
     """
 
     rank: Rank
@@ -44,11 +44,11 @@ class Peer:
     """One row of the comparison.
 
     Attributes:
-        title: Its name for readers.
-        fit: From the corpus and the training queries.
-        packages: The distributions that do the work.
+        title: The name of the method for readers.
+        fit: The function that trains the method on a corpus and training queries.
+        packages: The distributions that do the work, whose versions are recorded.
         rewrites_index: Whether document vectors change, so that the store has to be written again.
-        collections: The only collections it is meant for; all where None.
+        collections: The only collections that the method is measured on; None for all.
     """
 
     title: str
@@ -63,18 +63,18 @@ def _transformed(corpus: Corpus, transform: Callable[[Vectors], Vectors], note: 
 
 
 def no_adaptation(corpus: Corpus, train: Queries) -> Fitted:
-    """The vectors as they are."""
+    """Rank by the vectors as they are."""
     return _transformed(corpus, lambda vectors: vectors)
 
 
 def ours(corpus: Corpus, train: Queries, **options: float) -> Fitted:
-    """This library."""
+    """Train an adapter of this library."""
     result = train_adapter(train.vectors, train.relevance, corpus.vectors, corpus.ids, seed=0, **options)
     return _transformed(corpus, result.adapter.transform, f"{result.report.chosen}: {result.report.reason}")
 
 
 class Lookup(BaseEmbedding):
-    """LlamaIndex's embedding model, which knows the vectors of all texts already."""
+    """A LlamaIndex embedding model that looks up the vectors of known texts."""
 
     vectors: dict[str, list[float]]
 
@@ -89,7 +89,7 @@ class Lookup(BaseEmbedding):
 
 
 def llama_index(corpus: Corpus, train: Queries, **options: int) -> Fitted:
-    """LlamaIndex's EmbeddingAdapterFinetuneEngine, its defaults but for ``options``."""
+    """Train LlamaIndex's EmbeddingAdapterFinetuneEngine, with its defaults except for ``options``."""
     lookup = Lookup(vectors=_by_text(corpus.texts, corpus.vectors) | _by_text(train.relevance.queries, train.vectors))
     dataset = EmbeddingQAFinetuneDataset(
         queries={query_id: query for query_id, query, _ in train.relevance},
@@ -113,7 +113,7 @@ def llama_index(corpus: Corpus, train: Queries, **options: int) -> Fitted:
 
 
 def nudge(corpus: Corpus, train: Queries, *, kind: str) -> Fitted:
-    """NUDGE-M or NUDGE-N (Zeighami et al. 2024) move the document vectors; a fifth of the queries is their validation set."""
+    """Move the document vectors with NUDGE-M or NUDGE-N (Zeighami et al. 2024). A fifth of the queries is the validation set."""
 
     def answered(queries: Queries) -> dict[str, object]:
         labels = corpus.rows(queries.relevance)
@@ -123,20 +123,20 @@ def nudge(corpus: Corpus, train: Queries, *, kind: str) -> Fitted:
     with contextlib.redirect_stdout(io.StringIO()):
         method = {"M": NUDGEM, "N": NUDGEN}[kind]()
         moved = method.finetune_embeddings(corpus.vectors, answered(fit), answered(validation))
-    # By dot product, unnormalised: so the package wants it.
+    # The package expects a search by dot product over the moved vectors, which are not normalised.
     return Fitted(lambda queries: nearest(queries.vectors, np.asarray(moved, dtype=np.float32), DEPTH))
 
 
 RIDGE_STRENGTHS = (*np.logspace(-1, 6, 15).tolist(), 1.5e4)
-"""λ; the last is the default of DREditor's code."""
+"""The values of λ to choose from. The last one is the default of DREditor's code."""
 
 
 def ridge(corpus: Corpus, train: Queries, *, published: bool) -> Fitted:
-    """Ridge regression of the mean of a query's documents v on the query q, in closed form: q ← q(I + ΔW).
+    """Fit q ← q(I + ΔW) by ridge regression of the mean v of a query's documents on the query q, in closed form.
 
-    ``published`` is DREditor (arXiv 2401.12540; there is no package, this is the formula of its authors' code), which minimises
-    ‖Q(I + ΔW) − V‖² + λ mean‖v ΔW‖². Otherwise the penalty is the usual λ‖ΔW‖² / d, which stays well-posed with fewer queries
-    than dimensions. λ is chosen on held-out training queries.
+    With ``published``, the method is DREditor (arXiv 2401.12540), which minimises ‖Q(I + ΔW) − V‖² + λ mean‖v ΔW‖². There is
+    no package; the formula is that of the authors' code. Without ``published``, the penalty is the usual λ‖ΔW‖² / d, which stays
+    well-posed with fewer queries than dimensions. λ is chosen on held-out training queries.
     """
 
     def solve(queries: Queries, strength: float) -> Vectors:
@@ -145,7 +145,7 @@ def ridge(corpus: Corpus, train: Queries, *, published: bool) -> Fitted:
         v = np.stack([np.average(corpus.vectors[rows], axis=0, weights=weights) for rows, weights in targets]).astype(np.float64)
         identity = np.eye(q.shape[1])
         prior = v.T @ v / len(v) if published else identity / len(identity)
-        # Least norm where DREditor's matrix is singular: its code fails there.
+        # Where DREditor's matrix is singular, its code fails. The solution of least norm is taken instead.
         delta = np.linalg.lstsq(strength * prior + q.T @ q, q.T @ (v - q))[0]
         return (identity + delta).astype(np.float32)
 
@@ -161,9 +161,9 @@ TRIPLET_EPOCHS = 100
 
 
 def triplet(corpus: Corpus, train: Queries) -> Fitted:
-    """A linear adapter with random initial weights and a triplet loss against random negatives (after Chroma's report).
+    """Train a linear adapter with random initial weights by a triplet loss against random negatives (after Chroma's report).
 
-    The report comes without a package. Learning rate and epoch are chosen on held-out training queries.
+    The report has no package. The learning rate and the number of epochs are chosen on held-out training queries.
     """
     fit, held_out = train.hold_out()
     labels = corpus.rows(fit.relevance)
@@ -193,13 +193,13 @@ def triplet(corpus: Corpus, train: Queries) -> Fitted:
 
 
 def bm25(corpus: Corpus, train: Queries) -> Fitted:
-    """Words instead of vectors."""
+    """Rank by words instead of vectors."""
     score = _bm25(corpus.texts)
     return Fitted(lambda queries: largest(score(queries.relevance.queries), min(DEPTH, len(corpus.ids))))
 
 
 def bm25_and_vectors(corpus: Corpus, train: Queries) -> Fitted:
-    """Reciprocal rank fusion of BM25 and the vectors as they are, with the usual constant of 60 (Cormack et al. 2009)."""
+    """Rank by reciprocal rank fusion of BM25 and the plain vectors, with the usual constant of 60 (Cormack et al. 2009)."""
     score = _bm25(corpus.texts)
     count = len(corpus.ids)
 
@@ -216,7 +216,7 @@ def bm25_and_vectors(corpus: Corpus, train: Queries) -> Fitted:
 
 
 def _bm25(texts: Sequence[str]) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """Index texts with bm25s' defaults, English stop words and stems; from queries to their scores, (n, N)."""
+    """Index texts with bm25s' defaults, English stop words and stems, and return a function from n queries to scores, (n, N)."""
     tokens = partial(bm25s.tokenize, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, return_ids=False)
     retriever = bm25s.BM25()
     retriever.index(tokens(list(texts)), show_progress=False)
@@ -228,7 +228,7 @@ def _ndcg(corpus: Corpus, queries: Queries, vectors: Vectors) -> float:
 
 
 def _other(rng: np.random.Generator, count: int, relevant: NDArray[np.int64]) -> int:
-    """A random row that is not relevant."""
+    """Draw a random row that is not relevant."""
     while (row := int(rng.integers(count))) in relevant:
         pass
     return row

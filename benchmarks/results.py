@@ -1,4 +1,4 @@
-"""What is kept of a measurement: rows as plain JSON values, merged into a file so that single rows can be measured again."""
+"""Score rankings, and keep the results as rows of JSON values in a file, where a single row can be measured again."""
 
 import json
 import os
@@ -18,29 +18,37 @@ from deepmem_integrations.evaluation import Scores, bootstrap_mean, score_rankin
 FOLDER = Path(__file__).parent / "results"
 METRICS = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10")
 DEPTH = 100
-"""How many documents a ranking needs to have for `METRICS`."""
+"""How many documents a ranking must have for `METRICS`."""
 
 FEWEST = 100
-"""Seen and unseen queries are reported apart where there are this many of the kind: the interval is too wide otherwise."""
+"""The fewest seen or unseen queries that are reported separately. With fewer, the interval is too wide."""
 
 Row = dict[str, Any]
 T = TypeVar("T")
 
 
 def score(rankings: NDArray[np.int64], collection: Collection) -> Scores:
-    """Score rankings of the test queries, (n, DEPTH) corpus rows, best first: metric → (n,)."""
+    """Score rankings of the n test queries.
+
+    Args:
+        rankings: (n, DEPTH) corpus rows, best first.
+        collection: The collection with the test queries.
+
+    Returns:
+        Metric → (n,) float64.
+    """
     scores = score_rankings(rankings, collection.corpus.rows(collection.test.relevance), top_k=(1, 10, DEPTH))
     return {name: scores[name] for name in METRICS}
 
 
 def summarise(scores: Scores, base: Scores, collection: Collection) -> Row:
-    """Means, and the paired difference to ``base`` with its 95% interval, over all test queries and over both kinds."""
+    """Return the means, and the paired differences to ``base`` with 95% intervals, for all, seen and unseen test queries."""
     asked = {document for labels in collection.train.relevance.labels for document, _ in labels}
     known = np.array([np.mean([name in asked for name, _ in labels]) for labels in collection.test.relevance.labels])
     return {
         "all": _means(scores, base, np.ones(len(known), dtype=bool)),
-        "seen": _means(scores, base, known == 1),  # every relevant document carries a training label
-        "unseen": _means(scores, base, known == 0),  # none does
+        "seen": _means(scores, base, known == 1),  # every relevant document has a training label
+        "unseen": _means(scores, base, known == 0),  # no relevant document has one
     }
 
 
@@ -59,14 +67,14 @@ def _means(scores: Scores, base: Scores, which: NDArray[np.bool_]) -> Row:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, Row]:
-    """Do some work: what it returned, and the seconds, on the clock and of CPU (which others on the machine do not lengthen)."""
+    """Do some work, and return its result and its seconds: on the clock, and of CPU, which other processes do not lengthen."""
     clock, cpu = time.perf_counter(), time.process_time()
     done = work()
     return done, {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
 
 
 def machine(packages: Iterable[str]) -> Row:
-    """Versions of the packages that matter to a row, and what it ran on."""
+    """Return the versions of the packages that matter to a row, and the number of threads."""
     named = sorted({"deepmem-integrations", "numpy", "torch", *packages})
     return {
         "versions": {name: version(name) for name in named} | {"python": platform.python_version()},
@@ -75,7 +83,7 @@ def machine(packages: Iterable[str]) -> Row:
 
 
 def merge(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows into a file; they replace those of the same collection, model and name."""
+    """Write rows to a file, in place of rows of the same collection, model and name."""
     merged = {_key(row): row for row in (*read(path), *rows)}
     path.parent.mkdir(exist_ok=True)
     lines = ",\n".join(json.dumps(merged[key], ensure_ascii=False) for key in sorted(merged))
@@ -83,7 +91,7 @@ def merge(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file; none where there is no file."""
+    """Return the rows of a file, or no rows if there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 

@@ -1,7 +1,8 @@
-"""Training on very large corpora: ``bash benchmarks/run scale``.
+"""Measure trainings on very large corpora: ``bash benchmarks/run scale``.
 
-A synthetic corpus on disk, memory-mapped, and 2,000 labelled queries; each size in a process of its own, whose largest anonymous
-memory is read from the kernel. The memory of the mapped file itself is the kernel's to give and take, and does not count.
+The corpus is synthetic, on disk and memory-mapped, with 2,000 labelled queries. Each size is trained in a process of its own,
+whose largest anonymous memory is read from the kernel. The memory of the mapped file does not count, because the kernel can
+take it back at any time.
 """
 
 import argparse
@@ -24,7 +25,7 @@ QUERIES = 2_000
 
 
 def write_corpus(path: Path, size: int) -> None:
-    """Documents around topics, in blocks, as a .npy file."""
+    """Write documents around topics to a .npy file, block by block."""
     rng = np.random.default_rng(0)
     topics = rng.normal(size=(500, DIMENSION)).astype(np.float32)
     corpus = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(size, DIMENSION))
@@ -36,13 +37,13 @@ def write_corpus(path: Path, size: int) -> None:
 
 
 def anonymous_bytes() -> int:
-    """This process's anonymous memory now."""
+    """Return the bytes of anonymous memory that this process uses now."""
     line = next(line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Anonymous:"))
     return 1024 * int(line.split()[1])
 
 
 def train(path: Path) -> results.Row:
-    """Train on the file, watching the memory."""
+    """Train on the file, and measure time and memory."""
     corpus = np.load(path, mmap_mode="r")
     rng = np.random.default_rng(1)
     asked = rng.integers(len(corpus), size=QUERIES)
@@ -80,7 +81,7 @@ def train(path: Path) -> results.Row:
 
 
 def main() -> None:
-    """Measure each size in a process of its own, print and save; sizes already in the file stay unless measured again."""
+    """Measure each size in a process of its own, print, and save. Sizes in the file stay unless they are measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)

@@ -1,7 +1,8 @@
-"""What a transform costs a query: ``bash benchmarks/run serving``.
+"""Measure how long a transform takes: ``bash benchmarks/run serving``.
 
-Beside each transform, in the same run: one numpy product of a query with a matrix of as many bytes as the adapter holds, and
-LlamaIndex's own linear adapter. For very many keys also what their lists miss, against a search of all keys.
+Each transform is compared, in the same run, with one numpy product of a query and a matrix of as many bytes as the adapter holds,
+and with LlamaIndex's own linear adapter. An adapter with very many keys searches lists of keys; the error of this search is
+measured against a search of all keys.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as a server runs it, one query a thread
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as in a server that runs one query in each thread
 
 import numpy as np
 from llama_index.core import MockEmbedding
@@ -29,7 +30,7 @@ REPEATS = 200
 
 
 def adapter(keys: int, dimension: int) -> tuple[QueryAdapter, Attention]:
-    """An adapter with both parts over clustered keys, and its attention part without lists."""
+    """Return an adapter with both parts over clustered keys, and its attention part without lists."""
     rng = np.random.default_rng(0)
     topics = rng.normal(size=(keys // 20, dimension))
     places = topics[rng.integers(len(topics), size=keys)] + 0.7 * rng.normal(size=(keys, dimension))
@@ -46,18 +47,21 @@ def adapter(keys: int, dimension: int) -> tuple[QueryAdapter, Attention]:
 
 
 def llama_index_adapter(dimension: int) -> AdapterEmbeddingModel:
-    """LlamaIndex's linear adapter, over an embedding model that costs nothing."""
+    """Return LlamaIndex's linear adapter over an embedding model that takes no time."""
     with tempfile.TemporaryDirectory() as folder:
         LinearLayer(dimension, dimension).save(folder)
         return AdapterEmbeddingModel(MockEmbedding(embed_dim=dimension), folder, device="cpu")
 
 
 def milliseconds(works: dict[str, Callable[[NDArray[np.float32]], object]], queries: NDArray[np.float32]) -> dict[str, float]:
-    """The median over the queries, one at a time, taking turns, so that what else the machine does falls on all alike."""
+    """Return the median time of each work over the queries, in milliseconds.
+
+    The works take turns at each query, so that other load on the machine affects all of them alike.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
     for query in queries:
         for name, work in works.items():
-            work(query)  # once before it counts: the others have used the caches
+            work(query)  # once before the clock starts, because the other works have filled the caches
             started = time.perf_counter()
             work(query)
             taken[name].append(time.perf_counter() - started)
@@ -65,7 +69,7 @@ def milliseconds(works: dict[str, Callable[[NDArray[np.float32]], object]], quer
 
 
 def main() -> None:
-    """Measure, print and save."""
+    """Measure, print, and save."""
     rows = []
     for dimension in DIMENSIONS:
         theirs = llama_index_adapter(dimension)
@@ -74,7 +78,7 @@ def main() -> None:
             rng = np.random.default_rng(1)
             picked = ours.attention.keys[rng.integers(keys, size=REPEATS)]  # type: ignore[union-attr]
             queries = (picked + 0.7 * rng.normal(size=picked.shape) / np.sqrt(dimension)).astype(np.float32)
-            held = 2 * dimension + keys  # rows: the linear part, the whitening, the keys
+            held = 2 * dimension + keys  # the rows of the linear part, of the whitening and of the keys
             matrix = np.ones((held, dimension), dtype=np.float32)
             works = {
                 "transform_ms": ours.transform,

