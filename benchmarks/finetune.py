@@ -26,7 +26,10 @@ def load_minilm() -> SentenceTransformer:
 
 
 def finetune(model: SentenceTransformer, collection: Collection, epochs: float) -> None:
-    """Train on every (query, relevant document) pair. The trainer keeps its defaults except for epochs and batch."""
+    """Train on every (query, relevant document) pair.
+
+    The settings are the trainer's defaults, except for the number of epochs, the batch size and the choice of batches.
+    """
     texts = dict(zip(collection.corpus.ids, collection.corpus.texts, strict=True))
     pairs = [(query, texts[name]) for _, query, labels in collection.train.relevance for name, _ in labels]
     with tempfile.TemporaryDirectory() as folder:

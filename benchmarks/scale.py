@@ -1,6 +1,6 @@
 """Measure trainings on very large corpora: ``bash benchmarks/run scale``.
 
-The corpus is synthetic, on disk and memory-mapped, with 2,000 labelled queries. Each size is trained in a process of its own,
+The corpus is synthetic, on disk and memory-mapped, with 2,000 labelled queries. Each size is trained in a separate process,
 whose largest anonymous memory is read from the kernel. The memory of the mapped file does not count, because the kernel can
 take it back at any time.
 """
@@ -81,7 +81,7 @@ def train(path: Path) -> results.Row:
 
 
 def main() -> None:
-    """Measure each size in a process of its own, print, and save. Sizes in the file stay unless they are measured again."""
+    """Measure each size in a separate process, print, and save. Sizes in the file stay unless they are measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)

@@ -1,6 +1,6 @@
 """Measure how much of a server's possible throughput the generator reaches.
 
-The server is the one of the tests, in a process of its own. A request takes the server ``--latency`` seconds, however many
+The server is the one of the tests, in a separate process. A request takes the server ``--latency`` seconds, however many
 requests it has at once. Its possible throughput is measured with bare connections that send the same request again and again. The
 generator is also compared with concurrency / latency, which no server reaches.
 

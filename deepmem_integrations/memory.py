@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class HasDeepMemory(Protocol):
-    """A vector store that has a Deep Memory of its own, as both Deep Lake vector stores do."""
+    """A vector store that comes with a Deep Memory, as both Deep Lake vector stores do."""
 
     @property
     def deep_memory(self) -> "DeepMemory":
@@ -262,8 +262,8 @@ class DeepMemory:
             seed: Fixes the result.
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
             wait: True trains in this process, with a progress bar, and returns when the training is done. False returns as soon
-                as the vectors are gathered, and trains in a process of its own, which goes on when this process ends: see
-                `status`, `list_jobs` and `cancel`.
+                as the vectors are gathered, and trains in a separate process, which goes on when this process ends: see `status`,
+                `list_jobs` and `cancel`.
 
         Returns:
             The id of the job, which is also the name of the model.

@@ -54,7 +54,7 @@ def search(
     embedding: Embedding,
     path: Folder = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many documents to show.")] = 5,
-    without: Annotated[bool, typer.Option("--without", help="Search without Deep Memory only.")] = False,
+    without: Annotated[bool, typer.Option("--without", help="Search only without Deep Memory.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search, without and with Deep Memory side by side."""

@@ -106,7 +106,7 @@ class JobFolder:
         return found
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a job. A job in a process of its own ends at once. A job that its caller waits for ends at its next step.
+        """Stop a job. A job in a separate process ends at once. A job that its caller waits for ends at its next step.
 
         Returns:
             True if the job was stopped, and False if the job had ended already.
@@ -162,7 +162,7 @@ class JobFolder:
         return self.path / job_id
 
     def log_path(self, job_id: str) -> Path:
-        """Return the file that a training process of its own logs to."""
+        """Return the file that a separate training process logs to."""
         return self.inputs(job_id) / "log.txt"
 
     def delete_inputs(self, job_id: str) -> None:
@@ -243,10 +243,10 @@ class JobFolder:
                 self._sweep()
 
     def _last_words(self, job: JobStatus) -> str:
-        message = f"the process that worked on it (pid {job.pid}) is gone: it was killed, or out of memory"
+        message = f"the process that worked on the job (pid {job.pid}) is gone: it was killed, or ran out of memory"
         with contextlib.suppress(OSError):
             lines = self.log_path(job.id).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            message += "".join(f"; its last words: {line}" for line in lines[-1:])
+            message += "".join(f"; the last line of its log: {line}" for line in lines[-1:])
         return message
 
 

@@ -1,6 +1,6 @@
 """Write the inputs of a training to files, and read them.
 
-With its inputs in files, a training can run in a process of its own, and no vector is held in memory twice. Vectors are ``.npy``
+With its inputs in files, a training can run in a separate process, and no vector is held in memory twice. Vectors are ``.npy``
 files, which are read memory-mapped. Everything else is JSON. Nothing is pickled.
 """
 

@@ -1,4 +1,4 @@
-"""Train a job, in the process of the caller or in a process of its own, ``python -m deepmem_integrations.jobs.trainer``."""
+"""Train a job, in the process of the caller or in a separate process, ``python -m deepmem_integrations.jobs.trainer``."""
 
 import logging
 import os
@@ -98,7 +98,7 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
 
 
 def start(running: RunningJob) -> None:
-    """Continue a job in a process of its own, which goes on when this process ends.
+    """Continue a job in a separate process, which goes on when this process ends.
 
     Raises:
         JobFailedError: The process cannot be started.

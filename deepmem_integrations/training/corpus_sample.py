@@ -18,7 +18,8 @@ from deepmem_integrations.training.attention import CorpusStatistics
 MAX_DOCUMENTS = 30_000
 """The largest corpus that is kept in memory as a whole.
 
-Of a larger corpus this many documents are kept: the labelled ones, the nearest to training queries, and others at random.
+Of a larger corpus, this many documents are kept: the labelled ones, the nearest to training queries, and others at random. The
+labelled ones and the nearest are kept even if there are more of them.
 """
 MINED_QUERIES = 1_000
 """How many training queries add their nearest documents to the sample of a large corpus."""

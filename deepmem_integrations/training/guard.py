@@ -7,8 +7,8 @@ chooses the candidate that is best in the seen view among the candidates that ho
 
 The guard chooses the identity unless there is a reason to believe the gain. There are two such reasons. Either the labels agree
 with the vectors, that is, queries lie nearer to their own documents than to the documents of other queries; or the candidate
-beats the identity by more than chance. With few queries, a gain of a point or two cannot be told from chance, but it can be told
-whether the labels agree with the vectors. Labels that do not agree with the vectors, such as shuffled labels, need a gain beyond
+beats the identity by more than chance. With few queries, chance can explain a gain of a point or two, but the agreement of
+labels and vectors can still be measured. Labels that do not agree with the vectors, such as shuffled labels, need a gain beyond
 chance.
 """
 
@@ -60,8 +60,9 @@ def choose(
             and in recall@10 each. None sets no limit, for instance where every document has a label, so that no answer is
             unseen.
         generated: Whether a language model wrote the queries. Its questions are cleaner than the questions of people, and they
-            cover more documents. The choice then goes by recall@10 alone, because it counts that the documents are found at
-            all. A loss on unseen answers excludes no candidate then, unless ``max_unseen_loss`` limits it; the report shows it.
+            cover more documents. The choice then goes by recall@10 alone, that is, by whether the documents are found at
+            all. A loss on unseen answers excludes no candidate then, unless ``max_unseen_loss`` limits the loss. The report shows
+            the loss.
         seed: Fixes the bootstrap.
     """
     seen, unseen = views["seen"], views["unseen"]
@@ -122,7 +123,7 @@ def _z(differences: NDArray[np.float64]) -> float:
 
 
 def _surely_harmful(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which candidates do surely more harm than is tolerated: (candidates,) bool.
+    """Tell which candidates surely do more harm than is tolerated: (candidates,) bool.
 
     The 95% interval of such a candidate's paired difference to the identity lies below `TOLERATED_HARM` as a whole.
     """

@@ -34,8 +34,8 @@ class TrainingReport:
     Attributes:
         chosen: The chosen candidate, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
         reason: Why the candidate was chosen.
-        seen: The scores on held-out queries drawn at random, or on the validation queries; None where too few queries had
-            labels to measure anything.
+        seen: The scores on held-out queries drawn at random, or on the validation queries; None where nothing could be
+            measured, for instance with too few queries.
         unseen: The scores on held-out queries whose documents no training query asks for; None as for ``seen``.
         agreement: By how many standard errors queries lie nearer to their own documents than to other queries' documents.
         queries: How many labelled queries the training used, after queries with the same vector were merged.
@@ -93,8 +93,8 @@ class TrainingReport:
             f"why:    {self.reason}",
         ]
         if self.ranked_documents < self.documents:
-            kept = "the labelled, the nearest to queries, others at random"
-            lines.append(f"corpus: {self.ranked_documents:,} documents stand for all: {kept}")
+            kept = "the labelled ones, the nearest to queries, and others at random"
+            lines.append(f"corpus: a sample of {self.ranked_documents:,} documents: {kept}")
         for name, view in (("seen answers", self.seen), ("unseen answers", self.unseen)):
             if view:
                 lines += [
@@ -106,8 +106,8 @@ class TrainingReport:
             lines.append(f"(95% intervals; measured on {' and '.join(measured)})")
         if self.unseen and self.max_unseen_loss is None and self.unseen.gains["recall@10"].high < 0:
             lines.append(
-                "Documents without a label rank lower than before. Label them too, or limit that with max_unseen_loss=1."
+                "Documents without a label rank lower than before. Label them, too, or limit the loss with max_unseen_loss=1."
                 if self.labelled_documents < self.documents
-                else "Documents added from now on rank lower until they have labels and a training."
+                else "Documents that are added from now on rank lower, until they have labels and a new training includes them."
             )
         return "\n".join(lines)

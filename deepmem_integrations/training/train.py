@@ -30,7 +30,7 @@ from deepmem_integrations.training.merging import have_twins, merge_twins
 from deepmem_integrations.training.report import TrainingReport, ViewReport
 
 MIN_QUERIES = 10
-"""The fewest labelled queries to learn from. With fewer, no gain can be told from chance."""
+"""The fewest labelled queries to learn from. With fewer, a gain cannot be distinguished from chance."""
 MIN_JUDGES = 30
 """How many queries written by people are enough to choose a candidate by these alone, where others are generated."""
 

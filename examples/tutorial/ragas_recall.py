@@ -1,6 +1,6 @@
 """Measure context recall with and without Deep Memory, with ragas, on the contexts that the tutorial saved.
 
-The script needs an environment of its own, because ragas 0.4.3 can be imported only beside langchain-community below 0.4. Without
+The script needs a separate environment, because ragas 0.4.3 can be imported only beside langchain-community below 0.4. Without
 a key, the metric is `NonLLMContextRecall`, which needs no language model: a reference counts as recalled if a retrieved context
 is close to it in string distance. With ``OPENAI_API_KEY``, a language model also judges which statements of the reference the
 contexts support, as on LangChain's original page.

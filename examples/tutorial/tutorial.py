@@ -140,7 +140,7 @@ print(recall.table())
 # ### 3.2 Deep Memory + RAG: context recall
 #
 # For each test question, retrieve with and without Deep Memory, and save the first 4 documents as contexts. A LangChain retriever
-# returns 4 documents by default. `ragas_recall.py`, which needs an environment of its own, measures the recall of the contexts.
+# returns 4 documents by default. `ragas_recall.py`, which needs a separate environment, measures the recall of the contexts.
 
 # %%
 text_of = {document.id: document.page_content for document in documents}
