@@ -54,7 +54,7 @@ class HasDeepMemory(Protocol):
 class DeepMemory:
     """Train, evaluate and use models for one vector store and its embedding model.
 
-    `train` learns a model from labelled queries, and writes it to a folder. A model transforms query vectors, so that the store
+    `train` makes a model from labelled queries, and writes it to a folder. A model transforms query vectors, so that the store
     finds the right documents more often. The store itself is never changed. `evaluate` compares retrieval with and without a
     model. To search with the model in use, pass this object as ``memory=`` to the retrievers and embeddings of
     ``deepmem_integrations.langchain`` and ``deepmem_integrations.llama_index``, or call `transform` on query vectors.
@@ -79,6 +79,8 @@ class DeepMemory:
         with the same number, but moves all questions in one direction, which a model can learn.
 
         >>> import tempfile, zlib
+        >>> import numpy as np
+        >>> from deepmem_integrations import DeepMemory, Relevance
         >>> from deepmem_integrations.corpora import GivenCorpus
         >>> def embed(texts):
         ...     draws = [np.random.default_rng(zlib.crc32(text.split()[-1].encode())).normal(size=8) for text in texts]
