@@ -1,6 +1,7 @@
-"""Deep Memory, open and local: learn how your users ask, retrieve better from any vector store.
+"""Deep Memory, open and local: learn how your users ask, and retrieve better from any vector store.
 
-Nothing heavy is loaded before it is used: neither torch nor a framework comes with the import.
+The names in ``__all__`` are imported when they are first used, so ``import deepmem_integrations`` loads neither torch nor a
+framework.
 """
 
 import importlib

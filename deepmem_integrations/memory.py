@@ -1,4 +1,4 @@
-"""`DeepMemory`: a store, an embedding model and a folder of trained models, with Deep Lake v3's verbs."""
+"""`DeepMemory`: train, evaluate and use models for one vector store, with the methods of Deep Lake v3."""
 
 import functools
 import logging
@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class HasDeepMemory(Protocol):
-    """A vector store that comes with a Deep Memory of its own, as both Deep Lake stores do."""
+    """A vector store that comes with a Deep Memory, as both Deep Lake vector stores do."""
 
     @property
     def deep_memory(self) -> "DeepMemory":
@@ -47,7 +47,7 @@ class HasDeepMemory(Protocol):
 
     @property
     def deep_memory_path(self) -> str | os.PathLike[str]:
-        """The folder of its models."""
+        """The folder of the store's models."""
         ...
 
 
@@ -178,8 +178,8 @@ class DeepMemory:
         """Return all documents of the store with their ids, which labels name.
 
         Returns:
-            LangChain ``Document`` objects for a LangChain vector store, nodes for a LlamaIndex index,
-            `deeplake.StoredDocument` for a bare data set.
+            ``Document`` objects for a LangChain vector store, nodes for a LlamaIndex index, and `deeplake.StoredDocument`
+            objects for a bare data set.
 
         Raises:
             StoreError: The store is searched and never read in full (``scan=False``).
@@ -201,17 +201,18 @@ class DeepMemory:
         keep_texts: bool = False,
         wait: bool = True,
     ) -> str:
-        """Train a model on labelled queries and put it in use.
+        """Train a model on labelled queries, and put it in use.
 
         Where the training chooses the identity, a model that is in use already stays in use, and a warning is logged.
 
         Args:
-            queries: The texts, or a `Relevance`.
-            relevance: For each query its documents as (id, weight), weight > 0.
+            queries: The texts of the queries, or a `Relevance` with texts and labels.
+            relevance: For each query, its documents as (id, weight), weight > 0.
             embedding_function: Embeds the queries in place of the store's embedding model.
             token: Ignored, with a warning. Deep Lake v3 trained on a server; this training runs on this machine.
             validation: Labelled queries of your own to choose by, in place of held-out training queries.
-            max_unseen_loss: See `train_adapter`.
+            max_unseen_loss: How many points the model may lose on answers that no training query asks for: see
+                `train_adapter`.
             seed: Fixes the result.
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
             wait: Whether to wait until the training is done, with a progress bar. False returns as soon as the vectors are
@@ -221,6 +222,7 @@ class DeepMemory:
             The id of the job, which is also the name of the model.
 
         Raises:
+            MissingExtraError: torch is not installed.
             InvalidRelevanceError: The labels cannot be used.
             StorageError: The folder cannot be written, which is noticed before the training, or the disk is full. The model in
                 use stays in use.
@@ -275,17 +277,20 @@ class DeepMemory:
         return train
 
     def status(self, job_id: str) -> JobStatus:
-        """Print v3's table of a job and return its state. Its recall is measured on held-out training queries.
+        """Print v3's table of a job, and return the state of the job.
+
+        The recall in the table was measured on held-out training queries.
 
         Raises:
             JobNotFoundError: No job has this id.
+            StorageError: The job's file is damaged.
         """
         job = self.jobs.job(job_id)
         print(job)  # noqa: T201 - as v3 did
         return job
 
     def list_jobs(self, debug: bool | None = None) -> JobList:
-        """Print v3's table of all jobs and return their states, oldest first.
+        """Print v3's table of all jobs, and return the states of the jobs, oldest first.
 
         Args:
             debug: Ignored, with a warning. Deep Lake v3 returned its table with ``debug=True``; ``str()`` of the result is the
@@ -309,7 +314,7 @@ class DeepMemory:
         return self.jobs.cancel(job_id)
 
     def delete(self, job_id: str) -> bool:
-        """Delete the record of a job that has ended. Its model stays: see `delete_model`.
+        """Delete the record of a job that has ended. The model of the job stays: see `delete_model`.
 
         Returns:
             True.
@@ -336,8 +341,8 @@ class DeepMemory:
         A warning is logged where queries took part in the training of the model, which then knows their answers.
 
         Args:
-            relevance: For each query its documents as (id, weight), or a `Relevance`.
-            queries: The texts.
+            relevance: For each query, its documents as (id, weight); or a `Relevance` with texts and labels.
+            queries: The texts of the queries.
             embedding_function: Embeds the queries in place of the store's embedding model.
             embedding: The (n, d) query vectors, if they are at hand.
             top_k: The cut-offs.
@@ -346,7 +351,8 @@ class DeepMemory:
             model: The name of a model; by default the model in use.
 
         Returns:
-            ``["with model"]["recall@10"]`` and the like, as fractions, with intervals in ``gains`` and a ``table()``.
+            The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
+            holds the differences with their intervals, and ``table()`` shows everything as text.
 
         Raises:
             ModelNotFoundError: There is no model yet, or no model has this name.
@@ -354,7 +360,9 @@ class DeepMemory:
             EmbeddingMismatchError: The model was trained with another embedding model.
         """
         if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
-            raise InvalidRelevanceError("relevance comes first, as in v3: evaluate(relevance, queries), or name both.")
+            raise InvalidRelevanceError(
+                "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
+            )
         result = self.measure(
             Relevance.of(queries, relevance),
             embedding_function=embedding_function,
@@ -381,7 +389,7 @@ class DeepMemory:
         qvs_params: Mapping[str, Any] | None = None,
         model: str | None = None,
     ) -> Evaluation:
-        """Compare retrieval with and without a model, as `evaluate` does, and print nothing.
+        """Compare retrieval with and without a model, as `evaluate` does, but print nothing.
 
         Args:
             labels: Labelled queries that took no part in the training.
@@ -421,7 +429,7 @@ class DeepMemory:
             return vectors
 
         def searches() -> Vectors:
-            # Of an exact store, the documents nearest to each query, plain and transformed, are all that is ranked first.
+            # The documents nearest to the plain and to the transformed queries are enough: no others can be ranked first.
             return np.concatenate([embed(), adapter.transform(embed())])
 
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), labels.document_ids))
@@ -430,7 +438,8 @@ class DeepMemory:
         remembered = adapter.remembered(query_vectors)
         if remembered.any():
             _logger.warning(
-                "%d of the %d queries took part in the training of %s, so what is measured on them is no forecast.",
+                "%d of the %d queries took part in the training of %s, so this evaluation overrates the model: "
+                "evaluate on other queries.",
                 remembered.sum(),
                 len(labels),
                 model,
@@ -443,7 +452,7 @@ class DeepMemory:
         return result
 
     def _evaluations_path(self) -> str:
-        """Return a path beside a local Deep Lake data set, as in v3, and else in the folder of the models."""
+        """Return a path beside a local Deep Lake data set, as in v3, or a path in the folder of the models for other stores."""
         if isinstance(self.corpus, DeepLakeCorpus) and "://" not in self.corpus.store.path:
             return self.corpus.store.path.rstrip("/\\") + "_eval_queries"
         return str(self.folder.path / "eval_queries")
@@ -485,7 +494,8 @@ class DeepMemory:
     def remember(self, relevance: Relevance) -> str:
         """Add labelled queries to the model in use, without a training, and put the new model in use.
 
-        Only the attention part learns: see `QueryAdapter.remember`, and `QueryAdapter.growth` for when to train again.
+        Only the attention part learns from the queries: see `QueryAdapter.remember`. A warning is logged when it is time to
+        train again: see `QueryAdapter.growth`.
 
         Args:
             relevance: Labelled queries whose ids are new to the model.
@@ -522,7 +532,7 @@ class DeepMemory:
             The name of the new model.
 
         Raises:
-            ModelNotFoundError: There is no model yet.
+            ModelNotFoundError: No model is in use yet.
             InvalidRelevanceError: The model has no attention part, or an id is unknown.
         """
         parent, adapter = self.folder.in_use()
@@ -539,7 +549,8 @@ class DeepMemory:
         """Name the training queries that move a query: see `QueryAdapter.explain`.
 
         Raises:
-            ModelNotFoundError: There is no model yet.
+            ModelNotFoundError: No model is in use yet.
+            EmbeddingMismatchError: The model was trained with another embedding model.
         """
         adapter = self.adapter
         self.served.check(adapter, self.embedder)

@@ -1,4 +1,4 @@
-"""Trainings as jobs: their state on disk, their inputs, and the process that works on them."""
+"""Run trainings as jobs: the state of a job and its inputs are files, so that a job can train in a separate process."""
 
 from deepmem_integrations.jobs.folder import JobFolder, RunningJob
 from deepmem_integrations.jobs.status import JobList, JobStatus

@@ -1,8 +1,13 @@
-"""Training jobs in a folder.
+"""Keep training jobs in a folder.
 
-Four files and folders belong to a job. ``jobs/<id>.json`` is its state, replaced atomically. ``jobs/<id>.lock`` is locked by the
-process that works on the job, as long as it does. ``jobs/<id>/`` holds the inputs of the training, while it needs them. A file
-``jobs/<id>.cancel`` asks the process to stop. So any process can tell the state of a job, and that a killed one has ended.
+Four files and folders belong to a job:
+
+- ``jobs/<id>.json`` is the state of the job, and is replaced atomically.
+- ``jobs/<id>.lock`` is locked by the process that works on the job, as long as it works on the job.
+- ``jobs/<id>/`` holds the inputs of the training, as long as the training needs them.
+- ``jobs/<id>.cancel`` asks the process to stop.
+
+Any process can therefore tell the state of a job, and can tell that a job has ended whose process was killed.
 """
 
 import contextlib
@@ -26,14 +31,14 @@ from deepmem_integrations.jobs.status import JobList, JobStatus, results
 from deepmem_integrations.models import ModelFolder, is_plain_name
 
 _HALF_WRITTEN = re.compile(r"\.([0-9a-f]{24})\.(?:json|safetensors)\.[0-9a-f]+\.tmp")
-"""The names of half-written files: see `_files.write_bytes`."""
+"""The pattern of the names of half-written files: see `_files.write_bytes`."""
 
 
 class JobFolder:
-    """The jobs of a folder of models. The folder is made when the first job is written.
+    """The training jobs of a folder of models. The folder of the jobs is made when the first job is written.
 
     Args:
-        models: The folder that finished trainings put their models into.
+        models: The folder of models, which a completed job adds its model to.
     """
 
     def __init__(self, models: ModelFolder) -> None:
@@ -44,7 +49,7 @@ class JobFolder:
         """Create a job, which this process works on.
 
         Raises:
-            StorageError: The folder cannot be written, which is noticed here and not after the training.
+            StorageError: The folder cannot be written. The error comes here, and not after the training.
         """
         self._sweep()
         job = JobStatus(id=secrets.token_hex(12), state="pending", created=time.time(), pid=os.getpid())
@@ -58,14 +63,23 @@ class JobFolder:
         return RunningJob(self, job, lock)
 
     def take_over(self, job_id: str, descriptor: int) -> "RunningJob":
-        """Continue a job in a process that was started for it and has inherited its lock."""
+        """Continue a job in a process that was started for the job and has inherited its lock.
+
+        Args:
+            job_id: The id of the job.
+            descriptor: The inherited file descriptor of the lock.
+
+        Raises:
+            JobNotFoundError: No job has this id.
+            StorageError: The job's file is damaged, or the folder cannot be written.
+        """
         lock = FileLock.inherited(self.lock_path(job_id), descriptor)
         job = replace(self._read(job_id), pid=os.getpid(), detached=True)
         self._save(job)
         return RunningJob(self, job, lock)
 
     def job(self, job_id: str) -> JobStatus:
-        """Return the state of a job. If its process was killed, the state is corrected and written down.
+        """Return the state of a job. If the process of a running job was killed, the state is corrected and written.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -92,10 +106,10 @@ class JobFolder:
         return found
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a job. One in a process of its own ends at once; one that its caller waits for ends at its next step.
+        """Stop a job. A job in a separate process ends at once. A job that its caller waits for ends at its next step.
 
         Returns:
-            Whether the job was stopped; False where it had ended already.
+            True if the job was stopped, and False if the job had ended already.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -104,7 +118,7 @@ class JobFolder:
         if not self.job(job_id).running:
             return False
         write_text(self.cancel_path(job_id), "")
-        with self.models.lock():  # a job that holds it is putting its model in use
+        with self.models.lock():  # a job that holds this lock is putting its model in use
             job = self.job(job_id)
             if job.running and job.detached and job.pid is not None:
                 try:
@@ -114,7 +128,7 @@ class JobFolder:
                 except PermissionError as error:
                     raise StorageError(f"The training process {job.pid} belongs to another user: {error}.") from error
         if job.running and job.detached:
-            while FileLock.is_held(self.lock_path(job_id)):  # the killed process lets go of it within a moment
+            while FileLock.is_held(self.lock_path(job_id)):  # the killed process loses the lock within a moment
                 time.sleep(0.005)
             job = self.job(job_id)
         if job.running or job.state == "cancelled":
@@ -148,7 +162,7 @@ class JobFolder:
         return self.path / job_id
 
     def log_path(self, job_id: str) -> Path:
-        """Return the file that a process of its own logs to."""
+        """Return the file that a separate training process logs to."""
         return self.inputs(job_id) / "log.txt"
 
     def delete_inputs(self, job_id: str) -> None:
@@ -156,15 +170,15 @@ class JobFolder:
         shutil.rmtree(self.inputs(job_id), ignore_errors=True)
 
     def lock_path(self, job_id: str) -> Path:
-        """Return the file that the process which works on the job has locked."""
+        """Return the lock file of a job, which is locked by the process that works on the job."""
         return self.path / f"{job_id}.lock"
 
     def cancel_path(self, job_id: str) -> Path:
-        """Return the file whose existence asks that process to stop."""
+        """Return the cancel file of a job. If the file exists, the process that works on the job stops."""
         return self.path / f"{job_id}.cancel"
 
     def _sweep(self) -> None:
-        """Delete the half-written files of killed processes. A process that writes one holds the job's lock."""
+        """Delete the half-written files of killed processes. A live process that writes such a file holds the lock of its job."""
         for path in [*self.path.glob(".*.tmp"), *(self.models.path / "models").glob(".*.tmp")]:
             found = _HALF_WRITTEN.fullmatch(path.name)
             if found and not FileLock.is_held(self.lock_path(found[1])):
@@ -197,14 +211,17 @@ class JobFolder:
             raise StorageError(f"{path} is damaged or was written by another version ({error}).") from error
 
     def _settle(self, job_id: str) -> JobStatus:
-        """Find out how a job ended whose process is gone. If the model is written, it is whole: the job had all but completed."""
+        """Find out how a job ended whose process is gone, and write down the state.
+
+        A model file is written atomically. If the file is there, it is complete, and the job counts as completed.
+        """
         lock = FileLock(self.lock_path(job_id))
         try:
             mine = lock.acquire(wait=False)
         except StorageError:  # this user may not write here
             mine = False
         try:
-            job = self._read(job_id)  # again: it may have ended well meanwhile
+            job = self._read(job_id)  # again: the job may have completed in the meantime
             if not job.running:
                 return job
             if self.models.model_path(job_id).is_file():
@@ -226,15 +243,17 @@ class JobFolder:
                 self._sweep()
 
     def _last_words(self, job: JobStatus) -> str:
-        message = f"the process that worked on it (pid {job.pid}) is gone: it was killed, or out of memory"
+        message = f"the process that worked on the job (pid {job.pid}) is gone: it was killed, or ran out of memory"
         with contextlib.suppress(OSError):
             lines = self.log_path(job.id).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            message += "".join(f"; its last words: {line}" for line in lines[-1:])
+            message += "".join(f"; the last line of its log: {line}" for line in lines[-1:])
         return message
 
 
 class RunningJob:
-    """A job that this process works on. At the end of its ``with`` block, however that ends, the job's state is written down.
+    """A job that this process works on.
+
+    Use it in a ``with`` block. When the block ends, with or without an error, the state of the job is written.
 
     Args:
         jobs: The folder of the job.
@@ -246,7 +265,10 @@ class RunningJob:
         self.jobs, self.job, self.lock, self._handed_over = jobs, job, lock, False
 
     def save(self, **changes: Any) -> None:
-        """Write down changes of the state.
+        """Change the state of the job, and write it.
+
+        Args:
+            changes: The fields of `JobStatus` to change, with their new values.
 
         Raises:
             JobCancelledError: The job was cancelled.
@@ -258,22 +280,26 @@ class RunningJob:
         self.jobs._save(self.job)
 
     def begin(self) -> None:
-        """Mark the job as training: its inputs are complete."""
+        """Mark the job as training. Its inputs must be complete."""
         self.save(state="training", started=time.time())
 
     def progress(self, done: int, total: int) -> None:
-        """Write down how many steps of the training are done."""
+        """Record how many steps of the training are done."""
         self.save(progress=done / total, seconds=time.time() - self.job.started)
 
     def complete(self, report: Mapping[str, Any] | None) -> None:
-        """Mark the job completed. Its inputs are deleted first, so that no completed job still has any."""
+        """Mark the job completed. Its inputs are deleted first, so that no completed job still has any.
+
+        Args:
+            report: The training report as JSON values, if there is one.
+        """
         self.jobs.delete_inputs(self.job.id)
         seconds = time.time() - self.job.started if self.job.started else 0.0
         self.job = replace(self.job, state="completed", progress=1.0, seconds=seconds, **results(report))
         self.jobs._save(self.job)
 
     def hand_over(self) -> None:
-        """Leave the job to a process that has inherited its lock and will write down its state."""
+        """Leave the job to a process that has inherited its lock, and that writes the state from now on."""
         self.lock.pass_on()
         self._handed_over = True
 
@@ -281,11 +307,11 @@ class RunningJob:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Write down how the job ended, delete its inputs, and release its lock."""
+        """Record how the job ended, delete its inputs, and release its lock."""
         try:
             if self._handed_over:
                 return
-            self.jobs.delete_inputs(self.job.id)  # first: the disk may be full
+            self.jobs.delete_inputs(self.job.id)  # first, because the disk may be full
             if error is None:
                 return
             cancelled = isinstance(error, JobCancelledError | KeyboardInterrupt)

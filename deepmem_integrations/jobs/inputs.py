@@ -1,6 +1,7 @@
-"""The inputs of a training, in files: a training can go on in a process of its own, and no vector is held in memory twice.
+"""Write the inputs of a training to files, and read them.
 
-Vectors are ``.npy`` files, which are read memory-mapped; everything else is JSON. Nothing is pickled.
+With its inputs in files, a training can run in a separate process, and no vector is held in memory twice. Vectors are ``.npy``
+files, which are read memory-mapped. Everything else is JSON. Nothing is pickled.
 """
 
 import contextlib
@@ -23,21 +24,21 @@ from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
 from deepmem_integrations.labels import Relevance
 
 AROUND = 20
-"""How many documents each training query brings from a corpus that cannot be listed."""
+"""How many nearest documents of each training query are taken from a corpus that cannot be listed."""
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """The arguments of `train_adapter`, and what the model's file records of them.
+    """The arguments of `train_adapter`, and what the file of the model records about them.
 
     Attributes:
         labels: The labelled queries.
-        queries: (n, d) float32 unit rows, their vectors.
+        queries: (n, d) float32 unit rows, the vectors of the labelled queries.
         corpus_ids: The N document ids.
         corpus: (N, d) float32 unit rows, memory-mapped.
-        validation: The vectors and labels to choose by, or None.
+        validation: The vectors and labels of the queries to choose by, or None.
         fingerprint: The fingerprint of the embedding model.
-        data: Fingerprints of the labels and of the corpus: see `ModelInfo`.
+        data: The fingerprints of the labels and of the corpus: see `ModelInfo`.
         options: ``max_unseen_loss``, ``seed`` and ``keep_texts``.
     """
 
@@ -59,22 +60,23 @@ def write_inputs(
     embedder: Embedder,
     options: Mapping[str, Any],
 ) -> None:
-    """Gather all that a training needs and write it to files.
+    """Gather everything that a training needs, and write it to files.
 
-    The labels are checked as soon as the documents are known, before the queries are embedded, which may cost money.
+    The labels are checked as soon as the documents are known. For a corpus that can be listed, this is before the queries are
+    embedded, which may cost money.
 
     Args:
-        folder: The folder of the files; made when needed.
+        folder: The folder to write the files to. It is made if needed.
         corpus: The store's documents.
         labels: The labelled queries.
         validation: Labelled queries to choose by, or None.
         embedder: The embedding model of the store.
-        options: See `TrainingInputs`.
+        options: The options of the training: see `TrainingInputs`.
 
     Raises:
         InvalidRelevanceError: A label names a document that is not in the corpus.
-        InvalidVectorsError: A vector that cannot be used: see `unit_batches`.
-        EmbeddingMismatchError: The embedding model gives vectors of another dimension than the corpus has.
+        InvalidVectorsError: A vector cannot be used: see `unit_batches`.
+        EmbeddingMismatchError: The vectors of the embedding model and of the corpus differ in dimension.
         StoreError: The store cannot be read.
         StorageError: A file cannot be written, or the disk is full.
     """
@@ -104,7 +106,7 @@ def write_inputs(
 
 
 def read_inputs(folder: Path) -> TrainingInputs:
-    """Read what `write_inputs` wrote.
+    """Read the inputs that `write_inputs` wrote.
 
     Raises:
         StorageError: A file is missing or damaged.
@@ -126,7 +128,7 @@ def read_inputs(folder: Path) -> TrainingInputs:
 
 
 def _write_corpus(folder: Path, batches: Iterable[Batch]) -> tuple[list[str], int]:
-    """Write ids and vectors, batch by batch; return the ids and the dimension."""
+    """Write ids and vectors, batch by batch, and return the ids and the dimension."""
     ids: list[str] = []
     total = dimension = 0
 
@@ -134,7 +136,7 @@ def _write_corpus(folder: Path, batches: Iterable[Batch]) -> tuple[list[str], in
         nonlocal total, dimension
         for names, vectors in unit_batches(batches):
             ids.extend(names)
-            # A sum does not depend on the order, in which a store may list its documents differently the next time.
+            # A sum does not depend on the order of the documents, which may differ each time that a store lists them.
             for name, vector in zip(names, vectors, strict=True):
                 total += _number(name.encode("utf-8", "surrogatepass") + vector.tobytes())
             dimension = vectors.shape[1]
@@ -163,7 +165,7 @@ def _read_labelled(folder: Path, name: str) -> tuple[Relevance, Vectors]:
 
 
 def _write_vectors(folder: Path, name: str, parts: Iterable[Vectors]) -> None:
-    """Write rows as they come. Only what goes wrong with the file becomes a StorageError, not what the parts raise."""
+    """Write rows as they come. Errors of the file become a StorageError; errors that the parts raise stay as they are."""
     path, rows, dimension = folder / f"{name}.npy", 0, 0
     with _writing(path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +217,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _write_header(file: Any, rows: int, columns: int) -> None:
-    """Write the ``.npy`` header with room for any number of rows, so that it can be written again in place."""
+    """Write the ``.npy`` header with room for any number of rows, so that the header can be written again in place."""
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)})
 
 

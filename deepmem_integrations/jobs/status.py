@@ -1,4 +1,4 @@
-"""How a training job is: `JobStatus`, and `JobList` for all of a folder, which print as Deep Lake v3's tables."""
+"""The state of a training job, `JobStatus`, and of all jobs in a folder, `JobList`. Both print as Deep Lake v3's tables."""
 
 import textwrap
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ _WIDTH = 62
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A training job.
+    """The state of a training job.
 
     Attributes:
         id: 24 hexadecimal digits, as in v3.
-        state: ``pending`` while vectors are gathered, then ``training``, then ``completed``, ``failed`` or ``cancelled``.
+        state: ``pending`` while the vectors are gathered, then ``training``, then ``completed``, ``failed`` or ``cancelled``.
         progress: The progress of the training, between 0 and 1.
         created: When the job was created, in seconds since the epoch.
         started: When the training itself began, in seconds since the epoch.
@@ -28,7 +28,7 @@ class JobStatus:
         recall_gain: The difference of ``recall`` to the recall of the untransformed queries.
         report: The training report as JSON values, once the job is completed.
         error: Why the job failed.
-        pid: The process that works on the job, or did.
+        pid: The id of the process that works on the job, or that worked on it.
         detached: Whether that process was started for the job.
     """
 
@@ -52,7 +52,7 @@ class JobStatus:
 
     @property
     def eta(self) -> float | None:
-        """The seconds to go, extrapolated from the progress; None where nothing is known yet."""
+        """The seconds that the training still takes, extrapolated from the progress; None where the progress is not known."""
         if self.state == "completed":
             return 0.0
         if self.state != "training" or not self.progress:
@@ -60,7 +60,7 @@ class JobStatus:
         return self.seconds * (1 - self.progress) / self.progress
 
     def __str__(self) -> str:
-        """Draw Deep Lake v3's table. Its recall was measured on held-out training queries."""
+        """Draw Deep Lake v3's table of a job. The recall in it was measured on held-out training queries."""
         recall = self._recall
         rows: list[list[tuple[str, str]]] = [
             [("status", self.state)],
@@ -105,7 +105,7 @@ class JobList(list[JobStatus]):
     """The states of jobs, oldest first."""
 
     def __str__(self) -> str:
-        """Draw Deep Lake v3's table."""
+        """Draw Deep Lake v3's table of all jobs."""
         if not self:
             return "No Deep Memory training jobs were found for this dataset"
         rows = [("ID", "STATUS", "RESULTS", "PROGRESS")]

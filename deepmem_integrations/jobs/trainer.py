@@ -1,4 +1,4 @@
-"""Train one job, in the process that asks for it or in a process of its own: ``python -m deepmem_integrations.jobs.trainer``."""
+"""Train a job, in the process of the caller or in a separate process, ``python -m deepmem_integrations.jobs.trainer``."""
 
 import logging
 import os
@@ -22,11 +22,11 @@ _logger = logging.getLogger(__name__)
 def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Train a job whose inputs are written, and put the model in use.
 
-    Where the training chooses the identity, a model that is in use already stays in use, and a warning is logged.
+    If the training chooses the identity, a model that is already in use stays in use, and a warning is logged.
 
     Args:
         running: The job.
-        on_progress: Called with (steps done, steps in all).
+        on_progress: Called with (steps done, steps in all) as the training goes on.
 
     Raises:
         JobCancelledError: The job was cancelled.
@@ -57,13 +57,13 @@ def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda 
 def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> None:
     """Write a job's model, put it in use, and mark the job completed. A job cannot be cancelled once its model is written.
 
-    A trained identity does not replace a model that is in use.
+    If a training chose the identity, the identity is written but does not replace a model that is in use.
 
     Args:
         running: The job.
         adapter: The model.
-        made_by: See `ModelInfo`.
-        parent: See `ModelInfo`; by default the model in use.
+        made_by: ``train``, ``remember`` or ``forget``: see `ModelInfo`.
+        parent: The name of the model before: see `ModelInfo`. By default the model in use.
         known: Further metadata for the model's file.
 
     Raises:
@@ -72,7 +72,7 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
     """
     name, models = running.job.id, running.jobs.models
     with models.lock():
-        running.save()  # raises if the job was cancelled: this is the last chance
+        running.save()  # raises if the job was cancelled: a job cannot be cancelled later
         in_use = models.in_use_name()
         of_file = {"made_by": made_by, "parent": parent or in_use, "created": time.time(), **known}
         adapter = adapter.with_metadata(**of_file)
@@ -98,14 +98,14 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
 
 
 def start(running: RunningJob) -> None:
-    """Continue a job in a process of its own, which outlives this one.
+    """Continue a job in a separate process, which goes on when this process ends.
 
     Raises:
         JobFailedError: The process cannot be started.
     """
     job, jobs = running.job, running.jobs
     command = [sys.executable, "-m", "deepmem_integrations.jobs.trainer", str(jobs.models.path.resolve()), job.id]
-    # The new process imports from where this one imports; an empty path means the working directory.
+    # The new process imports from the same paths as this one. An empty path means the working directory.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
     try:
         with open(jobs.log_path(job.id), "wb") as log:
@@ -121,7 +121,7 @@ def start(running: RunningJob) -> None:
     except OSError as error:
         raise JobFailedError(f"The training process cannot be started ({error}): {' '.join(command)}") from error
     running.hand_over()
-    # The process would stay a zombie if nobody waited for its end.
+    # A child process stays a zombie until its parent waits for it.
     threading.Thread(target=process.wait, name=f"deepmem training {job.id}", daemon=True).start()
 
 

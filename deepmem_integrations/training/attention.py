@@ -18,8 +18,13 @@ CORPUS_WEIGHT = 3
 class CorpusStatistics:
     """The mean and the covariance of document vectors, gathered batch by batch.
 
+    Args:
+        count: The number of documents so far.
+        total: (d,) float64, the sum of their vectors.
+        second: (d, d) float64, the sum of the outer products of their vectors.
+
     Attributes:
-        count: How many documents.
+        count: The number of documents so far.
     """
 
     def __init__(self, count: int, total: NDArray[np.float64], second: NDArray[np.float64]) -> None:

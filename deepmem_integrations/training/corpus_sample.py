@@ -14,13 +14,14 @@ from deepmem_integrations.training.attention import CorpusStatistics
 MAX_DOCUMENTS = 30_000
 """How many documents a training ranks at most: the labelled ones, those nearest to training queries, and others at random."""
 MINED_QUERIES = 1_000
+"""How many training queries add their nearest documents to the sample of a large corpus."""
 NEAR = 20
-"""How many training queries bring their nearest documents into the sample, and how many documents each: the hard negatives."""
+"""How many nearest documents each of these queries adds: the hard negatives."""
 
 
 @dataclass(frozen=True)
 class CorpusSample:
-    """The documents that training ranks.
+    """The documents that training ranks: the whole corpus, or a sample of a very large one.
 
     Attributes:
         ids: The N ids.
@@ -38,7 +39,7 @@ class CorpusSample:
 def read_corpus_sample(
     vectors: CorpusVectors, ids: Sequence[str] | None, queries: Vectors, labelled: Collection[str], seed: int
 ) -> CorpusSample:
-    """Go through a corpus once, in batches.
+    """Read a corpus once, in batches, and return it or a sample of it.
 
     Args:
         vectors: See `unit_batches`.

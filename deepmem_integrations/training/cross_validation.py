@@ -25,7 +25,7 @@ DEPTH = 10
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of every candidate on every held-out query, in one view.
+    """The scores of every candidate on every held-out query, in one view.
 
     Attributes:
         ndcg: (candidates, n) nDCG@10.

@@ -19,7 +19,7 @@ class TrainingData:
     """The queries, labels and documents that a training learns from.
 
     Attributes:
-        queries: (n, d) float32 unit rows.
+        queries: (n, d) float32 unit rows, the query vectors.
         labels: The labels of the n queries, as rows of the corpus.
         corpus: (N, d) float32 unit rows, the documents that are ranked.
         statistics: The mean and covariance of all documents, ranked or not.
@@ -33,35 +33,43 @@ class TrainingData:
     seed: int
 
     def take(self, rows: NDArray[np.int64], labels: LabelRows) -> "TrainingData":
-        """Return the data with these queries alone, and with these labels in place of their own."""
+        """Return the data of these queries alone, with the given labels in place of their own."""
         return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed)
 
     def held_out(self, queries: Vectors, labels: LabelRows) -> "tuple[TrainingData, Fold]":
-        """Add queries that are scored and not trained on.
+        """Add queries that are scored but not trained on.
 
         Args:
             queries: (v, d) float32 unit rows.
-            labels: Their labels.
+            labels: The labels of these queries.
 
         Returns:
-            The data with both kinds of queries, and the one fold that holds the added ones out.
+            The data with both kinds of queries, and the one fold that holds the added queries out.
         """
         rows = np.arange(len(self.queries), len(self.queries) + len(queries))
         both = TrainingData(np.concatenate([self.queries, queries]), self.labels, self.corpus, self.statistics, self.seed)
         return both, Fold(np.arange(len(self.queries)), self.labels, rows, labels, [[] for _ in rows])
 
     def linear(self, negatives: Negatives, epochs: tuple[int, ...] = EPOCHS) -> dict[int, Vectors]:
-        """Train the linear part: epoch → W, (d, d) float32."""
+        """Train the linear part.
+
+        Args:
+            negatives: Which documents the softmax runs over: see `Negatives`.
+            epochs: The epochs after which to keep W.
+
+        Returns:
+            Epoch → W, (d, d) float32.
+        """
         rows = negative_rows(negatives, self.labels, len(self.corpus), self.seed)
         targets = target_means(self.labels, self.corpus)
         return train_linear(self.queries, targets, self.corpus[rows], epochs=epochs, seed=self.seed)
 
     def value_space(self) -> ValueSpace:
-        """Compute how documents become values of the attention part."""
+        """Return the map from documents to the values of the attention part."""
         return value_space(target_means(self.labels, self.corpus), self.labels, self.corpus, self.statistics)
 
     def attentions(self) -> dict[float, Attention]:
-        """Build the attention part at strength 1 for each temperature."""
+        """Build the attention part for each temperature, with a strength of 1."""
         space = self.statistics.kernel_space(self.queries)
         values = self.value_space().place(target_means(self.labels, self.corpus))
         keys = space.place(self.queries)

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from deepmem_integrations.labels import LabelRows
 
 FOLDS = 3
+"""How many folds a view has."""
 
 View = Literal["seen", "unseen"]
+"""The name of a view: see `deepmem_integrations.training.guard`."""
 VIEWS: tuple[View, ...] = ("seen", "unseen")
+"""The names of both views."""
 
 
 @dataclass(frozen=True)

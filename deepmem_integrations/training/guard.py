@@ -23,7 +23,9 @@ from deepmem_integrations.training.cross_validation import HeldOut
 from deepmem_integrations.training.folds import View
 
 SIGNIFICANCE = 0.05
+"""How often chance may pass for a gain."""
 RESAMPLES = 1_000
+"""How many resamples the bootstrap draws."""
 AGREEMENT = 3.0
 """How many standard errors queries must lie nearer to their own documents; chance reaches 3 once in 700 sets of labels."""
 TOLERATED_HARM = 0.005
@@ -48,7 +50,7 @@ def choose(
     generated: bool = False,
     seed: int = 0,
 ) -> Choice:
-    """Pick the best candidate in the seen view that holds up in the unseen view.
+    """Choose the candidate that is best in the seen view among those that hold up in the unseen view.
 
     Args:
         views: The scores of `cross_validate`.
@@ -127,7 +129,7 @@ def _surely_harmful(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _max_statistic(scores: NDArray[np.float64], best: int, seed: int) -> tuple[float, float]:
-    """Compare one candidate's gain over the identity with what the luckiest of all candidates gains by chance.
+    """Compare a candidate's gain over the identity with the gain that the luckiest of all candidates has by chance.
 
     The largest studentised bootstrap deviation over the candidates gives the threshold (White's reality check, 2000, in Hansen's
     studentised version, 2005), so that picking the winner is paid for. The deviation is estimated anew in each resample, since

@@ -1,4 +1,4 @@
-"""Where torch computes, and with how many threads."""
+"""Choose the device and the number of threads that torch computes with."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def device() -> "torch.device":
-    """Return CUDA where there is one, and else the CPU."""
+    """Return the CUDA device where there is one, and the CPU elsewhere."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -18,9 +18,9 @@ def device() -> "torch.device":
 
 @contextmanager
 def single_threaded_operations() -> Iterator[int]:
-    """Let every torch operation run in the thread that calls it, and yield how many threads torch would have used.
+    """Run every torch operation in the thread that calls it, and yield how many threads torch would use otherwise.
 
-    The setting belongs to the whole process: of several trainings at once, the last one to end restores it.
+    The setting applies to the whole process. When several trainings run at once, the last one to end restores it.
     """
     import torch
 

@@ -16,22 +16,24 @@ if TYPE_CHECKING:
 Negatives = Literal["labelled", "corpus"]
 """The documents that the softmax may push away.
 
-``"labelled"``: only documents that carry a label. Unlabelled ones are not treated as wrong, so documents that nobody asked
-about yet are not pushed away. ``"corpus"``: every document, which separates a labelled document from all others.
+``"labelled"`` takes only documents that have a label. Documents that nobody has asked for yet are then not treated as wrong, and
+not pushed away. ``"corpus"`` takes every document, which separates a query's documents from all others.
 """
 
 LEARNING_RATE = 3e-4
+"""The learning rate of AdamW."""
 WEIGHT_DECAY = 0.5
 """The decay of W towards 0, which draws the transform towards the identity."""
 SCALE = 20.0
-"""Inverse temperature of the softmax over cosines, as in sentence-transformers' MultipleNegativesRankingLoss."""
+"""The inverse temperature of the softmax over cosines, as in sentence-transformers' MultipleNegativesRankingLoss."""
 BATCH = 64
+"""How many queries a batch has."""
 MAX_NEGATIVES = 10_000
-"""Of a larger corpus, the labelled documents and this many others stand for the whole."""
+"""How many documents the softmax runs over, besides the labelled ones, where the corpus is larger than this."""
 
 
 def negative_rows(negatives: Negatives, labels: LabelRows, corpus_size: int, seed: int) -> NDArray[np.int64]:
-    """The corpus rows that the softmax runs over, ascending; labelled documents are always among them."""
+    """Return the corpus rows that the softmax runs over, in ascending order. Labelled documents are always among them."""
     labelled = np.unique(labels.documents)
     if negatives == "labelled":
         return labelled
@@ -46,14 +48,15 @@ def train_linear(
 ) -> dict[int, Vectors]:
     """Fit W in ``q ← unit(q + q W)`` by softmax cross-entropy over the documents, starting from W = 0.
 
-    The target distribution is a query's documents by weight. With t the weighted mean of their vectors, the loss is
-    ``logsumexp(s · documents) − s · t``, s the scaled transformed query: no (n, N) target matrix is needed.
+    The target distribution of a query is its documents by weight. Let t be the weighted mean of their vectors, and s the
+    scaled transformed query. The loss is then ``logsumexp(s · documents) − s · t``, so that no (n, N) matrix of targets is
+    needed.
 
     Args:
         queries: (n, d) float32 unit rows, n ≥ 1.
-        targets: (n, d) float32, each query's weighted mean document vector.
-        documents: (M, d) float32 unit rows, every labelled document among them.
-        epochs: After which epochs to keep W.
+        targets: (n, d) float32, the weighted mean document vector of each query.
+        documents: (M, d) float32 unit rows. Every labelled document is among them.
+        epochs: The epochs after which to keep W.
         seed: Fixes the batches.
 
     Returns:
@@ -63,7 +66,7 @@ def train_linear(
 
     where = device()
     query, target, document = (torch.from_numpy(array).to(where) for array in (queries, targets, documents))
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the batches are the same wherever they are used
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same batches
     weight = torch.zeros(queries.shape[1], queries.shape[1], device=where, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     kept: dict[int, Vectors] = {}

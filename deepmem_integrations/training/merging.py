@@ -1,4 +1,4 @@
-"""Queries with the same vector are merged before a training, so that no query is held out while its twin trains."""
+"""Merge queries with the same vector before a training, so that no query is held out while an equal one trains."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,23 +7,24 @@ from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.labels import LabelRows
 
 TWINS = 0.99999
-"""The cosine above which two vectors are those of the same text: one text's vectors differ a little from batch to batch."""
+"""The cosine above which two vectors count as the same. The vectors of one text differ a little from batch to batch."""
 
 
 def merge_twins(queries: Vectors, labels: LabelRows) -> tuple[NDArray[np.int64], NDArray[np.int64], Vectors, LabelRows]:
-    """Sort queries by their vectors and merge equal ones: their documents are united, and the larger weight stays.
+    """Sort queries by their vectors, and merge queries with equal vectors into one.
 
-    After the sorting, the order in which the caller gives the queries cannot change the folds and batches.
+    A merged query has the documents of all its queries. Where two of them give a document different weights, the larger weight
+    stays. Because of the sorting, the order of the caller's queries does not change the folds and batches.
 
     Args:
         queries: (n, d) float32 unit rows.
-        labels: Their labels.
+        labels: The labels of the n queries.
 
     Returns:
-        (n,) int64, the rows of the queries in their new order; (n,) int64, for each of these the merged query that it belongs
-        to; the (m, d) merged queries; and their labels.
+        Four things: the rows of the queries in their new order, (n,) int64; for each query in this order, the row of the
+        merged query that it belongs to, (n,) int64; the vectors of the merged queries, (m, d) float32; and their labels.
     """
-    # By the first components, as long as they tell all queries apart: rounding elsewhere does not change the order.
+    # The first components are enough to sort by if they differ for all queries. Rounding in the others then changes nothing.
     columns = 8 if len(np.unique(queries[:, :8], axis=0)) == len(queries) else queries.shape[1]
     order = np.lexsort(queries[:, :columns].T[::-1])
     queries, labels = queries[order], labels.take(order)
@@ -43,7 +44,15 @@ def merge_twins(queries: Vectors, labels: LabelRows) -> tuple[NDArray[np.int64],
 
 
 def have_twins(queries: Vectors, others: Vectors) -> NDArray[np.bool_]:
-    """Tell which queries are among the others: (n, d) and (m, d) float32 unit rows → (n,) bool."""
+    """Tell which queries have the same vector as one of the others.
+
+    Args:
+        queries: (n, d) float32 unit rows.
+        others: (m, d) float32 unit rows.
+
+    Returns:
+        (n,) bool.
+    """
     found = np.zeros(len(queries), dtype=bool)
     for block in blocks(len(queries), len(others)):
         found[block] = (queries[block] @ others.T > TWINS).any(axis=1)

@@ -81,8 +81,8 @@ class TrainingReport:
             f"why:    {self.reason}",
         ]
         if self.ranked_documents < self.documents:
-            kept = "the labelled, the nearest to queries, others at random"
-            lines.append(f"corpus: {self.ranked_documents:,} documents stand for all: {kept}")
+            kept = "the labelled ones, the nearest to queries, and others at random"
+            lines.append(f"corpus: a sample of {self.ranked_documents:,} documents: {kept}")
         for name, view in (("seen answers", self.seen), ("unseen answers", self.unseen)):
             if view:
                 lines += [
@@ -94,8 +94,8 @@ class TrainingReport:
             lines.append(f"(95% intervals; measured on {' and '.join(measured)})")
         if self.unseen and self.max_unseen_loss is None and self.unseen.gains["recall@10"].high < 0:
             lines.append(
-                "Documents without a label rank lower than before. Label them too, or limit that with max_unseen_loss=1."
+                "Documents without a label rank lower than before. Label them, too, or limit the loss with max_unseen_loss=1."
                 if self.labelled_documents < self.documents
-                else "Documents added from now on rank lower until they have labels and a training."
+                else "Documents that are added from now on rank lower, until they have labels and a new training includes them."
             )
         return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""`train_adapter`: arrays in, an adapter and a report out.
+"""`train_adapter`: train an adapter on arrays, and report how it was chosen.
 
-A training has four steps: check the inputs and merge queries of the same vector, choose a candidate on held-out queries, fit it
-on all queries, and report.
+A training has four steps. It checks the inputs and merges queries with the same vector, chooses a candidate on held-out queries,
+fits the candidate on all queries, and reports.
 """
 
 import time
@@ -30,17 +30,22 @@ from deepmem_integrations.training.merging import have_twins, merge_twins
 from deepmem_integrations.training.report import TrainingReport, ViewReport
 
 MIN_QUERIES = 10
-"""With fewer labelled queries, no gain can be told from chance."""
+"""The fewest labelled queries to learn from. With fewer, a gain cannot be distinguished from chance."""
 MIN_JUDGES = 30
-"""Among generated labels, this many queries that people wrote are enough to choose by them alone."""
+"""How many queries written by people are enough to choose a candidate by these alone, where others are generated."""
 
 Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all) as a training goes on."""
+"""A function that is called with (steps done, steps in all) as a training goes on."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained adapter, and the report on how it was chosen."""
+    """A trained adapter with its report.
+
+    Attributes:
+        adapter: The trained adapter, which is the identity where nothing better was found.
+        report: How the adapter was chosen, and how well it does on held-out queries.
+    """
 
     adapter: QueryAdapter
     report: TrainingReport
@@ -60,7 +65,7 @@ def train_adapter(
     fingerprint: Fingerprint | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Learn a transform of query vectors from labelled queries.
+    """Train an adapter, which transforms query vectors, on labelled queries.
 
     Everything is chosen on queries that took no part in training: see `deepmem_integrations.training.guard`. Where no candidate
     can be believed to beat the untransformed queries, the adapter is the identity, and the report says why.
@@ -131,15 +136,15 @@ class _Merged:
     """The checked inputs of a training, with queries of the same vector merged.
 
     Attributes:
-        relevance: The labels of the n queries, as given.
-        labels: The same, as rows of the corpus sample.
+        relevance: The labels of the n queries, as the caller gave them.
+        labels: The same labels, as rows of the corpus sample.
         order: (n,) int64, the rows of the n queries in canonical order.
-        owners: (n,) int64, the merged query that each of these belongs to.
-        generated: (m,) bool, whether a language model wrote all queries that were merged into one.
+        owners: (n,) int64, for each query in this order the merged query that it belongs to.
+        generated: (m,) bool, for each merged query whether a language model wrote all queries that were merged into it.
         data: The m merged queries, their labels, and the documents.
         corpus: The documents that are ranked.
-        validation: Vectors and labels to choose by, in place of held-out training queries.
-        validation_left_out: How many validation queries were left out, for being training queries too.
+        validation: The vectors and labels of queries to choose by, in place of held-out training queries; or None.
+        validation_left_out: How many validation queries were left out because they are training queries, too.
     """
 
     relevance: Relevance
@@ -154,24 +159,24 @@ class _Merged:
 
     @property
     def steps(self) -> int:
-        """How many steps the training has: the folds of both views, and the fit."""
+        """The number of steps of the training: the folds of both views, and the fit."""
         return (FOLDS if self.validation is None else 1) + FOLDS + 1
 
     @property
     def labelled_documents(self) -> int:
-        """How many documents carry a label."""
+        """The number of documents with a label."""
         return len(np.unique(self.data.labels.documents))
 
     @property
     def all_generated(self) -> bool:
-        """Whether a language model wrote all queries, and none of the user's own are there to choose by."""
+        """Whether a language model wrote all queries, and the user gave no validation queries."""
         return bool(self.generated.all()) and self.validation is None
 
 
 def _labelled(
     vectors: ArrayLike, relevance: Relevance | Labels, query_ids: Sequence[str] | None, what: str
 ) -> tuple[Vectors, Relevance]:
-    """Check that query vectors and their labels belong together."""
+    """Check that there is one vector for each labelled query, and return the unit vectors and the labels."""
     if not isinstance(relevance, Relevance):
         relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance, query_ids)
     elif query_ids is not None:
@@ -192,7 +197,7 @@ def _merge(
     corpus_ids: Sequence[str] | None,
     seed: int,
 ) -> _Merged:
-    """Read the corpus, look the labels up in it, and merge queries of the same vector."""
+    """Read the corpus, look up the labelled documents in it, and merge queries with the same vector."""
     documents = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
     corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed)
     row_of = {name: row for row, name in enumerate(corpus.ids)}
@@ -216,13 +221,13 @@ def _merge(
 
 @dataclass(frozen=True)
 class _Decision:
-    """The choice, and what it was made by.
+    """The choice of a candidate, and the measurements that led to it.
 
     Attributes:
-        choice: The candidate, and the reason.
-        views: The scores of all candidates on held-out queries; empty where there were too few queries.
-        agreement: See `label_agreement`.
-        max_unseen_loss: The limit, in points; None where loss on unseen answers was not limited.
+        choice: The chosen candidate, and the reason.
+        views: The scores of all candidates on held-out queries; empty where nothing could be measured.
+        agreement: How well the labels agree with the vectors: see `label_agreement`.
+        max_unseen_loss: How many points the choice was allowed to lose on unseen answers; None where there was no limit.
     """
 
     choice: Choice
@@ -232,7 +237,7 @@ class _Decision:
 
 
 def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) -> _Decision:
-    """Choose a candidate by cross-validation, or the identity where nothing can be measured."""
+    """Choose a candidate by cross-validation, or choose the identity where nothing can be measured."""
     data, labelled, generated = merged.data, len(merged.data.queries), merged.all_generated
     if max_unseen_loss is None and not generated and merged.labelled_documents < merged.corpus.total:
         max_unseen_loss = MAX_UNSEEN_LOSS

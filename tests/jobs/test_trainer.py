@@ -91,7 +91,7 @@ def test_a_process_that_fails_leaves_its_last_words(memory, problem, monkeypatch
     monkeypatch.setattr(sys, "executable", str(broken))
     job = until_ended(memory, memory.train(problem.train, wait=False))
     assert job.state == "failed"
-    assert job.error.endswith("; its last words: python: error while loading shared libraries")
+    assert job.error.endswith("; the last line of its log: python: error while loading shared libraries")
 
 
 # ---- killed ----------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_a_killed_training_is_seen_as_failed_and_the_old_model_serves(memory, pr
     os.kill(pid, signal.SIGKILL)
     job = until_ended(memory, job_id, seconds=5)
     assert job.state == "failed"
-    assert job.error == f"the process that worked on it (pid {pid}) is gone: it was killed, or out of memory"
+    assert job.error == f"the process that worked on the job (pid {pid}) is gone: it was killed, or ran out of memory"
     assert memory.get_model() == good
     assert memory.folder.models() == [good]
     assert leftovers(memory) == []

@@ -26,4 +26,4 @@ def test_of_a_large_corpus_a_part_stands_for_all(problem, monkeypatch):
     assert 700 < np.mean(drawn) < 1_300, "others are drawn from all of it"
     report = train_adapter(queries, problem.train.take(range(60)), corpus, ids).report
     assert (report.documents, report.ranked_documents) == (2_300, 400)
-    assert "400 documents stand for all" in str(report)
+    assert "corpus: a sample of 400 documents: " in str(report)
