@@ -54,7 +54,9 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(StorageError, match=r"Cannot write .*file: No space left on device\. What was there before is unchanged"):
+    with pytest.raises(
+        StorageError, match=r"Cannot write .*file: No space left on device\. A file that was there before is unchanged"
+    ):
         write_text(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "old"
@@ -67,5 +69,5 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(StorageError, match="Cannot read .*: Is a directory"):
         read_text(tmp_path)
     (tmp_path / "latin").write_bytes(b"gr\xf6\xdfer")
-    with pytest.raises(StorageError, match="latin: not UTF-8 text .* at byte 2"):
+    with pytest.raises(StorageError, match="latin: the file is not UTF-8 text .* at byte 2"):
         read_text(tmp_path / "latin")

@@ -20,7 +20,7 @@ def test_fit_trains_the_memory_that_it_serves(memory, problem):
 def test_without_documents_there_is_nothing_to_fit_with(problem, tmp_path):
     adapter = QueryAdapter(32)
     for memory in (adapter, adapter.save(tmp_path / "adapter.safetensors")):
-        with pytest.raises(StoreError, match=r"an adapter has none: .*from_langchain.* or .*from_llama_index"):
+        with pytest.raises(StoreError, match=r"an adapter or a path has none\. .*from_langchain.* or .*from_llama_index"):
             QueryTransform(memory).fit(problem.train)
 
 
@@ -35,7 +35,7 @@ def test_texts_are_embedded_by_the_given_model_or_by_that_of_the_memory(memory, 
     given = QueryTransform(memory, lambda texts: -np.array(memory.embedder.embed_documents(texts)))
     np.testing.assert_allclose(of(given).embed_query(query), -vector, atol=1e-6)
     assert isinstance(of(given), Embedder)
-    with pytest.raises(StoreError, match=r"pass DeepMemoryQueryTransform\(memory, embeddings=…\), or the query's vector"):
+    with pytest.raises(StoreError, match=r"DeepMemoryQueryTransform\(memory, embeddings=…\), or pass the query's vector"):
         of(QueryTransform(QueryAdapter(32)))
 
 
