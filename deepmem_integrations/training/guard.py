@@ -97,7 +97,8 @@ def choose(
         return Choice(CANDIDATES[best], reason)
     place = "best for unseen answers too"
     if best != best_unseen:
-        place = f"within {max_unseen_loss:g} points of the best for unseen answers, {CANDIDATES[best_unseen]}"
+        points = "point" if max_unseen_loss == 1 else "points"
+        place = f"within {max_unseen_loss:g} {points} of the best for unseen answers, {CANDIDATES[best_unseen]}"
     return Choice(CANDIDATES[best], f"{reason}, {place}")
 
 
