@@ -21,6 +21,7 @@ ORDER = (
     "_locks",
     "_vectors",
     "_kmeans",
+    "_language",
     "labels",
     "adapter",
     "embedding",

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from deepmem_integrations._language import language_of
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import Filters
 from deepmem_integrations.generation.filters import text_fault
-from deepmem_integrations.generation.language import language_of
 from deepmem_integrations.generation.sources import Source, junk
 
 TEXT = (
