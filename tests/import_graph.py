@@ -27,6 +27,7 @@ ORDER = (
     "embedding",
     "deeplake",
     "corpora",
+    "words",
     "generation",
     "evaluation",
     "evaluation_log",
