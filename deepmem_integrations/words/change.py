@@ -42,7 +42,7 @@ class Refreshed:
     Attributes:
         added: How many documents are new.
         changed: How many documents have another text than before.
-        deleted: How many documents are gone.
+        deleted: How many documents were deleted.
         unchanged: How many documents stayed as they were.
     """
 
@@ -114,19 +114,21 @@ class Change:
         for rows, seen in zip(found, self._seen, strict=True):
             for number in np.flatnonzero(rows >= 0).tolist():
                 if seen[rows[number]]:
-                    raise StoreError(f"The document {delete[number]!r} comes to be both updated and deleted.")
+                    raise StoreError(
+                        f"The document {delete[number]!r} is both among the documents to update and among those to delete."
+                    )
         for name in self._fresh.intersection(delete):
-            raise StoreError(f"The document {name!r} comes to be both updated and deleted.")
+            raise StoreError(f"The document {name!r} is both among the documents to update and among those to delete.")
         deleted = self._delete([np.unique(rows[rows >= 0]) for rows in found])
         total = self._state.documents if self._state else 0
         return Refreshed(added, changed, deleted, total - changed - deleted)
 
     def _delete(self, found: Sequence[NDArray[np.int64]]) -> int:
         for number, rows in enumerate(found):
-            self._bury(number, rows)
+            self._drop(number, rows)
         return sum(len(rows) for rows in found)
 
-    def _bury(self, number: int, rows: NDArray[np.int64]) -> None:
+    def _drop(self, number: int, rows: NDArray[np.int64]) -> None:
         """Take rows of a segment out of the index."""
         self._dead[number][rows] = True
         segment = self._before[number].segment
@@ -158,7 +160,7 @@ class Change:
                 if not self.analysed_anew:
                     write[which[same]] = False
                     rows = rows[~same]
-                self._bury(number, rows)
+                self._drop(number, rows)
             added += int(new.sum())
             self._add([(ids[i], texts[i]) for i in np.flatnonzero(write).tolist()], hashes[write], new[write])
         return added, changed, unchanged

@@ -8,7 +8,7 @@ where tf counts t in d, df counts the documents with t, N all documents, |d| is 
 |d|. The formula is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009) with Lucene's
 idf, which is never negative, and without the constant factor k1 + 1 (Kamphuis, de Vries, Boytsov and Lin, "Which BM25 Do You
 Mean?", ECIR 2020). k1 is 1.2 and b is 0.75. N, df and avgdl count the documents that are there now, so an index that followed
-changes gives the very scores of an index that was built anew. Documents with equal scores come in the order of their ids.
+changes gives the same scores as an index that was built anew. Documents with equal scores come in the order of their ids.
 
 **Files.** A folder holds:
 
@@ -20,9 +20,9 @@ changes gives the very scores of an index that was built anew. Documents with eq
 
 A change writes new files first and replaces ``index.json`` last, atomically: a reader, or a killed process, sees the old state or
 the new one. The next writer deletes what a killed process left behind. Changed and added documents go into a small segment of
-their own; segments are merged when there are more than 8, or when small segments or deleted documents make up more
-than a quarter. Until then, a deleted document's terms and its id stay in the files; `WordIndex.merge` removes them at once.
-The texts themselves are never kept.
+their own; segments are merged when there are more than 8, or when small segments or deleted documents make up more than a
+quarter. Until then, a deleted document's terms and its id stay in the files; `WordIndex.merge` removes them at once. The texts
+themselves are never kept.
 
 **Processes and threads.** Any number of threads and processes read one folder, and share the memory of its files. A search
 notices a newer state by itself (one look at the file's time stamp). Readers take no lock and need no right to write. Writers wait
@@ -48,7 +48,7 @@ from deepmem_integrations.words.manifest import INDEX, Manifest, identity_of
 from deepmem_integrations.words.state import State, best, read_state
 
 _FEW_IDS = 10_000
-"""A set of ids up to this size is looked up as a whole; a larger one is asked about the best documents."""
+"""The ids of a filter are looked up if there are no more than 10,000; of a larger filter, only the best documents are tested."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ Arrays of a segment of n documents, V terms and p postings (a posting is one ter
 import hashlib
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from deepmem_integrations.words.analysis import Analysis
 from deepmem_integrations.words.arrays import Array
 from deepmem_integrations.words.strings import StringTable, encode, pack
+
+_BLOCK = 8_000_000
+"""How many postings are merged at a time, so that memory stays small."""
 
 _NONE: NDArray[np.uint32] = np.empty(0, np.uint32)
 
@@ -185,46 +188,64 @@ def merge(segments: Sequence[LiveSegment]) -> dict[str, Array]:
     counts = np.empty(starts[-1], np.result_type(np.uint8, *(live.segment.counts.dtype for live in segments)))
     ids: list[str] = []
     place, first = starts[:-1].copy(), 0
-    for live, number, frequency in zip(segments, numbers, frequencies, strict=True):
-        segment, alive = live.segment, live.alive
-        there = slice(None) if alive is None else alive[segment.documents]
-        # The postings of a term lie together: each goes to the term's place, plus its distance from the first of them.
-        own = frequency[number]
-        before = np.cumsum(own) - own
-        places = np.repeat(place[number] - before, own)
-        places += np.arange(len(places))
-        renumbered = np.arange(len(segment)) if alive is None else np.cumsum(alive) - 1
-        documents[places] = (renumbered + first)[segment.documents[there]]
-        counts[places] = segment.counts[there]
-        place += frequency
-        names = segment.ids.all()
+    for live, number in zip(segments, numbers, strict=True):
+        alive = live.alive
+        renumbered = np.arange(len(live.segment)) if alive is None else np.cumsum(alive) - 1
+        for block in _blocks(live.segment):
+            rows, times, own = _postings_there(live, block)
+            # The postings of a term lie together: each goes to the term's place, plus its distance from the first of them.
+            places = np.repeat(place[number[block]] - (np.cumsum(own) - own), own)
+            places += np.arange(len(places))
+            documents[places] = (renumbered + first)[rows]
+            counts[places] = times
+            place[number[block]] += own
+        names = live.segment.ids.all()
         ids += names if alive is None else [names[row] for row in np.flatnonzero(alive).tolist()]
         first += len(live)
     kept = total > 0  # terms of deleted documents alone are gone
     terms = [term for term, keep in zip(vocabulary, kept.tolist(), strict=True) if keep]
-    rows = [slice(None) if live.alive is None else live.alive for live in segments]
+    lengths, hashes = [np.empty(0, np.uint32)], [np.empty(0, np.uint64)]
+    for live in segments:
+        there = slice(None) if live.alive is None else live.alive
+        lengths.append(live.segment.lengths[there])
+        hashes.append(live.segment.text_hashes[there].ravel())
     return {
         **pack("ids", ids),
         **pack("terms", terms),
         "starts": np.concatenate([starts[:1], starts[1:][kept]]),
         "documents": documents,
         "counts": _narrow(counts),
-        "lengths": np.concatenate([np.empty(0, np.uint32), *(s.segment.lengths[r] for s, r in zip(segments, rows, strict=True))]),
-        "text_hashes": np.concatenate(
-            [np.empty(0, np.uint64), *(s.segment.text_hashes[r].ravel() for s, r in zip(segments, rows, strict=True))]
-        ),
+        "lengths": np.concatenate(lengths),
+        "text_hashes": np.concatenate(hashes),
     }
 
 
 def _frequencies(live: LiveSegment, numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Count in how many documents of a segment each term of a larger vocabulary is."""
-    segment, frequency = live.segment, np.zeros(size, np.int64)
-    if live.alive is None:
-        frequency[numbers] = np.diff(segment.starts)
-    else:
-        before = np.concatenate([[0], np.cumsum(live.alive[segment.documents])])
-        frequency[numbers] = np.diff(before[segment.starts])
+    frequency = np.zeros(size, np.int64)
+    for block in _blocks(live.segment):
+        frequency[numbers[block]] = _postings_there(live, block)[2]
     return frequency
+
+
+def _blocks(segment: Segment) -> Iterator[slice]:
+    """Yield ranges of terms that have up to `_BLOCK` postings, or are one term."""
+    first, starts = 0, segment.starts
+    while first < len(segment.terms):
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + _BLOCK, side="right")) - 1)
+        yield slice(first, last)
+        first = last
+
+
+def _postings_there(live: LiveSegment, terms: slice) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Return the rows and counts of a range of terms without deleted documents, and how many postings each term has."""
+    starts = live.segment.starts[terms.start : terms.stop + 1]
+    documents, counts = live.segment.documents[starts[0] : starts[-1]], live.segment.counts[starts[0] : starts[-1]]
+    if live.alive is None:
+        return documents, counts, np.diff(starts)
+    there = live.alive[documents]
+    before = np.concatenate([[0], np.cumsum(there)])
+    return documents[there], counts[there], np.diff(before[starts - starts[0]])
 
 
 def _narrow(counts: Array) -> Array:

@@ -16,7 +16,7 @@ from deepmem_integrations.words.manifest import INDEX, Manifest, Stamp
 from deepmem_integrations.words.segment import LiveSegment, Segment
 
 _SAMPLED = 16
-"""One score in so many is looked at to guess which scores are high."""
+"""One score of every 16 is looked at to guess which scores are high."""
 
 _log = logging.getLogger(__name__)
 

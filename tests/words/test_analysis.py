@@ -100,6 +100,7 @@ def test_scripts_without_spaces_give_pairs():
     assert ENGLISH.terms("テキスト") == ["テキ", "キス", "スト"]
     assert ENGLISH.terms("ครับ") == ["ครั", "รับ"], "marks stay with their letter"
     assert ENGLISH.terms("猫") == ["猫"]
+    assert ENGLISH.terms("ト กี") == ["ト", "กี"], "a single character is a word"
     assert ENGLISH.terms("iPhone手机") == [*ENGLISH.terms("iPhone"), "手机", "手", "机"]
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deepmem_integrations.errors import StorageError, StoreError
-from deepmem_integrations.words import Analysis, LexicalSearch, WordIndex, analysis, change, state
+from deepmem_integrations.words import Analysis, LexicalSearch, WordIndex, analysis, change, segment, state
 from deepmem_integrations.words import index as module
 from deepmem_integrations.words import manifest as manifest_module
 from tests.words import worker
@@ -226,7 +226,7 @@ def test_an_update_leaves_other_documents_alone(index):
     del documents["oracle"]
     check_against_the_formula(index, documents, QUERIES)
     for faulty in ("router", "brand new"):
-        with pytest.raises(StoreError, match=f"{faulty!r} comes to be both updated and deleted"):
+        with pytest.raises(StoreError, match=f"{faulty!r} is both among the documents to update and among those to delete"):
             index.update([([faulty], ["text"])], [faulty])
     with pytest.raises(StoreError, match="Document ids are strings"):
         index.update(delete=[3])
@@ -247,6 +247,7 @@ def test_a_changed_index_is_the_index_built_anew(tmp_path, start, changes, share
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=tmp_path) as folder:
         patch.setattr(change, "MERGE_SHARE", share)  # 10: segments and deleted rows stay for long
         patch.setattr(change, "MAX_SEGMENTS", most)
+        patch.setattr(segment, "_BLOCK", 5)
         patch.setattr(change, "SEGMENT_TERMS", 7)  # several segments for a handful of documents
         index, documents = WordIndex.build(Path(folder) / "changed", batches(start), language="en"), dict(start)
         for kind, some, gone in changes:
@@ -345,6 +346,19 @@ def test_changes_in_quick_succession_are_all_seen(tmp_path, monkeypatch):
     for number in range(300):
         index.update([(["d"], [worker.word(number)])])
         assert other.search(worker.word(number), 1).ids == ["d"]
+
+
+@pytest.mark.parametrize("how", ["build", "merge"])
+def test_a_state_that_is_replaced_while_it_is_opened_is_read_again(index, monkeypatch, how):
+    index.update([(["new"], ["xyzzy"])], ["oracle"])
+    reads = [manifest_module.Manifest.read(index.folder / "index.json")]
+    if how == "build":
+        WordIndex.build(index.folder, [(["other"], ["xyzzy"])], language="en")
+    else:
+        index.merge()
+    read = manifest_module.Manifest.read
+    monkeypatch.setattr(manifest_module.Manifest, "read", lambda path: reads.pop() if reads else read(path))
+    assert WordIndex.open(index.folder).search("xyzzy", 1).ids == ["other" if how == "build" else "new"]
 
 
 def test_an_index_serves_on_when_its_folder_is_gone(index):

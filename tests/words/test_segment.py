@@ -65,6 +65,15 @@ def test_counts_take_as_little_room_as_they_need(times, dtype):
     assert both["counts"].dtype == dtype and both["counts"].tolist() == [times, 1]
 
 
+@pytest.mark.parametrize("deleted", [[], [0], [7, 30], list(range(0, 40, 2)), list(range(40))])
+def test_postings_count_the_documents_that_are_there(deleted):
+    live = LiveSegment(built({f"d{number}": "x y" if number % 3 else "y" for number in range(40)}), np.array(deleted, np.uint32))
+    for term, rows in (("x", [n for n in range(40) if n % 3]), ("y", range(40))):
+        documents, counts, number = live.postings(int(live.segment.terms.find([term])[0]))
+        assert documents.tolist() == list(rows) and counts.tolist() == [1] * len(rows)
+        assert number == len(set(rows) - set(deleted))
+
+
 def test_merging_leaves_out_deleted_documents_and_their_terms():
     one = LiveSegment(built({"a": "x y", "b": "y z", "c": "z z"}), np.array([1], np.uint32))
     two = LiveSegment(built({"d": "x w", "e": "q"}), np.array([1], np.uint32))
