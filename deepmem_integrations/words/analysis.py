@@ -226,6 +226,7 @@ class _Patterns:
     def __init__(self) -> None:
         marks = _ranges(code for code in range(0x300, 0x1E000) if unicodedata.category(chr(code))[0] == "M")
         ascii_word, word = "[A-Za-z0-9_]", rf"[\w{marks}]"
+        self.odd = re.compile(f"[{''.join(map(chr, _BEFORE))}]")
         self.paired = re.compile(f"([{_PAIRED}]+)")
         self.units = re.compile(f"[^{marks}][{marks}]*|[{marks}]+")
         self.ascii_words = re.compile(_word_pattern(ascii_word))
@@ -253,7 +254,7 @@ def _words(text: str) -> list[str]:
     patterns = _patterns()
     if text.isascii():
         return patterns.ascii_words.findall(text)
-    text = unicodedata.normalize("NFKC", text.translate(_BEFORE)).translate(_BEFORE)
+    text = _without_odd(unicodedata.normalize("NFKC", _without_odd(text)))
     words: list[str] = []
     for number, piece in enumerate(patterns.paired.split(text)):
         if number % 2:
@@ -261,6 +262,11 @@ def _words(text: str) -> list[str]:
         else:
             words += patterns.words.findall(piece)
     return words
+
+
+def _without_odd(text: str) -> str:
+    """Translate by `_BEFORE`. To look for such characters takes a tenth of the time, and few texts have any."""
+    return text.translate(_BEFORE) if _patterns().odd.search(text) else text
 
 
 def _pairs(units: list[str]) -> list[str]:

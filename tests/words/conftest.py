@@ -8,8 +8,6 @@ import pytest
 
 from deepmem_integrations.words import Analysis, WordIndex
 
-pytest.importorskip("Stemmer")
-
 DOCUMENTS = {
     "router": "Restart the router and wait until all routers answer.",
     "oracle": "The error ORA-00942 means that a table or view does not exist.",
