@@ -6,7 +6,7 @@ import pytest
 import deepmem_integrations
 from tests import import_graph
 
-HEAVY = ["torch", "deeplake", "openai", "langchain_core", "llama_index", "pydantic", "typer", "scipy", "sklearn"]
+HEAVY = ["torch", "deeplake", "openai", "langchain_core", "llama_index", "pydantic", "typer", "scipy", "sklearn", "Stemmer"]
 
 
 def modules_after(statement):
@@ -25,6 +25,7 @@ def test_each_part_loads_only_its_own():
     assert not {"torch", "deeplake", "openai"} & set(modules_after("import deepmem_integrations.llama_index"))
     assert modules_after("import deepmem_integrations.cli") == []
     assert modules_after("import deepmem_integrations.generation") == []
+    assert modules_after("import deepmem_integrations.words") == []
 
 
 def test_all_public_names_are_there():

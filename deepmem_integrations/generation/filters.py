@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from deepmem_integrations._language import NAMES, language_of
 from deepmem_integrations.errors import GenerationError
-from deepmem_integrations.generation.language import NAMES, language_of
 from deepmem_integrations.generation.sources import Source
 
 _WORD = re.compile(r"\w+")

@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from deepmem_integrations._language import NAMES
 from deepmem_integrations.errors import GenerationError
-from deepmem_integrations.generation.language import NAMES
 from deepmem_integrations.generation.model import Message, Request
 from deepmem_integrations.generation.sources import Source
 

@@ -1,6 +1,6 @@
 import pytest
 
-from deepmem_integrations.generation.language import language_of
+from deepmem_integrations._language import language_of
 
 
 @pytest.mark.parametrize(

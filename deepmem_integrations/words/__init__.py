@@ -1,0 +1,22 @@
+"""Searches by words: an index of the documents' words in a folder, and the lexical searches that stores bring.
+
+`WordIndex` needs the extra ``words`` (PyStemmer) for languages with a stemmer, and numpy alone for others.
+"""
+
+from deepmem_integrations.words.analysis import Analysis
+from deepmem_integrations.words.change import Refreshed
+from deepmem_integrations.words.index import Statistics, WordIndex
+from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch
+from deepmem_integrations.words.stores import DeepLakeWords, RetrieverWords
+
+__all__ = [
+    "Analysis",
+    "DeepLakeWords",
+    "Filter",
+    "Found",
+    "LexicalSearch",
+    "Refreshed",
+    "RetrieverWords",
+    "Statistics",
+    "WordIndex",
+]
