@@ -1,7 +1,8 @@
 """Trained models in a folder.
 
 ``models/<name>.safetensors`` is a model with all that is known of it, and ``current`` holds the name of the model in use. A model
-is written once, whole, and never changed, so its name identifies it. Readers take no lock.
+is written once, whole, and never changed, so its name identifies it. ``words`` is the word index of the store's texts, which all
+models share and which follows the store. Readers take no lock.
 """
 
 import os
@@ -19,6 +20,7 @@ from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.adapter.file import read_header
 from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StorageError, StoreError
+from deepmem_integrations.words import WordIndex
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class ModelFolder:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._loaded: tuple[str, QueryAdapter] | None = None
+        self._words: WordIndex | None = None
 
     def lock(self) -> FileLock:
         """Return the lock that every process holds while it puts a model in use or deletes one."""
@@ -175,6 +178,26 @@ class ModelFolder:
                 path.unlink()
             except OSError as error:
                 raise StorageError(f"Cannot delete {path}: {error.strerror or error}.") from error
+
+    # ---- words --------------------------------------------------------------------------------------------------
+
+    @property
+    def words_path(self) -> Path:
+        """The folder of the word index, whether there is one or not."""
+        return self.path / "words"
+
+    @property
+    def lexical_search(self) -> WordIndex | None:
+        """The word index of the store's texts; None where there is none yet. It is opened once, and sees later changes by itself.
+
+        Raises:
+            StorageError: The index is damaged.
+        """
+        if not WordIndex.exists(self.words_path):
+            self._words = None
+        elif self._words is None:
+            self._words = WordIndex(self.words_path)
+        return self._words
 
     # ---- the model in use --------------------------------------------------------------------------------------
 

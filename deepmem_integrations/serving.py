@@ -12,6 +12,7 @@ from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidVectorsError
 from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.words import LexicalSearch
 
 
 @runtime_checkable
@@ -26,6 +27,16 @@ class HasModels(Protocol):
     @property
     def embedder(self) -> Embedder:
         """The embedding model of the store."""
+        ...
+
+
+@runtime_checkable
+class HasLexicalSearch(Protocol):
+    """An object with a search by words, such as a `DeepMemory`."""
+
+    @property
+    def lexical_search(self) -> LexicalSearch | None:
+        """The search by words; None where there is none."""
         ...
 
 
@@ -90,6 +101,13 @@ class ServedAdapter:
         if isinstance(self._source, ModelFolder):
             return f"{self._source.in_use_name()} in {self._source.path}"
         return repr(self._source) if self.memory is self._source else os.fspath(self.memory)  # type: ignore[arg-type]
+
+    @property
+    def lexical_search(self) -> LexicalSearch | None:
+        """The search by words that ranks with the adapter: the memory's own, or the word index in the folder of models."""
+        if isinstance(self.memory, HasLexicalSearch):
+            return self.memory.lexical_search
+        return self._source.lexical_search if isinstance(self._source, ModelFolder) else None
 
     def apply(self, vectors: ArrayLike, model: Any = None) -> Vectors:
         """Transform query vectors with the adapter in use.

@@ -4,6 +4,7 @@ from deepmem_integrations.adapter.attention import Attention, KernelSpace
 from deepmem_integrations.adapter.explanation import Explanation, Influence
 from deepmem_integrations.adapter.fingerprint import PROBES, Fingerprint
 from deepmem_integrations.adapter.query_adapter import QueryAdapter, sorted_into_lists
+from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import Growth, RememberedQueries, ValueSpace
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Influence",
     "KernelSpace",
     "QueryAdapter",
+    "Ranking",
     "RememberedQueries",
     "ValueSpace",
     "sorted_into_lists",

@@ -91,7 +91,7 @@ class Attention:
         keys: (m, d) float32 unit rows, the places of the training queries.
         values: (m, d) float32, the direction in which each key moves a query.
         temperature: The width of the kernel, above 0.
-        strength: The factor of the sum, above 0.
+        strength: The factor of the sum. With 0 no query moves, and the keys serve the remembered answers alone.
         space: The space in which queries are compared; None compares them as they are.
         neighbours: How many of the nearest keys move a query; None for all.
         lists: The lists into which very many keys are sorted.

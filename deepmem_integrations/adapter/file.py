@@ -21,14 +21,18 @@ from safetensors.numpy import save as save_tensors
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter.attention import Attention, KernelSpace, Lists
 from deepmem_integrations.adapter.fingerprint import Fingerprint
+from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
 from deepmem_integrations.errors import AdapterFileError
 from deepmem_integrations.labels import LabelRows
 
 FORMAT = "deepmem-adapter"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Tensors = Mapping[str, NDArray[Any]]
+
+_RANKING = ("vector", "words", "answers", "answers_temperature", "by_rank", "attention_temperature", "attention_strength")
+"""The settings of a `Ranking` in the header."""
 
 
 class Parts(NamedTuple):
@@ -38,12 +42,16 @@ class Parts(NamedTuple):
     linear: Vectors | None
     attention: Attention | None
     remembered_queries: RememberedQueries | None
+    ranking: Ranking | None
     fingerprint: Fingerprint
     metadata: Mapping[str, Any]
 
 
 def encode(parts: Parts) -> bytes:
-    """Write an adapter as the bytes of its file. The same adapter gives the same bytes."""
+    """Write an adapter as the bytes of its file. The same adapter gives the same bytes.
+
+    The file has the lowest version that holds the adapter, so that earlier versions of this package can read what they know.
+    """
     tensors: dict[str, NDArray[Any]] = {}
     attention, remembered = parts.attention, parts.remembered_queries
     if parts.linear is not None:
@@ -60,17 +68,24 @@ def encode(parts: Parts) -> bytes:
             tensors["memory.values"] = attention.values
         else:
             tensors |= _remembered_tensors(remembered)
+    if parts.ranking is not None:
+        tensors["ranking.cosines"] = parts.ranking.cosines
+        if parts.ranking.linear is not None:
+            tensors["ranking.linear"] = parts.ranking.linear
     if parts.fingerprint.probes is not None:
         tensors["fingerprint.probes"] = parts.fingerprint.probes
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    plain = parts.ranking is None and (attention is None or attention.strength > 0)
     header = {
-        "version": FORMAT_VERSION,
+        "version": 2 if plain else FORMAT_VERSION,
         "dimension": parts.dimension,
         "model": parts.fingerprint.model,
         "memory": attention and {name: getattr(attention, name) for name in ("temperature", "strength", "neighbours")},
         "examples": remembered and _remembered_names(remembered),
         "metadata": dict(parts.metadata),
     }
+    if parts.ranking is not None:
+        header["ranking"] = {name: getattr(parts.ranking, name) for name in _RANKING}
     header = json.loads(json.dumps(header))  # as it will be read
     # One entry, since safetensors writes several in random order.
     return save_tensors(tensors, metadata={FORMAT: json.dumps({"checksum": _checksum(header, tensors), "header": header})})
@@ -143,8 +158,11 @@ def _parts(header: Mapping[str, Any], tensors: Tensors) -> Parts:
         remembered = _read_remembered(header["examples"], tensors) if header.get("examples") else None
         values = tensors["memory.values"] if remembered is None else remembered.values
         attention = Attention(tensors["memory.keys"], values, space=space, lists=lists, **settings)
+    ranking = None
+    if header.get("ranking"):
+        ranking = Ranking(**header["ranking"], linear=tensors.get("ranking.linear"), cosines=tensors["ranking.cosines"])
     fingerprint = Fingerprint(dimension, header["model"], tensors.get("fingerprint.probes"))
-    return Parts(dimension, tensors.get("linear"), attention, remembered, fingerprint, header["metadata"])
+    return Parts(dimension, tensors.get("linear"), attention, remembered, ranking, fingerprint, header["metadata"])
 
 
 def _remembered_tensors(remembered: RememberedQueries) -> dict[str, NDArray[Any]]:

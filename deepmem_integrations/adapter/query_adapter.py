@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations._files import write_bytes
 from deepmem_integrations._immutable import Immutable
 from deepmem_integrations._vectors import Vectors, read_only, unit_rows
+from deepmem_integrations.adapter.answers import answer_scores
 from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, Lists
 from deepmem_integrations.adapter.explanation import Explanation, Influence
 from deepmem_integrations.adapter.file import Parts, decode, encode, parts_do_not_fit
 from deepmem_integrations.adapter.fingerprint import Fingerprint
+from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import Growth, RememberedQueries
 from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
 from deepmem_integrations.labels import Labels, Relevance
@@ -33,11 +35,15 @@ class QueryAdapter(Immutable):
     (the attention part). Either part may be absent; without both the adapter is the identity. Document vectors are never
     touched, so no index is rewritten.
 
+    A retriever can do more than search with a transformed query: it ranks by the documents' words and by remembered answers as
+    well. `ranking` says how, `answers` scores the remembered answers, and `for_ranking` is the transform to search with.
+
     Args:
         dimension: d, the length of the vectors.
         linear: W, (d, d) float32.
-        attention: The attention part.
+        attention: The attention part. With a strength of 0 it moves no query, and its keys serve the answers alone.
         remembered_queries: The labelled queries behind the attention part.
+        ranking: How a retriever ranks; None ranks by the transformed query alone.
         fingerprint: The fingerprint of the embedding model of the training; by default only the dimension is known.
         metadata: Anything that JSON can hold; it is kept in the file.
 
@@ -52,6 +58,7 @@ class QueryAdapter(Immutable):
     linear: Vectors | None
     attention: Attention | None
     remembered_queries: RememberedQueries | None
+    ranking: Ranking | None
     fingerprint: Fingerprint
     _metadata: dict[str, Any]
 
@@ -62,6 +69,7 @@ class QueryAdapter(Immutable):
         linear: Vectors | None = None,
         attention: Attention | None = None,
         remembered_queries: RememberedQueries | None = None,
+        ranking: Ranking | None = None,
         fingerprint: Fingerprint | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
@@ -70,6 +78,7 @@ class QueryAdapter(Immutable):
             linear=None if linear is None else read_only(linear),
             attention=attention,
             remembered_queries=remembered_queries if attention is not None else None,
+            ranking=ranking,
             fingerprint=fingerprint or Fingerprint(dimension),
             _metadata=copy.deepcopy(dict(metadata or {})),
         )
@@ -82,7 +91,12 @@ class QueryAdapter(Immutable):
     @property
     def is_identity(self) -> bool:
         """Whether the adapter leaves every direction as it is."""
-        return self.linear is None and self.attention is None
+        return self.linear is None and not self._attends
+
+    @property
+    def _attends(self) -> bool:
+        """Whether the attention part moves queries."""
+        return self.attention is not None and self.attention.strength > 0
 
     # ---- applying ----------------------------------------------------------------------------------------------
 
@@ -106,7 +120,7 @@ class QueryAdapter(Immutable):
         given = np.asarray(vectors)
         queries = unit_rows(given[None] if given.ndim == 1 else given, "query vector", dimension=self.dimension)
         moved = self._turned(queries)
-        if self.attention is not None:
+        if self.attention is not None and self._attends:
             moved = _normalised(moved + self.attention.shift(queries), moved)
         return moved[0] if given.ndim == 1 else moved
 
@@ -123,6 +137,46 @@ class QueryAdapter(Immutable):
         if self.attention is None:
             return np.zeros(len(queries), dtype=bool)
         return np.asarray(self.attention.attend(queries)[2].max(axis=1) > KNOWN)
+
+    def for_ranking(self) -> "QueryAdapter":
+        """Return the transform that a retriever searches with, which may be another one than the transform alone.
+
+        Example:
+            >>> QueryAdapter(2, ranking=Ranking(words=0.05)).for_ranking().is_identity
+            True
+        """
+        ranking, attention = self.ranking, self.attention
+        if ranking is None:
+            return self
+        if attention is not None:
+            attention = replace(attention, temperature=ranking.attention_temperature, strength=ranking.attention_strength)
+        return QueryAdapter(**(self._parts()._asdict() | {"linear": ranking.linear, "attention": attention, "ranking": None}))
+
+    def answers(self, vector: ArrayLike, temperature: float | None = None) -> dict[str, float]:
+        """Score the documents that remembered queries like this one asked for.
+
+        Args:
+            vector: (d,), the untransformed query, any real dtype.
+            temperature: τ, the width of the kernel; by default the one of `ranking`.
+
+        Returns:
+            Document id → score, between 0 and 1, best first; nothing where the adapter remembers no queries. See
+            `deepmem_integrations.adapter.answers`.
+
+        Raises:
+            EmbeddingMismatchError: The vector has another dimension.
+            InvalidVectorsError: The argument is not one vector of finite numbers, or is all zeros.
+        """
+        query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)
+        remembered = self.remembered_queries
+        if self.attention is None or remembered is None:
+            return {}
+        if temperature is None:
+            temperature = (self.ranking or Ranking()).answers_temperature
+        keys, _, similarities = self.attention.attend(query)
+        documents, scores = answer_scores(keys[0], similarities[0], remembered.answers, temperature)
+        order = np.argsort(-scores, kind="stable")
+        return {remembered.document_ids[documents[row]]: float(scores[row]) for row in order.tolist()}
 
     def explain(self, vector: ArrayLike, top: int = 5) -> Explanation:
         """Name the training queries that move a query.
@@ -141,7 +195,7 @@ class QueryAdapter(Immutable):
         query = unit_rows(np.asarray(vector)[None], "query vector", dimension=self.dimension)
         turned, final = self._turned(query), self.transform(query)
         influences: list[Influence] = []
-        if self.attention is not None:
+        if self.attention is not None and self._attends:
             rows, weights, similarities = (found[0] for found in self.attention.attend(query))
             pushes = weights[:, None] * self.attention.values[rows]
             shift = pushes.sum(axis=0)
@@ -289,8 +343,26 @@ class QueryAdapter(Immutable):
         return self._with_attention(*sorted_into_lists(attention, attention.keys[keys], left))
 
     def linear_only(self) -> "QueryAdapter":
-        """Return the linear part alone: neither the adapter nor its file then holds a training query's vector, id or text."""
-        return self._with_attention(None, None)
+        """Return the linear part alone: neither the adapter nor its file then holds a training query's vector, id or text.
+
+        A retriever still ranks by words, and no longer by answers.
+        """
+        return self._with_attention(None, None).without_answers()
+
+    def without_answers(self) -> "QueryAdapter":
+        """Return the adapter without remembered answers. A retriever then ranks by vectors and words alone.
+
+        Remembered queries stay where the attention part of a transform needs them.
+        """
+        parts, ranking = self._parts()._asdict(), self.ranking
+        if ranking is not None:
+            ranking = replace(ranking, answers=0.0, attention_strength=ranking.attention_strength if self.attention else 0.0)
+            if not ranking.vector and not ranking.words:
+                ranking = None
+            parts["ranking"] = ranking
+        if not self._attends and not (ranking and ranking.attention_strength):
+            parts["attention"] = parts["remembered_queries"] = None
+        return QueryAdapter(**parts)
 
     def with_metadata(self, **entries: Any) -> "QueryAdapter":
         """Return the adapter with further entries in its metadata, which replace those of the same name."""
@@ -366,12 +438,21 @@ class QueryAdapter(Immutable):
         return adapter
 
     def _parts(self) -> Parts:
-        return Parts(self.dimension, self.linear, self.attention, self.remembered_queries, self.fingerprint, self._metadata)
+        return Parts(
+            self.dimension,
+            self.linear,
+            self.attention,
+            self.remembered_queries,
+            self.ranking,
+            self.fingerprint,
+            self._metadata,
+        )
 
     def __repr__(self) -> str:
         """Show the parts in one line."""
-        parts = [name for name, part in (("linear", self.linear), ("attention", self.attention)) if part is not None]
-        return f"QueryAdapter({self.dimension} dimensions, {' + '.join(parts) or 'identity'})"
+        parts = [name for name, there in (("linear", self.linear is not None), ("attention", self._attends)) if there]
+        ranking = f", ranking by {self.ranking}" if self.ranking else ""
+        return f"QueryAdapter({self.dimension} dimensions, {' + '.join(parts) or 'identity'}{ranking})"
 
 
 def sorted_into_lists(attention: Attention, keys: Vectors, remembered: RememberedQueries) -> tuple[Attention, RememberedQueries]:

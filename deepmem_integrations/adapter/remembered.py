@@ -62,11 +62,10 @@ class RememberedQueries:
     trained_in_all: int
 
     @cached_property
-    def values(self) -> Vectors:
-        """(m, d) float32, the value of each key: the weighted mean of the places of its queries' documents.
+    def answers(self) -> LabelRows:
+        """The labels of each key: the documents of its queries, united, whose largest weight is 1.
 
-        The documents of queries that share a key are united. If two of the queries name the same document, the larger weight
-        counts.
+        If two of the queries name the same document, the larger weight counts.
         """
         keys = np.repeat(self.owners, np.diff(self.labels.starts))
         # The labels are sorted by key, document and falling weight, so that the first of each key and document counts.
@@ -74,9 +73,14 @@ class RememberedQueries:
         keys, documents, weights = keys[order], self.labels.documents[order], self.labels.weights[order]
         first = np.ones(len(keys), dtype=bool)
         first[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
-        keys, documents, weights = keys[first], documents[first], weights[first]
-        starts = np.flatnonzero(np.diff(keys, prepend=-1))
-        sums = np.add.reduceat(self.documents[documents] * weights[:, None], starts, axis=0)
+        count = int(keys.max(initial=-1)) + 1
+        return LabelRows(np.searchsorted(keys[first], np.arange(count + 1)), documents[first], weights[first])
+
+    @cached_property
+    def values(self) -> Vectors:
+        """(m, d) float32, the value of each key: the weighted mean of the places of its queries' documents."""
+        starts, weights = self.answers.starts[:-1], self.answers.weights
+        sums = np.add.reduceat(self.documents[self.answers.documents] * weights[:, None], starts, axis=0)
         return np.asarray(sums / np.add.reduceat(weights, starts)[:, None], dtype=np.float32)
 
     def of_key(self, key: int) -> NDArray[np.int64]:

@@ -108,6 +108,11 @@ class WordIndex:
         """
         return cls(folder)
 
+    @staticmethod
+    def exists(folder: str | os.PathLike[str]) -> bool:
+        """Tell whether a folder holds an index, whole or damaged."""
+        return os.path.exists(os.path.join(folder, INDEX))
+
     @classmethod
     def build(cls, folder: str | os.PathLike[str], documents: Documents, language: str | None = None) -> "WordIndex":
         """Index documents. An index that the folder holds already is replaced at the end, in one step.

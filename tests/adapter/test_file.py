@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from deepmem_integrations import QueryAdapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.adapter.file import FORMAT, read_header
 from deepmem_integrations.errors import AdapterFileError, StorageError
@@ -92,8 +93,8 @@ def test_parts_that_do_not_fit_are_noticed_on_loading(parts):
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.adapter.file.FORMAT_VERSION", 3)
-    data = make_adapter().to_bytes()
+    monkeypatch.setattr("deepmem_integrations.adapter.file.FORMAT_VERSION", 4)
+    data = make_adapter(ranking=Ranking(words=0.1)).to_bytes()
     monkeypatch.undo()
     with pytest.raises(AdapterFileError, match="Upgrade deepmem-integrations"):
         QueryAdapter.from_bytes(data)

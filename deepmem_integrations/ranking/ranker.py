@@ -1,0 +1,288 @@
+"""`Ranker`: ranks what a store's search found, what words found, and what remembered queries ask for, by one learnt score.
+
+A ranking has four steps, and a retriever does the store's part of each::
+
+    query = ranker.query(text, vector)                        # transform the vector
+    shortlist = query.rank(ids, cosines, query.words(100))    # ids and cosines: what the store found for query.vector
+    while wanted := shortlist.missing(k):                     # documents that words and answers brought, and the store did not
+        shortlist.add(wanted, documents_by_id(wanted))
+    documents = shortlist.best(k)
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.adapter import QueryAdapter, Ranking
+from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
+from deepmem_integrations.words import Found, LexicalSearch, WordIndex
+
+_logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_NEWEST = 10
+"""How many of the documents that a store found are looked up in the word index, to notice an index older than the store."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The score of one document by one kind of evidence.
+
+    Attributes:
+        score: The cosine, the BM25 score, or the score of the remembered answers.
+        rank: The rank among the documents that this evidence found, from 1; None if it did not find the document.
+    """
+
+    score: float
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A document in its place.
+
+    Attributes:
+        id: The id of the document.
+        score: The score by which the document is ranked: see `Ranking.score`.
+        found: Whether the store's own search found the document. Words or answers brought the others.
+        evidence: ``"vector"``, ``"words"`` and ``"answers"`` → `Evidence`.
+    """
+
+    id: str
+    score: float
+    found: bool
+    evidence: Mapping[str, Evidence]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, as a retriever puts them into a document's metadata."""
+        return {
+            "score": self.score,
+            **{name: {"score": one.score, "rank": one.rank} for name, one in self.evidence.items()},
+        }
+
+
+class Shortlist(Generic[_T]):
+    """Ranked candidates, and the documents behind them as far as they are at hand.
+
+    Args:
+        ids: The ids of the candidates, best first.
+        choice_of: A function from an id to its `Choice`.
+        documents: Id → document of what the store's search found.
+
+    Attributes:
+        ids: The ids of the candidates, best first.
+    """
+
+    def __init__(self, ids: list[str], choice_of: Callable[[str], Choice], documents: Mapping[str, _T]) -> None:
+        self.ids = ids
+        self._choice_of = choice_of
+        self._documents = dict(documents)
+
+    def missing(self, k: int) -> list[str]:
+        """Return the ids of those among the best k whose document is not at hand."""
+        return [name for name in self.ids[:k] if name not in self._documents]
+
+    def add(self, wanted: Sequence[str], documents: Mapping[str, _T]) -> None:
+        """Take in documents that were looked up. Ids without a document leave the list: they are gone, or a filter forbids them.
+
+        Args:
+            wanted: The ids that were looked up.
+            documents: Id → document of those that there are.
+        """
+        gone = {name for name in wanted if name not in documents}
+        self._documents |= {name: documents[name] for name in wanted if name in documents}
+        self.ids = [name for name in self.ids if name not in gone]
+
+    def best(self, k: int) -> list[tuple[_T, Choice]]:
+        """Return the best k documents, each with its place. All of them must be at hand: see `missing`."""
+        return [(self._documents[name], self._choice_of(name)) for name in self.ids[:k]]
+
+    def choices(self, k: int | None = None) -> list[Choice]:
+        """Return the places of the best k candidates, or of all, whether their documents are at hand or not."""
+        return [self._choice_of(name) for name in self.ids[:k]]
+
+
+class Ranker:
+    """Ranks by what a model has learnt of vectors, words and answers.
+
+    Args:
+        memory: A `MemoryLike`. A model that is put in use later ranks the next query.
+        words: A search by words; True takes the word index beside the model, and False leaves words out.
+        answers: Whether remembered answers count.
+
+    Raises:
+        AdapterFileError, StorageError, ModelNotFoundError, TypeError: See `ServedAdapter`.
+
+    Example:
+        >>> ranker = Ranker(QueryAdapter(2, ranking=Ranking(words=1.0)), words=False)
+        >>> query = ranker.query("a question", [3.0, 4.0])
+        >>> query.rank(["a", "b"], [0.2, 0.9]).ids
+        ['b', 'a']
+    """
+
+    def __init__(self, memory: MemoryLike, *, words: bool | LexicalSearch = True, answers: bool = True) -> None:
+        self.served = ServedAdapter(memory)
+        self.answers = answers
+        self._words = words
+        self._said: set[str] = set()
+
+    @property
+    def wants_words(self) -> bool:
+        """Whether words are to count."""
+        return self._words is not False
+
+    @property
+    def lexical_search(self) -> LexicalSearch | None:
+        """The search by words that ranks with the model; None where there is none, or where words are left out."""
+        if isinstance(self._words, LexicalSearch):
+            return self._words
+        return self.served.lexical_search if self._words else None
+
+    def query(self, text: str, vector: ArrayLike, model: Any = None) -> "RankedQuery":
+        """Transform a query vector for a search whose results `RankedQuery.rank` ranks.
+
+        Args:
+            text: The query, for the search by words.
+            vector: (d,), of any length but 0, untransformed.
+            model: The embedding model that the vector comes from: see `ServedAdapter.apply`.
+
+        Raises:
+            ModelNotFoundError: There is no trained model yet.
+            InvalidVectorsError: The vector holds NaN or infinity, or is all zeros.
+            EmbeddingMismatchError: The model was trained with another embedding model, or for another dimension.
+        """
+        adapter = self.served.adapter  # read once, because another model may be put in use at any time
+        if model is not None:
+            self.served.check(adapter, model)
+        return RankedQuery(self, adapter, text, np.asarray(vector))
+
+    def say_once(self, what: str, message: str, *values: object) -> None:
+        """Log a warning, once for each ranker and kind of warning."""
+        if what not in self._said:
+            self._said.add(what)
+            _logger.warning(message, *values)
+
+
+class RankedQuery:
+    """One query on its way: `Ranker.query` makes it.
+
+    Attributes:
+        text: The query.
+        vector: The transformed query vector, to search the store with.
+        ranking: How the results are ranked.
+    """
+
+    def __init__(self, ranker: Ranker, adapter: QueryAdapter, text: str, vector: NDArray[Any]) -> None:
+        self.text = text
+        self.ranking = adapter.ranking or Ranking()
+        self.vector = TransformedVector(adapter.for_ranking().transform(vector).tolist())
+        self._ranker = ranker
+        self._search = ranker.lexical_search if self.ranking.words else None
+        if self.ranking.words and self._search is None and ranker.wants_words:
+            ranker.say_once(
+                "words",
+                "The model %s ranks by words as well, and there is no word index: results come without words. Build the index "
+                "with memory.refresh(), or give the retriever a search by words, words=….",
+                ranker.served.name,
+            )
+        self._answers: Mapping[str, float] = {}
+        if ranker.answers and self.ranking.answers:
+            self._answers = adapter.answers(vector)
+
+    @property
+    def vectors_alone(self) -> bool:
+        """Whether neither words nor answers count for this query, so that the order of the store's search stands."""
+        return bool(self.ranking.vector) and self._search is None and not self._answers
+
+    def words(self, k: int) -> Found | None:
+        """Search by words; None where words do not count. The search may run beside the store's search, in another thread.
+
+        Args:
+            k: How many documents to find.
+        """
+        return None if self._search is None else self._search.search(self.text, k)
+
+    def rank(
+        self,
+        ids: Sequence[str],
+        cosines: Sequence[float] | Vectors | None = None,
+        words: Found | None = None,
+        documents: Mapping[str, _T] | None = None,
+        *,
+        others: bool = True,
+    ) -> Shortlist[_T]:
+        """Rank what the store found, what words found, and what remembered queries ask for.
+
+        Args:
+            ids: The m ids that the store found for ``vector``, best first.
+            cosines: (m,) the cosines of the documents with ``vector``. Where a store gives no scores, the mean cosine of the
+                training queries' documents at each rank stands in.
+            words: What `words` returned.
+            documents: Id → document, for the m documents.
+            others: Whether documents that only words or answers found may come in. A document that the store did not find
+                takes the lowest of the cosines.
+        """
+        ranking, m = self.ranking, len(ids)
+        found_by_words = {} if words is None else dict(zip(words.ids, words.scores.tolist(), strict=True))
+        known = set(ids)
+        names = list(ids)
+        if others:
+            names += [name for name in dict.fromkeys([*found_by_words, *self._answers]) if name not in known]
+        cosine = np.zeros(len(names), dtype=np.float32)
+        if m:
+            cosine[:m] = self._usual(m) if cosines is None else cosines
+            cosine[m:] = cosine[:m].min()
+        word_scores = self._word_scores(names, found_by_words)
+        answers = np.array([self._answers.get(name, 0.0) for name in names], dtype=np.float32)
+        total = ranking.score(cosine, word_scores, answers)
+        order = np.argsort(-total, kind="stable").tolist()
+        self._notice(ids, word_scores)
+        row_of = {name: row for row, name in enumerate(names)}
+        channels = {
+            "vector": (cosine, _ranks(ids)),
+            "words": (word_scores, _ranks(list(found_by_words))),
+            "answers": (answers, _ranks(list(self._answers))),
+        }
+
+        def choice_of(name: str) -> Choice:
+            row = row_of[name]
+            evidence = {channel: Evidence(float(scores[row]), ranks.get(name)) for channel, (scores, ranks) in channels.items()}
+            return Choice(name, float(total[row]), row < m, evidence)
+
+        return Shortlist([names[row] for row in order], choice_of, documents or {})
+
+    def _usual(self, count: int) -> NDArray[np.float32]:
+        """Return the usual cosines at the first ranks."""
+        usual = self.ranking.cosines
+        if not len(usual):
+            return np.asarray(-1e-3 * np.arange(count), dtype=np.float32)
+        return usual[np.minimum(np.arange(count), len(usual) - 1)]
+
+    def _word_scores(self, names: Sequence[str], found: Mapping[str, float]) -> NDArray[np.float32]:
+        if isinstance(self._search, WordIndex):
+            return self._search.scores(self.text, names)
+        return np.array([found.get(name, 0.0) for name in names], dtype=np.float32)
+
+    def _notice(self, ids: Sequence[str], word_scores: NDArray[np.float32]) -> None:
+        """Say once that the word index is older than the store."""
+        index = self._search
+        if isinstance(index, WordIndex):
+            for name, score in zip(ids[:_NEWEST], word_scores[:_NEWEST].tolist(), strict=True):
+                if not score and name not in index:
+                    self._ranker.say_once(
+                        "stale",
+                        "The word index in %s is older than the store: it lacks the document %r, among others perhaps. Call "
+                        "memory.refresh(), or run `deepmem refresh`.",
+                        index.folder,
+                        name,
+                    )
+                    return
+
+
+def _ranks(names: Sequence[str]) -> dict[str, int]:
+    return {name: rank for rank, name in enumerate(names, start=1)}
