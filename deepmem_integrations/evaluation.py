@@ -1,16 +1,20 @@
-"""How good retrieval is with and without an adapter: recall@k, nDCG@k, MRR@k, and intervals."""
+"""How good retrieval is with and without a model, and with its parts alone: recall@k, nDCG@k, MRR@k, and intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors, nearest
-from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.corpora import CorpusVectors, read_corpus
+from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors
+from deepmem_integrations.ranking import Ranker, Shortlist
+from deepmem_integrations.words import LexicalSearch, search_name
 
 TOP_K = (1, 3, 5, 10, 50, 100)
 """The cut-offs k that are evaluated by default, as in Deep Lake v3."""
@@ -18,8 +22,13 @@ TOP_K = (1, 3, 5, 10, 50, 100)
 LISTED = 10
 """How many documents an evaluation lists for each query at least."""
 
+FETCHED = 100
+"""How many documents each search brings into a ranking at least, as a retriever does by default."""
+
 WITH, WITHOUT = "with model", "without model"
 """The two sides of an evaluation, as its mappings name them."""
+TRANSFORM, WORDS, HYBRID = "transform alone", "words alone", "hybrid (RRF)"
+"""What stands beside them where a model ranks by words or answers as well."""
 
 Scores = dict[str, NDArray[np.float64]]
 """The name of a metric, e.g. ``recall@10``, → (n,) the value of each query, between 0 and 1."""
@@ -32,7 +41,8 @@ def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequen
     1 / log2(rank + 1). ``mrr@k`` is 1 / the rank of the first relevant document, and 0 where that is not among the first k.
 
     Args:
-        rankings: (n, m) int64 rows of the corpus, best first, no row twice for a query. A list may be shorter than k.
+        rankings: (n, m) int64 rows of the corpus, best first, no row twice for a query. A list may be shorter than k; −1 fills
+            it up.
         labels: The labels of the n queries.
         top_k: The cut-offs k.
 
@@ -101,13 +111,17 @@ def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed:
 class Evaluation(dict[str, dict[str, float]]):
     """The mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
 
+    Where the model ranks by words or remembered answers as well, ``"with model"`` is what a retriever gives, and more sides
+    stand beside it: ``"transform alone"``, which is what an embedding model's wrapper or a query transform gives; ``"words
+    alone"``; and ``"hybrid (RRF)"``, the common fusion of words and untransformed vectors by rank, which needs no labels.
+
     Attributes:
-        per_query: ``"with model"`` and ``"without model"`` → metric name → (n,) float64, the score of each query.
+        per_query: Side → metric name → (n,) float64, the score of each query.
         gains: Metric name → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
         query_ids: The n query ids, in the order of the scores.
         top_k: The cut-offs.
-        found: ``"with model"`` and ``"without model"`` → for each query the ids of the documents that were found, best first: as
-            many as the largest cut-off, and 10 at least.
+        found: Side → for each query the ids of the documents that were found, best first: as many as the largest cut-off, and
+            10 at least.
         embedding_seconds: How many seconds the embedding of the queries took; None where their vectors were passed.
     """
 
@@ -124,9 +138,20 @@ class Evaluation(dict[str, dict[str, float]]):
         self.top_k = tuple(top_k)
         self.found = found
         self.embedding_seconds: float | None = None
-        names = list(per_query[WITHOUT])
-        differences = np.stack([per_query[WITH][name] - per_query[WITHOUT][name] for name in names], axis=1)
-        self.gains = dict(zip(names, bootstrap_mean(differences), strict=True))
+        self.gains = self.gains_over(WITHOUT)
+
+    def gains_over(self, side: str) -> dict[str, Interval]:
+        """Return the paired differences of the model to another side, with their 95% intervals.
+
+        Args:
+            side: A key of the mapping, such as ``"hybrid (RRF)"``.
+
+        Returns:
+            Metric name → `Interval`.
+        """
+        names = list(self.per_query[side])
+        differences = np.stack([self.per_query[WITH][name] - self.per_query[side][name] for name in names], axis=1)
+        return dict(zip(names, bootstrap_mean(differences), strict=True))
 
     def table(self) -> str:
         """Draw a table of recall at every cut-off, and of nDCG and MRR at 10 (or at the last cut-off), with gains and intervals.
@@ -134,19 +159,33 @@ class Evaluation(dict[str, dict[str, float]]):
         All values are in points of 100.
         """
         last = 10 if 10 in self.top_k else self.top_k[-1]
-        lines = [f"{'metric':<12}{'without':>9}{'with':>9}   gain [95% interval]", "-" * 58]
-        for name in [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]:
-            gain = self.gains[name]
-            mark = " *" if gain.low > 0 or gain.high < 0 else ""
-            without, with_ = 100 * self[WITHOUT][name], 100 * self[WITH][name]
-            lines.append(f"{name:<12}{without:>9.1f}{with_:>9.1f}   {gain}{mark}")
+        metrics = [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]
+        columns = {WITHOUT: "without", WORDS: "words", HYBRID: "RRF", TRANSFORM: "transform", WITH: "with"}
+        columns = {side: title for side, title in columns.items() if side in self}
+        heading = f"{'metric':<12}" + "".join(f"{title:>{max(9, len(title) + 2)}}" for title in columns.values())
+        gains, over_hybrid = self.gains, self.gains_over(HYBRID) if HYBRID in self else None
+        heading += f"   {'gain [95% interval]':<24}" + ("gain over RRF" if over_hybrid else "")
+        lines = [heading.rstrip(), "-" * (len(heading) + (11 if over_hybrid else -5))]
+        for name in metrics:
+            line = f"{name:<12}"
+            line += "".join(f"{100 * self[side][name]:>{max(9, len(title) + 2)}.1f}" for side, title in columns.items())
+            line += f"   {_marked(gains[name]):<24}" + (_marked(over_hybrid[name]) if over_hybrid else "")
+            lines.append(line.rstrip())
         lines.append(f"{len(self.query_ids)} queries; * = the 95% interval of the paired difference leaves 0 out")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return the means, gains and counts as plain JSON values."""
-        gains = {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in self.gains.items()}
-        return {**self, "gain": gains, "queries": len(self.query_ids)}
+
+        def as_json(gains: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+            return {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in gains.items()}
+
+        hybrid = {"gain over hybrid": as_json(self.gains_over(HYBRID))} if HYBRID in self else {}
+        return {**self, "gain": as_json(self.gains), **hybrid, "queries": len(self.query_ids)}
+
+
+def _marked(gain: Interval) -> str:
+    return f"{gain}{' *' if gain.low > 0 or gain.high < 0 else ''}"
 
 
 def evaluate(
@@ -157,8 +196,12 @@ def evaluate(
     *,
     adapter: QueryAdapter | None = None,
     top_k: Sequence[int] = TOP_K,
+    words: LexicalSearch | None = None,
 ) -> Evaluation:
     """Search the whole corpus by exact cosine similarity, with and without an adapter, and score both rankings.
+
+    With an adapter that ranks by words or remembered answers as well, each query is ranked as a retriever would rank it: see
+    `Evaluation`.
 
     Args:
         query_vectors: (n, d), untransformed, any real dtype.
@@ -167,12 +210,14 @@ def evaluate(
         corpus_ids: The N ids, if ``corpus_vectors`` is an array.
         adapter: The model; None compares the untransformed queries with themselves.
         top_k: The cut-offs, each 1 or more; they may be larger than N.
+        words: The search by words that the adapter ranks with. It needs a `Relevance`, which has the texts of the queries.
 
     Returns:
         Means, scores of each query, and 95% intervals.
 
     Raises:
-        InvalidRelevanceError: There is no query, the numbers of queries and vectors differ, or a document is not in the corpus.
+        InvalidRelevanceError: There is no query, the numbers of queries and vectors differ, a document is not in the corpus, or
+            ``words`` are given and ``relevance`` has no texts.
         InvalidVectorsError: See `read_corpus`.
         EmbeddingMismatchError: The dimensions of queries, corpus and adapter differ.
 
@@ -186,10 +231,44 @@ def evaluate(
     if not isinstance(top_k, Sequence) or not top_k or not all(isinstance(k, int) and k >= 1 for k in top_k):
         raise ValueError(f"top_k is a list of cut-offs, each 1 or more; got {top_k!r}.")
 
-    def search(vectors: Vectors) -> tuple[Scores, list[list[str]]]:
-        rankings = nearest(vectors, corpus, max(*top_k, LISTED))
-        return score_rankings(rankings, labels, top_k), [[ids[row] for row in ranking] for ranking in rankings.tolist()]
+    if words is not None and not isinstance(relevance, Relevance):
+        raise InvalidRelevanceError("To search by words, the queries need texts: pass a Relevance in place of bare labels.")
+    texts = relevance.queries if isinstance(relevance, Relevance) else [""] * len(queries)
+    depth = max(*top_k, LISTED)
+    row_of = {name: row for row, name in enumerate(ids)}
 
-    without, plain = search(queries)
-    with_model, moved = (without, plain) if adapter is None or adapter.is_identity else search(adapter.transform(queries))
-    return Evaluation({WITH: with_model, WITHOUT: without}, query_ids, top_k, {WITH: moved, WITHOUT: plain})
+    def search(vectors: Vectors) -> NDArray[np.int64]:
+        return nearest(vectors, corpus, depth)
+
+    def rank(model: QueryAdapter, side: str) -> NDArray[np.int64]:
+        """Rank as a retriever does: what the vectors find, what the words find, and what remembered queries ask for."""
+        ranker, fetched = Ranker(model, words=words or False), max(depth, FETCHED)
+        transformed = model.for_ranking().transform(queries)
+        rows = nearest(transformed, corpus, fetched)
+        rankings = np.full((len(queries), min(depth, len(ids))), -1, dtype=np.int64)
+        for number in tqdm(range(len(queries)), desc=f"Ranking, {side}", unit="query", delay=1):
+            query = ranker.query(texts[number], queries[number])
+            cosines = corpus[rows[number]] @ transformed[number]
+            shortlist: Shortlist[str] = query.rank([ids[row] for row in rows[number].tolist()], cosines, query.words(fetched))
+            best = [row_of[name] for name in shortlist.ids if name in row_of][:depth]
+            rankings[number, : len(best)] = best
+        return rankings
+
+    plain = search(queries)
+    rankings = {WITHOUT: plain}
+    moved = plain if adapter is None or adapter.is_identity else search(adapter.transform(queries))
+    if adapter is None or adapter.ranking is None:
+        rankings[WITH] = moved
+    else:
+        rankings[TRANSFORM] = moved
+        if words is not None:
+            for side, ranking in ((WORDS, Ranking(vector=0, words=1)), (HYBRID, Ranking(words=1, by_rank=True))):
+                named = replace(ranking, search=search_name(words))
+                rankings[side] = rank(QueryAdapter(corpus.shape[1], ranking=named), side)
+        rankings[WITH] = rank(adapter, WITH)
+    return Evaluation(
+        {side: score_rankings(rows, labels, top_k) for side, rows in rankings.items()},
+        query_ids,
+        top_k,
+        {side: [[ids[row] for row in ranking if row >= 0] for ranking in rows.tolist()] for side, rows in rankings.items()},
+    )

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter
-from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus
+from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus, read_texts
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import InvalidRelevanceError, StoreError
+from deepmem_integrations.errors import InvalidRelevanceError, MissingExtraError, StorageError, StoreError
 from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
@@ -26,6 +26,7 @@ from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside
 from deepmem_integrations.serving import ServedAdapter
+from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -52,7 +53,7 @@ class HasDeepMemory(Protocol):
 
 
 class DeepMemory:
-    """Trains, judges and serves query transforms for one store and one embedding model.
+    """Trains, evaluates and serves models for one vector store and its embedding model.
 
     A `DeepMemory` is safe to share between threads. A model that another thread or process puts in use serves the next query.
     `from_langchain`, `from_llama_index` and `from_deeplake` make one for a store.
@@ -60,7 +61,7 @@ class DeepMemory:
     Args:
         corpus: The store's documents.
         embedding: The embedding model of the store, as `Embedder` takes it.
-        path: The folder for jobs and models, which is made when it is first needed.
+        path: The folder for jobs, models and the word index, which is made when it is first needed.
 
     Example:
         >>> import tempfile
@@ -74,9 +75,10 @@ class DeepMemory:
         ...     memory = DeepMemory.from_langchain(store, path=folder)
         ...     name = memory.train(train)
         ...     memory.get_model() == name
-        ...     sorted(memory.measure(test, top_k=[1]))
+        ...     evaluation = memory.measure(test, top_k=[1])
         True
-        ['with model', 'without model']
+        >>> 0 <= evaluation["without model"]["recall@1"] <= evaluation["with model"]["recall@1"]
+        True
     """
 
     def __init__(self, corpus: Corpus, embedding: Any, path: str | os.PathLike[str]) -> None:
@@ -85,6 +87,7 @@ class DeepMemory:
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
         self.served = ServedAdapter(self.folder)  # with self in it, a circle of references would keep stores open
+        self._lexical_search: LexicalSearch | None = None
 
     @classmethod
     def from_deeplake(
@@ -200,6 +203,7 @@ class DeepMemory:
         seed: int = 0,
         keep_texts: bool = False,
         wait: bool = True,
+        words: bool | LexicalSearch = True,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
@@ -217,6 +221,9 @@ class DeepMemory:
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
             wait: Whether to wait until the training is done, with a progress bar. False returns as soon as the vectors are
                 gathered, and trains in a process of its own that outlives this one: see `status`, `list_jobs` and `cancel`.
+            words: Whether a retriever may rank by the documents' words as well. The texts of a store that can be listed are
+                indexed, or the index follows the store: see `refresh`. A `LexicalSearch` takes the place of the index, such as
+                the store's own search by words; give the same one to the retriever.
 
         Returns:
             The id of the job, which is also the name of the model.
@@ -240,9 +247,13 @@ class DeepMemory:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
         options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
+        own = words if isinstance(words, LexicalSearch) else None
         with self.jobs.new() as running:
             embedder = self._embedder(embedding_function)
-            write_inputs(self.jobs.inputs(running.job.id), self.corpus, labels, validation, embedder, options)
+            folder = self.jobs.inputs(running.job.id)
+            options["index_words"] = own is None and bool(words) and self._follow()
+            write_inputs(folder, self.corpus, labels, validation, embedder, options, own)
+            self._lexical_search = own
             if not wait:
                 trainer.start(running)
                 return running.job.id
@@ -254,6 +265,65 @@ class DeepMemory:
 
                 trainer.train(running, show)
         return running.job.id
+
+    def refresh(self, language: str | None = None) -> Refreshed:
+        """Make the word index follow the store: index documents that were added or changed, and drop those that are gone.
+
+        Documents are compared by id and by a hash of the text, so unchanged ones cost little. Retrievers, in other processes
+        too, see the new index with their next query. Training calls this method itself.
+
+        Args:
+            language: ISO 639-1 code of the texts, which are then indexed anew. By default the texts tell the language.
+
+        Returns:
+            How many documents were added, changed, deleted and left as they were.
+
+        Raises:
+            StoreError: The store is searched and never read in full (``scan=False``), or a document has no id.
+            StorageError: The folder cannot be written.
+            MissingExtraError: The language has a stemmer, and PyStemmer is not installed.
+        """
+        folder = self.folder.words_path
+
+        def documents() -> Iterator[tuple[list[str], list[str]]]:
+            with tqdm(desc="Indexing words", unit="document", delay=1) as bar:
+                for ids, texts in read_texts(self.corpus):
+                    yield ids, texts
+                    bar.update(len(ids))
+
+        try:
+            index = self.folder.lexical_search
+        except StorageError as error:
+            _logger.warning("The word index is built anew: %s", error)
+            index = None
+        if index is not None and language in (None, index.language):
+            return index.refresh(documents())
+        built = WordIndex.build(folder, documents(), language)
+        return Refreshed(added=len(built), changed=0, deleted=0, unchanged=0)
+
+    def _follow(self) -> bool:
+        """Refresh the word index for a training, and return whether there is one to train with."""
+        if not self.corpus.listed:
+            return False
+        try:
+            self.refresh()
+        except MissingExtraError as error:
+            _logger.warning("The training goes on without words: %s", error)
+            return False
+        return True
+
+    @property
+    def lexical_search(self) -> LexicalSearch | None:
+        """The search by words that retrievers with this memory use: the word index in the folder, or one that was set here.
+
+        Raises:
+            StorageError: The word index is damaged.
+        """
+        return self._lexical_search or self.folder.lexical_search
+
+    @lexical_search.setter
+    def lexical_search(self, search: LexicalSearch | None) -> None:
+        self._lexical_search = search
 
     def trainer(self, **options: Any) -> Callable[[Relevance], str]:
         """Make `train` the last step of a LangChain chain: ``(generator | memory.trainer()).invoke(memory.documents())``.
@@ -430,21 +500,23 @@ class DeepMemory:
 
         def searches() -> Vectors:
             # The documents nearest to the plain and to the transformed queries are enough: no others can be ranked first.
-            return np.concatenate([embed(), adapter.transform(embed())])
+            return np.concatenate([embed(), adapter.transform(embed()), adapter.for_ranking().transform(embed())])
 
-        ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), labels.document_ids))
+        remembered = adapter.remembered_queries
+        named = labels.document_ids.union(remembered.document_ids if remembered else ())
+        ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
         labels.check(ids)  # before the queries of a listed corpus are embedded, which may cost money
         query_vectors = embed()
-        remembered = adapter.remembered(query_vectors)
-        if remembered.any():
+        known = adapter.remembered(query_vectors)
+        if known.any():
             _logger.warning(
                 "%d of the %d queries took part in the training of %s, so this evaluation overrates the model: "
                 "evaluate on other queries.",
-                remembered.sum(),
+                known.sum(),
                 len(labels),
                 model,
             )
-        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k)
+        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self.lexical_search)
         result.embedding_seconds = seconds
         if log is not None:
             with self.folder.lock():

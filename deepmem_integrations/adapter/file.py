@@ -31,7 +31,16 @@ FORMAT_VERSION = 3
 
 Tensors = Mapping[str, NDArray[Any]]
 
-_RANKING = ("vector", "words", "answers", "answers_temperature", "by_rank", "attention_temperature", "attention_strength")
+_RANKING = (
+    "vector",
+    "words",
+    "answers",
+    "answers_temperature",
+    "by_rank",
+    "attention_temperature",
+    "attention_strength",
+    "search",
+)
 """The settings of a `Ranking` in the header."""
 
 

@@ -31,6 +31,7 @@ class Ranking:
         linear: (d, d) float32, the linear part of the retriever's transform, or None.
         attention_temperature: The kernel width of the attention part of the retriever's transform.
         attention_strength: The strength of the attention part; 0 leaves it out.
+        search: The name of the search by words whose scores were weighed: see `search_name`.
         cosines: (r,) float32, the mean cosine of the document at each rank of a training query's search, best first. It stands in
             where a store gives no scores.
     """
@@ -43,6 +44,7 @@ class Ranking:
     linear: Vectors | None = None
     attention_temperature: float = 0.1
     attention_strength: float = 0.0
+    search: str = "WordIndex"
     cosines: Scores = field(default_factory=lambda: np.empty(0, dtype=np.float32))
 
     def __post_init__(self) -> None:

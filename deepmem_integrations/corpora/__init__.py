@@ -15,6 +15,7 @@ from deepmem_integrations.corpora.corpus import (
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
+from deepmem_integrations.corpora.texts import id_and_text, read_texts
 
 __all__ = [
     "Batch",
@@ -24,6 +25,8 @@ __all__ = [
     "GivenCorpus",
     "HasCorpus",
     "ListedCorpus",
+    "id_and_text",
     "read_corpus",
+    "read_texts",
     "unit_batches",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from deepmem_integrations.corpora import Corpus
+from deepmem_integrations.corpora import Corpus, id_and_text
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
 
@@ -85,24 +85,16 @@ def sources_of(documents: Iterable[Any], id_of_text: Callable[[str], str | None]
 
 
 def _source(document: Any, row: int) -> Source:
-    match document:
-        case Source():
-            return document
-        case (str() as given, str() as said):
-            return Source(given, said)
-    text: Any = getattr(document, "page_content", None)  # LangChain
-    name: Any = getattr(document, "id", None)
-    if text is None and hasattr(document, "get_content"):  # LlamaIndex; a node with a score forwards both
-        text, name = document.get_content(), document.node_id
-    if text is None:
-        text = getattr(document, "text", None)
-    if not isinstance(text, str):
+    if isinstance(document, Source):
+        return document
+    found = id_and_text(document)
+    if found is None:
         raise GenerationError(
             f"Document {row} is a {type(document).__name__}: pass LangChain documents, LlamaIndex nodes, or (id, text) pairs."
         )
     metadata = getattr(document, "metadata", None) or {}
     title = next((str(metadata[key]) for key in _TITLE_KEYS if metadata.get(key)), "")
-    return Source(name or "", text, title)
+    return Source(found[0] or "", found[1], title)
 
 
 def corpus_fingerprint(sources: Sequence[Source]) -> str:

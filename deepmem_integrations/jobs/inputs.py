@@ -8,12 +8,13 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from deepmem_integrations._files import read_text, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
@@ -22,9 +23,29 @@ from deepmem_integrations.corpora import Batch, Corpus, unit_batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
 from deepmem_integrations.labels import Relevance
+from deepmem_integrations.training import FOUND
+from deepmem_integrations.words import Filter, Found, LexicalSearch, search_name
 
 AROUND = 20
 """How many nearest documents of each training query are taken from a corpus that cannot be listed."""
+
+
+@dataclass(frozen=True)
+class RecordedSearch:
+    """A search by words that gives back what another search found, so that a training in another process can use it.
+
+    Attributes:
+        name: The name of the search: see `search_name`.
+        results: Text → ids and scores, best first.
+    """
+
+    name: str
+    results: Mapping[str, tuple[Sequence[str], Sequence[float]]]
+
+    def search(self, text: str, k: int, filter: Filter | None = None) -> Found:
+        """Return the k best documents that were found for a text."""
+        ids, scores = self.results[text]
+        return Found(list(ids[:k]), np.array(scores[:k], dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,9 @@ class TrainingInputs:
         validation: The vectors and labels of the queries to choose by, or None.
         fingerprint: The fingerprint of the embedding model.
         data: The fingerprints of the labels and of the corpus: see `ModelInfo`.
-        options: ``max_unseen_loss``, ``seed`` and ``keep_texts``.
+        words: What a search by words of the caller's own finds for the queries; None where there is no such search.
+        options: ``max_unseen_loss``, ``seed``, ``keep_texts``, and ``index_words``, which says whether the word index in the
+            folder of models takes part.
     """
 
     labels: Relevance
@@ -49,6 +72,7 @@ class TrainingInputs:
     validation: tuple[Vectors, Relevance] | None
     fingerprint: Fingerprint
     data: dict[str, str]
+    words: "RecordedSearch | None"
     options: dict[str, Any]
 
 
@@ -59,6 +83,7 @@ def write_inputs(
     validation: Relevance | None,
     embedder: Embedder,
     options: Mapping[str, Any],
+    words: LexicalSearch | None = None,
 ) -> None:
     """Gather everything that a training needs, and write it to files.
 
@@ -72,6 +97,7 @@ def write_inputs(
         validation: Labelled queries to choose by, or None.
         embedder: The embedding model of the store.
         options: The options of the training: see `TrainingInputs`.
+        words: A search by words of the caller's own, whose results for the queries are written down.
 
     Raises:
         InvalidRelevanceError: A label names a document that is not in the corpus.
@@ -103,6 +129,13 @@ def write_inputs(
         vectors = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
         rows = unit_rows(vectors, "validation query vector", dimension=dimension)
         _write_labelled(folder, "validation", validation, rows)
+    if words is not None:
+        texts = dict.fromkeys([*labels.queries, *(validation.queries if validation else ())])
+        results = {}
+        for text in tqdm(texts, desc="Searching by words", unit="query", delay=1):
+            found = words.search(text, FOUND)
+            results[text] = (found.ids, found.scores.tolist())
+        _write_json(folder, "words", {"name": search_name(words), "results": results})
 
 
 def read_inputs(folder: Path) -> TrainingInputs:
@@ -123,6 +156,7 @@ def read_inputs(folder: Path) -> TrainingInputs:
         validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
         fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
         data={"queries": _digest(labels), "corpus": corpus["digest"]},
+        words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,
         options=options["options"],
     )
 

@@ -33,7 +33,8 @@ def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda 
         StorageError: The inputs cannot be read, or the model cannot be written.
     """
     inputs = read_inputs(running.jobs.inputs(running.job.id))
-    keep_texts = inputs.options.pop("keep_texts")
+    keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
+    index = running.jobs.models.lexical_search if index_words else None
     running.begin()
 
     def progress(done: int, total: int) -> None:
@@ -47,17 +48,20 @@ def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda 
         inputs.corpus_ids,
         validation=inputs.validation,
         query_texts=inputs.labels.queries if keep_texts else None,
+        words=inputs.words or index,
         fingerprint=inputs.fingerprint,
         progress=progress,
         **inputs.options,
     )
-    publish(running, result.adapter, made_by="train", data=inputs.data)
+    data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
+    publish(running, result.adapter, made_by="train", data=data)
 
 
 def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> None:
     """Write a job's model, put it in use, and mark the job completed. A job cannot be cancelled once its model is written.
 
-    If a training chose the identity, the identity is written but does not replace a model that is in use.
+    If a training chose the identity and a ranking by the vectors alone, the model is written but does not replace a model that is
+    in use.
 
     Args:
         running: The job.
@@ -77,7 +81,7 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
         of_file = {"made_by": made_by, "parent": parent or in_use, "created": time.time(), **known}
         adapter = adapter.with_metadata(**of_file)
         models.save_model(name, adapter)
-        keep = made_by == "train" and adapter.is_identity and in_use is not None
+        keep = made_by == "train" and adapter.is_identity and adapter.ranking is None and in_use is not None
         try:
             if not keep:
                 models.write_in_use(name)

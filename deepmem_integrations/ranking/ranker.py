@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
-from deepmem_integrations.words import Found, LexicalSearch, WordIndex
+from deepmem_integrations.words import Found, LexicalSearch, WordIndex, search_name
 
 _logger = logging.getLogger(__name__)
 
@@ -182,17 +182,34 @@ class RankedQuery:
         self.ranking = adapter.ranking or Ranking()
         self.vector = TransformedVector(adapter.for_ranking().transform(vector).tolist())
         self._ranker = ranker
-        self._search = ranker.lexical_search if self.ranking.words else None
-        if self.ranking.words and self._search is None and ranker.wants_words:
-            ranker.say_once(
-                "words",
-                "The model %s ranks by words as well, and there is no word index: results come without words. Build the index "
-                "with memory.refresh(), or give the retriever a search by words, words=….",
-                ranker.served.name,
-            )
+        self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}
         if ranker.answers and self.ranking.answers:
             self._answers = adapter.answers(vector)
+
+    def _lexical_search(self) -> LexicalSearch | None:
+        """Return the search by words, if words count and the search is the one whose scores the model has learnt to weigh."""
+        search, ranker = self._ranker.lexical_search, self._ranker
+        if not self.ranking.words or not ranker.wants_words:
+            return None
+        if search is None:
+            ranker.say_once(
+                "missing",
+                "The model %s ranks by words as well, and there is no word index: results come without words. Build the index "
+                "with memory.refresh() or `deepmem refresh`, or give the retriever a search by words, words=….",
+                ranker.served.name,
+            )
+        elif search_name(search) != self.ranking.search:
+            ranker.say_once(
+                "other",
+                "The model %s was trained with the words of a %s, and a %s gives other scores: results come without words. "
+                "Give the retriever the same search by words, words=…, or train again.",
+                ranker.served.name,
+                self.ranking.search,
+                search_name(search),
+            )
+            return None
+        return search
 
     @property
     def vectors_alone(self) -> bool:

@@ -2,5 +2,6 @@
 
 from deepmem_integrations.training.report import TrainingReport
 from deepmem_integrations.training.train import TrainingResult, train_adapter
+from deepmem_integrations.training.words import FOUND
 
-__all__ = ["TrainingReport", "TrainingResult", "train_adapter"]
+__all__ = ["FOUND", "TrainingReport", "TrainingResult", "train_adapter"]

@@ -1,5 +1,6 @@
 """`TrainingData`: the queries, labels and documents that a training learns from, and how one candidate is fitted to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,9 +10,10 @@ from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import Attention, QueryAdapter, ValueSpace
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
-from deepmem_integrations.training.candidates import EPOCHS, TEMPERATURES, Candidate
+from deepmem_integrations.training.candidates import EPOCHS, TEMPERATURES, AttentionSettings, Candidate
 from deepmem_integrations.training.folds import Fold
 from deepmem_integrations.training.linear import Negatives, negative_rows, train_linear
+from deepmem_integrations.training.words import QueryWords
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class TrainingData:
         corpus: (N, d) float32 unit rows, the documents that are ranked.
         statistics: The mean and covariance of all documents, ranked or not.
         seed: Fixes the result.
+        words: The words of the queries, or None where there is no search by words.
     """
 
     queries: Vectors
@@ -31,23 +34,26 @@ class TrainingData:
     corpus: Vectors
     statistics: CorpusStatistics
     seed: int
+    words: QueryWords | None = None
 
     def take(self, rows: NDArray[np.int64], labels: LabelRows) -> "TrainingData":
-        """Return the data of these queries alone, with the given labels in place of their own."""
+        """Return the data of these queries alone, without their words, and with the given labels in place of their own."""
         return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed)
 
-    def held_out(self, queries: Vectors, labels: LabelRows) -> "tuple[TrainingData, Fold]":
+    def held_out(self, queries: Vectors, labels: LabelRows, texts: Sequence[str]) -> "tuple[TrainingData, Fold]":
         """Add queries that are scored but not trained on.
 
         Args:
             queries: (v, d) float32 unit rows.
             labels: The labels of these queries.
+            texts: The texts of these queries, for a search by words.
 
         Returns:
             The data with both kinds of queries, and the one fold that holds the added queries out.
         """
         rows = np.arange(len(self.queries), len(self.queries) + len(queries))
-        both = TrainingData(np.concatenate([self.queries, queries]), self.labels, self.corpus, self.statistics, self.seed)
+        words = self.words and self.words.extended(texts)
+        both = replace(self, queries=np.concatenate([self.queries, queries]), words=words)
         return both, Fold(np.arange(len(self.queries)), self.labels, rows, labels, [[] for _ in rows])
 
     def linear(self, negatives: Negatives, epochs: tuple[int, ...] = EPOCHS) -> dict[int, Vectors]:
@@ -76,10 +82,14 @@ class TrainingData:
         return {temperature: Attention(keys, values, temperature, 1.0, space) for temperature in TEMPERATURES}
 
     def fit(self, candidate: Candidate) -> QueryAdapter:
-        """Train one candidate on all queries."""
-        linear = attention = None
+        """Train the transform of a candidate on all queries.
+
+        The attention part is there in any case, because its keys also serve the remembered answers. Its strength is 0 where the
+        candidate leaves it out.
+        """
+        linear = None
         if candidate.linear:
             linear = self.linear(candidate.linear.negatives, (candidate.linear.epochs,))[candidate.linear.epochs]
-        if candidate.attention:
-            attention = replace(self.attentions()[candidate.attention.temperature], strength=candidate.attention.strength)
+        settings = candidate.attention or AttentionSettings(TEMPERATURES[0], 0.0)
+        attention = replace(self.attentions()[settings.temperature], strength=settings.strength)
         return QueryAdapter(self.corpus.shape[1], linear=linear, attention=attention)

@@ -11,15 +11,15 @@ With few queries, a gain of a point or two cannot be distinguished from chance, 
 vectors do not agree with, such as shuffled ones, must prove themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.training.candidates import CANDIDATES, Candidate
-from deepmem_integrations.training.cross_validation import HeldOut
+from deepmem_integrations.training.candidates import Candidate
+from deepmem_integrations.training.cross_validation import HeldOut, Values
 from deepmem_integrations.training.folds import View
 
 SIGNIFICANCE = 0.05
@@ -44,6 +44,7 @@ class Choice:
 
 def choose(
     views: Mapping[View, HeldOut],
+    candidates: Sequence[Candidate],
     *,
     agreement: float,
     max_unseen_loss: float | None = MAX_UNSEEN_LOSS,
@@ -54,6 +55,7 @@ def choose(
 
     Args:
         views: The scores of `cross_validate`.
+        candidates: The candidates, the identity first.
         agreement: The result of `label_agreement`.
         max_unseen_loss: How many points (of 100) of nDCG@10 and of recall@10, each, the choice may lie below the best candidate
             of the unseen view. None sets no limit, as where every document carries a label and nothing is unseen.
@@ -66,7 +68,7 @@ def choose(
     """
     seen, unseen = views["seen"], views["unseen"]
     objective = seen.recall if generated else seen.objective
-    allowed = np.ones(len(CANDIDATES), dtype=bool)
+    allowed = np.ones(len(candidates), dtype=bool)
     best_unseen = int(unseen.objective.mean(axis=1).argmax())
     if max_unseen_loss is not None:
         for scores in (unseen.ndcg, unseen.recall):
@@ -78,28 +80,28 @@ def choose(
 
     best = int(np.where(allowed, objective.mean(axis=1), -np.inf).argmax())
     if best == 0:
-        return Choice(CANDIDATES[0], f"no candidate did better than the identity on {seen.queries}")
+        return Choice(candidates[0], f"no candidate did better than the identity on {seen.queries}")
     if agreement > AGREEMENT:
         belief = f"labels agree with the vectors, z = {agreement:.1f}"
     else:
         z, threshold = _max_statistic(seen.earned, best, seed)
         if not z > threshold:
             return Choice(
-                CANDIDATES[0],
+                candidates[0],
                 f"the labels do not agree with the vectors (z = {agreement:.1f}, {AGREEMENT:g} is needed), and though "
-                f"{CANDIDATES[best]} came out best on {seen.queries}, it did so by no more than chance "
-                f"(z = {z:.1f}, where the best of {len(CANDIDATES) - 1} candidates needs {threshold:.1f})",
+                f"{candidates[best]} came out best on {seen.queries}, it did so by no more than chance "
+                f"(z = {z:.1f}, where the best of {len(candidates) - 1} candidates needs {threshold:.1f})",
             )
         belief = f"z = {z:.1f}, chance reaches {threshold:.1f}"
     metric = "recall@10 " if generated else ""
     reason = f"best {metric}on {seen.queries} ({belief})"
     if max_unseen_loss is None:
-        return Choice(CANDIDATES[best], reason)
+        return Choice(candidates[best], reason)
     place = "best for unseen answers too"
     if best != best_unseen:
         points = "point" if max_unseen_loss == 1 else "points"
-        place = f"within {max_unseen_loss:g} {points} of the best for unseen answers, {CANDIDATES[best_unseen]}"
-    return Choice(CANDIDATES[best], f"{reason}, {place}")
+        place = f"within {max_unseen_loss:g} {points} of the best for unseen answers, {candidates[best_unseen]}"
+    return Choice(candidates[best], f"{reason}, {place}")
 
 
 def label_agreement(queries: Vectors, targets: Vectors) -> float:
@@ -117,19 +119,19 @@ def label_agreement(queries: Vectors, targets: Vectors) -> float:
     return _z(own - others)
 
 
-def _z(differences: NDArray[np.float64]) -> float:
+def _z(differences: Values) -> float:
     error = differences.std() / np.sqrt(len(differences))
     return float(differences.mean() / max(error, 1e-9))
 
 
-def _surely_harmful(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _surely_harmful(scores: Values) -> NDArray[np.bool_]:
     """Tell which candidates are worse than the identity by more than is tolerated, in the whole 95% interval."""
     difference = scores - scores[0]
     error = difference.std(axis=1) / np.sqrt(difference.shape[1])
     return np.asarray(difference.mean(axis=1) + 1.96 * error < -TOLERATED_HARM)
 
 
-def _max_statistic(scores: NDArray[np.float64], best: int, seed: int) -> tuple[float, float]:
+def _max_statistic(scores: Values, best: int, seed: int) -> tuple[float, float]:
     """Compare a candidate's gain over the identity with the gain that the luckiest of all candidates has by chance.
 
     The largest studentised bootstrap deviation over the candidates gives the threshold (White's reality check, 2000, in Hansen's

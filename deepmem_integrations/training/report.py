@@ -25,16 +25,49 @@ class ViewReport:
 
 
 @dataclass(frozen=True)
+class RankingReport:
+    """The report on the ranking of a retriever.
+
+    Attributes:
+        chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + 0.2 words + 0.4 answers(τ=0.1)``.
+        reason: Why the candidate was chosen.
+        seen: The scores on held-out queries drawn at random, or on the validation queries.
+        unseen: The scores on held-out queries whose documents no training query asks for.
+        channels: The mean held-out scores without a model, of the transform alone, of words and answers alone, of the common
+            hybrid (RRF), and of the chosen ranking.
+    """
+
+    chosen: str
+    reason: str
+    seen: ViewReport
+    unseen: ViewReport
+    channels: list[dict[str, Any]]
+
+    def lines(self) -> list[str]:
+        """Say it in a few lines for people."""
+        lines = [f"a retriever ranks by: {self.chosen}", f"why:    {self.reason}"]
+        for name, view in (("seen answers", self.seen), ("unseen answers", self.unseen)):
+            lines += _view_lines(name, view)
+        lines.append(f"{'':<18}{'seen nDCG@10':>14}{'recall@10':>11}{'unseen nDCG@10':>16}{'recall@10':>11}")
+        for row in self.channels:
+            values = [100 * row[f"{view} {metric}"] for view in ("seen", "unseen") for metric in ("ndcg@10", "recall@10")]
+            lines.append("{:<18}{:>14.1f}{:>11.1f}{:>16.1f}{:>11.1f}".format(row["candidate"], *values))
+        return lines
+
+
+@dataclass(frozen=True)
 class TrainingReport:
     """The report of a training.
 
     All scores were measured on training queries that were held out in turn, or on the validation queries of the caller.
 
     Attributes:
-        chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
-        reason: Why the candidate was chosen.
-        seen: The scores on held-out queries drawn at random, or on the validation queries; None where there were too few queries.
-        unseen: The scores on held-out queries whose documents no training query asks for; None where there were too few queries.
+        chosen: The transform, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
+        reason: Why the transform was chosen.
+        seen: The transform's scores on held-out queries drawn at random, or on the validation queries; None where there were too
+            few queries.
+        unseen: The same on held-out queries whose documents no training query asks for.
+        ranking: The report on the ranking of a retriever; None where there were too few queries.
         agreement: By how many standard errors queries lie nearer to their own documents than to other queries' documents.
         queries: How many labelled queries the training used, after queries with the same vector were merged.
         generated: How many of these queries a language model wrote.
@@ -43,7 +76,7 @@ class TrainingReport:
         labelled_documents: How many documents carry a label.
         merged_queries: How many queries were merged into another one with the same vector.
         validation_left_out: How many validation queries were left out for being training queries too.
-        candidates: The mean held-out scores of each candidate.
+        candidates: The mean held-out scores of each transform.
         seconds: How many seconds the training took.
         seed: The seed.
         max_unseen_loss: The limit of loss on unseen answers, in points; None where loss was not limited.
@@ -53,6 +86,7 @@ class TrainingReport:
     reason: str
     seen: ViewReport | None
     unseen: ViewReport | None
+    ranking: RankingReport | None
     agreement: float
     queries: int
     generated: int
@@ -85,10 +119,7 @@ class TrainingReport:
             lines.append(f"corpus: a sample of {self.ranked_documents:,} documents: {kept}")
         for name, view in (("seen answers", self.seen), ("unseen answers", self.unseen)):
             if view:
-                lines += [
-                    f"{name:<15} {metric:<10} {100 * view.base[metric]:5.1f} → {100 * view.chosen[metric]:5.1f}   {gain}"
-                    for metric, gain in view.gains.items()
-                ]
+                lines += _view_lines(name, view)
         if self.seen and self.unseen:
             measured = sorted({self.seen.queries, self.unseen.queries}, reverse=True)
             lines.append(f"(95% intervals; measured on {' and '.join(measured)})")
@@ -98,4 +129,13 @@ class TrainingReport:
                 if self.labelled_documents < self.documents
                 else "Documents that are added from now on rank lower, until they have labels and a new training includes them."
             )
+        if self.ranking:
+            lines += self.ranking.lines()
         return "\n".join(lines)
+
+
+def _view_lines(name: str, view: ViewReport) -> list[str]:
+    return [
+        f"{name:<15} {metric:<10} {100 * view.base[metric]:5.1f} → {100 * view.chosen[metric]:5.1f}   {gain}"
+        for metric, gain in view.gains.items()
+    ]

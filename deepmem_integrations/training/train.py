@@ -1,25 +1,27 @@
 """`train_adapter`: train an adapter on arrays, and report how it was chosen.
 
-A training has four steps. It checks the inputs and merges queries with the same vector, chooses a candidate on held-out queries,
-fits the candidate on all queries, and reports.
+A training has four steps. It checks the inputs and merges queries with the same vector, chooses a transform and a ranking on
+held-out queries, fits both on all queries, and reports.
 """
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQueries, sorted_into_lists
 from deepmem_integrations.corpora import CorpusVectors
-from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.labels import LabelRows, Labels, Relevance
 from deepmem_integrations.training.attention import target_means
-from deepmem_integrations.training.candidates import CANDIDATES, Candidate
+from deepmem_integrations.training.candidates import ANSWER_TEMPERATURES, TRANSFORMS, AnswerSettings, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
@@ -27,12 +29,17 @@ from deepmem_integrations.training.folds import FOLDS, View, folds
 from deepmem_integrations.training.guard import MAX_UNSEEN_LOSS, Choice, choose, label_agreement
 from deepmem_integrations.training.hardware import single_threaded_operations
 from deepmem_integrations.training.merging import have_twins, merge_twins
-from deepmem_integrations.training.report import TrainingReport, ViewReport
+from deepmem_integrations.training.report import RankingReport, TrainingReport, ViewReport
+from deepmem_integrations.training.words import QueryWords
+from deepmem_integrations.words import LexicalSearch, WordIndex, search_name
 
 MIN_QUERIES = 10
 """The fewest labelled queries to learn from. With fewer, a gain cannot be distinguished from chance."""
 MIN_JUDGES = 30
 """How many queries written by people are enough to choose a candidate by these alone, where others are generated."""
+
+USUAL_QUERIES, USUAL_RANKS = 200, 100
+"""On how many training queries, and to which rank, the usual cosines are measured."""
 
 Progress = Callable[[int, int], None]
 """A function that is called with (steps done, steps in all) as a training goes on."""
@@ -62,10 +69,15 @@ def train_adapter(
     seed: int = 0,
     query_ids: Sequence[str] | None = None,
     query_texts: Sequence[str] | None = None,
+    corpus_texts: Sequence[str] | None = None,
+    words: LexicalSearch | None = None,
     fingerprint: Fingerprint | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Train an adapter, which transforms query vectors, on labelled queries.
+    """Train an adapter, which transforms query vectors and knows how to rank, on labelled queries.
+
+    A training chooses twice: the transform that serves alone, and the ranking of a retriever, which also weighs words and
+    remembered answers (`QueryAdapter.ranking`, applied by `deepmem_integrations.ranking.Ranker`).
 
     Everything is chosen on queries that took no part in training: see `deepmem_integrations.training.guard`. Where no candidate
     can be believed to beat the untransformed queries, the adapter is the identity, and the report says why.
@@ -86,7 +98,11 @@ def train_adapter(
         seed: Fixes the result. The order of the queries does not change it.
         query_ids: Distinct ids for a bare ``relevance``, which `QueryAdapter.explain` and `QueryAdapter.forget` use; by default
             row numbers.
-        query_texts: The n texts, if the adapter is to keep them for `QueryAdapter.explain`.
+        query_texts: The n texts, if the adapter is to keep them for `QueryAdapter.explain`. A search by words needs them, too,
+            where ``relevance`` is no `Relevance`, which has texts itself.
+        corpus_texts: The N texts of the documents, for the choice to weigh words as well. To rank by words later, build a
+            `deepmem_integrations.words.WordIndex` over the same texts.
+        words: A search by words over the same documents, in place of ``corpus_texts``.
         fingerprint: The fingerprint of the embedding model, by which another model is refused later.
         progress: Called with (steps done, steps in all) as the training goes on.
 
@@ -114,18 +130,60 @@ def train_adapter(
     require("torch", extra="train")
     if max_unseen_loss is not None and not max_unseen_loss >= 0:
         raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
+    texts = _texts(relevance, query_texts, validation, needed=corpus_texts is not None or words is not None)
     given, relevance = _labelled(query_vectors, relevance, query_ids, "labelled")
     if query_texts is not None and len(query_texts) != len(given):
         raise InvalidRelevanceError(f"Got {len(query_texts)} query_texts for {len(given)} query vectors.")
     judges = None if validation is None else _labelled(*validation, None, "validation")
-
-    merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed)
     progress = progress or (lambda done, steps: None)
-    decision = _choose(merged, max_unseen_loss, progress)
-    adapter = _fit(merged, decision.choice.candidate, query_texts, fingerprint)
+
+    with _search(corpus_ids, corpus_texts, words) as search:
+        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed)
+        if search is not None:
+            merged = merged.with_words(search, texts)
+        decision = _choose(merged, max_unseen_loss, progress)
+    adapter = _fit(merged, decision, query_texts, fingerprint)
     progress(merged.steps, merged.steps)
     report = _report(merged, decision, time.monotonic() - started)
     return TrainingResult(adapter.with_metadata(report=report.to_json()), report)
+
+
+def _texts(
+    relevance: Relevance | Labels,
+    query_texts: Sequence[str] | None,
+    validation: tuple[ArrayLike, Relevance | Labels] | None,
+    *,
+    needed: bool,
+) -> Sequence[str]:
+    """Return the texts of the queries, where a search by words needs them."""
+    if not needed:
+        return ()
+    if validation is not None and not isinstance(validation[1], Relevance):
+        raise InvalidRelevanceError("To weigh words, validation queries need texts: pass (vectors, Relevance).")
+    if isinstance(relevance, Relevance):
+        return relevance.queries
+    if query_texts is None:
+        raise InvalidRelevanceError("To weigh words, the queries need texts: pass query_texts, or a Relevance, which has texts.")
+    return query_texts
+
+
+@contextlib.contextmanager
+def _search(
+    corpus_ids: Sequence[str] | None, corpus_texts: Sequence[str] | None, words: LexicalSearch | None
+) -> Iterator[LexicalSearch | None]:
+    """Yield the search by words; texts are indexed in a temporary folder."""
+    if corpus_texts is None:
+        yield words
+        return
+    if words is not None:
+        raise ValueError("corpus_texts and words are two ways to say the same: leave one of them out.")
+    if corpus_ids is None or len(corpus_ids) != len(corpus_texts):
+        given = "no corpus_ids" if corpus_ids is None else f"{len(corpus_ids)} ids"
+        raise InvalidVectorsError(
+            f"corpus_texts go with corpus_ids, one for each document; got {len(corpus_texts)} texts and {given}."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        yield WordIndex.build(folder, [(corpus_ids, corpus_texts)])
 
 
 # ---- check and merge -----------------------------------------------------------------------------------------------------
@@ -143,7 +201,7 @@ class _Merged:
         generated: (m,) bool, for each merged query whether a language model wrote all queries that were merged into it.
         data: The m merged queries, their labels, and the documents.
         corpus: The documents that are ranked.
-        validation: The vectors and labels of queries to choose by, in place of held-out training queries; or None.
+        validation: The vectors, labels and texts of queries to choose by, in place of held-out training queries; or None.
         validation_left_out: How many validation queries were left out because they are training queries, too.
     """
 
@@ -154,8 +212,21 @@ class _Merged:
     generated: NDArray[np.bool_]
     data: TrainingData
     corpus: CorpusSample
-    validation: tuple[Vectors, LabelRows] | None
+    validation: tuple[Vectors, LabelRows, Sequence[str]] | None
     validation_left_out: int
+
+    def with_words(self, search: LexicalSearch, texts: Sequence[str]) -> "_Merged":
+        """Add a search by words, and the n texts of the queries as the caller gave them."""
+        first = np.full(len(self.data.queries), len(self.order))
+        np.minimum.at(first, self.owners, np.arange(len(self.order)))
+        row_of = {name: row for row, name in enumerate(self.corpus.ids)}
+        words = QueryWords(search, [texts[self.order[row]] for row in first.tolist()], row_of, self.corpus.ids)
+        return replace(self, data=replace(self.data, words=words))
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All candidates, the transforms first."""
+        return rankings(self.data.words is not None)
 
     @property
     def steps(self) -> int:
@@ -209,7 +280,9 @@ def _merge(
         left_out = int((~fresh).sum())
         if not fresh.any():
             raise InvalidRelevanceError("Every validation query is a training query too: hold some out, see Relevance.split.")
-        validation = judges[0][fresh], LabelRows.of(judges[1].check(row_of), row_of).take(np.flatnonzero(fresh))
+        rows = np.flatnonzero(fresh)
+        labelled = LabelRows.of(judges[1].check(row_of), row_of).take(rows)
+        validation = judges[0][fresh], labelled, [judges[1].queries[row] for row in rows.tolist()]
     generated = np.ones(len(merged_queries), dtype=bool)
     np.logical_and.at(generated, owners, np.array(relevance.generated, dtype=bool)[order])
     data = TrainingData(merged_queries, merged_labels, corpus.vectors, corpus.statistics, seed)
@@ -221,23 +294,25 @@ def _merge(
 
 @dataclass(frozen=True)
 class _Decision:
-    """The choice of a candidate, and the measurements that led to it.
+    """The choice of a transform and of a ranking, and the measurements that led to it.
 
     Attributes:
-        choice: The chosen candidate, and the reason.
+        transform: The chosen transform, and the reason.
+        ranking: The chosen ranking, and the reason.
         views: The scores of all candidates on held-out queries; empty where nothing could be measured.
         agreement: How well the labels agree with the vectors: see `label_agreement`.
         max_unseen_loss: How many points the choice was allowed to lose on unseen answers; None where there was no limit.
     """
 
-    choice: Choice
+    transform: Choice
+    ranking: Choice
     views: Mapping[View, HeldOut]
     agreement: float
     max_unseen_loss: float | None
 
 
 def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) -> _Decision:
-    """Choose a candidate by cross-validation, or choose the identity where nothing can be measured."""
+    """Choose a transform and a ranking by cross-validation, or choose the identity where nothing can be measured."""
     data, labelled, generated = merged.data, len(merged.data.queries), merged.all_generated
     if max_unseen_loss is None and not generated and merged.labelled_documents < merged.corpus.total:
         max_unseen_loss = MAX_UNSEEN_LOSS
@@ -250,68 +325,108 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         progress(done, merged.steps)
 
     progress(0, merged.steps)
-    views: dict[View, HeldOut] = {}
+    unmeasurable = None
     if merged.corpus.total == 1:
-        choice = Choice(Candidate(), "a corpus of one document leaves nothing to rank")
+        unmeasurable = "a corpus of one document leaves nothing to rank"
     elif labelled < MIN_QUERIES:
-        reason = f"{labelled} labelled queries are too few to tell a gain from chance ({MIN_QUERIES} at least)"
-        choice = Choice(Candidate(), reason)
+        unmeasurable = f"{labelled} labelled queries are too few to tell a gain from chance ({MIN_QUERIES} at least)"
     elif min(len(fold.train) for fold in folds(data.labels, "unseen", data.seed) if len(fold.held)) < MIN_QUERIES // 2:
-        reason = "nearly all queries ask for the same documents: what a transform does to the other documents cannot be measured"
-        choice = Choice(Candidate(), reason)
-    else:
-        views = cross_validate(data, tick, merged.validation)
-        people = np.flatnonzero(~merged.generated)
-        if merged.validation is None and MIN_JUDGES <= len(people) < labelled:
-            views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
-        choice = choose(views, agreement=agreement, max_unseen_loss=max_unseen_loss, generated=generated, seed=data.seed)
-    return _Decision(choice, views, agreement, max_unseen_loss)
+        unmeasurable = (
+            "nearly all queries ask for the same documents: what a transform does to the other documents cannot be measured"
+        )
+    if unmeasurable:
+        identity = Choice(Candidate(), unmeasurable)
+        return _Decision(identity, identity, {}, agreement, max_unseen_loss)
+    views = cross_validate(data, merged.candidates, tick, merged.validation)
+    people = np.flatnonzero(~merged.generated)
+    if merged.validation is None and MIN_JUDGES <= len(people) < labelled:
+        views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
+
+    def chosen(count: int) -> Choice:
+        first = {view: held_out.first(count) for view, held_out in views.items()}
+        return choose(
+            first,
+            merged.candidates[:count],
+            agreement=agreement,
+            max_unseen_loss=max_unseen_loss,
+            generated=generated,
+            seed=data.seed,
+        )
+
+    return _Decision(chosen(len(TRANSFORMS)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss)
 
 
 # ---- fit -----------------------------------------------------------------------------------------------------------------
 
 
 def _fit(
-    merged: _Merged, candidate: Candidate, query_texts: Sequence[str] | None, fingerprint: Fingerprint | None
+    merged: _Merged, decision: _Decision, query_texts: Sequence[str] | None, fingerprint: Fingerprint | None
 ) -> QueryAdapter:
-    """Train the candidate on all queries, and keep the queries behind the attention part."""
+    """Train the transform and the ranking on all queries, and keep the queries."""
+    chosen, ranked = decision.transform.candidate, decision.ranking.candidate
     with single_threaded_operations():
-        fitted = merged.data.fit(candidate)
-    attention, remembered = fitted.attention, None
-    if attention is not None:
-        used, rows = np.unique(merged.labels.documents, return_inverse=True)
-        space = merged.data.value_space()
-        remembered = RememberedQueries(
-            query_ids=tuple(merged.relevance.query_ids[row] for row in merged.order),
-            texts=None if query_texts is None else tuple(query_texts[row] for row in merged.order),
-            owners=merged.owners,
-            labels=replace(merged.labels, documents=rows.astype(np.int64).reshape(-1)).take(merged.order),
-            document_ids=tuple(merged.corpus.ids[row] for row in used),
-            documents=space.place(merged.corpus.vectors[used]),
-            space=space,
-            trained=len(merged.order),
-            trained_in_all=len(merged.order),
+        fitted = merged.data.fit(chosen)
+        searching = fitted if ranked.transform == chosen else merged.data.fit(ranked.transform)
+    ranking = None
+    if ranked != chosen:
+        assert searching.attention is not None
+        ranking = replace(
+            ranked.ranking(merged.data.words.unit if merged.data.words else 1.0),
+            linear=searching.linear,
+            attention_temperature=searching.attention.temperature,
+            attention_strength=searching.attention.strength,
+            search=search_name(merged.data.words.search) if merged.data.words else "WordIndex",
+            cosines=_usual_cosines(merged.data, searching),
         )
-        attention, remembered = sorted_into_lists(attention, attention.keys, remembered)
+    assert fitted.attention is not None
+    used, rows = np.unique(merged.labels.documents, return_inverse=True)
+    space = merged.data.value_space()
+    remembered = RememberedQueries(
+        query_ids=tuple(merged.relevance.query_ids[row] for row in merged.order),
+        texts=None if query_texts is None else tuple(query_texts[row] for row in merged.order),
+        owners=merged.owners,
+        labels=replace(merged.labels, documents=rows.astype(np.int64).reshape(-1)).take(merged.order),
+        document_ids=tuple(merged.corpus.ids[row] for row in used),
+        documents=space.place(merged.corpus.vectors[used]),
+        space=space,
+        trained=len(merged.order),
+        trained_in_all=len(merged.order),
+    )
+    attention, remembered = sorted_into_lists(fitted.attention, fitted.attention.keys, remembered)
     return QueryAdapter(
         fitted.dimension,
         linear=fitted.linear,
         attention=attention,
         remembered_queries=remembered,
+        ranking=ranking,
         fingerprint=fingerprint,
     )
+
+
+def _usual_cosines(data: TrainingData, transform: QueryAdapter) -> NDArray[np.float32]:
+    """Average the cosines of the documents at each rank of some training queries' searches, (r,) float32."""
+    drawn = np.random.default_rng(data.seed).permutation(len(data.queries))[:USUAL_QUERIES]
+    vectors = transform.transform(data.queries[drawn])
+    total = np.zeros(min(USUAL_RANKS, len(data.corpus)))
+    for block in blocks(len(vectors), len(data.corpus)):
+        cosines = vectors[block] @ data.corpus.T
+        best = -np.partition(-cosines, len(total) - 1, axis=1)[:, : len(total)]
+        total -= np.sort(-best, axis=1).sum(axis=0)
+    return np.asarray(total / len(vectors), dtype=np.float32)
 
 
 # ---- report --------------------------------------------------------------------------------------------------------------
 
 
 def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingReport:
-    views, index = decision.views, CANDIDATES.index(decision.choice.candidate)
+    views, candidates = decision.views, merged.candidates
+    chosen = candidates.index(decision.transform.candidate)
     return TrainingReport(
-        chosen=str(decision.choice.candidate),
-        reason=decision.choice.reason,
-        seen=_view_report(views["seen"], index) if views else None,
-        unseen=_view_report(views["unseen"], index) if views else None,
+        chosen=str(decision.transform.candidate),
+        reason=decision.transform.reason,
+        seen=_view_report(views["seen"], chosen) if views else None,
+        unseen=_view_report(views["unseen"], chosen) if views else None,
+        ranking=_ranking_report(merged, decision),
         agreement=decision.agreement,
         queries=len(merged.data.queries),
         generated=int(merged.generated.sum()),
@@ -323,12 +438,37 @@ def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingRep
         seconds=seconds,
         seed=merged.data.seed,
         max_unseen_loss=decision.max_unseen_loss,
-        candidates=_candidate_means(views),
+        candidates=[_means(views, index, candidates[index]) for index in range(len(TRANSFORMS))] if views else [],
+    )
+
+
+def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | None:
+    """Report the ranking beside what each kind of evidence brings alone."""
+    views, candidates = decision.views, merged.candidates
+    if not views:
+        return None
+    index = candidates.index(decision.ranking.candidate)
+    shown = {
+        "without model": Candidate(),
+        "transform alone": decision.transform.candidate,
+        "words alone": Candidate(vector=False, words=1.0),
+        "hybrid (RRF)": Candidate(words=1.0, by_rank=True),
+        "answers alone": Candidate(vector=False, answers=AnswerSettings(ANSWER_TEMPERATURES[0], 1.0)),
+        "chosen ranking": decision.ranking.candidate,
+    }
+    return RankingReport(
+        chosen=str(decision.ranking.candidate),
+        reason=decision.ranking.reason,
+        seen=_view_report(views["seen"], index),
+        unseen=_view_report(views["unseen"], index),
+        channels=[
+            _means(views, candidates.index(candidate), title) for title, candidate in shown.items() if candidate in candidates
+        ],
     )
 
 
 def _view_report(held_out: HeldOut, index: int) -> ViewReport:
-    scores = {"ndcg@10": held_out.ndcg, "recall@10": held_out.recall}
+    scores = {"ndcg@10": held_out.ndcg.astype(np.float64), "recall@10": held_out.recall.astype(np.float64)}
     gains = bootstrap_mean(np.stack([values[index] - values[0] for values in scores.values()], axis=1))
     return ViewReport(
         queries=f"{scores['ndcg@10'].shape[1]:,} {held_out.queries}",
@@ -338,17 +478,13 @@ def _view_report(held_out: HeldOut, index: int) -> ViewReport:
     )
 
 
-def _candidate_means(views: Mapping[View, HeldOut]) -> list[dict[str, object]]:
-    if not views:
-        return []
-    return [
-        {
-            "candidate": str(candidate),
-            **{
-                f"{view} {name}": float(values[index].mean())
-                for view, held_out in views.items()
-                for name, values in (("ndcg@10", held_out.ndcg), ("recall@10", held_out.recall))
-            },
-        }
-        for index, candidate in enumerate(CANDIDATES)
-    ]
+def _means(views: Mapping[View, HeldOut], index: int, name: Candidate | str) -> dict[str, object]:
+    """Return the mean scores of one candidate in both views."""
+    return {
+        "candidate": str(name),
+        **{
+            f"{view} {metric}": float(values[index].mean(dtype=np.float64))
+            for view, held_out in views.items()
+            for metric, values in (("ndcg@10", held_out.ndcg), ("recall@10", held_out.recall))
+        },
+    }

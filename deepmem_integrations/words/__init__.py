@@ -6,7 +6,7 @@
 from deepmem_integrations.words.analysis import Analysis
 from deepmem_integrations.words.change import Refreshed
 from deepmem_integrations.words.index import Statistics, WordIndex
-from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch
+from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch, search_name
 from deepmem_integrations.words.stores import DeepLakeWords, RetrieverWords
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "RetrieverWords",
     "Statistics",
     "WordIndex",
+    "search_name",
 ]

@@ -39,6 +39,11 @@ class LexicalSearch(Protocol):
         ...
 
 
+def search_name(search: LexicalSearch) -> str:
+    """Return the name by which a model remembers whose scores it weighs: the search's ``name``, or else the name of its class."""
+    return str(getattr(search, "name", type(search).__name__))
+
+
 def allows(filter: Filter | None) -> Callable[[str], bool]:
     """Return a filter as a function.
 

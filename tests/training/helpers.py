@@ -4,7 +4,7 @@ import numpy as np
 
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.attention import CorpusStatistics
-from deepmem_integrations.training.candidates import CANDIDATES
+from deepmem_integrations.training.candidates import TRANSFORMS
 from deepmem_integrations.training.cross_validation import HeldOut
 from deepmem_integrations.training.data import TrainingData
 
@@ -25,7 +25,7 @@ def as_problem(given, seed=0):
 def held_out(**means):
     """Scores of all candidates: the identity at 0.5, others as given, with a little noise."""
     rng = np.random.default_rng(0)
-    base = np.full((len(CANDIDATES), 200), 0.5) + 0.05 * rng.normal(size=200)
+    base = np.full((len(TRANSFORMS), 200), 0.5) + 0.05 * rng.normal(size=200)
     for index, mean in means.get("gains", {}).items():
         base[index] += mean + 0.05 * rng.normal(size=200)
     zero = np.zeros_like(base)

@@ -3,10 +3,10 @@ from itertools import product
 import pytest
 
 from deepmem_integrations.training.candidates import (
-    CANDIDATES,
     EPOCHS,
     STRENGTHS,
     TEMPERATURES,
+    TRANSFORMS,
     AttentionSettings,
     Candidate,
     LinearSettings,
@@ -30,8 +30,8 @@ def test_a_candidate_names_its_parts(candidate, name):
 
 
 def test_the_identity_comes_first_and_every_pair_of_settings_is_there_once():
-    assert CANDIDATES[0] == Candidate()
-    assert len({str(candidate) for candidate in CANDIDATES}) == len(CANDIDATES)
-    assert len(CANDIDATES) == (1 + 2 * len(EPOCHS)) * (1 + len(TEMPERATURES) * len(STRENGTHS))
+    assert TRANSFORMS[0] == Candidate()
+    assert len({str(candidate) for candidate in TRANSFORMS}) == len(TRANSFORMS)
+    assert len(TRANSFORMS) == (1 + 2 * len(EPOCHS)) * (1 + len(TEMPERATURES) * len(STRENGTHS))
     for negatives, epochs, temperature, strength in product(("labelled", "corpus"), EPOCHS, TEMPERATURES, STRENGTHS):
-        assert Candidate(LinearSettings(negatives, epochs), AttentionSettings(temperature, strength)) in CANDIDATES
+        assert Candidate(LinearSettings(negatives, epochs), AttentionSettings(temperature, strength)) in TRANSFORMS

@@ -1,12 +1,12 @@
 import numpy as np
 
-from deepmem_integrations.training.candidates import CANDIDATES
+from deepmem_integrations.training.candidates import TRANSFORMS
 from tests.training.helpers import as_problem
 
 
 def test_memory_alone_is_attention_over_the_training_queries(problem):
     given = as_problem(problem)
-    candidate = next(c for c in CANDIDATES if c.linear is None and c.attention)
+    candidate = next(c for c in TRANSFORMS if c.linear is None and c.attention)
     adapter = given.fit(candidate)
     assert adapter.linear is None
     space = adapter.attention.space

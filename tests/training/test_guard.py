@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepmem_integrations.training.candidates import CANDIDATES
+from deepmem_integrations.training.candidates import TRANSFORMS
 from deepmem_integrations.training.cross_validation import HeldOut
 from deepmem_integrations.training.guard import choose, label_agreement
 from tests.training.helpers import held_out
@@ -24,38 +24,38 @@ def test_labels_that_agree_with_the_vectors_are_told_from_those_that_do_not():
 def test_the_guard_prefers_what_holds_up_on_unseen_answers():
     # Candidate 20 shines where answers were seen and ruins the rest; 30 is good at both.
     views = {"seen": held_out(gains={20: 0.3, 30: 0.1}), "unseen": held_out(gains={20: -0.1, 30: 0.05})}
-    assert choose(views, agreement=9.0, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
+    assert choose(views, TRANSFORMS, agreement=9.0, max_unseen_loss=1.0, seed=0).candidate == TRANSFORMS[30]
     # A candidate that is best on seen answers and gives up 2 points on unseen ones is a matter of the tolerance.
     views = {"seen": held_out(gains={20: 0.3, 30: 0.1}), "unseen": held_out(gains={20: 0.03, 30: 0.05})}
-    assert choose(views, agreement=9.0, max_unseen_loss=1.0, seed=0).candidate == CANDIDATES[30]
-    assert choose(views, agreement=9.0, max_unseen_loss=5.0, seed=0).candidate == CANDIDATES[20]
+    assert choose(views, TRANSFORMS, agreement=9.0, max_unseen_loss=1.0, seed=0).candidate == TRANSFORMS[30]
+    assert choose(views, TRANSFORMS, agreement=9.0, max_unseen_loss=5.0, seed=0).candidate == TRANSFORMS[20]
 
 
 def test_each_metric_is_guarded_by_itself():
     good, bad = held_out(gains={20: 0.1}), held_out(gains={20: -0.03})
     mixed = HeldOut(bad.ndcg, good.recall, np.zeros_like(bad.ndcg), np.zeros_like(bad.ndcg))
-    assert choose({"seen": held_out(gains={20: 0.3}), "unseen": mixed}, agreement=9.0).candidate == CANDIDATES[0]
+    assert choose({"seen": held_out(gains={20: 0.3}), "unseen": mixed}, TRANSFORMS, agreement=9.0).candidate == TRANSFORMS[0]
 
 
 def test_a_gain_that_popularity_explains_does_not_count():
     scores = held_out(gains={20: 0.2})
     popularity = scores.ndcg - held_out().ndcg
     views = {"seen": HeldOut(scores.ndcg, scores.recall, popularity, popularity), "unseen": held_out()}
-    choice = choose(views, agreement=0.0)
-    assert choice.candidate == CANDIDATES[0]
+    choice = choose(views, TRANSFORMS, agreement=0.0)
+    assert choice.candidate == TRANSFORMS[0]
     assert "no more than chance" in choice.reason
     views["seen"] = replace(scores, ndcg_by_popularity=0 * popularity, recall_by_popularity=0 * popularity)
-    assert choose(views, agreement=0.0).candidate == CANDIDATES[20], "a gain beyond chance needs no agreement"
+    assert choose(views, TRANSFORMS, agreement=0.0).candidate == TRANSFORMS[20], "a gain beyond chance needs no agreement"
 
 
 def test_the_best_of_many_lucky_candidates_does_not_count():
     rng = np.random.default_rng(0)
     chosen = 0
     for seed in range(20):
-        noise = 0.5 + 0.3 * rng.normal(size=(len(CANDIDATES), 60))
+        noise = 0.5 + 0.3 * rng.normal(size=(len(TRANSFORMS), 60))
         zero = np.zeros_like(noise)
         view = HeldOut(noise, noise, zero, zero)
-        chosen += (
-            choose({"seen": view, "unseen": held_out()}, agreement=0.0, max_unseen_loss=5.0, seed=seed).candidate != CANDIDATES[0]
-        )
+        views = {"seen": view, "unseen": held_out()}
+        choice = choose(views, TRANSFORMS, agreement=0.0, max_unseen_loss=5.0, seed=seed)
+        chosen += choice.candidate != TRANSFORMS[0]
     assert chosen <= 3, "79 lucky candidates at a level of 5%"

@@ -1,0 +1,65 @@
+"""The words of a training's queries: which documents a search by words finds for each query, and with which scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations.words import LexicalSearch, WordIndex
+
+FOUND = 100
+"""How many documents a search by words finds for each query, as a retriever's does."""
+
+
+@dataclass(frozen=True)
+class QueryWords:
+    """A search by words for the queries of a training.
+
+    Attributes:
+        search: The search by words.
+        texts: The n texts of the queries.
+        row_of: Document id → row of the corpus. Documents that have no row do not count.
+        ids: The N ids of the rows.
+    """
+
+    search: LexicalSearch
+    texts: Sequence[str]
+    row_of: Mapping[str, int]
+    ids: Sequence[str]
+
+    def extended(self, texts: Sequence[str]) -> "QueryWords":
+        """Add further queries."""
+        return QueryWords(self.search, [*self.texts, *texts], self.row_of, self.ids)
+
+    @cached_property
+    def found(self) -> list[dict[int, float]]:
+        """For each query, row → score of the documents that the search finds, best first."""
+        found = []
+        for text in self.texts:
+            names, scores = self.search.search(text, FOUND)
+            pairs = zip(names, scores.tolist(), strict=True)
+            found.append({self.row_of[name]: score for name, score in pairs if name in self.row_of})
+        return found
+
+    @cached_property
+    def unit(self) -> float:
+        """The usual score of the best document: the median over the queries for which anything is found, or 1."""
+        best = [max(scores.values()) for scores in self.found if scores]
+        return float(np.median(best)) if best else 1.0
+
+    def scores(self, query: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Score documents for a query.
+
+        Args:
+            query: The number of the query.
+            rows: (m,) int64, rows of the corpus.
+
+        Returns:
+            (m,) float32; 0 for documents without any word of the query, or which the search does not find.
+        """
+        if isinstance(self.search, WordIndex):
+            return self.search.scores(self.texts[query], [self.ids[row] for row in rows.tolist()])
+        found = self.found[query]
+        return np.array([found.get(row, 0.0) for row in rows.tolist()], dtype=np.float32)
