@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,12 @@ class Queries:
         order = np.random.default_rng(seed).permutation(len(self)).tolist()
         size = round(share * len(self))
         return self.take(sorted(order[size:])), self.take(sorted(order[:size]))
+
+    def folds(self, count: int = 5, seed: int = 0) -> Iterator[tuple["Queries", "Queries"]]:
+        """Yield (kept, held out) pairs. Every query is held out once, in a fold drawn at random."""
+        fold = np.random.default_rng(seed).permutation(len(self)) % count
+        for number in range(min(count, len(self))):
+            yield self.take(np.flatnonzero(fold != number).tolist()), self.take(np.flatnonzero(fold == number).tolist())
 
 
 @dataclass(frozen=True)
