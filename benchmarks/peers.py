@@ -241,8 +241,8 @@ def words_weight(corpus: Corpus, train: Queries) -> Fitted:
     return _choose(corpus, train, lambda _: score, WORD_WEIGHTS, "w {:g}".format)
 
 
-PEFA_WEIGHTS = tuple(np.linspace(1, 0, 11).round(1).tolist())
-PEFA_NEIGHBOURS = (1, 4, 8, 16, 32, 64)
+PEFA_WEIGHTS = tuple(np.linspace(1, 0, 21).round(2).tolist())
+PEFA_NEIGHBOURS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def pefa_xl(corpus: Corpus, train: Queries) -> Fitted:
@@ -334,11 +334,15 @@ def _answers(queries: Queries, corpus: Corpus) -> Vectors:
 
 
 def _bm25(texts: Sequence[str]) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """Index texts with bm25s' defaults, English stop words and stems. Returns a function: n queries → scores, (n, N)."""
+    """Index texts with bm25s' defaults, English stop words and stems. Returns a function: n queries → scores, (n, N).
+
+    A query of stop words alone scores 0 everywhere; bm25s refuses it.
+    """
     tokens = partial(bm25s.tokenize, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, return_ids=False)
     retriever = bm25s.BM25()
     retriever.index(tokens(list(texts)), show_progress=False)
-    return lambda queries: np.stack([retriever.get_scores(words) for words in tokens(list(queries))])
+    none = np.zeros(len(texts), dtype=np.float32)
+    return lambda queries: np.stack([retriever.get_scores(words) if words else none for words in tokens(list(queries))])
 
 
 def _ndcg(corpus: Corpus, queries: Queries, vectors: Vectors) -> float:
