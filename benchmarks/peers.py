@@ -295,15 +295,20 @@ def pefa_xs(corpus: Corpus, train: Queries) -> Fitted:
 
 
 def questions(corpus: Corpus, train: Queries) -> Fitted:
-    """Index the labelled questions, too: a document scores as its vector or as the best of the questions that it answers."""
+    """Index the labelled questions, too: a document scores as its vector or as the best of the questions that it answers.
+
+    The documents that one question points to are ordered by their own cosines. At random, nfcorpus, where a question has some
+    forty documents, loses ten points of nDCG@10.
+    """
     labels = corpus.rows(train.relevance)
 
     def rank(queries: Queries) -> NDArray[np.int64]:
-        scores, asked = _cosines(queries, corpus), queries.vectors @ train.vectors.T
+        cosines, asked = _cosines(queries, corpus), queries.vectors @ train.vectors.T
+        scores = cosines.copy()
         for question in range(len(labels)):
             rows, _ = labels[question]
             scores[:, rows] = np.maximum(scores[:, rows], asked[:, question, None])
-        return largest(scores, min(DEPTH, len(corpus.ids)))
+        return largest(scores + 1e-4 * cosines, min(DEPTH, len(corpus.ids)))  # the second term decides between equal scores
 
     return Fitted(rank)
 
