@@ -380,7 +380,7 @@ PEERS = {
     "ours-unseen": Peer("ours, max_unseen_loss=0", partial(ours, max_unseen_loss=0), TORCH, collections=("tatqa",)),
     "bm25": Peer("BM25", bm25, ("bm25s",)),
     "bm25-vectors": Peer("BM25 + vectors (RRF)", bm25_and_vectors, ("bm25s",)),
-    "words-weight": Peer("BM25 + vectors, learnt weight", words_weight, ("bm25s",)),
+    "words-weight": Peer("BM25 + vectors, learned weight", words_weight, ("bm25s",)),
     "pefa-xl": Peer("PEFA-XL", pefa_xl),
     "pefa-xs": Peer("PEFA-XS", pefa_xs, rewrites_index=True),
     "questions": Peer("labelled questions indexed", questions),
