@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks import results
-from benchmarks.data import COLLECTIONS, MODELS, Collection, load
+from benchmarks.data import COLLECTIONS, EMBEDDED, MODELS, Collection, load
 from benchmarks.peers import PEERS, Peer, no_adaptation
 from benchmarks.table import details
 from deepmem_integrations.evaluation import Scores
@@ -36,6 +36,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the warnings come from the peers' packages
 
     for model, name in itertools.product(arguments.models, arguments.collections):
+        if name not in EMBEDDED.get(model, COLLECTIONS):
+            continue
         collection = load(name, model)
         base = results.score(no_adaptation(collection.corpus, collection.train).rank(collection.test), collection)
         keys = [key for key in arguments.rows if name in (PEERS[key].collections or COLLECTIONS)]

