@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter
-from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus, read_texts
+from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidRelevanceError, MissingExtraError, StorageError, StoreError
@@ -287,7 +287,7 @@ class DeepMemory:
 
         def documents() -> Iterator[tuple[list[str], list[str]]]:
             with tqdm(desc="Indexing words", unit="document", delay=1) as bar:
-                for ids, texts in read_texts(self.corpus):
+                for ids, texts in self.corpus.texts():
                     yield ids, texts
                     bar.update(len(ids))
 

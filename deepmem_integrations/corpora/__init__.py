@@ -15,7 +15,7 @@ from deepmem_integrations.corpora.corpus import (
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
-from deepmem_integrations.corpora.texts import id_and_text, read_texts
+from deepmem_integrations.corpora.texts import id_and_text
 
 __all__ = [
     "Batch",
@@ -27,6 +27,5 @@ __all__ = [
     "ListedCorpus",
     "id_and_text",
     "read_corpus",
-    "read_texts",
     "unit_batches",
 ]

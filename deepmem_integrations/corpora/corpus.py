@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
+from deepmem_integrations.corpora.texts import id_and_text
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import InvalidVectorsError
+from deepmem_integrations.errors import InvalidVectorsError, StoreError
 
 Batch = tuple[Sequence[str], ArrayLike]
 """The ids and the (n, d) vectors of some documents."""
@@ -42,6 +43,14 @@ class Corpus(Protocol):
 
         Raises:
             StoreError: The documents cannot be listed, or the store cannot be read.
+        """
+        ...
+
+    def texts(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield (ids, texts) batches of all documents, for a word index.
+
+        Raises:
+            StoreError: The documents cannot be listed, the store cannot be read, or a document has no id or no text.
         """
         ...
 
@@ -95,6 +104,19 @@ class ListedCorpus(ABC):
     def documents(self) -> Iterator[Sequence[Any]]:
         """Yield batches of all documents as objects of the store's framework."""
 
+    def texts(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield (ids, texts) batches of all documents (see `Corpus.texts`)."""
+        for batch in self.documents():
+            ids, texts = [], []
+            for document in batch:
+                found = id_and_text(document)
+                if found is None or found[0] is None:
+                    what = "text" if found is None else "id"
+                    raise StoreError(f"A {type(document).__name__} of the store has no {what}, so its words cannot be indexed.")
+                ids.append(str(found[0]))
+                texts.append(found[1])
+            yield ids, texts
+
     def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
         """Yield the vectors of all documents. The arguments make no difference (see `Corpus.around`)."""
         return self.vectors()
@@ -131,6 +153,10 @@ class GivenCorpus(ListedCorpus):
     def documents(self) -> Iterator[Sequence[Any]]:
         """Yield all documents as one batch of objects of the store's framework."""
         yield self._documents
+
+    def texts(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield the ids and texts of all documents as one batch."""
+        yield list(self._ids), list(self._texts)
 
 
 def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> Iterator[tuple[list[str], Vectors]]:

@@ -64,6 +64,14 @@ class FoundCorpus:
         """
         raise self._not_listed()
 
+    def texts(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Raise an error, since the documents cannot be listed.
+
+        Raises:
+            StoreError: The error is raised in every case.
+        """
+        raise self._not_listed()
+
     def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
         """Yield the k documents nearest to each query and those with the given ids, each document once.
 

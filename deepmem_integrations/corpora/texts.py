@@ -1,10 +1,6 @@
-"""The ids and texts of documents, whatever their framework."""
+"""The id and the text of a document, whatever its framework."""
 
-from collections.abc import Iterator
 from typing import Any
-
-from deepmem_integrations.corpora.corpus import Corpus
-from deepmem_integrations.errors import StoreError
 
 
 def id_and_text(document: Any) -> tuple[str | None, str] | None:
@@ -28,21 +24,3 @@ def id_and_text(document: Any) -> tuple[str | None, str] | None:
     if text is None:
         text = getattr(document, "text", None)
     return (name, text) if isinstance(text, str) else None
-
-
-def read_texts(corpus: Corpus) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield (ids, texts) batches of all documents of a corpus.
-
-    Raises:
-        StoreError: The documents cannot be listed, the store cannot be read, or a document has no id or no text.
-    """
-    for batch in corpus.documents():
-        ids, texts = [], []
-        for document in batch:
-            found = id_and_text(document)
-            if found is None or found[0] is None:
-                what = "text" if found is None else "id"
-                raise StoreError(f"A {type(document).__name__} of the store has no {what}, so its words cannot be indexed.")
-            ids.append(str(found[0]))
-            texts.append(found[1])
-        yield ids, texts
