@@ -55,10 +55,13 @@ class QdrantWords(StoreSearch):
     def fetch(self, text: str, limit: int, ids: list[str] | None) -> Scored:
         """Search in the collection, see `StoreSearch.fetch`."""
         models = require("qdrant_client.models", "qdrant")
-        indices, values = self._embed(text)
         conditions = [] if self.metadata is None else [self._own_filter()]
         if ids is not None:
-            conditions.append(models.HasIdCondition(has_id=[point for name in ids if (point := _point_id(name)) is not None]))
+            points = [point for name in ids if (point := _point_id(name)) is not None]
+            if not points:
+                return []
+            conditions.append(models.HasIdCondition(has_id=points))
+        indices, values = self._embed(text)
         if not indices:
             return []
         found = self.store.client.query_points(
