@@ -7,7 +7,10 @@ from deepmem_integrations.errors import StoreError
 from deepmem_integrations.words import MilvusWords, lexical_search_of
 from tests.words.searches import TEXTS, check_search_by_words
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*is an ORM-style PyMilvus API"),  # which langchain-milvus 0.3 uses
+]
 
 EMBEDDING = DeterministicFakeEmbedding(size=4)
 INDEXES = [
