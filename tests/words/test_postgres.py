@@ -147,28 +147,29 @@ def test_pgvectorstore_searches_its_table(pg_engine, sql, stored):
     assert set(PostgresWords(store, metadata=either).search("router error documents", 10).ids) == {IDS[1], IDS[5]}
 
 
-def test_an_index_over_the_texts_is_used(pg_engine, sql):
-    """The statement fits an index over the expression, although the language is a parameter."""
-    from sqlalchemy import event
+def test_an_index_over_the_texts_is_used(pg_engine, collection, sql):
+    """The statements fit an index over the expression, although the language is a parameter."""
+    import sqlalchemy
+
+    def explained(connection, cursor, statement, *parameters):
+        return f"EXPLAIN {statement}" if statement.startswith("WITH") else statement, parameters[0]
+
+    def plan(search, connection):
+        sqlalchemy.event.listen(connection, "before_cursor_execute", explained, retval=True)
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        return "\n".join(row[0] for row in connection.execute(search._statement(sqlalchemy, "router", 5, None)))
 
     store = table_store(pg_engine, "indexed")
     sql("CREATE INDEX indexed_words ON indexed USING gin (to_tsvector('english', content))")
-    search = PostgresWords(store)
-    plans = []
+    sql("CREATE INDEX collection_words ON langchain_pg_embedding USING gin (to_tsvector('english', document))")
 
-    async def explain(statement):
-        def before(connection, cursor, text, parameters, context, many):
-            return (f"EXPLAIN {text}" if text.startswith("WITH") else text), parameters
-
+    async def table_plan():
         async with store._PGVectorStore__vs.engine.connect() as connection:
-            event.listen(connection.sync_connection, "before_cursor_execute", before, retval=True)
-            await connection.exec_driver_sql("SET enable_seqscan = off")
-            plans.append("\n".join(row[0] for row in await connection.execute(statement)))
+            return await connection.run_sync(lambda connection: plan(PostgresWords(store), connection))
 
-    import sqlalchemy
-
-    pg_engine._run_as_sync(explain(search._statement(sqlalchemy, "router", 5, None)))
-    assert "indexed_words" in plans[0], plans[0]
+    assert "indexed_words" in pg_engine._run_as_sync(table_plan())
+    with sql.engine.connect() as connection:
+        assert "collection_words" in plan(PostgresWords(collection), connection)
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
