@@ -3,9 +3,36 @@
 import contextlib
 import os
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from deepmem_integrations.errors import StorageError
+
+_WINDOWS = os.name == "nt"
+_PATIENCE = 2.0
+"""For how many seconds Windows is asked again."""
+
+_Result = TypeVar("_Result")
+
+
+def patiently(action: Callable[[], _Result]) -> _Result:
+    """Open or replace a file. On Windows, try again for a while where access is denied.
+
+    Windows replaces no file that another process has open, and opens none that is just being replaced or deleted.
+
+    Raises:
+        OSError: What the action raises, on Windows in the end.
+    """
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return action()
+        except PermissionError:
+            if not _WINDOWS or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -24,7 +51,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        patiently(lambda: os.replace(temporary, path))
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

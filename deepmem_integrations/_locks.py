@@ -1,8 +1,11 @@
 """Locks between processes. The kernel releases a lock when its holder ends, by kill -9 too."""
 
+import importlib
 import os
+import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from deepmem_integrations.errors import StorageError
 
@@ -12,6 +15,9 @@ except ImportError:  # Windows, where models serve, but cannot be trained in job
     fcntl = None  # type: ignore[assignment]
 
 LOCKS_AVAILABLE = fcntl is not None
+_msvcrt: Any = importlib.import_module("msvcrt") if os.name == "nt" else None
+_PAUSE = 0.05
+"""After how many seconds Windows is asked again for a lock."""
 
 
 class FileLock:
@@ -69,7 +75,7 @@ class FileLock:
         except OSError as error:
             raise StorageError(f"Cannot write {self.path}: {error.strerror or error}.") from error
         try:
-            taken = try_flock(descriptor, wait=wait)
+            taken = self._try(descriptor, wait)
         except OSError as error:
             os.close(descriptor)
             raise StorageError(f"Cannot lock {self.path}: {error.strerror or error}.") from error
@@ -82,7 +88,7 @@ class FileLock:
     def release(self) -> None:
         """Release the lock, also for a process that was forked meanwhile and has a copy of it."""
         if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._unlock(self._descriptor)
             self.pass_on()
 
     def pass_on(self) -> None:
@@ -90,6 +96,12 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _try(self, descriptor: int, wait: bool) -> bool:
+        return try_flock(descriptor, wait=wait)
+
+    def _unlock(self, descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def __enter__(self) -> "FileLock":
         """Wait for the lock and take it."""
@@ -99,6 +111,28 @@ class FileLock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release the lock."""
         self.release()
+
+
+class WriteLock(FileLock):
+    """A lock for short changes that Windows has, too. There, it cannot be passed on, and `is_held` cannot look at it."""
+
+    def _try(self, descriptor: int, wait: bool) -> bool:
+        if _msvcrt is None:
+            return super()._try(descriptor, wait)
+        while True:
+            try:
+                _msvcrt.locking(descriptor, _msvcrt.LK_NBLCK, 1)  # LK_LOCK would give up after ten seconds
+                return True
+            except PermissionError:
+                if not wait:
+                    return False
+            time.sleep(_PAUSE)
+
+    def _unlock(self, descriptor: int) -> None:
+        if _msvcrt is None:
+            super()._unlock(descriptor)
+        else:
+            _msvcrt.locking(descriptor, _msvcrt.LK_UNLCK, 1)
 
 
 def try_flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:

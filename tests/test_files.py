@@ -71,3 +71,30 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin").write_bytes(b"gr\xf6\xdfer")
     with pytest.raises(StorageError, match="latin: the file is not UTF-8 text .* at byte 2"):
         read_text(tmp_path / "latin")
+
+
+def test_windows_is_asked_again_while_another_process_has_the_file_open(tmp_path, monkeypatch):
+    path, replace, refusals = tmp_path / "file", os.replace, []
+
+    def refuse(source, target):
+        if len(refusals) < 3:
+            refusals.append(target)
+            raise PermissionError(13, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match="Access is denied"):
+        write_text(path, "elsewhere, once is enough")
+    assert len(refusals) == 1
+    monkeypatch.setattr("deepmem_integrations._files._WINDOWS", True)
+    write_text(path, "new")
+    assert read_text(path) == "new" and len(refusals) == 3
+    monkeypatch.setattr("deepmem_integrations._files._PATIENCE", 0.1)
+
+    def deny(source, target):
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(os, "replace", deny)
+    with pytest.raises(StorageError, match="A file that was there before is unchanged"):
+        write_text(path, "newer")
+    assert os.listdir(tmp_path) == ["file"]

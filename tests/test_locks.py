@@ -1,3 +1,4 @@
+import fcntl
 import subprocess
 import sys
 import threading
@@ -5,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from deepmem_integrations._locks import FileLock, try_flock
+from deepmem_integrations._locks import FileLock, WriteLock, try_flock
 from deepmem_integrations.errors import StorageError
 
 
@@ -134,3 +135,50 @@ def test_where_there_are_no_locks_the_error_says_what_works(tmp_path, monkeypatc
     monkeypatch.setattr("deepmem_integrations._locks.LOCKS_AVAILABLE", False)
     with pytest.raises(StorageError, match="adapter files serve anywhere"):
         FileLock(tmp_path / "lock").acquire()
+
+
+# ---- on Windows, whose locks are played by flock ---------------------------------------------------------------------
+
+
+class Msvcrt:
+    """Python's module of Windows, as far as it locks files."""
+
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def locking(self, descriptor, mode, size):
+        assert size == 1
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if mode == self.LK_NBLCK else fcntl.LOCK_UN)
+        except BlockingIOError as error:
+            raise PermissionError(13, "Permission denied") from error
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_write_lock_excludes_and_is_waited_for(tmp_path, monkeypatch, windows):
+    if windows:
+        monkeypatch.setattr("deepmem_integrations._locks._msvcrt", Msvcrt())
+        monkeypatch.setattr("deepmem_integrations._locks.fcntl", None)
+        monkeypatch.setattr("deepmem_integrations._locks.LOCKS_AVAILABLE", False)
+    path, taken = tmp_path / "lock", threading.Event()
+
+    def take():
+        with WriteLock(path):
+            taken.set()
+
+    with WriteLock(path):
+        assert WriteLock(path).acquire(wait=False) is False
+        waiting = threading.Thread(target=take)
+        waiting.start()
+        assert not taken.wait(0.2)
+    waiting.join()
+    assert taken.is_set()
+
+
+def test_windows_locks_that_fail_say_so(tmp_path, monkeypatch):
+    class Broken(Msvcrt):
+        def locking(self, descriptor, mode, size):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr("deepmem_integrations._locks._msvcrt", Broken())
+    with pytest.raises(StorageError, match="Cannot lock .*Invalid argument"):
+        WriteLock(tmp_path / "lock").acquire()

@@ -7,7 +7,14 @@ from deepmem_integrations.words.analysis import Analysis
 from deepmem_integrations.words.change import Refreshed
 from deepmem_integrations.words.index import Statistics, WordIndex
 from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch, search_name
-from deepmem_integrations.words.stores import DeepLakeWords, RetrieverWords
+from deepmem_integrations.words.stores import (
+    DeepLakeWords,
+    MilvusWords,
+    PostgresWords,
+    QdrantWords,
+    RetrieverWords,
+    lexical_search_of,
+)
 
 __all__ = [
     "Analysis",
@@ -15,9 +22,13 @@ __all__ = [
     "Filter",
     "Found",
     "LexicalSearch",
+    "MilvusWords",
+    "PostgresWords",
+    "QdrantWords",
     "Refreshed",
     "RetrieverWords",
     "Statistics",
     "WordIndex",
+    "lexical_search_of",
     "search_name",
 ]

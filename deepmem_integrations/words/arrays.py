@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._files import patiently
 from deepmem_integrations.errors import StorageError
 
 Array = NDArray[Any]
@@ -92,7 +93,7 @@ def map_arrays(path: Path, size: int) -> dict[str, Array]:
         StorageError: The file cannot be read, or is damaged. Only the header and the size are checked.
     """
     try:
-        with open(path, "rb") as file:
+        with patiently(lambda: open(path, "rb")) as file:
             if (found := os.fstat(file.fileno()).st_size) != size:
                 raise damaged(path, f"it has {found} bytes where {size} are expected")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -26,7 +26,8 @@ themselves are never kept.
 
 **Processes and threads.** Any number of threads and processes read one folder, and share the memory of its files. A search
 notices a newer state by itself (one look at the file's time stamp). Readers take no lock and need no right to write. Writers wait
-for one another.
+for one another. Windows deletes no file that a process has mapped: files that no state needs stay until a later change, and the
+folder cannot be deleted while an index over it is open.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._locks import FileLock
+from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.errors import StorageError, StoreError
 from deepmem_integrations.words.arrays import check_sum, damaged
 from deepmem_integrations.words.change import Change, Documents, Refreshed
@@ -128,7 +129,7 @@ class WordIndex:
             MissingExtraError: The language has a stemmer, and PyStemmer is not installed.
         """
         path = Path(os.path.abspath(folder))
-        with FileLock(path / "lock"):
+        with WriteLock(path / "lock"):
             change = Change(path, None, documents, language)
             change.read_all()
             generation = 0
@@ -285,7 +286,7 @@ class WordIndex:
             StoreError: An id comes twice or is no string, or a text is no string; then nothing has changed.
             StorageError: The folder cannot be written, or the index is damaged.
         """
-        with FileLock(self.folder / "lock"):
+        with WriteLock(self.folder / "lock"):
             self.reopen()
             change = Change(self.folder, self._state, documents, self._state.manifest.language)
             result = change.read_all()
@@ -304,7 +305,7 @@ class WordIndex:
                 PyStemmer has changed.
             StorageError: The folder cannot be written, or the index is damaged.
         """
-        with FileLock(self.folder / "lock"):
+        with WriteLock(self.folder / "lock"):
             self.reopen()
             change = Change(self.folder, self._state, documents, self._state.manifest.language)
             if change.analysed_anew:
@@ -321,7 +322,7 @@ class WordIndex:
         Raises:
             StorageError: The folder cannot be written, or the index is damaged.
         """
-        with FileLock(self.folder / "lock"):
+        with WriteLock(self.folder / "lock"):
             self.reopen()
             if len(self._state.segments) > 1 or any(len(live.deleted) for live in self._state.segments):
                 change = Change(self.folder, self._state, (), self._state.manifest.language)

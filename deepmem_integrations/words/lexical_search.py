@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 @runtime_checkable
 class LexicalSearch(Protocol):
-    """A search by words: `WordIndex`, `DeepLakeWords`, `RetrieverWords`, or any class with this method."""
+    """A search by words: `WordIndex`, the search of a store such as `PostgresWords`, or any class with this method."""
 
     def search(self, text: str, k: int, filter: Filter | None = None) -> Found:
         """Return the k best documents for a text, or fewer.

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from deepmem_integrations._files import write_text
+from deepmem_integrations._files import patiently, write_text
 from deepmem_integrations.errors import StorageError
 from deepmem_integrations.words.arrays import damaged
 
@@ -64,7 +64,7 @@ class Manifest:
     def read(path: Path) -> tuple["Manifest", Stamp]:
         """Read a manifest, and the stamp of its file."""
         try:
-            with open(path, "rb") as file:
+            with patiently(lambda: open(path, "rb")) as file:
                 data = file.read()
                 # Windows does not replace files that are mapped.
                 held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if data and os.name == "posix" else None

@@ -21,6 +21,7 @@ from deepmem_integrations.errors import StorageError, StoreError
 from deepmem_integrations.words import Analysis, LexicalSearch, WordIndex, analysis, change, segment, state
 from deepmem_integrations.words import index as module
 from deepmem_integrations.words import manifest as manifest_module
+from tests.test_locks import Msvcrt
 from tests.words import worker
 from tests.words.conftest import DOCUMENTS, batches, bm25, check_against_the_formula, ranking
 
@@ -707,3 +708,15 @@ def test_opening_reads_next_to_nothing(tmp_path):
         WordIndex.open(tmp_path)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.005
+
+
+def test_an_index_is_written_with_the_locks_of_windows(tmp_path, monkeypatch):
+    """What Windows would refuse otherwise, such as the deletion of a mapped file, is not played here."""
+    monkeypatch.setattr("deepmem_integrations._locks.fcntl", None)
+    monkeypatch.setattr("deepmem_integrations._locks.LOCKS_AVAILABLE", False)
+    monkeypatch.setattr("deepmem_integrations._locks._msvcrt", Msvcrt())
+    index = WordIndex.build(tmp_path, batches(DOCUMENTS), language="en")
+    assert index.refresh(batches({**DOCUMENTS, "new": "Another router."})).added == 1
+    assert index.update(delete=["new"]).deleted == 1
+    index.merge()
+    assert WordIndex.open(tmp_path).search("router", 5).ids == ["router"]

@@ -6,7 +6,7 @@ from llama_index.core.retrievers import BaseRetriever as NodeRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.words import DeepLakeWords, LexicalSearch, RetrieverWords
+from deepmem_integrations.words import DeepLakeWords, LexicalSearch, RetrieverWords, lexical_search_of
 from tests.words.conftest import DOCUMENTS
 
 TEXTS = {name: text for name, text in DOCUMENTS.items() if text.strip()}
@@ -189,3 +189,20 @@ def test_the_frameworks_deep_lake_stores_are_taken(store):
     for other in (VectorStore(), "path", None):
         with pytest.raises(StoreError, match=r"needs a Deep Lake store of deepmem_integrations; got .*WordIndex\.build"):
             DeepLakeWords(other)
+
+
+def test_lexical_search_of_finds_the_search_of_a_store_where_there_is_one(store, tmp_path):
+    from deepmem_integrations.deeplake import DeepLakeStore
+
+    class Wrapper:
+        pass
+
+    wrapper = Wrapper()
+    wrapper.store = store
+    assert lexical_search_of(store) is lexical_search_of(wrapper) is None, "there is no text index"
+    assert lexical_search_of(DeepLakeStore(tmp_path / "nothing")) is None
+    store.create_text_index()
+    for one in (store, wrapper):
+        assert lexical_search_of(one).search("router", 10).ids == ["router"]
+    for other in (langchain_bm25(), None, "text", Wrapper):
+        assert lexical_search_of(other) is None

@@ -1,68 +1,14 @@
-"""Searches by words that a store or an application has already, behind the one interface `LexicalSearch`.
-
-`DeepLakeWords` searches the text index of a Deep Lake data set. `RetrieverWords` takes a BM25 retriever of LangChain or
-LlamaIndex. Other stores (Postgres, Qdrant, Milvus, Elasticsearch) have no class here: a class with their ``search`` is ten lines,
-or `WordIndex` indexes their texts. No framework is imported: a retriever is known by its methods.
-"""
+"""The searches by words of retrievers of LangChain and LlamaIndex. A retriever is known by its methods."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from deepmem_integrations.deeplake import DeepLakeStore
-from deepmem_integrations.deeplake import Filter as MetadataFilter
-from deepmem_integrations.deeplake.tql import literal, where
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.words.lexical_search import Filter, Found, allows, check_search
-
-_MORE = 4
-"""By how much a search fetches more documents where a filter left too few."""
-
-
-class DeepLakeWords:
-    """The BM25 search of a Deep Lake v4 data set. Documents that are added later are found, too.
-
-    Deep Lake ranks by BM25 and keeps the scores to itself, so a document's score is 1 / rank.
-
-    Args:
-        store: A `DeepLakeStore`, or a vector store of LangChain or LlamaIndex that has one as ``store``.
-        metadata: Metadata that documents must have, which Deep Lake checks itself.
-
-    Raises:
-        StoreError: ``store`` is no Deep Lake store.
-    """
-
-    def __init__(self, store: Any, metadata: MetadataFilter | None = None) -> None:
-        inner = store if isinstance(store, DeepLakeStore) else getattr(store, "store", None)
-        if not isinstance(inner, DeepLakeStore):
-            raise StoreError(
-                f"A search by words needs a Deep Lake store of deepmem_integrations; got {type(store).__name__}. "
-                "For other stores, index the texts: WordIndex.build(folder, documents)."
-            )
-        self.store = inner
-        self.metadata = metadata
-
-    def search(self, text: str, k: int, filter: Filter | None = None) -> Found:
-        """Return the k best documents for a text.
-
-        Args:
-            text: The words to look for.
-            k: At least 1.
-            filter: Which documents may be found, by id.
-
-        Raises:
-            StoreError: The data set has no text index; `DeepLakeStore.create_text_index` makes one.
-        """
-        check_search(text, k)
-        return _filtered(self._fetch, text, k, filter)
-
-    def _fetch(self, text: str, limit: int) -> list[tuple[str, float]]:
-        layout = self.store.layout
-        order = f"ORDER BY BM25_SIMILARITY({layout.text}, {literal(text)}) DESC LIMIT {int(limit)}"
-        found = self.store.query(f"SELECT * {where(self.metadata, layout.metadata)} {order}")
-        return [(document.id, 1 / rank) for rank, document in enumerate(found, start=1)]
+from deepmem_integrations.words.lexical_search import Filter, Found, check_search
+from deepmem_integrations.words.stores.filtered import Scored, filtered
 
 
 class RetrieverWords:
@@ -114,9 +60,9 @@ class RetrieverWords:
             StoreError: A document has no id.
         """
         check_search(text, k)
-        return _filtered(self._fetch, text, k, filter)
+        return filtered(lambda limit: self._fetch(text, limit), k, filter)
 
-    def _fetch(self, text: str, limit: int) -> list[tuple[str, float]]:
+    def _fetch(self, text: str, limit: int) -> Scored:
         retriever = self.retriever
         if _has_bm25_scores(retriever):
             scores = np.asarray(retriever.vectorizer.get_scores(retriever.preprocess_func(text)), dtype=np.float64)
@@ -139,29 +85,6 @@ class RetrieverWords:
                 "vector store (LangChain: Document(id=…) or BM25Retriever.from_texts(texts, ids=…)), or pass id_of=."
             )
         return name
-
-
-def _filtered(fetch: Callable[[str, int], list[tuple[str, float]]], text: str, k: int, filter: Filter | None) -> Found:
-    """Fetch documents until k of them pass the filter, or no more come."""
-    allowed, before, limit = allows(filter), -1, int(k)
-    while True:
-        fetched = fetch(text, limit)
-        passing = list(_distinct((name, score) for name, score in fetched if allowed(name)))
-        if len(passing) >= k or len(fetched) < limit or len(fetched) == before:
-            break
-        before, limit = len(fetched), limit * _MORE
-    # Documents without any word of the query have a score of 0.
-    best = [(name, score) for name, score in passing if score != 0][:k]
-    return Found([name for name, _ in best], np.array([score for _, score in best], dtype=np.float32))
-
-
-def _distinct(found: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
-    """Yield the first of each id."""
-    seen = set()
-    for name, score in found:
-        if name not in seen:
-            seen.add(name)
-            yield name, score
 
 
 def _has_bm25_scores(retriever: Any) -> bool:
