@@ -457,8 +457,9 @@ def test_kill_9_leaves_the_old_state_or_the_new(tmp_path, how):
     folder, rng = tmp_path / "words", random.Random(0)
     WordIndex.build(folder, worker.batches(0), language="en")
     reader, generations = WordIndex.open(folder), set()
-    for _ in range(6):
-        process = run("write", folder, how, stdout=subprocess.PIPE)
+    for round in range(6):
+        # Each process begins with a version that the one before has not come to, so that there is something to change.
+        process = run("write", folder, how, 1 + 49 * round, stdout=subprocess.PIPE)
         assert process.stdout.readline() == "started\n"
         time.sleep(rng.uniform(0, 0.1))
         process.kill()

@@ -33,14 +33,14 @@ def check(index):
     assert found == set(index.search(word(versions[0]), k=1_000).ids) == set(documents(versions[0]))
 
 
-def write(folder, how):
-    """Change the index again and again, until killed."""
-    for version in itertools.count(1):
+def write(folder, how, first="1"):
+    """Change the index again and again, beginning with a version, until killed."""
+    for version in itertools.count(int(first)):
         if how == "build":
             WordIndex.build(folder, batches(version % 300), language="en")
         else:
             WordIndex.open(folder).refresh(batches(version % 300))
-        if version == 1:
+        if version == int(first):
             sys.stdout.write("started\n")
             sys.stdout.flush()
 
