@@ -23,6 +23,8 @@ from benchmarks.results import DEPTH
 from deepmem_integrations import evaluate, train_adapter
 from deepmem_integrations._vectors import Vectors, largest, nearest, unit_rows
 from deepmem_integrations.evaluation import score_rankings
+from deepmem_integrations.ranking import Ranker, Shortlist
+from deepmem_integrations.words import WordIndex
 
 Rank = Callable[[Queries], NDArray[np.int64]]
 """Ranks the corpus: queries → (n, min(N, DEPTH)) corpus rows, best first. A ranking function must not use the queries' labels."""
@@ -77,6 +79,29 @@ def ours(corpus: Corpus, train: Queries, **options: float) -> Fitted:
     """Train an adapter with this library."""
     result = train_adapter(train.vectors, train.relevance, corpus.vectors, corpus.ids, seed=0, **options)
     return _transformed(corpus, result.adapter.transform, f"{result.report.chosen}: {result.report.reason}")
+
+
+def ours_retriever(corpus: Corpus, train: Queries, **options: float) -> Fitted:
+    """Train an adapter with this library, and rank as its retrievers do: by vectors, words and remembered answers."""
+    folder = tempfile.TemporaryDirectory()
+    index = WordIndex.build(folder.name, [(corpus.ids, corpus.texts)])
+    result = train_adapter(train.vectors, train.relevance, corpus.vectors, corpus.ids, words=index, seed=0, **options)
+    row_of = {name: row for row, name in enumerate(corpus.ids)}
+    report = result.report.ranking
+
+    def rank(queries: Queries) -> NDArray[np.int64]:
+        assert folder.name  # keeps the index until the queries are ranked
+        ranker, ranking = Ranker(result.adapter, words=index), []
+        for text, vector in zip(queries.relevance.queries, queries.vectors, strict=True):
+            query = ranker.query(text, vector)
+            transformed = np.array(query.vector, dtype=np.float32)
+            rows = nearest(transformed[None], corpus.vectors, DEPTH)[0]
+            found = [corpus.ids[row] for row in rows.tolist()]
+            shortlist: Shortlist[str] = query.rank(found, corpus.vectors[rows] @ transformed, query.words(DEPTH))
+            ranking.append([row_of[name] for name in shortlist.ids[: len(rows)]])
+        return np.array(ranking)
+
+    return Fitted(rank, f"{report.chosen}: {report.reason}" if report else result.report.reason)
 
 
 class Lookup(BaseEmbedding):
@@ -376,7 +401,9 @@ PEERS = {
     "dreditor": Peer("ridge as in DREditor", partial(ridge, published=True)),
     "nudge-m": Peer("NUDGE-M", partial(nudge, kind="M"), ("nudge-ft",), rewrites_index=True),
     "nudge-n": Peer("NUDGE-N", partial(nudge, kind="N"), ("nudge-ft",), rewrites_index=True),
-    "ours": Peer("ours", ours, TORCH),
+    "ours": Peer("ours, the transform alone", ours, TORCH),
+    "ours-retriever": Peer("ours, a retriever", ours_retriever, TORCH),
+    "ours-retriever-seen": Peer("ours, a retriever, max_unseen_loss=100", partial(ours_retriever, max_unseen_loss=100), TORCH),
     "ours-unseen": Peer("ours, max_unseen_loss=0", partial(ours, max_unseen_loss=0), TORCH, collections=("tatqa",)),
     "bm25": Peer("BM25", bm25, ("bm25s",)),
     "bm25-vectors": Peer("BM25 + vectors (RRF)", bm25_and_vectors, ("bm25s",)),

@@ -68,7 +68,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> dict[str, Any]:
     except OSError as error:
         if made:
             path.unlink(missing_ok=True)
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}. A file that was there before is unchanged.") from error
+        raise StorageError(
+            f"Cannot write {path}: {error.strerror or error}. A file that was there before is unchanged."
+        ) from error
     return {"bytes": 8 + len(text) + end, "sha256": digest.hexdigest()}
 
 
