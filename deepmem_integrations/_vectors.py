@@ -67,13 +67,6 @@ def unit_rows(
     return matrix
 
 
-def read_only(vectors: Vectors) -> Vectors:
-    """Return a view that refuses to be written to. Nothing is copied."""
-    view = vectors.view()
-    view.flags.writeable = False
-    return view
-
-
 def blocks(rows: int, columns: int) -> Iterator[slice]:
     """Cut a number of rows into slices, so that a float32 block of (slice, columns) stays near 32 MB."""
     step = max(1, _BLOCK_FLOATS // max(1, columns))

@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepmem_integrations import QueryAdapter, Relevance, evaluate
+from deepmem_integrations import QueryAdapter, Relevance, evaluate, train_adapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import Interval, bootstrap_mean, score_rankings
 from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.words import WordIndex
 
 CUTOFFS = (1, 3, 10, 50)
 
@@ -115,3 +119,50 @@ def test_an_identity_fits_vectors_of_any_dimension():
     labels = [[("a", 1.0)], [("b", 1.0)]]
     with_identity = evaluate(np.eye(3)[:2], labels, np.eye(3), ["a", "b", "c"], adapter=QueryAdapter(4))
     assert with_identity == evaluate(np.eye(3)[:2], labels, np.eye(3), ["a", "b", "c"])
+
+
+# ---- words and answers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pages(tmp_path):
+    """Four pages whose vectors are alike, and queries that name a page by a word."""
+    ids, texts = ["a", "b", "c", "d"], ["about apples", "about bananas", "about cherries", "about dates"]
+    corpus = np.eye(4, dtype=np.float32) + 1
+    queries = np.array([[1, 1, 1, 1.01], [1.01, 1, 1, 1]], dtype=np.float32)
+    labels = Relevance(["a banana?", "a cherry? cherries!"], [[("b", 1.0)], [("c", 1.0)]])
+    return queries, labels, corpus, ids, WordIndex.build(tmp_path / "words", [(ids, texts)], language="en")
+
+
+def test_a_model_that_ranks_by_words_is_judged_beside_its_parts(pages):
+    *given, index = pages
+    adapter = QueryAdapter(4, ranking=Ranking(words=1.0))
+    result = evaluate(*given, adapter=adapter, top_k=(1, 10), words=index)
+    assert list(result) == ["without model", "transform alone", "words alone", "hybrid (RRF)", "with model"]
+    assert [result[side]["recall@1"] for side in result] == [0, 0, 1, pytest.approx(0.5, abs=0.5), 1]
+    assert result["transform alone"] == result["without model"]
+    assert result.found["with model"][0][0] == "b"
+    assert result.found["words alone"][0] == ["b", "d", "a", "c"], "documents without the word keep the order of the vectors"
+    heading, _, first, *_ = result.table().splitlines()
+    assert heading.split()[:6] == ["metric", "without", "words", "RRF", "transform", "with"]
+    assert heading.endswith("gain over RRF")
+    assert first.startswith("recall@1 ")
+    assert result.to_json()["gain over hybrid"]["recall@1"]["mean"] == result.gains_over("hybrid (RRF)")["recall@1"].mean
+
+
+def test_answers_are_judged_without_words(problem):
+    result = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids)
+    ranking = replace(result.adapter.ranking or Ranking(), answers=0.8)
+    adapter = QueryAdapter(
+        32, attention=result.adapter.attention, remembered_queries=result.adapter.remembered_queries, ranking=ranking
+    )
+    judged = evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids, adapter=adapter)
+    assert "words alone" not in judged
+    assert judged["with model"]["recall@10"] > judged["without model"]["recall@10"]
+    assert "transform" in judged.table().splitlines()[0]
+
+
+def test_words_need_texts(pages):
+    queries, labels, *corpus, index = pages
+    with pytest.raises(InvalidRelevanceError, match="the queries need texts: pass a Relevance"):
+        evaluate(queries, [list(pairs) for pairs in labels.labels], *corpus, words=index)

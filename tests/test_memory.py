@@ -3,6 +3,7 @@ import gc
 import os
 import re
 import tempfile
+import time
 import weakref
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.adapter import PROBES
+from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import (
     AdapterFileError,
@@ -22,6 +24,7 @@ from deepmem_integrations.errors import (
     StoreError,
 )
 from deepmem_integrations.serving import ServedAdapter
+from deepmem_integrations.words import Found
 from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import add_model
 
@@ -364,3 +367,70 @@ def test_a_store_is_let_go_with_its_deep_memory(problem, embeddings, tmp_path):
         assert [reference() for reference in let_go] == [None, None]
     finally:
         gc.enable()
+
+
+# ---- words --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(problem, embeddings, tmp_path):
+    """A Deep Memory over documents that can be changed: id → text."""
+    texts = {name: f"the page of {name}" for name in problem.ids}
+
+    class Shelf(GivenCorpus):
+        def texts(self):
+            yield list(texts), list(texts.values())
+
+    return DeepMemory(Shelf(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m"), texts
+
+
+def test_training_builds_the_word_index_and_refresh_follows_the_store(shelf, problem):
+    memory, texts = shelf
+    assert memory.lexical_search is None
+    name = memory.train(problem.train)
+    index = memory.lexical_search
+    assert len(index) == len(texts)
+    assert memory.folder.info(name).data["words"] == index.fingerprint
+    texts["doc-new"], texts["doc-0"] = "a page on zeppelins", "now about balloons"
+    del texts["doc-1"]
+    assert str(memory.refresh()) == "Refreshed(added=1, changed=1, deleted=1, unchanged=298)"
+    assert index.search("zeppelins", 1).ids == ["doc-new"]
+    assert memory.refresh().unchanged == 300
+    german = memory.refresh(language="de")
+    assert (german.added, memory.lexical_search.language) == (300, "de")
+
+
+def test_without_words_no_text_is_read(shelf, problem):
+    memory, texts = shelf
+    texts.clear()
+    memory.train(problem.train, words=False)
+    assert memory.lexical_search is None
+    assert memory.adapter.ranking is None or memory.adapter.ranking.words == 0
+
+
+def test_a_damaged_word_index_is_built_anew(shelf, problem, caplog):
+    memory, texts = shelf
+    memory.refresh()
+    (memory.folder.words_path / "index.json").write_text("{")
+    again = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
+    assert again.refresh().added == len(texts)
+    assert "The word index is built anew" in caplog.text
+
+
+def test_a_search_of_the_users_own_trains_in_another_process(store, embeddings, problem):
+    class Exact:
+        """Finds the documents that a text's number names."""
+
+        def search(self, text, k, filter=None):
+            return Found(list(right[text])[:k], np.full(min(k, len(right[text])), 2.0, dtype=np.float32))
+
+    right = {text: [name for name, _ in pairs] for _, text, pairs in problem.train}
+    memory = DeepMemory.from_deeplake(store, embeddings)
+    job = memory.train(problem.train, words=Exact(), wait=False)
+    deadline = time.monotonic() + 300
+    while memory.jobs.job(job).state not in ("completed", "failed") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert memory.jobs.job(job).state == "completed"
+    assert memory.adapter.ranking.search == "Exact"
+    assert memory.adapter.ranking.words > 0
+    assert memory.lexical_search.__class__ is Exact

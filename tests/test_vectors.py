@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deepmem_integrations._vectors import blocks, largest, nearest, read_only, unit_rows
+from deepmem_integrations._vectors import blocks, largest, nearest, unit_rows
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
 from tests.peak import peak_of
 
@@ -66,12 +66,3 @@ def test_blocks_cover_every_row_once_and_stay_small(rows, columns):
         found = list(blocks(rows, columns))
     assert [row for block in found for row in range(block.start, block.stop)] == list(range(rows))
     assert all(block.stop - block.start == 1 or (block.stop - block.start) * columns <= 1_000 for block in found)
-
-
-def test_a_view_cannot_be_written_through_and_is_no_copy():
-    array = np.zeros((2, 2), dtype=np.float32)
-    view = read_only(array)
-    with pytest.raises(ValueError, match="read-only"):
-        view[0, 0] = 1
-    array[0, 0] = 1
-    assert view[0, 0] == 1

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._immutable import ReadOnlyArrays
 from deepmem_integrations._kmeans import assign, spherical_kmeans
-from deepmem_integrations._vectors import Vectors, blocks, read_only
+from deepmem_integrations._vectors import Vectors, blocks
 
 NEIGHBOURS = 64
 """How many keys move a query. On the test collections 16 and 256 rank alike, and all keys a little worse: far ones add up."""
@@ -20,7 +21,7 @@ SAMPLE, ROUNDS = 64, 5
 
 
 @dataclass(frozen=True)
-class KernelSpace:
+class KernelSpace(ReadOnlyArrays):
     """The space in which queries are compared. It is centred and whitened, or what all questions share would make them alike.
 
     Attributes:
@@ -38,7 +39,7 @@ class KernelSpace:
 
 
 @dataclass(frozen=True)
-class Lists:
+class Lists(ReadOnlyArrays):
     """An inverted file over very many keys. The keys are sorted by list, and a query looks at the closest lists alone.
 
     Attributes:
@@ -81,7 +82,7 @@ class Lists:
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(ReadOnlyArrays):
     """The part of an adapter that learns what users asked for.
 
     It moves a query by ``strength · Σ exp((x·key − 1) / temperature) · value`` over the nearest keys, where x is the query's
@@ -104,10 +105,6 @@ class Attention:
     space: KernelSpace | None = None
     neighbours: int | None = NEIGHBOURS
     lists: Lists | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "keys", read_only(self.keys))
-        object.__setattr__(self, "values", read_only(self.values))
 
     def attend(self, queries: Vectors) -> tuple[NDArray[np.int64], Vectors, Vectors]:
         """Find the keys that move each query, and how strongly.

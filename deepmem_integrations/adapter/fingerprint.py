@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepmem_integrations._immutable import ReadOnlyArrays
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.errors import EmbeddingMismatchError
 
@@ -22,7 +23,7 @@ Hosted models and half-precision hardware return slightly different vectors each
 
 
 @dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(ReadOnlyArrays):
     """The fingerprint of an embedding model.
 
     Attributes:

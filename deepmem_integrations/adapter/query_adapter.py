@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._files import write_bytes
 from deepmem_integrations._immutable import Immutable
-from deepmem_integrations._vectors import Vectors, read_only, unit_rows
+from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter.answers import answer_scores
 from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, Lists
 from deepmem_integrations.adapter.explanation import Explanation, Influence
@@ -73,14 +73,16 @@ class QueryAdapter(Immutable):
         fingerprint: Fingerprint | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        vars(self).update(
-            dimension=dimension,
-            linear=None if linear is None else read_only(linear),
-            attention=attention,
-            remembered_queries=remembered_queries if attention is not None else None,
-            ranking=ranking,
-            fingerprint=fingerprint or Fingerprint(dimension),
-            _metadata=copy.deepcopy(dict(metadata or {})),
+        self.__setstate__(
+            {
+                "dimension": dimension,
+                "linear": linear,
+                "attention": attention,
+                "remembered_queries": remembered_queries if attention is not None else None,
+                "ranking": ranking,
+                "fingerprint": fingerprint or Fingerprint(dimension),
+                "_metadata": copy.deepcopy(dict(metadata or {})),
+            }
         )
 
     @property

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._vectors import Vectors, read_only
+from deepmem_integrations._immutable import ReadOnlyArrays
+from deepmem_integrations._vectors import Vectors
 
 Scores = NDArray[np.float32]
 """The scores of candidates along the last axis."""
@@ -15,7 +16,7 @@ RANK_CONSTANT = 60
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(ReadOnlyArrays):
     """The score by which a retriever ranks documents, and the transform of the query that it searches the store with.
 
     A document's score is ``vector · cosine + words · BM25 + answers · answer``: the cosine with the transformed query, the score
@@ -46,11 +47,6 @@ class Ranking:
     attention_strength: float = 0.0
     search: str = "WordIndex"
     cosines: Scores = field(default_factory=lambda: np.empty(0, dtype=np.float32))
-
-    def __post_init__(self) -> None:
-        if self.linear is not None:
-            object.__setattr__(self, "linear", read_only(self.linear))
-        object.__setattr__(self, "cosines", read_only(self.cosines))
 
     @property
     def vectors_alone(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._immutable import ReadOnlyArrays
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.labels import LabelRows
 
@@ -16,7 +17,7 @@ RETRAINING = 0.2
 
 
 @dataclass(frozen=True)
-class ValueSpace:
+class ValueSpace(ReadOnlyArrays):
     """The map from a document to the direction that favours the document over others: ``scale · (document − mean) · projection``.
 
     Attributes:
@@ -36,7 +37,7 @@ class ValueSpace:
 
 
 @dataclass(frozen=True)
-class RememberedQueries:
+class RememberedQueries(ReadOnlyArrays):
     """All labelled queries that the attention part was trained on or given. Queries with the same vector share a key.
 
     Attributes:

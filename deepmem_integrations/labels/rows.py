@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deepmem_integrations._immutable import ReadOnlyArrays
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.files import Labels
@@ -13,7 +14,7 @@ from deepmem_integrations.labels.relevance import Relevance
 
 
 @dataclass(frozen=True)
-class LabelRows:
+class LabelRows(ReadOnlyArrays):
     """The labels of n queries, with corpus rows in place of document ids, in compressed sparse row form.
 
     Attributes:

@@ -289,7 +289,7 @@ class RankedQuery:
         """Say once that the word index is older than the store."""
         index = self._search
         if isinstance(index, WordIndex):
-            for name, score in zip(ids[:_NEWEST], word_scores[:_NEWEST].tolist(), strict=True):
+            for name, score in zip(ids[:_NEWEST], word_scores.tolist(), strict=False):
                 if not score and name not in index:
                     self._ranker.say_once(
                         "stale",

@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,36 @@ def test_save_and_load(tmp_path, parts):
     assert loaded.metadata == adapter.metadata
     assert loaded.fingerprint.model == adapter.fingerprint.model
     assert loaded.to_bytes() == adapter.to_bytes()
+
+
+RANKING = Ranking(
+    words=0.05,
+    answers=0.4,
+    answers_temperature=0.16,
+    linear=np.eye(4, dtype=np.float32),
+    attention_temperature=0.13,
+    attention_strength=8.0,
+    search="PostgresWords",
+    cosines=np.array([0.9, 0.8], dtype=np.float32),
+)
+
+
+def test_a_ranking_is_kept(tmp_path):
+    adapter = make_adapter(ranking=RANKING)
+    loaded = QueryAdapter.load(adapter.save(tmp_path / "a.safetensors"))
+    assert str(loaded.ranking) == str(RANKING)
+    for name, value in vars(RANKING).items():
+        np.testing.assert_array_equal(getattr(loaded.ranking, name), value)
+    assert loaded.to_bytes() == adapter.to_bytes()
+    x = np.random.default_rng(3).normal(size=(4, 4))
+    np.testing.assert_array_equal(loaded.for_ranking().transform(x), adapter.for_ranking().transform(x))
+
+
+def test_a_file_has_the_lowest_version_that_holds_the_adapter(tmp_path):
+    at_rest = replace(make_adapter().attention, strength=0.0)
+    for parts, version in (({}, 2), ({"attention": None}, 2), ({"ranking": RANKING}, 3), ({"attention": at_rest}, 3)):
+        path = make_adapter(**parts).save(tmp_path / "a.safetensors")
+        assert read_header(path)["version"] == version
 
 
 def test_version_1_files_stay_readable():

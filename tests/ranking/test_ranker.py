@@ -1,0 +1,164 @@
+import logging
+import pickle
+
+import numpy as np
+import pytest
+
+from deepmem_integrations import QueryAdapter, Relevance
+from deepmem_integrations.adapter import Attention, Ranking, RememberedQueries, ValueSpace
+from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.ranking import Ranker
+from deepmem_integrations.serving import TransformedVector
+from deepmem_integrations.words import Found, WordIndex
+
+TEXTS = {
+    "reset": "Reset the router with a pin.",
+    "invoice": "Your invoice lists every charge.",
+    "error": "The error E-1234 means that the fuse is blown.",
+    "manual": "This manual is for the router.",
+}
+IDS = list(TEXTS)
+COSINES = [0.9, 0.5, 0.4, 0.3]
+
+
+def remembering(**ranking):
+    """An adapter that remembers one query, (1, 0), which asked for the manual, and moves nothing."""
+    space = ValueSpace(np.zeros(2, dtype=np.float32), np.eye(2, dtype=np.float32), 1.0)
+    remembered = RememberedQueries(
+        query_ids=("q1",),
+        texts=None,
+        owners=np.array([0]),
+        labels=LabelRows.of_rows([{0: 1.0}]),
+        document_ids=("manual",),
+        documents=np.array([[0.0, 1.0]], dtype=np.float32),
+        space=space,
+        trained=1,
+        trained_in_all=1,
+    )
+    attention = Attention(np.array([[1.0, 0.0]], dtype=np.float32), remembered.values, 0.1, 0.0)
+    return QueryAdapter(2, attention=attention, remembered_queries=remembered, ranking=Ranking(**ranking))
+
+
+@pytest.fixture
+def index(tmp_path):
+    return WordIndex.build(tmp_path / "words", [(IDS, list(TEXTS.values()))], language="en")
+
+
+def ids_of(ranker, text="fuse E-1234", vector=(0.0, 1.0), found=IDS, cosines=COSINES, **options):
+    query = ranker.query(text, list(vector))
+    return query.rank(found, cosines[: len(found)], query.words(100), **options).ids
+
+
+def test_without_a_ranking_the_order_of_the_store_stands():
+    query = Ranker(QueryAdapter(2)).query("fuse", [3.0, 4.0])
+    assert query.vectors_alone
+    assert isinstance(query.vector, TransformedVector)
+    assert query.words(10) is None
+    assert query.rank(IDS, COSINES).ids == IDS
+
+
+def test_words_count_with_their_weight(index):
+    assert ids_of(Ranker(remembering(words=0.01), words=index))[0] == "reset"
+    assert ids_of(Ranker(remembering(words=1.0), words=index))[0] == "error"
+    assert ids_of(Ranker(remembering(words=1.0), words=False)) == IDS
+
+
+def test_remembered_answers_count_where_the_query_is_alike():
+    ranker = Ranker(remembering(answers=2.0), words=False)
+    assert ids_of(ranker, vector=(1.0, 0.0))[0] == "manual"
+    assert ids_of(ranker, vector=(0.0, 1.0)) == IDS, "nothing alike was asked"
+    assert ids_of(Ranker(remembering(answers=2.0), words=False, answers=False), vector=(1.0, 0.0)) == IDS
+
+
+def test_words_and_answers_bring_documents_that_the_store_did_not_find(index):
+    ranker = Ranker(remembering(words=2.0, answers=2.0), words=index)
+    query = ranker.query("fuse E-1234", [1.0, 0.0])
+    shortlist = query.rank(["reset", "invoice"], [0.9, 0.5], query.words(100), {"reset": 1, "invoice": 2})
+    assert shortlist.ids[:2] == ["error", "manual"]
+    assert shortlist.missing(3) == ["error", "manual"]
+    shortlist.add(["error", "manual"], {"error": 3})  # the other one is gone, or a filter forbids it
+    assert "manual" not in shortlist.ids
+    assert not shortlist.missing(3)
+    ((document, choice), *others) = shortlist.best(3)
+    assert (document, choice.id, choice.found) == (3, "error", False)
+    assert choice.evidence["vector"].score == pytest.approx(0.5), "the lowest that the store found"
+    assert choice.evidence["vector"].rank is None
+    assert choice.evidence["words"].rank == 1
+    assert choice.to_json()["words"] == {"score": choice.evidence["words"].score, "rank": 1}
+    assert [choice.found for _, choice in others] == [True, True]
+    assert ids_of(ranker, vector=(1.0, 0.0), found=["reset", "invoice"], others=False) == ["reset", "invoice"]
+
+
+def test_without_scores_the_usual_cosines_stand_in(index):
+    usual = np.array([0.8, 0.6, 0.1], dtype=np.float32)
+    query = Ranker(remembering(words=0.1, cosines=usual), words=index).query("router", [0.0, 1.0])
+    choices = {choice.id: choice for choice in query.rank(IDS, None, query.words(100)).choices()}
+    assert [choices[name].evidence["vector"].score for name in IDS] == pytest.approx([0.8, 0.6, 0.1, 0.1])
+    bare = Ranker(remembering(words=0.001), words=index).query("nothing", [0.0, 1.0])
+    assert bare.rank(IDS).ids == IDS
+
+
+def test_nothing_found_is_nothing_ranked(index):
+    query = Ranker(remembering(words=1.0), words=index).query("xylophone", [0.0, 1.0])
+    assert query.rank([], [], query.words(100)).ids == []
+
+
+def test_a_model_without_its_word_index_serves_without_words_and_says_so_once(tmp_path, caplog):
+    folder = ModelFolder(tmp_path / "models")
+    folder.save_model("m", remembering(words=1.0))
+    folder.use("m")
+    ranker = Ranker(folder)
+    with caplog.at_level(logging.WARNING):
+        assert [ids_of(ranker) for _ in range(3)] == [IDS] * 3
+    assert [record.message for record in caplog.records if "there is no word index" in record.message] == [
+        caplog.records[0].message
+    ]
+    WordIndex.build(folder.words_path, [(IDS, list(TEXTS.values()))], language="en")
+    assert ids_of(ranker)[0] == "error", "an index that is built later serves the next query"
+
+
+def test_a_search_by_words_other_than_the_trained_one_is_not_weighed(caplog):
+    class Mine:
+        def search(self, text, k, filter=None):
+            return Found(["error"], np.array([1e9], dtype=np.float32))
+
+    with caplog.at_level(logging.WARNING):
+        assert ids_of(Ranker(remembering(words=1.0), words=Mine())) == IDS
+    assert "was trained with the words of a WordIndex, and a Mine gives other scores" in caplog.text
+    assert ids_of(Ranker(remembering(words=1.0, search="Mine"), words=Mine()))[0] == "error"
+
+
+def test_an_index_older_than_the_store_is_told_once(index, caplog):
+    ranker = Ranker(remembering(words=1.0), words=index)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            ids_of(ranker, found=["new page", *IDS], cosines=[0.95, *COSINES])
+    assert caplog.text.count("is older than the store: it lacks the document 'new page'") == 1
+
+
+def test_a_ranker_follows_the_model_in_use(tmp_path, index):
+    folder = ModelFolder(tmp_path / "models")
+    for name, adapter in (("plain", QueryAdapter(2)), ("words", remembering(words=1.0))):
+        folder.save_model(name, adapter)
+    folder.use("plain")
+    ranker = Ranker(folder, words=index)
+    assert ids_of(ranker) == IDS
+    folder.use("words")
+    assert ids_of(ranker)[0] == "error"
+
+
+def test_remembered_answers_grow_and_are_forgotten():
+    adapter = remembering(answers=2.0)
+    documents = {"invoice": [0.0, 1.0]}
+    grown = adapter.remember([[0.0, 1.0]], Relevance(["a bill?"], [[("invoice", 1.0)]], ["q2"]), documents)
+    assert ids_of(Ranker(grown, words=False))[0] == "invoice"
+    assert ids_of(Ranker(grown.forget(query_ids=["q2"]), words=False)) == IDS
+    for less in (adapter.without_answers(), adapter.linear_only()):
+        assert ids_of(Ranker(less, words=False), vector=(1.0, 0.0)) == IDS
+        assert b"manual" not in less.to_bytes()
+
+
+def test_a_word_index_goes_through_a_pickle(index):
+    again = pickle.loads(pickle.dumps(index))
+    assert ids_of(Ranker(remembering(words=1.0), words=again))[0] == "error"
