@@ -307,7 +307,9 @@ class RankedQuery:
 
 def _mean(vectors: Vectors) -> Vectors:
     """Return the mean of unit rows, of length 1."""
-    return vectors[0] if len(vectors) == 1 else unit_rows(vectors.mean(axis=0)[None], "mean of the query vectors")[0]
+    if len(vectors) > 1:
+        vectors = unit_rows(vectors.mean(axis=0)[None], "mean of the query vectors")
+    return np.asarray(vectors[0])
 
 
 def _ranks(names: Sequence[str]) -> dict[str, int]:
