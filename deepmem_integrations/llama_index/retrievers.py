@@ -135,7 +135,7 @@ class DeepMemoryRetriever(BaseRetriever):
             return self._retriever._retrieve(_plain(query_bundle, vectors))
         query_bundle, query = self._transformed(query_bundle, vectors)
         if query is None:
-            return self._retriever._retrieve(query_bundle)
+            return list(self._store.search(query_bundle, self.similarity_top_k).values())
         k, fetch_k, evidence = self._numbers()
         shortlist = self._ranked(query, self._store.search(query_bundle, fetch_k), query.words(fetch_k))
         for wanted in _missing(shortlist, k):
@@ -154,7 +154,7 @@ class DeepMemoryRetriever(BaseRetriever):
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
         query_bundle, query = await asyncio.to_thread(self._transformed, query_bundle, vectors)
         if query is None:
-            return await self._store.aretrieve(self._retriever, query_bundle)
+            return list((await self._store.asearch(query_bundle, self.similarity_top_k)).values())
         k, fetch_k, evidence = self._numbers()
         found, words = await asyncio.gather(self._store.asearch(query_bundle, fetch_k), asyncio.to_thread(query.words, fetch_k))
         shortlist = await asyncio.to_thread(self._ranked, query, found, words)

@@ -40,6 +40,8 @@ class StoreSearch:
 
     kind: ClassVar[str]
     """The top package and the class of the store: see `StoreCorpus.kind`."""
+    honours_doc_ids: bool = False
+    """Whether the store itself leaves out what ``doc_ids`` forbid. It may know of a node's document what the node does not."""
 
     def __init__(self, retriever: VectorIndexRetriever) -> None:
         self.retriever = retriever
@@ -76,13 +78,12 @@ class StoreSearch:
 
     async def asearch(self, query_bundle: QueryBundle, k: int) -> dict[str, NodeWithScore]:
         """Do the same as `search`, off the event loop."""
-        return self._permitted(await self.aretrieve(self._narrowed(k), query_bundle))
+        return self._permitted(await self._aretrieve(self._narrowed(k), query_bundle))
 
-    async def aretrieve(self, retriever: VectorIndexRetriever, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        """Run LlamaIndex's own retriever off the event loop."""
+    async def _aretrieve(self, retriever: VectorIndexRetriever, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """Run a copy of LlamaIndex's own retriever off the event loop."""
         # Where a store has no async search of its own, LlamaIndex would search on the event loop.
         if type(self.store).aquery is BasePydanticVectorStore.aquery:
-            retriever = copy.copy(retriever)
             retriever._vector_store = _InThread(self.store)  # type: ignore[assignment]
         return await retriever._aretrieve(replace(query_bundle))
 
@@ -128,7 +129,7 @@ class StoreSearch:
         return [found.node for found in self._narrowed(len(ids), ids)._retrieve(replace(query_bundle))]
 
     async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
-        return [found.node for found in await self.aretrieve(self._narrowed(len(ids), ids), query_bundle)]
+        return [found.node for found in await self._aretrieve(self._narrowed(len(ids), ids), query_bundle)]
 
     def _wanted(self, ids: Sequence[str]) -> list[str]:
         allowed = self._allowed_ids()
@@ -147,7 +148,8 @@ class StoreSearch:
 
     def _permitted(self, found: Iterable[NodeWithScore]) -> dict[str, NodeWithScore]:
         """Leave out what the retriever's ``node_ids`` and ``doc_ids`` forbid, which not every store does itself."""
-        ids, documents = self._allowed_ids(), set(self.retriever._doc_ids or ())
+        ids = self._allowed_ids()
+        documents = set() if self.honours_doc_ids else set(self.retriever._doc_ids or ())
         permitted: dict[str, NodeWithScore] = {}
         for one in found:
             if (ids is None or one.node.node_id in ids) and (not documents or one.node.ref_doc_id in documents):
@@ -185,6 +187,7 @@ class DeepLakeSearch(StoreSearch):
     """Searches a Deep Lake store of this package, whose scores are cosine similarities."""
 
     kind = "deepmem_integrations.DeepLakeVectorStore"
+    honours_doc_ids = True
 
     def _cosines(self, scores: Vectors) -> Vectors | None:
         return Measure("cosine").cosines(scores)
@@ -197,8 +200,13 @@ class QdrantSearch(StoreSearch):
 
     @property
     def looks_up(self) -> bool:
-        """Whether there are no filters of Qdrant's own, which the store would apply in place of the ids."""
-        return "qdrant_filters" not in self.retriever._kwargs
+        """Whether there are no filters of Qdrant's own, which the store would apply in place of all ids."""
+        return self.retriever._kwargs.get("qdrant_filters") is None
+
+    @property
+    def honours_doc_ids(self) -> bool:  # type: ignore[override]
+        """The same: see `looks_up`."""
+        return self.looks_up
 
     def _cosines(self, scores: Vectors) -> Vectors | None:
         squared = self._measure is not None and self._measure.metric == "l2"

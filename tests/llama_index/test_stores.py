@@ -16,6 +16,7 @@ from llama_index.core.schema import IndexNode, NodeRelationship, RelatedNodeInfo
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryResult
 
+from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryRetriever
 from deepmem_integrations.llama_index.stores import search_of
@@ -351,6 +352,29 @@ def test_whatever_finds_a_node_nothing_forbidden_comes_back_and_the_rest_is_rank
         np.testing.assert_allclose([one.score for one in found], [choice.score for choice in right], atol=1e-4)
 
     check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_vectors_alone_count_nothing_forbidden_comes_back_either(index_of, kind):
+    if kind in ("plain", "readable"):
+        index_of(kind).vector_store.passes = PERMIT_ALL
+    plain = VectorIndexRetriever(index_of(kind), node_ids=NAMES[:20], doc_ids=["source-1"], similarity_top_k=COUNT)
+    retriever = DeepMemoryRetriever(plain, memory=QueryAdapter(DIMENSION))
+    found = retriever.retrieve(QueryBundle("", embedding=QUERIES[0].tolist()))
+    exact = VECTORS @ QUERIES[0]
+    assert ids(found) == [NAMES[row] for row in sorted(range(1, 20, 4), key=lambda row: -exact[row])]
+
+
+def test_documents_of_another_framework_are_known_to_the_store_alone(words, embed_model, tmp_path):
+    store = DeepLakeVectorStore(tmp_path / "dataset")
+    sources = [{"ref_doc_id": "mine" if row % 2 else "yours"} for row in range(6)]
+    store.store.add(NAMES[:6], VECTORS[:6], TEXTS[:6], sources)
+    plain = VectorIndexRetriever(VectorStoreIndex.from_vector_store(store, embed_model), doc_ids=["mine"])
+    model = remembering(Ranking(1.0, 0.1), DIMENSION)
+    retriever = DeepMemoryRetriever(plain, memory=model, words=words, fetch_k=1)
+    retriever.similarity_top_k = 5
+    found = ids(retriever.retrieve(QueryBundle("text", embedding=QUERIES[0].tolist())))
+    assert sorted(found) == sorted(NAMES[1:6:2])
 
 
 @pytest.mark.parametrize("kind", ["simple", "deeplake", *map(slow, ["chroma", "faiss", "faiss-map", "postgres"])])
