@@ -166,7 +166,7 @@ class StoreSearch:
 
     def _in_full(self, nodes: list[BaseNode]) -> Sequence[BaseNode]:
         """Replace nodes that a store keeps in part, an ``IndexNode`` for one, by those of the docstore, as LlamaIndex does."""
-        result = VectorStoreQueryResult(nodes=nodes)
+        result = VectorStoreQueryResult(nodes=nodes, ids=[node.node_id for node in nodes])
         names = self.retriever._determine_nodes_to_fetch(result)
         if not names:
             return nodes

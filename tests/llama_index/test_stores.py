@@ -75,7 +75,8 @@ class Plain(BasePydanticVectorStore):
     def query(self, query, **options):
         found = [node for node in self.nodes if query.filters is None or self.passes(node.metadata)]
         found = sorted(found, key=lambda node: -np.dot(node.embedding, query.query_embedding))[: query.similarity_top_k]
-        return VectorStoreQueryResult(nodes=found, similarities=[-float(rank) for rank in range(len(found))])
+        scores = [-float(rank) for rank in range(len(found))]
+        return VectorStoreQueryResult(nodes=found, similarities=scores, ids=[node.node_id for node in found])
 
 
 class Readable(Plain):
@@ -294,7 +295,7 @@ def restrictions(draw, kind):
     """Filters, node ids and document ids, as far as a store takes them."""
     filters = None
     if not kind.startswith("faiss"):
-        nested = st.one_of(leaves(), groups(leaves())) if kind not in ("simple",) else leaves()
+        nested = leaves() if kind == "simple" else st.one_of(leaves(), groups(leaves()))
         filters = draw(st.none() | groups(nested))
     node_ids = draw(st.none() | st.lists(st.sampled_from(NAMES), min_size=1, max_size=COUNT, unique=True))
     doc_ids = draw(st.none() | st.lists(st.sampled_from(SOURCES), min_size=1, max_size=3, unique=True))
