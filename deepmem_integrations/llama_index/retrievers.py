@@ -52,6 +52,7 @@ class DeepMemoryRetriever(BaseRetriever):
         answers: Whether remembered answers count.
         evidence: True puts the evidence for each node into ``node.metadata["deepmem"]`` of a copy of the node, where neither the
             embedding model nor the language model sees it: the score, and the score and rank by vector, words and answers.
+            Where the store ranks by its own rule, there is no evidence.
         **options: Options of ``index.as_retriever``, for an index or a store: ``similarity_top_k``, ``filters``,
             ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model; by default the
             retriever uses the one of the `DeepMemory`, or else LlamaIndex's ``Settings.embed_model``.
@@ -131,7 +132,7 @@ class DeepMemoryRetriever(BaseRetriever):
             if vectors is None:
                 model = self._embed_model
                 vectors = [model.get_query_embedding(text) for text in query_bundle.embedding_strs]
-        if vectors is None or not self.deep_memory:
+        if not self.deep_memory:
             return self._retriever._retrieve(_plain(query_bundle, vectors))
         query_bundle, query = self._transformed(query_bundle, vectors)
         if query is None:
@@ -149,7 +150,7 @@ class DeepMemoryRetriever(BaseRetriever):
             if vectors is None:
                 embed = self._embed_model.aget_query_embedding
                 vectors = await asyncio.gather(*(embed(text) for text in query_bundle.embedding_strs))
-        if vectors is None or not self.deep_memory:
+        if not self.deep_memory:
             return await self._retriever._aretrieve(_plain(query_bundle, vectors))
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
         query_bundle, query = await asyncio.to_thread(self._transformed, query_bundle, vectors)
@@ -188,9 +189,16 @@ class DeepMemoryRetriever(BaseRetriever):
         return True
 
     def _transformed(
-        self, query_bundle: QueryBundle, vectors: Sequence[Sequence[float]]
+        self, query_bundle: QueryBundle, vectors: Sequence[Sequence[float]] | None
     ) -> tuple[QueryBundle, RankedQuery | None]:
-        """Return a copy of the query with its transformed embedding, and how to rank; None leaves the ranking to the store."""
+        """Return the query with its transformed embedding, and how to rank; None leaves the ranking to the store.
+
+        Args:
+            query_bundle: The query.
+            vectors: The vectors of its embedding strings; None where its embedding has been transformed before.
+        """
+        if vectors is None:
+            return query_bundle, None
         self._store.check_lengths()
         check_vectors(vectors)
         ranker = self._ranker

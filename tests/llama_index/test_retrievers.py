@@ -299,10 +299,11 @@ async def test_where_vectors_alone_count_the_store_is_asked_as_without_a_ranking
     assert calls[0] == (100, "default")
 
 
-def test_a_query_that_comes_transformed_is_not_ranked_anew(problem, index, words, ranking_model):
+async def test_a_query_that_comes_transformed_is_not_ranked_anew(problem, index, words, ranking_model):
     retriever = DeepMemoryRetriever(index, memory=ranking_model, words=words, similarity_top_k=3)
     vector = problem.test_queries[0].tolist()
-    assert ids(retriever.retrieve(TransformedQueryBundle("number250", embedding=vector))) == expected(problem, vector, 3)
+    bundle = TransformedQueryBundle("number250", embedding=vector)
+    assert ids(retriever.retrieve(bundle)) == ids(await retriever.aretrieve(bundle)) == expected(problem, vector, 3)
 
 
 def test_the_word_index_beside_the_model_is_taken(problem, index, words, ranking_model, embed_model, tmp_path):
