@@ -21,7 +21,7 @@ from deepmem_integrations.corpora.llama_index_stores import measure
 from deepmem_integrations.corpora.stores import Measure, kind_of
 
 
-class StoreSearch:
+class NodeSearch:
     """Searches a retriever's store for a ranking. `search_of` returns the class for a retriever's kind of store.
 
     Nothing comes back that the retriever's ``node_ids`` or ``doc_ids`` forbid, whether the store honours them or not, and nothing
@@ -177,13 +177,13 @@ class StoreSearch:
         return self.retriever._docstore.get_nodes(node_ids=list(ids), raise_error=False)
 
 
-class SimpleSearch(StoreSearch):
+class SimpleSearch(NodeSearch):
     """Searches LlamaIndex's own store in memory, whose scores are cosine similarities."""
 
     kind = "llama_index.SimpleVectorStore"
 
 
-class DeepLakeSearch(StoreSearch):
+class DeepLakeSearch(NodeSearch):
     """Searches a Deep Lake store of this package, whose scores are cosine similarities."""
 
     kind = "deepmem_integrations.DeepLakeVectorStore"
@@ -193,7 +193,7 @@ class DeepLakeSearch(StoreSearch):
         return Measure("cosine").cosines(scores)
 
 
-class QdrantSearch(StoreSearch):
+class QdrantSearch(NodeSearch):
     """Searches a Qdrant store, whose scores are those of the collection's metric. L2 distances are not squared."""
 
     kind = "llama_index.QdrantVectorStore"
@@ -216,7 +216,7 @@ class QdrantSearch(StoreSearch):
         return [name for name in super()._wanted(ids) if _is_uuid(name)]  # a server refuses any other id
 
 
-class ChromaSearch(StoreSearch):
+class ChromaSearch(NodeSearch):
     """Searches a Chroma store, whose scores are exp(−distance). Chroma's search takes no ids, and its reading does."""
 
     kind = "llama_index.ChromaVectorStore"
@@ -237,7 +237,7 @@ class ChromaSearch(StoreSearch):
         return await asyncio.to_thread(self._read, ids, query_bundle)
 
 
-class PostgresSearch(StoreSearch):
+class PostgresSearch(NodeSearch):
     """Searches a Postgres store with pgvector, whose scores are cosine similarities, and whose search takes no ids."""
 
     kind = "llama_index.PGVectorStore"
@@ -272,7 +272,7 @@ class PostgresSearch(StoreSearch):
         return await asyncio.to_thread(self._read, ids, query_bundle)
 
 
-class FaissSearch(StoreSearch):
+class FaissSearch(NodeSearch):
     """Searches a FAISS store, which knows neither ids nor filters: the index's docstore has the nodes."""
 
     kind = "llama_index.FaissVectorStore"
@@ -288,7 +288,7 @@ class FaissSearch(StoreSearch):
         return await asyncio.to_thread(self._read, ids, query_bundle)
 
 
-class OtherSearch(StoreSearch):
+class OtherSearch(NodeSearch):
     """Searches a store of an unknown kind, whose scores may be anything.
 
     Without filters, nodes are read by id. With filters, a search that names the ids looks nodes up, because every store applies
@@ -324,12 +324,12 @@ class OtherSearch(StoreSearch):
         return self._in_full(list(self.store.get_nodes(node_ids=ids)))
 
 
-_KINDS: dict[str, type[StoreSearch]] = {
+_KINDS: dict[str, type[NodeSearch]] = {
     search.kind: search for search in (SimpleSearch, DeepLakeSearch, QdrantSearch, ChromaSearch, PostgresSearch, FaissSearch)
 }
 
 
-def search_of(retriever: VectorIndexRetriever) -> StoreSearch:
+def search_of(retriever: VectorIndexRetriever) -> NodeSearch:
     """Return the search of a retriever's store."""
     kind = kind_of(retriever._vector_store, _KINDS)
     return OtherSearch(retriever) if kind is None else _KINDS[kind](retriever)
