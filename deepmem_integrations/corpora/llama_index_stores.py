@@ -15,6 +15,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from deepmem_integrations.corpora.corpus import Batch
 from deepmem_integrations.corpora.stores import (
     BATCH,
+    Measure,
     StoreCorpus,
     batches,
     chroma_metric,
@@ -157,7 +158,17 @@ def check_lengths(index: VectorStoreIndex) -> None:
     Raises:
         StoreError: See `StoreCorpus.vectors`.
     """
+    measure(index)
+
+
+def measure(index: VectorStoreIndex) -> Measure | None:
+    """Return by what the store of an index ranks, as far as that can be read, and check its first vectors.
+
+    Raises:
+        StoreError: See `StoreCorpus.vectors`.
+    """
     kind = kind_of(index.vector_store, KINDS)
     # A Qdrant that is opened for async alone cannot be read from here, and neither can a store of an unknown kind.
-    if kind is not None and not (kind == QdrantCorpus.kind and index.vector_store.client is None):
-        KINDS[kind](index).check_lengths()
+    if kind is None or (kind == QdrantCorpus.kind and index.vector_store.client is None):
+        return None
+    return KINDS[kind](index).measure()

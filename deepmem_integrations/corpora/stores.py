@@ -5,9 +5,11 @@ The stores' own packages are never imported.
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.corpus import Batch, ListedCorpus
@@ -18,6 +20,37 @@ BATCH = 1_000
 _EVEN = 1.05
 """Lengths up to this ratio count as equal: an index with 8 bits a number gives unit vectors back with nearly equal lengths."""
 _Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """By what a store ranks, and so how its scores tell cosine similarities.
+
+    Attributes:
+        metric: See `StoreCorpus.metric`.
+        length: The length of the store's vectors, which is the same for all of them; 1 where the metric is ``cosine``.
+    """
+
+    metric: str
+    length: float = 1.0
+
+    def cosines(self, scores: ArrayLike) -> Vectors:
+        """Turn scores into cosine similarities.
+
+        Args:
+            scores: (m,) for a query of length 1: cosine similarities, dot products, or *squared* L2 distances.
+
+        Returns:
+            (m,) float32.
+
+        Example:
+            >>> Measure("dot", length=2.0).cosines([1.0]), Measure("l2").cosines([0.0, 2.0])
+            (array([0.5], dtype=float32), array([1., 0.], dtype=float32))
+        """
+        given = np.asarray(scores, dtype=np.float64)
+        if self.metric == "l2":
+            given = (1 + self.length**2 - given) / 2
+        return np.asarray(given / self.length, dtype=np.float32)
 
 
 class StoreCorpus(ListedCorpus):
@@ -72,8 +105,19 @@ class StoreCorpus(ListedCorpus):
         Raises:
             StoreError: See `vectors`.
         """
-        if self.metric != "cosine":
-            next(self.vectors(), None)
+        self.measure()
+
+    def measure(self) -> Measure:
+        """Return by what the store ranks, and check its first vectors as `check_lengths` does.
+
+        Raises:
+            StoreError: See `vectors`.
+        """
+        metric = self.metric
+        if metric == "cosine":
+            return Measure(metric)
+        first = next(self.vectors(), None)
+        return Measure(metric) if first is None else Measure(metric, float(np.linalg.norm(first[1], axis=1).mean()))
 
 
 def kind_of(store: Any, kinds: Iterable[str]) -> str | None:

@@ -42,8 +42,7 @@ def mean_of_transformed(vectors: Sequence[Sequence[float]], served: ServedAdapte
         InvalidVectorsError: There is no vector, a vector is not finite, or the transformed vectors cancel out.
         EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
     """
-    if not len(vectors):
-        raise InvalidVectorsError("The query has neither a text nor an embedding: there is nothing to search for.")
+    check_vectors(vectors)
     moved = served.apply(vectors, model)
     if len(moved) > 1:
         moved = unit_rows(moved.mean(axis=0)[None], "mean of the query vectors")
@@ -54,9 +53,24 @@ def transformed(
     query_bundle: QueryBundle, vectors: Sequence[Sequence[float]], served: ServedAdapter, model: Any
 ) -> TransformedQueryBundle:
     """Return a copy of the query with its transformed embedding: see `mean_of_transformed`."""
+    return with_embedding(query_bundle, mean_of_transformed(vectors, served, model))
+
+
+def with_embedding(query_bundle: QueryBundle, vector: TransformedVector) -> TransformedQueryBundle:
+    """Return a copy of the query with a transformed embedding."""
     return TransformedQueryBundle(
         query_bundle.query_str,
         image_path=query_bundle.image_path,
         custom_embedding_strs=query_bundle.custom_embedding_strs,
-        embedding=mean_of_transformed(vectors, served, model),
+        embedding=vector,
     )
+
+
+def check_vectors(vectors: Sequence[Sequence[float]]) -> None:
+    """Refuse a query without vectors.
+
+    Raises:
+        InvalidVectorsError: There is no vector.
+    """
+    if not len(vectors):
+        raise InvalidVectorsError("The query has neither a text nor an embedding: there is nothing to search for.")

@@ -1,8 +1,8 @@
-"""The retriever for LlamaIndex: any vector index or vector store, searched with transformed queries."""
+"""The retriever for LlamaIndex: any vector index or vector store, ranked by all that a model has learnt."""
 
 import asyncio
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,27 +10,49 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
 
-from deepmem_integrations.corpora.llama_index_stores import check_lengths
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.llama_index.queries import given, is_transformed, transformed
-from deepmem_integrations.serving import HasModels, MemoryLike, ServedAdapter
+from deepmem_integrations.llama_index.queries import check_vectors, given, is_transformed, with_embedding
+from deepmem_integrations.llama_index.stores import search_of
+from deepmem_integrations.ranking import Choice, RankedQuery, Ranker, Shortlist
+from deepmem_integrations.serving import HasModels, MemoryLike
+from deepmem_integrations.words import Found, LexicalSearch
+
+EVIDENCE = "deepmem"
+"""The key of the metadata that holds the evidence for a node."""
 
 
 class DeepMemoryRetriever(BaseRetriever):
     """Retrieve with Deep Memory from any vector index or vector store that searches by vector. The index is never changed.
 
     The retriever embeds the query with the index's own embedding model, transforms the query vector, and searches the index by
-    vector. A model that is put in use later serves the next query. Filters, and the query modes that search by vector, keep
-    working. If a query has several embedding strings, the vector of each is transformed, and the mean of the vectors is taken.
+    vector. A model may have learnt to rank by words and by remembered answers as well (`Ranking`): then the retriever ranks what
+    the index found together with what the words and the answers bring, by the score that the model learnt. A model that is put in
+    use later serves the next query. If a query has several embedding strings, the vector of each is transformed, and the mean of
+    the vectors is taken.
+
+    Nothing comes back that ``filters``, ``node_ids`` or ``doc_ids`` forbid, whichever evidence found it, and nothing that was
+    deleted from the store. A store may ignore ``node_ids`` or ``doc_ids``: what they forbid is then left out after its search.
+    The ``score`` of a node is the score of the ranking, so a ``SimilarityPostprocessor`` compares that score with its cutoff.
+
+    The store ranks by its own rule, and is asked for exactly ``similarity_top_k`` nodes, where vectors alone count: with
+    ``words=False, answers=False``, with a model that has learnt no other ranking, for a query that comes with a transformed
+    embedding, and in every query mode but the default one (hybrid, mmr, …).
 
     Args:
         source: A ``VectorStoreIndex``, a ``VectorIndexRetriever`` (its settings are kept), or a vector store that stores texts.
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
-        deep_memory: False returns plain results, as the index's own retriever would. The attribute may be changed at any time.
+        deep_memory: False returns plain results, as the index's own retriever would. This attribute and the next four may be
+            changed at any time.
+        fetch_k: How many nodes the search by vector, and the search by words, propose; at least ``similarity_top_k``.
+        words: Whether words count. True takes the word index beside the model; a `LexicalSearch` searches in its place.
+        answers: Whether remembered answers count.
+        evidence: True puts the evidence for each node into ``node.metadata["deepmem"]`` of a copy of the node, where neither the
+            embedding model nor the language model sees it: the score, and the score and rank by vector, words and answers.
+            Where the store ranks by its own rule, there is no evidence.
         **options: Options of ``index.as_retriever``, for an index or a store: ``similarity_top_k``, ``filters``,
             ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model; by default the
             retriever uses the one of the `DeepMemory`, or else LlamaIndex's ``Settings.embed_model``.
@@ -56,12 +78,18 @@ class DeepMemoryRetriever(BaseRetriever):
         memory: MemoryLike,
         *,
         deep_memory: bool = True,
+        fetch_k: int = 100,
+        words: bool | LexicalSearch = True,
+        answers: bool = True,
+        evidence: bool = False,
         **options: Any,
     ) -> None:
-        self._served = ServedAdapter(memory)
+        self._ranker = Ranker(memory, words=words, answers=answers)
         self._retriever = _vector_retriever(source, memory, options)
-        self._lengths_checked = False
+        self._store = search_of(self._retriever)
         self.deep_memory = deep_memory
+        self.fetch_k = fetch_k
+        self.evidence = evidence
         super().__init__(
             callback_manager=self._retriever.callback_manager,
             object_map=self._retriever.object_map,
@@ -77,54 +105,155 @@ class DeepMemoryRetriever(BaseRetriever):
     def similarity_top_k(self, similarity_top_k: int) -> None:
         self._retriever.similarity_top_k = similarity_top_k
 
+    @property
+    def words(self) -> bool | LexicalSearch:
+        """Whether words count, or the search by words."""
+        return self._ranker.words
+
+    @words.setter
+    def words(self, words: bool | LexicalSearch) -> None:
+        self._ranker.words = words
+
+    @property
+    def answers(self) -> bool:
+        """Whether remembered answers count."""
+        return self._ranker.answers
+
+    @answers.setter
+    def answers(self, answers: bool) -> None:
+        self._ranker.answers = answers
+
+    # ---- retrieving --------------------------------------------------------------------------------------------
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        vectors: Sequence[Sequence[float]] | None = None
         if self._embeds(query_bundle):
             vectors = given(query_bundle)
             if vectors is None:
                 model = self._embed_model
                 vectors = [model.get_query_embedding(text) for text in query_bundle.embedding_strs]
-            query_bundle = self._with_embedding(query_bundle, vectors)
-        # The bundle is copied, because LlamaIndex's own retriever writes the embedding into the bundle that it gets.
-        return self._retriever._retrieve(replace(query_bundle))
+        if not self.deep_memory:
+            return self._retriever._retrieve(_plain(query_bundle, vectors))
+        query_bundle, query = self._transformed(query_bundle, vectors)
+        if query is None:
+            return list(self._store.search(query_bundle, self.similarity_top_k).values())
+        k, fetch_k, evidence = self._numbers()
+        shortlist = self._ranked(query, self._store.search(query_bundle, fetch_k), query.words(fetch_k))
+        for wanted in _missing(shortlist, k):
+            shortlist.add(wanted, self._store.look_up(wanted, query_bundle))
+        return [_scored(node, choice, evidence) for node, choice in shortlist.best(k)]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        vectors: Sequence[Sequence[float]] | None = None
         if self._embeds(query_bundle):
             vectors = given(query_bundle)
             if vectors is None:
                 embed = self._embed_model.aget_query_embedding
                 vectors = await asyncio.gather(*(embed(text) for text in query_bundle.embedding_strs))
-            # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
-            query_bundle = await asyncio.to_thread(self._with_embedding, query_bundle, vectors)
-        return await self._retriever._aretrieve(replace(query_bundle))
+        if not self.deep_memory:
+            return await self._retriever._aretrieve(_plain(query_bundle, vectors))
+        # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
+        query_bundle, query = await asyncio.to_thread(self._transformed, query_bundle, vectors)
+        if query is None:
+            return list((await self._store.asearch(query_bundle, self.similarity_top_k)).values())
+        k, fetch_k, evidence = self._numbers()
+        found, words = await asyncio.gather(self._store.asearch(query_bundle, fetch_k), asyncio.to_thread(query.words, fetch_k))
+        shortlist = await asyncio.to_thread(self._ranked, query, found, words)
+        for wanted in _missing(shortlist, k):
+            shortlist.add(wanted, await self._store.alook_up(wanted, query_bundle))
+        return [_scored(node, choice, evidence) for node, choice in shortlist.best(k)]
 
     @property
     def _embed_model(self) -> BaseEmbedding:
         model: BaseEmbedding = untransformed(self._retriever._embed_model)
         return model
 
+    @property
+    def _mode(self) -> VectorStoreQueryMode:
+        return self._retriever._vector_store_query_mode
+
     def _embeds(self, query_bundle: QueryBundle) -> bool:
         """Tell whether this retriever has to embed the query in place of the wrapped retriever."""
         if is_transformed(query_bundle):
             return False
-        store, mode = self._retriever._vector_store, self._retriever._vector_store_query_mode
-        by_vector = store.is_embedding_query and mode not in (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
+        store = self._retriever._vector_store
+        by_vector = store.is_embedding_query and self._mode not in (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
         if not self.deep_memory:
             # Results are plain only if the query is embedded without the Deep Memory wrapper of the embedding model.
             return by_vector and query_bundle.embedding is None and self._embed_model is not self._retriever._embed_model
         if not by_vector:
             raise StoreError(
-                f"The query mode {mode.value!r} of {type(store).__name__} searches without a query vector: there is nothing to "
-                "transform. Use the default or the hybrid mode, or DeepMemoryRetriever(…, deep_memory=False)."
+                f"The query mode {self._mode.value!r} of {type(store).__name__} searches without a query vector: there is "
+                "nothing to transform. Use the default or the hybrid mode, or DeepMemoryRetriever(…, deep_memory=False)."
             )
         return True
 
-    def _with_embedding(self, query_bundle: QueryBundle, vectors: Sequence[Sequence[float]]) -> QueryBundle:
-        if not self.deep_memory:
-            return replace(query_bundle, embedding=mean_agg([list(vector) for vector in vectors]))
-        if not self._lengths_checked:
-            check_lengths(self._retriever._index)
-            self._lengths_checked = True
-        return transformed(query_bundle, vectors, self._served, self._embed_model)
+    def _transformed(
+        self, query_bundle: QueryBundle, vectors: Sequence[Sequence[float]] | None
+    ) -> tuple[QueryBundle, RankedQuery | None]:
+        """Return the query with its transformed embedding, and how to rank; None leaves the ranking to the store.
+
+        Args:
+            query_bundle: The query.
+            vectors: The vectors of its embedding strings; None where its embedding has been transformed before.
+        """
+        if vectors is None:
+            return query_bundle, None
+        self._store.check_lengths()
+        check_vectors(vectors)
+        ranker = self._ranker
+        query = ranker.query(query_bundle.query_str, vectors, self._embed_model)
+        by_store = query.vectors_alone or not (ranker.wants_words or ranker.answers) or self._mode != VectorStoreQueryMode.DEFAULT
+        return with_embedding(query_bundle, query.vector), None if by_store else query
+
+    def _numbers(self) -> tuple[int, int, bool]:
+        """Read the attributes that hold for one query, because they may be changed at any time."""
+        k = self.similarity_top_k
+        return k, max(k, self.fetch_k), self.evidence
+
+    def _ranked(self, query: RankedQuery, found: Mapping[str, NodeWithScore], words: Found | None) -> Shortlist[BaseNode]:
+        """Rank what the store found and what words found.
+
+        Args:
+            query: How to rank.
+            found: Node id → node with the store's score, best first.
+            words: What words found.
+        """
+        cosines = self._store.cosines([one.score for one in found.values()])
+        nodes = {name: one.node for name, one in found.items()}
+        return query.rank(list(found), cosines, words, nodes, others=self._store.looks_up)
+
+
+def _plain(query_bundle: QueryBundle, vectors: Sequence[Sequence[float]] | None) -> QueryBundle:
+    """Return a copy of the query, because LlamaIndex's own retriever writes the embedding into the query that it gets."""
+    if vectors is None:
+        return replace(query_bundle)
+    return replace(query_bundle, embedding=mean_agg([list(vector) for vector in vectors]))
+
+
+def _missing(shortlist: Shortlist[BaseNode], k: int) -> Iterator[list[str]]:
+    """Yield the ids to look up, until the best k are at hand.
+
+    If many are gone or forbidden, each step looks further down the list, so that there are few steps.
+    """
+    reach = k
+    while shortlist.missing(k):
+        yield shortlist.missing(reach)
+        reach *= 4
+
+
+def _scored(node: BaseNode, choice: Choice, evidence: bool) -> NodeWithScore:
+    """Return a node with its score, and on request a copy of the node with the evidence for it."""
+    if evidence:
+        # The store may return its own object.
+        node = node.model_copy(
+            update={
+                "metadata": {**node.metadata, EVIDENCE: choice.to_json()},
+                "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, EVIDENCE],
+                "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, EVIDENCE],
+            }
+        )
+    return NodeWithScore(node=node, score=choice.score)
 
 
 def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) -> VectorIndexRetriever:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
 from deepmem_integrations.words import Found, LexicalSearch, WordIndex, search_name
@@ -112,7 +112,8 @@ class Ranker:
 
     Args:
         memory: A `MemoryLike`. A model that is put in use later ranks the next query.
-        words: A search by words; True takes the word index beside the model, and False leaves words out.
+        words: A search by words; True takes the word index beside the model, and False leaves words out. The attribute may be
+            changed at any time, and so may ``answers``.
         answers: Whether remembered answers count.
 
     Raises:
@@ -127,39 +128,42 @@ class Ranker:
 
     def __init__(self, memory: MemoryLike, *, words: bool | LexicalSearch = True, answers: bool = True) -> None:
         self.served = ServedAdapter(memory)
+        self.words = words
         self.answers = answers
-        self._words = words
         self._said: set[str] = set()
 
     @property
     def wants_words(self) -> bool:
         """Whether words are to count."""
-        return self._words is not False
+        return self.words is not False
 
     @property
     def lexical_search(self) -> LexicalSearch | None:
         """The search by words that ranks with the model; None where there is none, or where words are left out."""
-        if isinstance(self._words, LexicalSearch):
-            return self._words
-        return self.served.lexical_search if self._words else None
+        words = self.words  # read once, because the attribute may be changed at any time
+        if isinstance(words, LexicalSearch):
+            return words
+        return self.served.lexical_search if words else None
 
     def query(self, text: str, vector: ArrayLike, model: Any = None) -> "RankedQuery":
         """Transform a query vector for a search whose results `RankedQuery.rank` ranks.
 
         Args:
             text: The query, for the search by words.
-            vector: (d,), of any length but 0, untransformed.
+            vector: (d,), of any length but 0, untransformed; or (n, d), the vectors of several texts of one query: each is
+                transformed, and the mean is taken.
             model: The embedding model that the vector comes from: see `ServedAdapter.apply`.
 
         Raises:
             ModelNotFoundError: There is no trained model yet.
-            InvalidVectorsError: The vector holds NaN or infinity, or is all zeros.
+            InvalidVectorsError: A vector holds NaN or infinity, or is all zeros, or the vectors cancel out.
             EmbeddingMismatchError: The model was trained with another embedding model, or for another dimension.
         """
         adapter = self.served.adapter  # read once, because another model may be put in use at any time
         if model is not None:
             self.served.check(adapter, model)
-        return RankedQuery(self, adapter, text, np.asarray(vector))
+        given = np.asarray(vector)
+        return RankedQuery(self, adapter, text, given[None] if given.ndim == 1 else given)
 
     def say_once(self, what: str, message: str, *values: object) -> None:
         """Log a warning, once for each ranker and kind of warning."""
@@ -177,15 +181,15 @@ class RankedQuery:
         ranking: How the results are ranked.
     """
 
-    def __init__(self, ranker: Ranker, adapter: QueryAdapter, text: str, vector: NDArray[Any]) -> None:
+    def __init__(self, ranker: Ranker, adapter: QueryAdapter, text: str, vectors: NDArray[Any]) -> None:
         self.text = text
         self.ranking = adapter.ranking or Ranking()
-        self.vector = TransformedVector(adapter.for_ranking().transform(vector).tolist())
+        self.vector = TransformedVector(_mean(adapter.for_ranking().transform(vectors)).tolist())
         self._ranker = ranker
         self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}
         if ranker.answers and self.ranking.answers:
-            self._answers = adapter.answers(vector)
+            self._answers = adapter.answers(_mean(unit_rows(vectors, "query vector", dimension=adapter.dimension)))
 
     def _lexical_search(self) -> LexicalSearch | None:
         """Return the search by words, if words count and the search is the one whose scores the model has learnt to weigh."""
@@ -299,6 +303,13 @@ class RankedQuery:
                         name,
                     )
                     return
+
+
+def _mean(vectors: Vectors) -> Vectors:
+    """Return the mean of unit rows, of length 1."""
+    if len(vectors) > 1:
+        vectors = unit_rows(vectors.mean(axis=0)[None], "mean of the query vectors")
+    return np.asarray(vectors[0])
 
 
 def _ranks(names: Sequence[str]) -> dict[str, int]:

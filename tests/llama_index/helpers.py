@@ -8,6 +8,10 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import TextNode
 from pydantic import Field, PrivateAttr
 
+from deepmem_integrations import QueryAdapter
+from deepmem_integrations.adapter.attention import Attention
+from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
+from deepmem_integrations.labels.rows import LabelRows
 from tests.embeddings import LookupEmbeddings
 
 
@@ -100,3 +104,27 @@ def expected(problem, vector, k, keep=lambda row: True):
 def ids(nodes):
     """The ids of nodes, with scores or without."""
     return [getattr(node, "node", node).node_id for node in nodes]
+
+
+def remembering(ranking, dimension, query_vectors=None, labels=()):
+    """A model that ranks, and remembers that these queries asked for these documents (ids or id → weight)."""
+    if query_vectors is None:
+        return QueryAdapter(dimension, ranking=ranking)
+    keys = np.asarray(query_vectors, dtype=np.float32)
+    keys = keys / np.linalg.norm(keys, axis=1, keepdims=True)
+    rows = [row if isinstance(row, dict) else dict.fromkeys(row, 1.0) for row in labels]
+    names = sorted({name for row in rows for name in row})
+    count, place = len(rows), {name: number for number, name in enumerate(names)}
+    remembered = RememberedQueries(
+        query_ids=tuple(f"query {row}" for row in range(count)),
+        texts=None,
+        owners=np.arange(count),
+        labels=LabelRows.of_rows([{place[name]: weight for name, weight in row.items()} for row in rows]),
+        document_ids=tuple(names),
+        documents=np.zeros((len(names), dimension), dtype=np.float32),
+        space=ValueSpace(np.zeros(dimension, dtype=np.float32), np.eye(dimension, dtype=np.float32), 1.0),
+        trained=count,
+        trained_in_all=count,
+    )
+    attention = Attention(keys, np.zeros_like(keys), temperature=0.1, strength=0.0)
+    return QueryAdapter(dimension, ranking=ranking, attention=attention, remembered_queries=remembered)

@@ -1,20 +1,28 @@
 import asyncio
+import json
+import threading
 
 import numpy as np
 import pytest
 from llama_index.core import QueryBundle, Settings, SummaryIndex, VectorStoreIndex
+from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.llms import MockLLM
-from llama_index.core.retrievers import VectorIndexAutoRetriever
-from llama_index.core.schema import TextNode
+from llama_index.core.postprocessor import SimilarityPostprocessor
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.retrievers import QueryFusionRetriever, RouterRetriever, VectorIndexAutoRetriever
+from llama_index.core.schema import IndexNode, MetadataMode, TextNode
+from llama_index.core.tools import RetrieverTool
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.core.vector_stores.types import VectorStoreInfo
 
 from deepmem_integrations import DeepMemory, QueryAdapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, ModelNotFoundError, StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
 from deepmem_integrations.llama_index.queries import TransformedQueryBundle
-from tests.llama_index.helpers import Lookup, expected, ids, nodes_of
+from deepmem_integrations.words import WordIndex
+from tests.llama_index.helpers import Lookup, expected, ids, nodes_of, remembering
 
 
 @pytest.fixture(params=["SimpleVectorStore", "DeepLakeVectorStore"])
@@ -197,3 +205,220 @@ def test_what_cannot_work_is_refused(problem, index, adapter):
         DeepMemoryRetriever(index.as_retriever(embed_model=other), memory=adapter).retrieve("q")
     with pytest.raises(EmbeddingMismatchError, match="dimension"):
         DeepMemoryRetriever(index, memory=QueryAdapter(7, linear=np.eye(7, dtype=np.float32))).retrieve("q")
+
+
+# ---- ranking by all the evidence -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked_of(monkeypatch):
+    """A function that records which number of nodes, and which mode, an index's store is asked for."""
+
+    def record(index):
+        calls = []
+        query = type(index.vector_store).query
+
+        def recorded(self, asked, **options):
+            calls.append((asked.similarity_top_k, asked.mode.value))
+            return query(self, asked, **options)
+
+        monkeypatch.setattr(type(index.vector_store), "query", recorded)
+        return calls
+
+    return record
+
+
+@pytest.fixture
+def words(problem, tmp_path):
+    """Each document has its number as a word, and a word for every ten of them."""
+    texts = [f"number{row} ten{row // 10}" for row in range(len(problem.ids))]
+    return WordIndex.build(tmp_path / "models" / "words", [(problem.ids, texts)], language="en")
+
+
+@pytest.fixture
+def ranking_model(problem):
+    """Words and answers count for much; the first test query asked for doc-200 before."""
+    return remembering(Ranking(1.0, words=1.0, answers=5.0), 32, problem.test_queries[:1], [["doc-200"]])
+
+
+def asking(problem, text, number=1):
+    return QueryBundle(text, embedding=problem.test_queries[number].tolist())
+
+
+async def test_words_and_answers_bring_what_the_vectors_did_not_find(problem, any_index, words, ranking_model):
+    retriever = DeepMemoryRetriever(any_index, memory=ranking_model, words=words, similarity_top_k=3, fetch_k=3)
+    bundle = asking(problem, "number250", number=0)
+    near = expected(problem, problem.test_queries[0], 3)
+    assert not {"doc-250", "doc-200"} & set(near)
+    found = retriever.retrieve(bundle)
+    assert set(ids(found)[:2]) == {"doc-250", "doc-200"}
+    assert ids(found)[2] == near[0]
+    again = await retriever.aretrieve(bundle)
+    assert [(one.node_id, one.score) for one in again] == [(one.node_id, one.score) for one in found]
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    # The attributes may be changed at any time.
+    retriever.words = False
+    assert ids(retriever.retrieve(bundle)) == ["doc-200", *near[:2]]
+    retriever.words, retriever.answers = words, False
+    assert ids(retriever.retrieve(bundle)) == ["doc-250", *near[:2]]
+    retriever.deep_memory = False
+    assert ids(retriever.retrieve(bundle)) == near
+    retriever.deep_memory, retriever.answers, retriever.similarity_top_k = True, True, 1
+    assert ids(retriever.retrieve(bundle)) == ids(found)[:1]
+
+
+async def test_where_vectors_alone_count_the_store_is_asked_as_without_a_ranking(
+    problem, any_index, words, ranking_model, adapter, asked_of
+):
+    calls = asked_of(any_index)
+    bundle = asking(problem, "number250")
+    near = expected(problem, problem.test_queries[1], 4)
+    cases = [
+        ({"memory": ranking_model, "words": False, "answers": False}, "default", near),
+        ({"memory": ranking_model, "words": words, "vector_store_query_mode": "mmr"}, "mmr", None),
+        ({"memory": adapter, "words": words}, "default", expected(problem, adapter.transform(problem.test_queries[1]), 4)),
+        ({"memory": remembering(Ranking(1.0, words=1.0), 32)}, "default", near),
+        ({"memory": remembering(Ranking(0.0, words=1.0), 32), "words": False, "answers": False}, "default", near),
+    ]
+    for options, mode, right in cases:
+        retriever = DeepMemoryRetriever(any_index, similarity_top_k=4, **options)
+        calls.clear()
+        found = retriever.retrieve(bundle)
+        assert ids(await retriever.aretrieve(bundle)) == ids(found)
+        assert calls == [(4, mode)] * 2
+        if right is not None:
+            assert ids(found) == right
+            vector = next(iter(options["memory"].for_ranking().transform(problem.test_queries[1:2])))
+            exact = problem.corpus[[problem.ids.index(name) for name in right]] @ vector
+            np.testing.assert_allclose([one.score for one in found], exact, atol=1e-5)
+    calls.clear()
+    DeepMemoryRetriever(any_index, similarity_top_k=4, memory=ranking_model, words=words, fetch_k=2).retrieve(bundle)
+    assert calls[0] == (4, "default"), "fetch_k is at least similarity_top_k"
+    calls.clear()
+    DeepMemoryRetriever(any_index, similarity_top_k=4, memory=ranking_model, words=words).retrieve(bundle)
+    assert calls[0] == (100, "default")
+
+
+async def test_a_query_that_comes_transformed_is_not_ranked_anew(problem, index, words, ranking_model):
+    retriever = DeepMemoryRetriever(index, memory=ranking_model, words=words, similarity_top_k=3)
+    vector = problem.test_queries[0].tolist()
+    bundle = TransformedQueryBundle("number250", embedding=vector)
+    assert ids(retriever.retrieve(bundle)) == ids(await retriever.aretrieve(bundle)) == expected(problem, vector, 3)
+
+
+def test_the_word_index_beside_the_model_is_taken(problem, index, words, ranking_model, embed_model, tmp_path):
+    memory = DeepMemory.from_llama_index(index, path=tmp_path / "models")
+    memory.folder.save_model("one", ranking_model)
+    memory.set_model("one")
+    for given in (memory, tmp_path / "models"):
+        retriever = DeepMemoryRetriever(index, memory=given, similarity_top_k=2)
+        assert retriever.retrieve(asking(problem, "number250"))[0].node_id == "doc-250"
+
+
+async def test_several_strings_are_transformed_each_and_the_users_own_text_is_searched_for(problem, index, words):
+    model = remembering(Ranking(1.0, words=1.0), 32)
+    retriever = DeepMemoryRetriever(index, memory=model, words=words, similarity_top_k=4)
+    texts = list(problem.test.queries[:3])
+    bundle = QueryBundle("number250", custom_embedding_strs=texts)
+    unit = problem.test_queries[:3] / np.linalg.norm(problem.test_queries[:3], axis=1, keepdims=True)
+    right = ["doc-250", *expected(problem, unit.mean(axis=0), 3)]
+    assert ids(retriever.retrieve(bundle)) == ids(await retriever.aretrieve(bundle)) == right
+
+
+async def test_evidence_is_put_into_a_copy_of_the_node(problem, any_index, words, ranking_model):
+    retriever = DeepMemoryRetriever(any_index, memory=ranking_model, words=words, similarity_top_k=3, evidence=True)
+    bundle = asking(problem, "number250", number=0)
+    for found in (retriever.retrieve(bundle), await retriever.aretrieve(bundle)):
+        by_id = {one.node_id: one for one in found}
+        evidence = by_id["doc-250"].metadata["deepmem"]
+        assert set(evidence) == {"score", "vector", "words", "answers"}
+        assert evidence["score"] == by_id["doc-250"].score
+        assert evidence["words"]["rank"] == 1
+        assert evidence["vector"]["rank"] is None
+        assert by_id["doc-200"].metadata["deepmem"]["answers"]["rank"] == 1
+        for mode in (MetadataMode.EMBED, MetadataMode.LLM):
+            assert all("deepmem" not in one.node.get_content(metadata_mode=mode) for one in found)
+        assert all(one.metadata["half"] in (0, 1) for one in found)
+        json.dumps(evidence)
+    retriever.evidence = False
+    assert all("deepmem" not in one.metadata for one in retriever.retrieve(bundle))
+    assert all("deepmem" not in node.metadata for node in any_index.docstore.docs.values())
+
+
+async def test_the_search_by_words_and_the_stores_search_run_side_by_side_off_the_event_loop(
+    problem, index, words, ranking_model, monkeypatch
+):
+    both = threading.Barrier(2, timeout=20)
+    loop, threads = threading.get_ident(), set()
+    search, query = words.search, SimpleVectorStore.query
+
+    def met(function, *arguments, **options):
+        threads.add(threading.get_ident())
+        if not met.once:
+            both.wait()
+        return function(*arguments, **options)
+
+    met.once = False
+    monkeypatch.setattr(words, "search", lambda *arguments: met(search, *arguments))
+
+    def queried(self, asked, **options):
+        met(query, self, asked, **options)
+        met.once = True  # what follows are look-ups
+        return query(self, asked, **options)
+
+    monkeypatch.setattr(SimpleVectorStore, "query", queried)
+    retriever = DeepMemoryRetriever(index, memory=ranking_model, words=words, similarity_top_k=2, fetch_k=2)
+    found = await retriever.aretrieve(asking(problem, "number250", number=0))
+    assert set(ids(found)) == {"doc-250", "doc-200"}
+    assert loop not in threads
+
+
+def test_many_forbidden_nodes_take_few_look_ups(problem, index, ranking_model, asked_of, tmp_path):
+    words = WordIndex.build(tmp_path / "other", [(problem.ids, ["same words"] * len(problem.ids))], language="en")
+    calls = asked_of(index)
+    inside = problem.ids[10:13]
+    retriever = DeepMemoryRetriever(index, memory=ranking_model, words=words, similarity_top_k=3, node_ids=inside)
+    found = retriever.retrieve(asking(problem, "same words"))
+    assert set(ids(found)) == set(inside)
+    assert len(calls) == 1, "ids that node_ids forbid are not looked up"
+    half = MetadataFilters(filters=[MetadataFilter(key="half", value=7)])
+    retriever = DeepMemoryRetriever(index, memory=ranking_model, words=words, similarity_top_k=1, filters=half)
+    calls.clear()
+    assert retriever.retrieve(asking(problem, "same words")) == []
+    assert len(calls) <= 6, "100 candidates in steps of 1, 4, 16, …"
+
+
+async def test_what_is_built_of_retrievers_keeps_the_order(problem, index, words, ranking_model):
+    bundle = asking(problem, "number250", number=0)
+    ours = DeepMemoryRetriever(index, memory=ranking_model, words=words, similarity_top_k=4)
+    found = ours.retrieve(bundle)
+    cutoff = SimilarityPostprocessor(similarity_cutoff=found[1].score)
+    assert ids(cutoff.postprocess_nodes(found)) == ids(found)[:2]
+    engine = RetrieverQueryEngine.from_args(ours, llm=MockLLM(), node_postprocessors=[cutoff])
+    assert ids(engine.query(bundle).source_nodes) == ids(found)[:2]
+    fused = QueryFusionRetriever([ours], llm=MockLLM(), num_queries=1, similarity_top_k=4, use_async=False)
+    text = problem.test.queries[0]
+    assert ids(fused.retrieve(text)) == ids(ours.retrieve(text)) == ids(await ours.aretrieve(text))
+    assert ids(await fused.aretrieve(text)) == ids(ours.retrieve(text))
+    tool = RetrieverTool.from_defaults(ours, description="all")
+    routed = RouterRetriever(selector=First(), retriever_tools=[tool], llm=MockLLM())
+    assert ids(routed.retrieve(bundle)) == ids(found)
+    node = IndexNode(text="points", index_id="ours", obj=ours, embedding=problem.corpus[0].tolist())
+    outer = VectorStoreIndex(nodes=[], objects=[node], embed_model=index._embed_model).as_retriever(similarity_top_k=1)
+    assert ids(outer.retrieve(bundle)) == ids(found)
+
+
+class First(BaseSelector):
+    """Chooses the first."""
+
+    def _select(self, choices, query):
+        return SelectorResult(selections=[SingleSelection(index=0, reason="")])
+
+    async def _aselect(self, choices, query):
+        return self._select(choices, query)
+
+    def _get_prompts(self):
+        return {}
+
+    def _update_prompts(self, prompts):
+        pass

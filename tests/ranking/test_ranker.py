@@ -6,6 +6,7 @@ import pytest
 
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.adapter import Attention, Ranking, RememberedQueries, ValueSpace
+from deepmem_integrations.errors import InvalidVectorsError
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.ranking import Ranker
@@ -162,3 +163,21 @@ def test_remembered_answers_grow_and_are_forgotten():
 def test_a_word_index_goes_through_a_pickle(index):
     again = pickle.loads(pickle.dumps(index))
     assert ids_of(Ranker(remembering(words=1.0), words=again))[0] == "error"
+
+
+def test_several_vectors_of_one_query_are_transformed_each_and_the_mean_is_taken():
+    linear = np.array([[0, 1], [0, 0]], dtype=np.float32)
+    ranker = Ranker(QueryAdapter(2, ranking=Ranking(words=1.0, linear=linear)), words=False)
+    first, second = (np.array(ranker.query("", vector).vector) for vector in ([5.0, 0.0], [0.0, 2.0]))
+    mean = (first + second) / np.linalg.norm(first + second)
+    np.testing.assert_allclose(ranker.query("", [[5.0, 0.0], [0.0, 2.0]]).vector, mean, atol=1e-6)
+    np.testing.assert_allclose(ranker.query("", [[5.0, 0.0]]).vector, first)
+    with pytest.raises(InvalidVectorsError, match="Mean of the query vectors 0 is all zeros"):
+        Ranker(QueryAdapter(2)).query("", [[1.0, 0.0], [-1.0, 0.0]])
+
+
+def test_words_may_be_changed_at_any_time(index):
+    ranker = Ranker(QueryAdapter(2, ranking=Ranking(words=1.0)), words=False)
+    assert ranker.query("router", [1.0, 0.0]).vectors_alone
+    ranker.words = index
+    assert not ranker.query("router", [1.0, 0.0]).vectors_alone

@@ -1,0 +1,356 @@
+"""What a ranking needs of a vector store: its scores as cosine similarities, and nodes by id under all that a retriever forbids.
+
+There is one class for each kind of store. The stores' own packages are never imported.
+"""
+
+import asyncio
+import copy
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery, VectorStoreQueryResult
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.corpora.llama_index_stores import measure
+from deepmem_integrations.corpora.stores import Measure, kind_of
+
+
+class NodeSearch:
+    """Searches a retriever's store for a ranking. `search_of` returns the class for a retriever's kind of store.
+
+    Nothing comes back that the retriever's ``node_ids`` or ``doc_ids`` forbid, whether the store honours them or not, and nothing
+    that is not in the store. The store itself applies the retriever's ``filters`` to every search and every look-up.
+
+    This class looks nodes up with a search that names their ids. ``SimpleVectorStore``, Qdrant and Deep Lake honour the ids
+    together with filters.
+
+    Args:
+        retriever: LlamaIndex's own retriever, which is never changed. Its settings are read anew with each search.
+
+    Attributes:
+        retriever: See above.
+        store: The vector store.
+    """
+
+    kind: ClassVar[str]
+    """The top package and the class of the store: see `StoreCorpus.kind`."""
+    honours_doc_ids: bool = False
+    """Whether the store itself leaves out what ``doc_ids`` forbid. It may know of a node's document what the node does not."""
+
+    def __init__(self, retriever: VectorIndexRetriever) -> None:
+        self.retriever = retriever
+        self.store: Any = retriever._vector_store
+        # An index passes the ids of all its nodes to its retriever, which forbids no node that is inserted later.
+        every = set(retriever._index.index_struct.nodes_dict.values())
+        self._every_id = retriever._node_ids if every == set(retriever._node_ids or ()) else None
+        self._measured = False
+        self._measure: Measure | None = None
+
+    def check_lengths(self) -> None:
+        """Check once, on the first vectors, that their lengths do not change the ranking.
+
+        Raises:
+            StoreError: See `StoreCorpus.vectors`.
+        """
+        if not self._measured:
+            self._measure = measure(self.retriever._index)
+            self._measured = True
+
+    # ---- searching ---------------------------------------------------------------------------------------------
+
+    def search(self, query_bundle: QueryBundle, k: int) -> dict[str, NodeWithScore]:
+        """Search by vector.
+
+        Args:
+            query_bundle: The query with its embedding.
+            k: How many nodes to find.
+
+        Returns:
+            Node id → node with the store's score, best first.
+        """
+        return self._permitted(self._narrowed(k)._retrieve(replace(query_bundle)))
+
+    async def asearch(self, query_bundle: QueryBundle, k: int) -> dict[str, NodeWithScore]:
+        """Do the same as `search`, off the event loop."""
+        return self._permitted(await self._aretrieve(self._narrowed(k), query_bundle))
+
+    async def _aretrieve(self, retriever: VectorIndexRetriever, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """Run a copy of LlamaIndex's own retriever off the event loop."""
+        # Where a store has no async search of its own, LlamaIndex would search on the event loop.
+        if type(self.store).aquery is BasePydanticVectorStore.aquery:
+            retriever._vector_store = _InThread(self.store)  # type: ignore[assignment]
+        return await retriever._aretrieve(replace(query_bundle))
+
+    def cosines(self, scores: Sequence[float | None]) -> Vectors | None:
+        """Turn the scores of `search`, for a query of length 1, into cosine similarities.
+
+        Returns:
+            (m,) float32; None where the scores do not tell the cosine similarities.
+        """
+        if None in scores:
+            return None
+        with np.errstate(all="ignore"):
+            cosines = self._cosines(np.asarray(scores, dtype=np.float64))
+        return cosines if cosines is not None and np.isfinite(cosines).all() else None
+
+    def _cosines(self, scores: Vectors) -> Vectors | None:
+        return None if self._measure is None else self._measure.cosines(scores)
+
+    # ---- nodes by id -------------------------------------------------------------------------------------------
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether nodes can be looked up under all that the retriever forbids."""
+        return True
+
+    def look_up(self, ids: Sequence[str], query_bundle: QueryBundle) -> dict[str, BaseNode]:
+        """Return those of some nodes that are in the store and that the retriever does not forbid.
+
+        Args:
+            ids: The ids of the nodes.
+            query_bundle: The query with its embedding, since some stores look nodes up with a search alone.
+        """
+        wanted = self._wanted(ids)
+        return self._looked_up(wanted, self._read(wanted, query_bundle) if wanted else [])
+
+    async def alook_up(self, ids: Sequence[str], query_bundle: QueryBundle) -> dict[str, BaseNode]:
+        """Do the same as `look_up`, off the event loop."""
+        wanted = self._wanted(ids)
+        return self._looked_up(wanted, await self._aread(wanted, query_bundle) if wanted else [])
+
+    def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        """Read nodes that the filters permit. Others may be among them."""
+        return [found.node for found in self._narrowed(len(ids), ids)._retrieve(replace(query_bundle))]
+
+    async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        return [found.node for found in await self._aretrieve(self._narrowed(len(ids), ids), query_bundle)]
+
+    def _wanted(self, ids: Sequence[str]) -> list[str]:
+        allowed = self._allowed_ids()
+        return [name for name in ids if allowed is None or name in allowed]
+
+    def _looked_up(self, ids: Sequence[str], nodes: Sequence[BaseNode]) -> dict[str, BaseNode]:
+        wanted = set(ids)
+        found = self._permitted(NodeWithScore(node=node) for node in nodes if node is not None and node.node_id in wanted)
+        return {name: one.node for name, one in found.items()}
+
+    # ---- what is permitted -------------------------------------------------------------------------------------
+
+    def _allowed_ids(self) -> set[str] | None:
+        ids = self.retriever._node_ids
+        return None if not ids or ids is self._every_id else set(ids)
+
+    def _permitted(self, found: Iterable[NodeWithScore]) -> dict[str, NodeWithScore]:
+        """Leave out what the retriever's ``node_ids`` and ``doc_ids`` forbid, which not every store does itself."""
+        ids = self._allowed_ids()
+        documents = set() if self.honours_doc_ids else set(self.retriever._doc_ids or ())
+        permitted: dict[str, NodeWithScore] = {}
+        for one in found:
+            if (ids is None or one.node.node_id in ids) and (not documents or one.node.ref_doc_id in documents):
+                permitted.setdefault(one.node.node_id, one)
+        return permitted
+
+    def _narrowed(self, k: int, ids: list[str] | None = None) -> VectorIndexRetriever:
+        """Return a copy of LlamaIndex's own retriever with another ``similarity_top_k``, and with other ``node_ids``."""
+        narrowed = copy.copy(self.retriever)
+        narrowed._similarity_top_k = k
+        if ids is not None:
+            narrowed._node_ids = ids
+        return narrowed
+
+    def _in_full(self, nodes: list[BaseNode]) -> Sequence[BaseNode]:
+        """Replace nodes that a store keeps in part, an ``IndexNode`` for one, by those of the docstore, as LlamaIndex does."""
+        result = VectorStoreQueryResult(nodes=nodes, ids=[node.node_id for node in nodes])
+        names = self.retriever._determine_nodes_to_fetch(result)
+        if not names:
+            return nodes
+        fetched = self.retriever._docstore.get_nodes(node_ids=names, raise_error=False)
+        return self.retriever._insert_fetched_nodes_into_query_result(result, fetched)
+
+    def _of_docstore(self, ids: Sequence[str]) -> Sequence[BaseNode]:
+        return self.retriever._docstore.get_nodes(node_ids=list(ids), raise_error=False)
+
+
+class SimpleSearch(NodeSearch):
+    """Searches LlamaIndex's own store in memory, whose scores are cosine similarities."""
+
+    kind = "llama_index.SimpleVectorStore"
+
+
+class DeepLakeSearch(NodeSearch):
+    """Searches a Deep Lake store of this package, whose scores are cosine similarities."""
+
+    kind = "deepmem_integrations.DeepLakeVectorStore"
+    honours_doc_ids = True
+
+    def _cosines(self, scores: Vectors) -> Vectors | None:
+        return Measure("cosine").cosines(scores)
+
+
+class QdrantSearch(NodeSearch):
+    """Searches a Qdrant store, whose scores are those of the collection's metric. L2 distances are not squared."""
+
+    kind = "llama_index.QdrantVectorStore"
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether there are no filters of Qdrant's own, which the store would apply in place of all ids."""
+        return self.retriever._kwargs.get("qdrant_filters") is None
+
+    @property
+    def honours_doc_ids(self) -> bool:  # type: ignore[override]
+        """The same: see `looks_up`."""
+        return self.looks_up
+
+    def _cosines(self, scores: Vectors) -> Vectors | None:
+        squared = self._measure is not None and self._measure.metric == "l2"
+        return super()._cosines(scores**2 if squared else scores)
+
+    def _wanted(self, ids: Sequence[str]) -> list[str]:
+        return [name for name in super()._wanted(ids) if _is_uuid(name)]  # a server refuses any other id
+
+
+class ChromaSearch(NodeSearch):
+    """Searches a Chroma store, whose scores are exp(−distance). Chroma's search takes no ids, and its reading does."""
+
+    kind = "llama_index.ChromaVectorStore"
+
+    def _cosines(self, scores: Vectors) -> Vectors | None:
+        distances = -np.log(scores)
+        squared = self._measure is not None and self._measure.metric == "l2"
+        return super()._cosines(distances if squared else 1 - distances)
+
+    def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        retriever = self.retriever
+        # Without an embedding, the store reads and does not search.
+        query = VectorStoreQuery(similarity_top_k=len(ids), filters=retriever._filters)
+        filters = {name: value for name, value in retriever._kwargs.items() if name in ("where", "where_document")}
+        return self._in_full(list(self.store.query(query, ids=ids, **filters).nodes or []))
+
+    async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        return await asyncio.to_thread(self._read, ids, query_bundle)
+
+
+class PostgresSearch(NodeSearch):
+    """Searches a Postgres store with pgvector, whose scores are cosine similarities, and whose search takes no ids."""
+
+    kind = "llama_index.PGVectorStore"
+
+    def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        # The store's own get_nodes fails on half precision, and does not call the user's customize_query_fn.
+        from sqlalchemy import select
+
+        store, retriever = self.store, self.retriever
+        store._initialize()
+        table = store._table_class
+        query = select(table.id, table.node_id, table.text, table.metadata_).where(table.node_id.in_(ids))
+        if (customize := getattr(store, "_customize_query_fn", None)) is not None:
+            query = customize(query, table, **retriever._kwargs)
+        if retriever._filters is not None:
+            query = query.where(store._recursively_apply_filters(retriever._filters))
+        own = {"id", "node_id", "text", "metadata_"}
+        with store._session() as session:
+            rows = [
+                SimpleNamespace(
+                    node_id=row.node_id,
+                    text=row.text,
+                    metadata=row.metadata_,
+                    custom_fields={name: value for name, value in row._asdict().items() if name not in own},
+                    similarity=None,
+                )
+                for row in session.execute(query).all()
+            ]
+        return self._in_full(store._db_rows_to_query_result(rows).nodes)
+
+    async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        return await asyncio.to_thread(self._read, ids, query_bundle)
+
+
+class FaissSearch(NodeSearch):
+    """Searches a FAISS store, which knows neither ids nor filters: the index's docstore has the nodes."""
+
+    kind = "llama_index.FaissVectorStore"
+
+    def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        # A FaissMapVectorStore knows which nodes it has; from any other FAISS store nothing can be deleted.
+        there = getattr(self.store, "_node_id_to_faiss_id_map", None)
+        if there is None:
+            there = set(self.retriever._index.index_struct.nodes_dict.values())
+        return self._of_docstore([name for name in ids if name in there])
+
+    async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        return await asyncio.to_thread(self._read, ids, query_bundle)
+
+
+class OtherSearch(NodeSearch):
+    """Searches a store of an unknown kind, whose scores may be anything.
+
+    Without filters, nodes are read by id. With filters, a search that names the ids looks nodes up, because every store applies
+    filters when it searches. If the store ignores the ids, or refuses them, it finds other nodes or none, and what words and
+    answers found beyond its own search is left out.
+    """
+
+    def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        if (nodes := self._unfiltered(ids)) is not None:
+            return nodes
+        try:
+            return super()._read(ids, query_bundle)
+        except (NotImplementedError, ValueError):
+            return []
+
+    async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        if (nodes := await asyncio.to_thread(self._unfiltered, ids)) is not None:
+            return nodes
+        try:
+            return await super()._aread(ids, query_bundle)
+        except (NotImplementedError, ValueError):
+            return []
+
+    def _unfiltered(self, ids: list[str]) -> Sequence[BaseNode] | None:
+        retriever = self.retriever
+        if (retriever._filters is not None and retriever._filters.filters) or retriever._kwargs:
+            return None
+        if not self.store.stores_text:
+            there = set(retriever._index.index_struct.nodes_dict.values())
+            return self._of_docstore([name for name in ids if name in there])
+        if type(self.store).get_nodes is BasePydanticVectorStore.get_nodes:
+            return None
+        return self._in_full(list(self.store.get_nodes(node_ids=ids)))
+
+
+_KINDS: dict[str, type[NodeSearch]] = {
+    search.kind: search for search in (SimpleSearch, DeepLakeSearch, QdrantSearch, ChromaSearch, PostgresSearch, FaissSearch)
+}
+
+
+def search_of(retriever: VectorIndexRetriever) -> NodeSearch:
+    """Return the search of a retriever's store."""
+    kind = kind_of(retriever._vector_store, _KINDS)
+    return OtherSearch(retriever) if kind is None else _KINDS[kind](retriever)
+
+
+class _InThread:
+    """A store whose async search runs in a thread."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
+        return await asyncio.to_thread(self._store.query, query, **options)
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        uuid.UUID(name)
+    except ValueError:
+        return False
+    return True
