@@ -88,6 +88,8 @@ def cross_validate(
     candidates: Sequence[Candidate],
     tick: Callable[[], None],
     validation: tuple[Vectors, LabelRows, Sequence[str]] | None = None,
+    *,
+    popularity: bool = True,
 ) -> dict[View, HeldOut]:
     """Score all candidates on queries that took no part in their training, in both views.
 
@@ -99,6 +101,7 @@ def cross_validate(
         candidates: The candidates. Those that rank by words need ``data.words``.
         tick: Called after each fold of each view, to show progress.
         validation: Queries ((v, d) float32 unit rows), their labels and their texts, which take the place of the seen view.
+        popularity: Whether to measure what popularity alone gives, which takes longer.
     """
     work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
     counts: dict[View, int] = dict.fromkeys(VIEWS, len(data.labels))
@@ -111,7 +114,9 @@ def cross_validate(
             work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed)]
     scores = {view: np.zeros((4, len(candidates), counts[view]), dtype=np.float32) for view in VIEWS}
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
-        running = {pool.submit(_score_fold, whole, fold, candidates): (view, rows) for view, whole, fold, rows in work}
+        running = {
+            pool.submit(_score_fold, whole, fold, candidates, popularity): (view, rows) for view, whole, fold, rows in work
+        }
         try:
             for future in as_completed(running):
                 view, rows = running[future]
@@ -125,19 +130,19 @@ def cross_validate(
     return held_out
 
 
-def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate]) -> Values:
+def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate], popularity: bool) -> Values:
     """Train all candidates without the held-out queries of a fold, and score the candidates on these.
 
     Returns:
         (4, candidates, held-out queries) float32: the four fields of `HeldOut`, in their order.
     """
     trained = _Trained.on(data.take(fold.train, fold.train_labels), candidates)
-    popularity = _popularity(fold.held_labels, len(data.corpus))
+    popular = _popularity(fold.held_labels, len(data.corpus)) if popularity else None
     unit = data.words.unit if data.words else 1.0
     scores = np.zeros((4, len(candidates), len(fold.held)), dtype=np.float32)
     for block in blocks(len(fold.held), 8 * len(data.corpus)):
         shortlist = _shortlist(data, fold, block, trained)
-        gains = _Gains(fold.held_labels, block, popularity, shortlist.rows)
+        gains = _Gains(fold.held_labels, block, popular, shortlist.rows)
         for index, candidate in enumerate(candidates):
             scores[:, index, block] = gains.score(shortlist.score(candidate, unit))
     return scores
@@ -294,28 +299,51 @@ def _ideal_dcg(weights: NDArray[np.float32]) -> float:
 
 
 _FAR = 1e3
+_FEW_LABELS = 6
+"""Up to this many labels a query, counting the ranks of the labelled documents costs less than finding the best documents."""
 _DISCOUNTS = 1 / np.log2(np.arange(2, DEPTH + 2))
 
 
 class _Gains:
-    """The labels of one block of queries on their shortlists, by which rankings are scored."""
+    """The labels of one block of queries on their shortlists, by which rankings are scored.
 
-    def __init__(self, labels: LabelRows, block: slice, popularity: NDArray[np.float64], rows: NDArray[np.int64]) -> None:
-        own = np.zeros((2, *rows.shape))
+    Where few documents have labels, the ranks of these alone are counted. Otherwise, and where popularity is measured, the best
+    documents of each query are found.
+    """
+
+    def __init__(self, labels: LabelRows, block: slice, popularity: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> None:
+        own = np.zeros((2, *rows.shape), dtype=np.float32)
         for position, query in enumerate(range(block.start, block.stop)):
             documents, weights = labels[query]
             gain = dict(zip(documents.tolist(), (weights / _ideal_dcg(weights)).tolist(), strict=True))
             own[0, position] = [gain.get(row, 0.0) for row in rows[position].tolist()]
             own[1, position] = np.isin(rows[position], documents) / len(documents)
-        others = (popularity[:, rows] - own) / max(1, len(labels) - 1)
-        self.gains = np.concatenate([own, others])  # (4, h, S)
+        self.labelled = np.nonzero(own[1])
+        self.few = popularity is None and len(self.labelled[0]) <= _FEW_LABELS * len(rows)
+        self.gains = own if popularity is None else np.concatenate([own, (popularity[:, rows] - own) / max(1, len(labels) - 1)])
 
     def score(self, scores: Vectors) -> Values:
-        """Score the rankings by (h, S) scores: (4, h) nDCG@10, recall@10, and both by popularity."""
+        """Score the rankings by (h, S) scores.
+
+        Returns:
+            (4, h) nDCG@10, recall@10, and both by popularity, which are 0 where they are not measured.
+        """
+        values = np.zeros((4, len(scores)))
+        if self.few:
+            queries, columns = self.labelled
+            ranks = (scores[queries] >= scores[queries, columns][:, None]).sum(axis=1)
+            high = ranks <= DEPTH
+            queries, columns, ranks = queries[high], columns[high], ranks[high]
+            for metric, discounts in enumerate((_DISCOUNTS[ranks - 1], 1.0)):
+                gains = self.gains[metric, queries, columns] * discounts
+                values[metric] = np.bincount(queries, weights=gains, minlength=len(scores))
+            return values
         top = np.argpartition(-scores, DEPTH - 1, axis=1)[:, :DEPTH]
         best = np.take_along_axis(scores, top, axis=1)
         order = np.argsort(-best, axis=1, kind="stable")
         top = np.take_along_axis(top, order, axis=1)
         counts = np.isfinite(np.take_along_axis(best, order, axis=1))  # what only fills up a list brings nothing
         gains = np.take_along_axis(self.gains, top[None], axis=2) * counts
-        return np.asarray(np.stack([gains[0] @ _DISCOUNTS, gains[1].sum(1), gains[2] @ _DISCOUNTS, gains[3].sum(1)]))
+        for metric in range(len(gains)):
+            values[metric] = gains[metric] @ (np.ones(DEPTH) if metric % 2 else _DISCOUNTS)
+        return values

@@ -26,7 +26,7 @@ from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpu
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
 from deepmem_integrations.training.folds import FOLDS, View, folds
-from deepmem_integrations.training.guard import MAX_UNSEEN_LOSS, Choice, choose, label_agreement
+from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement
 from deepmem_integrations.training.hardware import single_threaded_operations
 from deepmem_integrations.training.merging import have_twins, merge_twins
 from deepmem_integrations.training.report import RankingReport, TrainingReport, ViewReport
@@ -337,7 +337,8 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
     if unmeasurable:
         identity = Choice(Candidate(), unmeasurable)
         return _Decision(identity, identity, {}, agreement, max_unseen_loss)
-    views = cross_validate(data, merged.candidates, tick, merged.validation)
+    # Labels that agree with the vectors need not prove that they gain more than popularity gives.
+    views = cross_validate(data, merged.candidates, tick, merged.validation, popularity=agreement <= AGREEMENT)
     people = np.flatnonzero(~merged.generated)
     if merged.validation is None and MIN_JUDGES <= len(people) < labelled:
         views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
