@@ -316,7 +316,8 @@ class RankedQuery:
         """Say once that the word index is older than the store."""
         index = self._search
         if isinstance(index, WordIndex):
-            for name, score in zip(ids[:_NEWEST], word_scores[:_NEWEST].tolist(), strict=True):
+            newest = ids[:_NEWEST]
+            for name, score in zip(newest, word_scores[: len(newest)].tolist(), strict=True):
                 if not score and not name.startswith(NAMELESS) and name not in index:
                     self._ranker.say_once(
                         "stale",

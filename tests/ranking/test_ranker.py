@@ -79,6 +79,12 @@ def test_documents_without_ids_are_ranked_and_not_taken_for_new_ones(folder, cap
     assert caplog.messages == []
 
 
+def test_words_may_bring_more_documents_than_the_search_found(folder):
+    WordIndex.build(folder.words_path, [(["a", "b", "c"], ["one word", "another word", "something else"])])
+    query = Ranker(folder).query("word", [1.0, 0.0])
+    assert sorted(query.rank(["c"], [0.1], query.words(3)).ids) == ["a", "b", "c"]
+
+
 def test_a_ranker_can_be_copied_and_pickled():
     ranker = Ranker(make_adapter(ranking=Ranking(answers=1.0)))
     for other in (copy.deepcopy(ranker), pickle.loads(pickle.dumps(ranker))):
