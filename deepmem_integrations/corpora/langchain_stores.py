@@ -5,8 +5,8 @@ The stores' own packages are never imported: a store is recognised by the name o
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
-from weakref import WeakSet
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from langchain_core.documents import Document
@@ -179,8 +179,20 @@ _KINDS = {
 }
 
 
-_checked: "WeakSet[VectorStore]" = WeakSet()
-"""The stores that `check_lengths` has checked."""
+_scales: "WeakKeyDictionary[VectorStore, Scale]" = WeakKeyDictionary()
+"""The scales of the stores that `check_lengths` has checked."""
+
+
+class Scale(NamedTuple):
+    """What the scores of a store measure.
+
+    Attributes:
+        metric: See `StoreCorpus.metric`.
+        length: See `StoreCorpus.check_lengths`.
+    """
+
+    metric: str
+    length: float
 
 
 def document_id(document: Document, vectorstore: VectorStore) -> str:
@@ -189,13 +201,22 @@ def document_id(document: Document, vectorstore: VectorStore) -> str:
     Raises:
         StoreError: The store does not return ids.
     """
+    name = id_if_any(document, vectorstore)
+    if name is None:
+        raise StoreError(
+            f"{type(vectorstore).__name__} does not return the ids of the documents it finds: pass "
+            "from_langchain(…, documents=[…])."
+        )
+    return name
+
+
+def id_if_any(document: Document, vectorstore: VectorStore) -> str | None:
+    """Return the id of a document that a store has found; None where the store does not tell the id."""
     if document.id is not None:
         return document.id
     if "_id" in document.metadata and kind_of(vectorstore, _KINDS) == QdrantCorpus.kind:
         return str(document.metadata["_id"])
-    raise StoreError(
-        f"{type(vectorstore).__name__} does not return the ids of the documents it finds: pass from_langchain(…, documents=[…])."
-    )
+    return None
 
 
 def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
@@ -214,17 +235,27 @@ def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
     return _KINDS[kind](vectorstore)
 
 
-def check_lengths(vectorstore: VectorStore) -> None:
+def check_lengths(vectorstore: VectorStore) -> Scale | None:
     """Check once, on the first vectors of a store, that their lengths do not change the ranking.
+
+    Returns:
+        What the scores of the store measure; None where nobody can tell.
 
     Raises:
         StoreError: See `StoreCorpus.vectors`.
     """
-    # A PGVector that is opened for async alone cannot be read from here, and neither can a store of an unknown kind.
-    if kind_of(vectorstore, _KINDS) is None or getattr(vectorstore, "async_mode", False) or vectorstore in _checked:
-        return
-    store_corpus(vectorstore).check_lengths()
-    _checked.add(vectorstore)
+    if kind_of(vectorstore, _KINDS) is None:
+        return None
+    if vectorstore not in _scales:
+        corpus = store_corpus(vectorstore)
+        metric = corpus.metric
+        # A PGVector that is opened for async alone cannot be read from here.
+        unread = getattr(vectorstore, "async_mode", False) and metric != "cosine"
+        length = None if unread else corpus.check_lengths()
+        if length is None:
+            return None
+        _scales[vectorstore] = Scale(metric, length)
+    return _scales[vectorstore]
 
 
 def embeddings_of(vectorstore: VectorStore) -> Embeddings:

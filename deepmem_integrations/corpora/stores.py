@@ -66,21 +66,32 @@ class StoreCorpus(ListedCorpus):
                     )
             yield ids, vectors
 
-    def check_lengths(self) -> None:
+    def check_lengths(self) -> float | None:
         """Check on the first vectors that their lengths do not change the ranking. Later vectors may still do so.
+
+        Returns:
+            The length that all vectors have in the store's scores; None where there is no vector yet. Cosine similarity has no
+            use for lengths, and 1 stands for them.
 
         Raises:
             StoreError: See `vectors`.
         """
-        if self.metric != "cosine":
-            next(self.vectors(), None)
+        if self.metric == "cosine":
+            return 1.0
+        first = next(self.vectors(), None)
+        return None if first is None else float(np.linalg.norm(np.asarray(first[1], dtype=np.float32), axis=1).mean())
 
 
 def kind_of(store: Any, kinds: Iterable[str]) -> str | None:
     """Find the kind of a store among some kinds, each written as in `StoreCorpus.kind`; a subclass is of its base's kind."""
-    names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(store).__mro__]
+    names = [kind_of_class(base) for base in type(store).__mro__]
     known = set(kinds)
     return next((name for name in names if name in known), None)
+
+
+def kind_of_class(store_class: type) -> str:
+    """Write a class as in `StoreCorpus.kind`."""
+    return f"{store_class.__module__.partition('.')[0]}.{store_class.__name__}"
 
 
 def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
