@@ -89,6 +89,7 @@ class ServedAdapter:
                 f"path of an adapter file; got {type(memory).__name__}."
             )
         self._passed: tuple[QueryAdapter, Any] | None = None  # the last adapter and embedding model that were found to match
+        self._for_ranking: tuple[QueryAdapter, QueryAdapter] | None = None  # the last adapter, and its transform for searches
 
     @property
     def adapter(self) -> QueryAdapter:
@@ -148,6 +149,13 @@ class ServedAdapter:
         if given.ndim != 1:
             raise InvalidVectorsError(f"Pass one query vector at a time, of the shape (dimension,); got {given.shape}.")
         return TransformedVector(self.apply(given, model).tolist())
+
+    def for_ranking(self, adapter: QueryAdapter) -> QueryAdapter:
+        """Return the transform that a retriever searches with: `QueryAdapter.for_ranking`, made once for each adapter."""
+        found = self._for_ranking
+        if found is None or found[0] is not adapter:
+            found = self._for_ranking = adapter, adapter.for_ranking()
+        return found[1]
 
     def check(self, adapter: QueryAdapter, model: Any) -> None:
         """Refuse an embedding model that the adapter was not trained with.

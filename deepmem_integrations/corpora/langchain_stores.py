@@ -6,7 +6,7 @@ The stores' own packages are never imported: a store is recognised by the name o
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from langchain_core.documents import Document
@@ -16,6 +16,7 @@ from langchain_core.vectorstores import VectorStore
 from deepmem_integrations.corpora.corpus import Batch
 from deepmem_integrations.corpora.stores import (
     BATCH,
+    Measure,
     StoreCorpus,
     batches,
     chroma_metric,
@@ -179,8 +180,8 @@ _KINDS = {
 }
 
 
-_checked: "WeakSet[VectorStore]" = WeakSet()
-"""The stores that `check_lengths` has checked."""
+_measures: "WeakKeyDictionary[VectorStore, Measure]" = WeakKeyDictionary()
+"""The measures of the stores that `check_lengths` has checked."""
 
 
 def document_id(document: Document, vectorstore: VectorStore) -> str:
@@ -189,13 +190,22 @@ def document_id(document: Document, vectorstore: VectorStore) -> str:
     Raises:
         StoreError: The store does not return ids.
     """
+    name = id_if_any(document, vectorstore)
+    if name is None:
+        raise StoreError(
+            f"{type(vectorstore).__name__} does not return the ids of the documents it finds: pass "
+            "from_langchain(…, documents=[…])."
+        )
+    return name
+
+
+def id_if_any(document: Document, vectorstore: VectorStore) -> str | None:
+    """Return the id of a document that a store has found; None where the store does not tell the id."""
     if document.id is not None:
         return document.id
     if "_id" in document.metadata and kind_of(vectorstore, _KINDS) == QdrantCorpus.kind:
         return str(document.metadata["_id"])
-    raise StoreError(
-        f"{type(vectorstore).__name__} does not return the ids of the documents it finds: pass from_langchain(…, documents=[…])."
-    )
+    return None
 
 
 def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
@@ -214,17 +224,27 @@ def store_corpus(vectorstore: VectorStore) -> StoreCorpus:
     return _KINDS[kind](vectorstore)
 
 
-def check_lengths(vectorstore: VectorStore) -> None:
+def check_lengths(vectorstore: VectorStore) -> Measure | None:
     """Check once, on the first vectors of a store, that their lengths do not change the ranking.
+
+    Returns:
+        By what the store ranks; None where nobody can tell.
 
     Raises:
         StoreError: See `StoreCorpus.vectors`.
     """
-    # A PGVector that is opened for async alone cannot be read from here, and neither can a store of an unknown kind.
-    if kind_of(vectorstore, _KINDS) is None or getattr(vectorstore, "async_mode", False) or vectorstore in _checked:
-        return
-    store_corpus(vectorstore).check_lengths()
-    _checked.add(vectorstore)
+    if kind_of(vectorstore, _KINDS) is None:
+        return None
+    if vectorstore not in _measures:
+        corpus = store_corpus(vectorstore)
+        # A PGVector that is opened for async alone cannot be read from here.
+        if getattr(vectorstore, "async_mode", False) and corpus.metric != "cosine":
+            return None
+        measure = corpus.measure()
+        if measure is None:
+            return None
+        _measures[vectorstore] = measure
+    return _measures[vectorstore]
 
 
 def embeddings_of(vectorstore: VectorStore) -> Embeddings:

@@ -99,16 +99,13 @@ class StoreCorpus(ListedCorpus):
                     )
             yield ids, vectors
 
-    def check_lengths(self) -> None:
-        """Check on the first vectors that their lengths do not change the ranking. Later vectors may still do so.
+    def measure(self) -> Measure | None:
+        """Return by what the store ranks, and check on the first vectors that their lengths do not change the ranking.
 
-        Raises:
-            StoreError: See `vectors`.
-        """
-        self.measure()
+        Later vectors may still do so.
 
-    def measure(self) -> Measure:
-        """Return by what the store ranks, and check its first vectors as `check_lengths` does.
+        Returns:
+            None where the lengths matter and there is no vector yet.
 
         Raises:
             StoreError: See `vectors`.
@@ -117,14 +114,21 @@ class StoreCorpus(ListedCorpus):
         if metric == "cosine":
             return Measure(metric)
         first = next(self.vectors(), None)
-        return Measure(metric) if first is None else Measure(metric, float(np.linalg.norm(first[1], axis=1).mean()))
+        if first is None:
+            return None
+        return Measure(metric, float(np.linalg.norm(np.asarray(first[1], dtype=np.float32), axis=1).mean()))
 
 
 def kind_of(store: Any, kinds: Iterable[str]) -> str | None:
     """Find the kind of a store among some kinds, each written as in `StoreCorpus.kind`; a subclass is of its base's kind."""
-    names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(store).__mro__]
+    names = [kind_of_class(base) for base in type(store).__mro__]
     known = set(kinds)
     return next((name for name in names if name in known), None)
+
+
+def kind_of_class(store_class: type) -> str:
+    """Write a class as in `StoreCorpus.kind`."""
+    return f"{store_class.__module__.partition('.')[0]}.{store_class.__name__}"
 
 
 def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:

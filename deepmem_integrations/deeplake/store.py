@@ -219,12 +219,19 @@ class DeepLakeStore:
                 self._dataset.append({name: values for name, values in columns.items() if name in present})
                 self._delete_rows(replaced)
 
-    def get(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredDocument]:
-        """Return the documents with these ids, in this order; unknown ids are left out."""
+    def get(self, ids: Sequence[str], *, with_vectors: bool = False, filter: Filter | None = None) -> list[StoredDocument]:
+        """Return the documents with these ids, in this order; unknown ids are left out.
+
+        Args:
+            ids: The ids.
+            with_vectors: Whether to return the documents' vectors as well.
+            filter: Metadata that the documents must have.
+        """
         ids = _id_list(ids)
-        if not ids:
+        if not ids or not self._open_if_there():
             return []
-        found = {document.id: document for document in self._select(f"WHERE {is_in(self.layout.id, ids)}", with_vectors)}
+        clause = where(filter, self.layout.metadata, is_in(self.layout.id, ids))
+        found = {document.id: document for document in self._select(clause, with_vectors)}
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[StoredDocument]:

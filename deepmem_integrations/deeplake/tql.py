@@ -45,12 +45,20 @@ def is_in(column: str, values: Sequence[Any]) -> str:
     return f"{column} IN ({', '.join(map(literal, values))})"
 
 
-def where(filter: Filter | None, metadata_column: str) -> str:
+def where(filter: Filter | None, metadata_column: str, also: str = "") -> str:
     """Write the WHERE clause of a filter; without a filter the clause is empty.
+
+    Args:
+        filter: The filter.
+        metadata_column: The column of the metadata.
+        also: A further condition in TQL, which must hold as well.
 
     Raises:
         StoreError: The argument is no filter, or holds a value that no query can compare with.
     """
+    if also:
+        clause = where(filter, metadata_column).removeprefix("WHERE ")
+        return f"WHERE ({clause}) AND {also}" if clause else f"WHERE {also}"
     if filter is None:
         return ""
     if isinstance(filter, Condition):

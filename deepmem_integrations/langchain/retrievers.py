@@ -1,39 +1,59 @@
-"""The retriever for LangChain: any vector store, searched with transformed queries."""
+"""The retriever for LangChain: any vector store, searched with transformed queries and ranked by all evidence."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from langchain_core.runnables.config import run_in_executor
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
+from langchain_core.runnables.config import RunnableConfig, run_in_executor
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
 from deepmem_integrations.corpora.langchain_stores import check_lengths, embeddings_of
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import StoreError
-from deepmem_integrations.serving import MemoryLike, ServedAdapter
+from deepmem_integrations.errors import DeepMemoryError, StoreError
+from deepmem_integrations.langchain.stores import acall
+from deepmem_integrations.langchain.vector_search import RankedSearch, SearchType, VectorSearch, search_method
+from deepmem_integrations.ranking import Ranker
+from deepmem_integrations.serving import MemoryLike
+from deepmem_integrations.words import LexicalSearch
 
-_SEARCHES = {
-    "similarity": ("similarity_search_by_vector",),
-    "mmr": ("max_marginal_relevance_search_by_vector",),
-    # LangChain has no common name for a search by vector that returns scores; stores use one of these two names.
-    "similarity_score_threshold": (
-        "similarity_search_with_score_by_vector",
-        "similarity_search_by_vector_with_relevance_scores",
-    ),
-}
+_OWN = ("k", "deep_memory", "words", "answers", "evidence")
+"""The options that are fields and may be given in ``search_kwargs`` or for one call as well."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What one call asks for.
+
+    Attributes:
+        embeddings: The embedding model for the query; None where the store's own search by text gives the right results.
+        own: The options in `_OWN`.
+        options: The options of the store's search, ``fetch_k`` among them.
+    """
+
+    embeddings: Embeddings | None
+    own: Mapping[str, Any]
+    options: dict[str, Any]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The options of the store's search and ``k``, if it is given."""
+        return self.options if self.own["k"] is None else {"k": self.own["k"], **self.options}
 
 
 class DeepMemoryRetriever(BaseRetriever):
     """Retrieve with Deep Memory from any vector store that searches by vector. The store is never changed.
 
     The retriever embeds the query with the store's own embedding model, transforms the query vector, and searches the store by
-    vector. A model that is put in use later serves the next query. ``k``, ``deep_memory`` and the options of the store's search
-    can be given for one call, ``retriever.invoke(query, k=3)``. In a chain,
+    vector. It ranks what was found by all that the model has learnt: by vectors, by words, and by remembered answers. Words and
+    answers bring documents of their own, unless a filter forbids them or the store cannot look them up under its filter. A model
+    that is put in use later serves the next query. ``k``, ``deep_memory``, ``fetch_k``, ``words``, ``answers``, ``evidence`` and
+    the options of the store's search can be given for one call, ``retriever.invoke(query, k=3)``. In a chain,
     ``retriever.configurable_fields(k=ConfigurableField(id="k"))`` does the same.
 
     Args:
@@ -41,10 +61,17 @@ class DeepMemoryRetriever(BaseRetriever):
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         k: How many documents to return. None leaves the number to the store, which is mostly 4.
         deep_memory: False returns plain results, as the store's own retriever would.
-        search_type: ``"similarity"``; ``"mmr"``, which re-ranks with the transformed query; or ``"similarity_score_threshold"``,
-            which uses the store's own relevance scores.
-        search_kwargs: Options of the store's search: ``filter``, ``fetch_k``, ``score_threshold``, … ``k`` and ``deep_memory``
-            may be given here, too.
+        fetch_k: How many candidates the search by vector and the search by words find for the ranking, at least k.
+        words: Whether words count. True takes the memory's own search by words. A `LexicalSearch` takes its place, if the model
+            was trained with one of the same kind.
+        answers: Whether remembered answers count. Where neither words nor answers count, the order of the store's search stands.
+        evidence: Whether each document says in ``metadata["deepmem"]`` why it has its place: its score, and its score and rank
+            by each kind of evidence.
+        search_type: ``"similarity"``; ``"mmr"``, which re-ranks by the transformed vector alone and tells no evidence; or
+            ``"similarity_score_threshold"``, which compares the store's own relevance score of the transformed vector. Under a
+            threshold, documents that only words or answers found are left out, and the rest is ranked by all evidence.
+        search_kwargs: Options of the store's search: ``filter``, ``score_threshold``, … ``fetch_k`` is the store's own option
+            with ``"mmr"``, and else the field. The other fields may be given here, too.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -67,22 +94,26 @@ class DeepMemoryRetriever(BaseRetriever):
     memory: Any
     k: int | None = Field(default=None, ge=1)
     deep_memory: bool = True
-    search_type: Literal["similarity", "mmr", "similarity_score_threshold"] = "similarity"
+    fetch_k: int = Field(default=100, ge=1)
+    words: bool | LexicalSearch = True
+    answers: bool = True
+    evidence: bool = False
+    search_type: SearchType = "similarity"
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     # This is a field and no private attribute, because LangChain makes a new retriever from the fields for each configured call.
-    served: ServedAdapter | None = Field(default=None, exclude=True, repr=False, description="The adapter behind memory.")
+    ranker: Ranker | None = Field(default=None, exclude=True, repr=False, description="The ranker of memory.")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._serve()
+        self._serve(self.words, self.answers)
 
     @model_validator(mode="before")
     @classmethod
     def _from_search_kwargs(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Move ``k`` and ``deep_memory`` from ``search_kwargs`` to the fields, so that they can be configured."""
+        """Move the retriever's own options from ``search_kwargs`` to the fields, so that they can be configured."""
         if not isinstance(options := values.get("search_kwargs"), dict):
             return values
-        for name in ("k", "deep_memory"):
+        for name in _OWN:
             if name in options:
                 if values.get(name) is not None:
                     raise ValueError(f"{name} is given twice, directly and in search_kwargs: leave one of them out.")
@@ -127,11 +158,12 @@ class DeepMemoryRetriever(BaseRetriever):
         kept = {name: getattr(retriever, name) for name in ("search_type", "name", "tags", "metadata")}
         return cls(vectorstore=retriever.vectorstore, memory=memory, search_kwargs=dict(retriever.search_kwargs), **kept)
 
-    def _serve(self) -> ServedAdapter:
-        """Return the adapter behind ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
-        if self.served is None or self.served.memory is not self.memory:
-            self.served = ServedAdapter(self.memory)
-        return self.served
+    def _serve(self, words: bool | LexicalSearch, answers: bool) -> Ranker:
+        """Return the ranker of ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
+        ranker = self.ranker
+        if ranker is None or ranker.served.memory is not self.memory:
+            ranker = self.ranker = Ranker(self.memory, words=self.words, answers=self.answers)
+        return ranker.using(words=words, answers=answers)
 
     def _get_relevant_documents(
         self,
@@ -140,15 +172,13 @@ class DeepMemoryRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         **kwargs: Any,
     ) -> list[Document]:
-        embeddings, deep_memory, options = self._request(kwargs)
-        if embeddings is None:
-            return self.vectorstore.search(query, self.search_type, **options)
-        name, options, threshold = self._by_vector(options)
-        vector = embeddings.embed_query(query)
-        if deep_memory:
-            vector = self._transform(vector, embeddings)
+        request = self._request(kwargs)
+        if request.embeddings is None:
+            return self.vectorstore.search(query, self.search_type, **request.asked)
+        search_method(self.vectorstore, self.search_type)
+        search = self._search(request, query, request.embeddings.embed_query(query))
         with self._not_implemented():
-            return self._above(threshold, getattr(self.vectorstore, name)(vector, **options))
+            return search.run()
 
     async def _aget_relevant_documents(
         self,
@@ -157,74 +187,41 @@ class DeepMemoryRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         **kwargs: Any,
     ) -> list[Document]:
-        embeddings, deep_memory, options = self._request(kwargs)
-        if embeddings is None:
-            plain: list[Document] = await self._call("search", query, self.search_type, **options)
+        request = self._request(kwargs)
+        if request.embeddings is None:
+            plain: list[Document] = await acall(self.vectorstore, "search", query, self.search_type, **request.asked)
             return plain
-        name, options, threshold = self._by_vector(options)
-        vector = await embeddings.aembed_query(query)
-        if deep_memory:
-            # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
-            vector = await run_in_executor(None, self._transform, vector, embeddings)
+        search_method(self.vectorstore, self.search_type)
+        vector = await request.embeddings.aembed_query(query)
+        # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
+        search = await run_in_executor(None, self._search, request, query, vector)
         with self._not_implemented():
-            return self._above(threshold, await self._call(name, vector, **options))
+            return await search.arun()
 
-    async def _call(self, name: str, *args: Any, **options: Any) -> Any:
-        """Call a method of the store: its async method where there is one, otherwise the method in a thread."""
-        # A PGVector that was opened without async_mode refuses its own async methods.
-        if getattr(self.vectorstore, "async_mode", True) and hasattr(self.vectorstore, f"a{name}"):
-            return await getattr(self.vectorstore, f"a{name}")(*args, **options)
-        return await run_in_executor(None, getattr(self.vectorstore, name), *args, **options)
+    def _request(self, kwargs: dict[str, Any]) -> _Request:
+        """Return what a call asks for, by the fields, by ``search_kwargs``, and by the options of the call."""
+        options = {**self.search_kwargs, **kwargs}
+        own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
+        by_text = not own["deep_memory"] and not hasattr(self.vectorstore.embeddings, "untransformed")
+        return _Request(None if by_text else embeddings_of(self.vectorstore), own, options)
 
-    def _request(self, kwargs: dict[str, Any]) -> tuple[Embeddings | None, bool, dict[str, Any]]:
-        """Return the embedding model for the query, whether to transform the query, and the options for the store.
-
-        The embedding model is None where the store's own search by text gives the right results.
-        """
-        options = {"k": self.k, "deep_memory": self.deep_memory, **self.search_kwargs, **kwargs}
-        deep_memory = options.pop("deep_memory")
-        if options["k"] is None:
-            del options["k"]
-        if not deep_memory and (self.vectorstore.embeddings is None or not hasattr(self.vectorstore.embeddings, "untransformed")):
-            return None, False, options
-        return embeddings_of(self.vectorstore), deep_memory, options
-
-    def _by_vector(self, options: dict[str, Any]) -> tuple[str, dict[str, Any], float | None]:
-        """Return the name of the store's method, the options of the method, and the lowest relevance score to keep.
-
-        Raises:
-            StoreError: The store does not search by vector alone, or it returns no scores when it searches by vector.
-        """
-        store, kind = self.vectorstore, type(self.vectorstore).__name__
-        instead = f"Make the {kind} with DeepMemoryEmbeddings(embeddings, memory) as its embedding model instead"
-        mode = getattr(store, "retrieval_mode", "dense")
-        hybrid = getattr(getattr(store, "_PGVectorStore__vs", store), "hybrid_search_config", None)
-        if getattr(mode, "value", mode) != "dense" or hybrid is not None:
-            raise StoreError(
-                f"This {kind} does not search by vector alone (it is set up for hybrid or sparse search), and a search by the "
-                f"transformed vector would leave the rest out. {instead}, and keep its search_type."
-            )
-        name = next((name for name in _SEARCHES[self.search_type] if hasattr(store, name)), None)
-        if name is None:
-            raise StoreError(
-                f"{kind} gives no scores when it searches by vector, so nothing can be compared with score_threshold. {instead}, "
-                'and use its own as_retriever(search_type="similarity_score_threshold").'
-            )
-        threshold = options.pop("score_threshold") if self.search_type == "similarity_score_threshold" else None
-        return name, options, threshold
-
-    def _above(self, threshold: float | None, found: list[Any]) -> list[Document]:
-        """Return the documents; where they have scores, those whose relevance score (0 to 1) reaches the threshold."""
-        if threshold is None:
-            return found
-        # InMemoryVectorStore has no function for relevance scores; its scores are cosine similarities and are taken as they are.
-        same = isinstance(self.vectorstore, InMemoryVectorStore)
-        relevance = float if same else self.vectorstore._select_relevance_score_fn()
-        return [document for document, score in found if relevance(score) >= threshold]
-
-    def _transform(self, vector: list[float], embeddings: Embeddings) -> list[float]:
-        check_lengths(self.vectorstore)
-        return self._serve().transform(vector, embeddings)
+    def _search(self, request: _Request, text: str, vector: list[float]) -> VectorSearch:
+        """Transform the query vector, and return the search of the store with it."""
+        store, search_type, own, options = self.vectorstore, self.search_type, request.own, request.options
+        if not own["deep_memory"]:
+            return VectorSearch(store, search_type, vector, request.asked)
+        check_lengths(store)
+        query = self._serve(own["words"], own["answers"]).query(text, vector, request.embeddings)
+        if search_type == "mmr":
+            return VectorSearch(store, search_type, query.vector, request.asked)
+        fetch_k = options.get("fetch_k")
+        options = {name: value for name, value in options.items() if name != "fetch_k"}
+        if query.vectors_alone and not own["evidence"]:
+            return VectorSearch(store, search_type, query.vector, options, own["k"], fetch_k)
+        candidates = self.fetch_k if fetch_k is None else fetch_k
+        return RankedSearch(
+            store, search_type, query, options, own["k"], fetch_k, candidates=candidates, evidence=own["evidence"]
+        )
 
     @contextlib.contextmanager
     def _not_implemented(self) -> Iterator[None]:
@@ -243,5 +240,18 @@ class DeepMemoryRetriever(BaseRetriever):
             embeddings = embeddings_of(self.vectorstore)
             parameters["ls_embedding_provider"] = type(embeddings).__name__
             parameters["embedding_model"] = Embedder(embeddings).name
-        parameters["deep_memory"] = self._serve().name if self._request(kwargs)[1] else "off"
+        own = self._request(kwargs).own
+        parameters["deep_memory"] = "off"
+        if own["deep_memory"]:
+            ranker = self._serve(own["words"], own["answers"])
+            parameters["deep_memory"] = ranker.served.name
+            with contextlib.suppress(DeepMemoryError):  # which the retrieval itself raises, where callbacks hear it
+                parameters["ranking"] = "mmr" if self.search_type == "mmr" else ranker.describe()
         return parameters  # type: ignore[return-value]
+
+    async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
+        """Do the same as `invoke`, asynchronously."""
+        with contextlib.suppress(DeepMemoryError):  # as above
+            # The trace describes the ranking, for which a model that was put in use and the word index are read from disk.
+            await run_in_executor(None, lambda: self._serve(self.words, self.answers).describe())
+        return await super().ainvoke(input, config, **kwargs)

@@ -1,5 +1,5 @@
 """The ranking of a retriever: vectors, words and remembered answers in, one learnt score out."""
 
-from deepmem_integrations.ranking.ranker import Choice, Evidence, RankedQuery, Ranker, Shortlist
+from deepmem_integrations.ranking.ranker import NAMELESS, Choice, Evidence, RankedQuery, Ranker, Shortlist
 
-__all__ = ["Choice", "Evidence", "RankedQuery", "Ranker", "Shortlist"]
+__all__ = ["NAMELESS", "Choice", "Evidence", "RankedQuery", "Ranker", "Shortlist"]

@@ -9,9 +9,10 @@ A ranking has four steps, and a retriever does the store's part of each::
     documents = shortlist.best(k)
 """
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ from deepmem_integrations.words import Found, LexicalSearch, WordIndex, search_n
 _logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+NAMELESS = "\0"
+"""A document without an id is ranked under a made-up id that starts with this character. Neither words nor answers know it."""
 _NEWEST = 10
 """How many of the documents that a store found are looked up in the word index, to notice an index older than the store."""
 
@@ -132,6 +135,19 @@ class Ranker:
         self.answers = answers
         self._said: set[str] = set()
 
+    def using(self, *, words: bool | LexicalSearch = True, answers: bool = True) -> "Ranker":
+        """Return a ranker of the same memory that counts other evidence. Nothing is read or checked again.
+
+        Args:
+            words: A search by words, as for the class.
+            answers: Whether remembered answers count.
+        """
+        if words is self.words and answers == self.answers:
+            return self
+        other = copy.copy(self)
+        other.words, other.answers = words, answers
+        return other
+
     @property
     def wants_words(self) -> bool:
         """Whether words are to count."""
@@ -165,6 +181,17 @@ class Ranker:
         given = np.asarray(vector)
         return RankedQuery(self, adapter, text, given[None] if given.ndim == 1 else given)
 
+    def describe(self) -> str:
+        """Say by what results are ranked now, as in ``vector + 0.05 words``. Evidence that does not count is left out.
+
+        Raises:
+            ModelNotFoundError: There is no trained model yet.
+        """
+        ranking = self.served.adapter.ranking or Ranking()
+        if ranking.words and ((search := self.lexical_search) is None or search_name(search) != ranking.search):
+            ranking = replace(ranking, words=0.0)
+        return str(ranking if self.answers else replace(ranking, answers=0.0)) or "vector"
+
     def say_once(self, what: str, message: str, *values: object) -> None:
         """Log a warning, once for each ranker and kind of warning."""
         if what not in self._said:
@@ -184,7 +211,7 @@ class RankedQuery:
     def __init__(self, ranker: Ranker, adapter: QueryAdapter, text: str, vectors: NDArray[Any]) -> None:
         self.text = text
         self.ranking = adapter.ranking or Ranking()
-        self.vector = TransformedVector(_mean(adapter.for_ranking().transform(vectors)).tolist())
+        self.vector = TransformedVector(_mean(ranker.served.for_ranking(adapter).transform(vectors)).tolist())
         self._ranker = ranker
         self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}
@@ -218,7 +245,7 @@ class RankedQuery:
     @property
     def vectors_alone(self) -> bool:
         """Whether neither words nor answers count for this query, so that the order of the store's search stands."""
-        return bool(self.ranking.vector) and self._search is None and not self._answers
+        return self._search is None and not self._answers
 
     def words(self, k: int) -> Found | None:
         """Search by words; None where words do not count. The search may run beside the store's search, in another thread.
@@ -240,7 +267,7 @@ class RankedQuery:
         """Rank what the store found, what words found, and what remembered queries ask for.
 
         Args:
-            ids: The m ids that the store found for ``vector``, best first.
+            ids: The m ids that the store found for ``vector``, best first; see `NAMELESS` for documents without an id.
             cosines: (m,) the cosines of the documents with ``vector``. Where a store gives no scores, the mean cosine of the
                 training queries' documents at each rank stands in.
             words: What `words` returned.
@@ -293,8 +320,9 @@ class RankedQuery:
         """Say once that the word index is older than the store."""
         index = self._search
         if isinstance(index, WordIndex):
-            for name, score in zip(ids[:_NEWEST], word_scores.tolist(), strict=False):
-                if not score and name not in index:
+            newest = ids[:_NEWEST]
+            for name, score in zip(newest, word_scores[: len(newest)].tolist(), strict=True):
+                if not score and not name.startswith(NAMELESS) and name not in index:
                     self._ranker.say_once(
                         "stale",
                         "The word index in %s is older than the store: it lacks the document %r, among others perhaps. Call "

@@ -41,7 +41,8 @@ EVEN, UNEVEN = np.eye(3), np.diag([1.0, 2.0, 3.0])
 @pytest.mark.parametrize(("metric", "vectors"), [("cosine", UNEVEN), ("l2", EVEN), ("dot", EVEN), ("l2", 1.02 * EVEN)])
 def test_what_ranks_as_cosine_similarity_does_is_read(metric, vectors):
     corpus = Ranked(metric, vectors)
-    corpus.check_lengths()
+    length = 1.0 if metric == "cosine" else np.linalg.norm(vectors[0])
+    assert corpus.measure().length == pytest.approx(length), "the length that counts in scores"
     np.testing.assert_allclose(np.concatenate([batch for _, batch in corpus.vectors()]), vectors)
     assert [ids for ids, _ in corpus.around(lambda: pytest.fail("asked for queries"), 1, ())] == [["0"], ["1"], ["2"]]
 
@@ -50,6 +51,11 @@ def test_what_ranks_as_cosine_similarity_does_is_read(metric, vectors):
 def test_what_ranks_otherwise_is_refused_with_the_cure(metric, vectors):
     with pytest.raises(StoreError, match=rf"Store ranks by {metric}, .* lengths of .* Make the store with cosine distance"):
         list(Ranked(metric, vectors).vectors())
+
+
+def test_an_empty_store_tells_no_length_unless_lengths_are_of_no_use():
+    assert Ranked("l2", np.empty((0, 3))).measure() is None
+    assert Ranked("cosine", np.empty((0, 3))).measure().length == 1.0
 
 
 def test_a_subclass_is_of_the_kind_of_its_base():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake
+from deepmem_integrations.deeplake.tql import Condition
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
 X = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
@@ -84,6 +85,9 @@ def test_adding_an_id_again_replaces_the_document(filled):
 
 def test_get_keeps_the_order_asked_for_and_leaves_out_unknown_ids(filled):
     assert [d.id for d in filled.get(["e", "nope", "a", "e"])] == ["e", "a"]
+    either = Condition("metadata['k'] = 1 OR metadata['name'] = 'n4'")
+    assert [d.id for d in filled.get(["e", "a", "b"], filter=either)] == ["e", "b"]
+    assert [d.id for d in filled.get(["e", "a", "b"], filter={"k": 0, "name": ["n0", "n1"]})] == ["a"]
 
 
 def test_delete(filled):

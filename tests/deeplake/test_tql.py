@@ -30,6 +30,8 @@ def test_literals():
 )
 def test_filters_become_clauses(filter, clause):
     assert where(filter, "m") == clause
+    also = where(filter, "m", "id = 'a'")
+    assert also == (f"WHERE ({clause.removeprefix('WHERE ')}) AND id = 'a'" if clause else "WHERE id = 'a'")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import asyncio
+import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
 from deepmem_integrations import DeepMemory, QueryAdapter
-from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, StoreError
+from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, ModelNotFoundError, StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
-from tests.langchain.helpers import Lookup, documents_of, expected, ids
+from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.words import Found
+from tests.langchain.helpers import Lookup, documents_of, expected, ids, remembering
 
 
 class TestRetrieverStandard(RetrieversIntegrationTests):
@@ -360,3 +365,147 @@ def test_errors_reach_the_callbacks(db, problem):
     with pytest.raises(EmbeddingMismatchError):
         retriever.invoke("q", config={"callbacks": [recorder]})
     assert isinstance(recorder.failed[0], EmbeddingMismatchError)
+
+
+# ---- ranking ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def learnt(problem):
+    """An adapter that ranks by vectors and answers, whose remembered query asks for a document far from it, and that document."""
+    (far,) = expected(problem, -problem.test_queries[0], 1)
+    vector = problem.test_queries[:1] / np.linalg.norm(problem.test_queries[0])
+    return remembering(vector, [{far: 1.0}], Ranking(words=1.0, answers=9.0, search="Words")), far
+
+
+class Words:
+    """A search by words that finds one document."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def search(self, text, k, filter=None):
+        return Found([self.found], np.array([99.0], dtype=np.float32))
+
+
+async def test_every_option_of_the_ranking_holds_for_one_call_and_for_all(any_store, problem, learnt):
+    adapter, far = learnt
+    query, plain = problem.test.queries[0], expected(problem, problem.test_queries[0], 3)
+    (other,) = expected(problem, -problem.test_queries[1], 1)
+    for options, right in (
+        ({}, [far, *plain[:2]]),
+        ({"answers": False}, plain),
+        ({"words": Words(other)}, [other, far, plain[0]]),
+        ({"words": Words(other), "answers": False}, [other, *plain[:2]]),
+        ({"words": False, "answers": False}, plain),
+        ({"fetch_k": 1}, [far, *plain[:2]]),
+        ({"deep_memory": False}, plain),
+        ({"k": 1}, [far]),
+    ):
+        at_all = DeepMemoryRetriever(vectorstore=any_store, memory=adapter, **{"k": 3, **options})
+        in_search = DeepMemoryRetriever(vectorstore=any_store, memory=adapter, search_kwargs={"k": 3, **options})
+        assert ids(at_all.invoke(query)) == ids(in_search.invoke(query)) == right
+        once = DeepMemoryRetriever(vectorstore=any_store, memory=adapter, k=3)
+        assert ids(once.invoke(query, **options)) == ids(await once.ainvoke(query, **options)) == right
+        assert ids(once.invoke(query)) == [far, *plain[:2]]
+        told = once.invoke(query, evidence=True, **options)
+        assert ids(told) == right
+        assert ["deepmem" in document.metadata for document in told] == [options.get("deep_memory", True)] * len(right)
+    with pytest.raises(ValidationError, match="words is given twice"):
+        DeepMemoryRetriever(vectorstore=any_store, memory=adapter, words=False, search_kwargs={"words": True})
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        DeepMemoryRetriever(vectorstore=any_store, memory=adapter, fetch_k=0)
+    with pytest.raises(ValidationError, match="words"):
+        DeepMemoryRetriever(vectorstore=any_store, memory=adapter, words=object())
+
+
+def test_evidence_where_the_vectors_alone_count(db, problem, adapter):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=3, evidence=True)
+    moved = adapter.transform(problem.test_queries[0])
+    found = retriever.invoke(problem.test.queries[0])
+    assert ids(found) == expected(problem, moved, 3)
+    for rank, document in enumerate(found, start=1):
+        cosine = float(problem.corpus[problem.ids.index(document.id)] @ moved)
+        told = document.metadata["deepmem"]
+        assert told["score"] == told["vector"]["score"] == pytest.approx(cosine, abs=1e-5)
+        assert told["vector"]["rank"] == rank
+        assert told["words"] == told["answers"] == {"score": 0.0, "rank": None}
+
+
+def test_mmr_takes_the_transform_of_the_ranking_and_keeps_its_own_fetch_k(db, problem):
+    turn = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    adapter = QueryAdapter(32, ranking=Ranking(words=1.0, linear=turn, search="Words"))
+    moved = QueryAdapter(32, linear=turn).transform(problem.test_queries[0])
+    options = {"lambda_mult": 1.0, "fetch_k": 5}
+    mmr = DeepMemoryRetriever(
+        vectorstore=db, memory=adapter, k=5, search_type="mmr", search_kwargs=options, words=Words("doc-1"), evidence=True
+    )
+    found = mmr.invoke(problem.test.queries[0])
+    assert ids(found) == expected(problem, moved, 5)
+    assert all("deepmem" not in document.metadata for document in found)
+    asked = []
+    original = db.max_marginal_relevance_search_by_vector
+    db.max_marginal_relevance_search_by_vector = lambda vector, **options: asked.append(options) or original(vector, **options)
+    mmr.invoke(problem.test.queries[0])
+    mmr.invoke(problem.test.queries[0], fetch_k=9)
+    DeepMemoryRetriever(vectorstore=db, memory=adapter, search_type="mmr", fetch_k=50).invoke(problem.test.queries[0])
+    assert asked == [{"k": 5, **options}, {"k": 5, **options, "fetch_k": 9}, {}]
+
+
+def test_the_ranking_is_configurable_without_reading_again(db, problem, learnt, tmp_path):
+    adapter, far = learnt
+    file = adapter.save(tmp_path / "adapter.safetensors")
+    query, plain = problem.test.queries[0], expected(problem, problem.test_queries[0], 2)
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=file, k=2)
+    fields = {name: ConfigurableField(id=name) for name in ("words", "answers", "evidence", "fetch_k")}
+    configurable = retriever.configurable_fields(**fields)
+    file.unlink()
+    assert ids(configurable.invoke(query)) == [far, plain[0]]
+    assert ids(configurable.invoke(query, config={"configurable": {"answers": False}})) == plain
+    assert ids(configurable.with_config(configurable={"words": Words(plain[1])}).invoke(query)) == [plain[1], far]
+    told = configurable.with_config(configurable={"evidence": True, "fetch_k": 7}).invoke(query)
+    assert [document.metadata["deepmem"]["answers"]["rank"] for document in told] == [1, None]
+    for other in (copy.copy(retriever), retriever.model_copy()):
+        assert ids(other.invoke(query)) == [far, plain[0]]
+    retriever.answers = False
+    assert ids(retriever.invoke(query)) == plain
+    retriever.memory = QueryAdapter(32)
+    retriever.answers = True
+    assert ids(retriever.invoke(query)) == plain
+
+
+def test_a_retriever_can_be_copied_and_pickled(problem, learnt):
+    adapter, far = learnt
+    store = InMemoryVectorStore(Lookup(problem))
+    store.add_documents(documents_of(problem))
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=1)
+    for other in (copy.deepcopy(retriever), pickle.loads(pickle.dumps(retriever))):
+        assert ids(other.invoke(problem.test.queries[0])) == [far]
+
+
+async def test_traces_say_by_what_results_are_ranked(db, problem, learnt, trained):
+    recorder = Recorder()
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=learnt[0], k=1)
+    query, config = problem.test.queries[0], {"callbacks": [recorder]}
+    for options, right in (
+        ({}, "vector + 9 answers(τ=0.1)"),
+        ({"words": Words("doc-1")}, "vector + words + 9 answers(τ=0.1)"),
+        ({"words": False, "answers": False}, "vector"),
+    ):
+        retriever.invoke(query, config=config, **options)
+        await retriever.ainvoke(query, config=config, **options)
+        assert [recorder.started.pop()[1]["ranking"] for _ in range(2)] == [right] * 2
+    retriever.invoke(query, config=config, deep_memory=False)
+    assert "ranking" not in recorder.started.pop()[1]
+    DeepMemoryRetriever(vectorstore=db, memory=learnt[0], search_type="mmr").invoke(query, config=config)
+    assert recorder.started.pop()[1]["ranking"] == "mmr"
+
+
+async def test_a_model_that_is_not_there_is_an_error_that_callbacks_hear(db, problem, tmp_path):
+    recorder = Recorder()
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=ModelFolder(tmp_path))
+    with pytest.raises(ModelNotFoundError):
+        retriever.invoke("q", config={"callbacks": [recorder]})
+    with pytest.raises(ModelNotFoundError):
+        await retriever.ainvoke("q", config={"callbacks": [recorder]})
+    assert [type(error) for error in recorder.failed] == [ModelNotFoundError] * 2

@@ -1,0 +1,314 @@
+"""What a retriever asks of a vector store beyond its search: cosines for the store's scores, and documents by their ids.
+
+There is one class for each kind of store. A store of any other kind is searched in the common way, and tells no cosines. The
+stores' own packages are never imported.
+"""
+
+import importlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.runnables.config import run_in_executor
+from langchain_core.vectorstores import VectorStore
+from numpy.typing import NDArray
+
+from deepmem_integrations.corpora.langchain_stores import check_lengths, id_if_any
+from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
+
+SCORED = ("similarity_search_with_score_by_vector", "similarity_search_by_vector_with_relevance_scores")
+"""LangChain has no common name for a search by vector that returns scores; stores use one of these two names."""
+_PLAIN = "similarity_search_by_vector"
+_LONGEST = 1.01
+"""No cosine is longer; a little is left for vectors whose lengths differ a little."""
+
+
+async def acall(store: VectorStore, name: str, *args: Any, **options: Any) -> Any:
+    """Call a method of a store: its async method where there is one, otherwise the method in a thread."""
+    # A PGVector that was opened without async_mode refuses its own async methods.
+    if getattr(store, "async_mode", True) and hasattr(store, f"a{name}"):
+        return await getattr(store, f"a{name}")(*args, **options)
+    return await run_in_executor(None, getattr(store, name), *args, **options)
+
+
+class StoreAccess:
+    """A vector store of any kind.
+
+    Args:
+        store: The store.
+    """
+
+    kind: ClassVar[str] = ""
+    """The top package and the class of the store: see `StoreCorpus.kind`."""
+    applied: ClassVar[tuple[str, ...]] = ()
+    """The options of a search that forbid documents, and that a lookup by ids applies as well."""
+    harmless: ClassVar[tuple[str, ...]] = ()
+    """The options of a search that forbid no document."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+
+    # ---- scores ------------------------------------------------------------------------------------------------
+
+    @property
+    def search_method(self) -> str:
+        """The name of the search by vector, with scores where `cosines` understands them."""
+        return _PLAIN
+
+    def cosines(self, scores: Sequence[float | None], options: Mapping[str, Any]) -> NDArray[np.float32] | None:
+        """Turn the scores of `search_method` into cosines with the query vector, whose length is 1.
+
+        Args:
+            scores: n scores.
+            options: The options of the search.
+
+        Returns:
+            (n,) float32; None where nobody can tell.
+        """
+        measure = self._measure(options)
+        if measure is None or None in scores:
+            return None
+        cosines = measure.cosines(self._measured(measure.metric, np.asarray(scores, dtype=np.float32)))
+        return cosines if bool(np.all(np.abs(cosines) <= _LONGEST)) else None
+
+    def _measure(self, options: Mapping[str, Any]) -> Measure | None:
+        return None
+
+    def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn scores into cosines, dot products, or, for L2 distance, squared distances."""
+        return scores
+
+    # ---- documents by id ---------------------------------------------------------------------------------------
+
+    def obeys(self, options: Mapping[str, Any]) -> bool:
+        """Tell whether a lookup by ids returns no document that a search with these options would forbid."""
+        given = {name for name, value in options.items() if value is not None}
+        allowed = given.issubset({*self.applied, *self.harmless})
+        return allowed and self._can_look_up() and self._understands(options.get("filter"))
+
+    def lookup(self, ids: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
+        """Return id → document of the documents with these ids that a search with these options may return.
+
+        Args:
+            ids: Ids, known or not.
+            options: Options of a search, of which `obeys` is true.
+        """
+        try:
+            return self._named(ids, self._fetch(ids, options))
+        except NotImplementedError:
+            return {}
+
+    async def alookup(self, ids: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
+        """Do the same as `lookup` off the event loop."""
+        try:
+            return self._named(ids, await self._afetch(ids, options))
+        except NotImplementedError:
+            return {}
+
+    def _understands(self, filter: Any) -> bool:
+        """Tell whether a lookup can apply this filter."""
+        return True
+
+    def _can_look_up(self) -> bool:
+        # A class that overrides the search of its base, to add a filter of its own for example, overrides get_by_ids as well,
+        # or nothing is looked up.
+        by_ids = _owner(self.store, "get_by_ids")
+        owners = [_owner(self.store, name) for name in (_PLAIN, *SCORED)]
+        return by_ids not in (None, VectorStore) and all(owner is None or issubclass(by_ids, owner) for owner in owners)
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        found: list[Document] = self.store.get_by_ids(ids)
+        return found
+
+    async def _afetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        found: list[Document] = await acall(self.store, "get_by_ids", ids)
+        return found
+
+    def _named(self, ids: Sequence[str], documents: Sequence[Document]) -> dict[str, Document]:
+        found = {id_if_any(document, self.store): document for document in documents}
+        return {name: found[name] for name in ids if name in found}
+
+
+class _KnownStore(StoreAccess):
+    """A store of a kind whose scores and filters are known."""
+
+    applied: ClassVar[tuple[str, ...]] = ("filter",)
+
+    @property
+    def search_method(self) -> str:
+        return next(name for name in SCORED if hasattr(self.store, name))
+
+    def _measure(self, options: Mapping[str, Any]) -> Measure | None:
+        return check_lengths(self.store)
+
+    def _can_look_up(self) -> bool:
+        return True
+
+    async def _afetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        return await run_in_executor(None, self._fetch, ids, options)
+
+
+class InMemory(_KnownStore):
+    """LangChain's own store in memory."""
+
+    kind = "langchain_core.InMemoryVectorStore"
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        allowed = options.get("filter")
+        return [document for document in self.store.get_by_ids(ids) if allowed is None or allowed(document)]
+
+
+class Faiss(_KnownStore):
+    """FAISS, whose scores are squared distances, or dot products. It filters the ``fetch_k`` documents that it finds."""
+
+    kind = "langchain_community.FAISS"
+    harmless = ("fetch_k",)
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        filter = options.get("filter")
+        allowed = None if filter is None else self.store._create_filter_func(filter)
+        return [document for document in self.store.get_by_ids(ids) if allowed is None or allowed(document.metadata)]
+
+
+class Chroma(_KnownStore):
+    """Chroma, whose scores are squared distances, or 1 minus a similarity."""
+
+    kind = "langchain_chroma.Chroma"
+    applied = ("filter", "where_document")
+
+    def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        return scores if metric == "l2" else 1 - scores
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        filters = {"where": options.get("filter"), "where_document": options.get("where_document")}
+        found = self.store._collection.get(ids=list(ids), include=["documents", "metadatas"], **filters)
+        columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
+        # The store's search passes over records without a text as well.
+        return [Document(id=name, page_content=text, metadata=meta or {}) for name, text, meta in columns if text is not None]
+
+
+class Qdrant(_KnownStore):
+    """Qdrant, whose scores are similarities, or distances. Its ids are UUIDs or whole numbers."""
+
+    kind = "langchain_qdrant.QdrantVectorStore"
+    harmless = ("search_params", "consistency")
+
+    def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        return scores**2 if metric == "l2" else scores
+
+    def _understands(self, filter: Any) -> bool:
+        return filter is None or isinstance(filter, self._models().Filter)
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        models, store, filter = self._models(), self.store, options.get("filter")
+        wanted = models.HasIdCondition(has_id=[point for name in ids if (point := _point_id(name)) is not None])
+        points, _ = store.client.scroll(
+            store.collection_name,
+            scroll_filter=models.Filter(must=[wanted] if filter is None else [wanted, filter]),
+            limit=len(ids),
+            with_payload=True,
+            with_vectors=False,
+            consistency=options.get("consistency"),
+        )
+        names = store.collection_name, store.content_payload_key, store.metadata_payload_key
+        return [store._document_from_point(point, *names) for point in points]
+
+    def _models(self) -> Any:
+        return importlib.import_module("qdrant_client.models")  # which whoever made the store has imported
+
+
+class PGVector(_KnownStore):
+    """A Postgres store of langchain-postgres's older class, whose scores are distances, 1 − cosine, or −dot product."""
+
+    kind = "langchain_postgres.PGVector"
+
+    def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        return {"l2": scores**2, "cosine": 1 - scores, "dot": -scores}[metric]
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        with self.store._make_sync_session() as session:
+            return self._read(session, ids, options)
+
+    async def _afetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        if not self.store.async_mode:
+            return await super()._afetch(ids, options)
+        async with self.store._make_async_session() as session:
+            documents: list[Document] = await session.run_sync(self._read, ids, options)
+            return documents
+
+    def _read(self, session: Any, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        store, table, filter = self.store, self.store.EmbeddingStore, options.get("filter")
+        collection = store.CollectionStore.get_by_name(session, store.collection_name)
+        conditions = [table.collection_id == collection.uuid, table.id.in_(ids)]
+        clause = store._create_filter_clause(filter) if filter else None
+        if clause is not None:
+            conditions.append(clause)
+        rows = session.query(table).filter(*conditions).all()
+        return [Document(id=str(row.id), page_content=row.document, metadata=row.cmetadata) for row in rows]
+
+
+class PGVectorStore(_KnownStore):
+    """A Postgres store of langchain-postgres's newer class, whose scores are distances, 1 − cosine, or dot products."""
+
+    kind = "langchain_postgres.PGVectorStore"
+
+    def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        return {"l2": scores**2, "cosine": 1 - scores, "dot": scores}[metric]
+
+    def _understands(self, filter: Any) -> bool:
+        return isinstance(filter, dict | None)  # the search ignores any other
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        return _pgvectorstore_documents(self.store.get(ids=list(ids), where=options.get("filter")))
+
+    async def _afetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        return _pgvectorstore_documents(await self.store.aget(ids=list(ids), where=options.get("filter")))
+
+
+class DeepLake(_KnownStore):
+    """This package's own store, whose scores are cosines, unless the search is told to rank by distance."""
+
+    kind = "deepmem_integrations.DeepLake"
+    harmless = ("distance_metric",)
+
+    def _measure(self, options: Mapping[str, Any]) -> Measure | None:
+        return Measure("cosine") if str(options.get("distance_metric") or "cos").lower() == "cos" else None
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        found = self.store.store.get(ids, filter=options.get("filter"))
+        return [Document(id=document.id, page_content=document.text, metadata=document.metadata) for document in found]
+
+
+_KINDS = {access.kind: access for access in (InMemory, Faiss, Chroma, Qdrant, PGVector, PGVectorStore, DeepLake)}
+
+
+def store_access(store: VectorStore) -> StoreAccess:
+    """Return the access to a store. A subclass that searches in its own way is a store of no known kind."""
+    kind = kind_of(store, _KINDS)
+    if kind is None:
+        return StoreAccess(store)
+    known = next(base for base in type(store).__mro__ if kind_of_class(base) == kind)
+    own = [name for name in (_PLAIN, *SCORED, "get_by_ids") if getattr(type(store), name, None) is not getattr(known, name, None)]
+    return StoreAccess(store) if own else _KINDS[kind](store)
+
+
+def _owner(store: VectorStore, method: str) -> Any:
+    """Return the class that defines a method of a store."""
+    return next((base for base in type(store).__mro__ if method in vars(base)), None)
+
+
+def _point_id(name: str) -> str | int | None:
+    """Return the id of a Qdrant point that has this name, or None: Qdrant refuses anything but UUIDs and whole numbers."""
+    if name.isdecimal():
+        return int(name) if int(name) < 2**64 else None
+    try:
+        return str(uuid.UUID(name))
+    except ValueError:
+        return None
+
+
+def _pgvectorstore_documents(found: Mapping[str, Any]) -> list[Document]:
+    columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
+    return [Document(id=name, page_content=text, metadata=metadata) for name, text, metadata in columns]

@@ -1,0 +1,499 @@
+"""Every kind of store for real: its scores as cosines, its lookups by id, and what a filter forbids."""
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+
+from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.deeplake.tql import Condition, is_in
+from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
+from deepmem_integrations.langchain.stores import SCORED, StoreAccess, store_access
+from deepmem_integrations.ranking import Ranker
+from deepmem_integrations.words import WordIndex
+from tests.langchain.helpers import remembering
+
+# langchain-chroma reads the configuration of its own collections.
+pytestmark = pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning")
+
+WORDS = "amber birch coral delta ember fjord grove heron".split()
+DIMENSION = 32  # as in other tests: in one process, all of PGVector has one dimension
+COUNT = 40
+RNG = np.random.default_rng(3)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+VECTORS = unit(RNG.normal(size=(COUNT, DIMENSION)))
+IDS = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(row))) for row in range(COUNT)]
+TEXTS = [" ".join([f"number{row}", *RNG.choice(WORDS, size=3)]) for row in range(COUNT)]
+METADATA = [{"half": row % 2, "third": row % 3} for row in range(COUNT)]
+GONE = IDS[35:]
+"""Documents that are deleted from the store, and that words and answers still know."""
+HERE = IDS[:35]
+QUERIES = unit(RNG.normal(size=(6, DIMENSION)))
+
+
+class Fixed(Embeddings):
+    """The vectors of the documents, in another length, and of the queries ``question 0`` to ``question 5``."""
+
+    def __init__(self, length=1.0) -> None:
+        self.vectors = dict(zip(TEXTS, length * VECTORS, strict=True))
+        self.vectors |= {f"question {row} {word}": vector for row, vector in enumerate(QUERIES) for word in WORDS}
+
+    def embed_query(self, text):
+        return self.vectors[text].tolist()
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A filter: for each key the values that pass; all keys must pass, or one of them."""
+
+    keys: dict[str, list[int]]
+    any: bool = False
+
+    def __call__(self, metadata):
+        return (any if self.any else all)(metadata[key] in values for key, values in self.keys.items())
+
+
+def as_function(asked):
+    return lambda document: asked(document.metadata)
+
+
+def as_operators(asked):
+    conditions = [{key: {"$in": values}} for key, values in asked.keys.items()]
+    return conditions[0] if len(conditions) == 1 else {"$or" if asked.any else "$and": conditions}
+
+
+def as_metadata(asked):
+    if asked.any:
+        return Condition(" OR ".join(is_in(f"metadata['{key}']", values) for key, values in asked.keys.items()))
+    return asked.keys
+
+
+def as_qdrant(asked):
+    from qdrant_client import models
+
+    conditions = [
+        models.FieldCondition(key=f"metadata.{key}", match=models.MatchAny(any=values)) for key, values in asked.keys.items()
+    ]
+    return models.Filter(should=conditions) if asked.any else models.Filter(must=conditions)
+
+
+@dataclass
+class Kind:
+    """A kind of store with one of its metrics."""
+
+    open: Any
+    filter: Any
+    length: float = 1.0
+    slow: bool = True
+    fixtures: list[str] = field(default_factory=list)
+
+
+def in_memory(embeddings, folder):
+    return InMemoryVectorStore(embeddings)
+
+
+def in_deeplake(embeddings, folder):
+    return DeepLake(folder / "dataset", embedding=embeddings)
+
+
+def in_faiss(strategy):
+    def opened(embeddings, folder):
+        import faiss
+        from langchain_community.docstore.in_memory import InMemoryDocstore
+        from langchain_community.vectorstores import FAISS
+
+        index = faiss.IndexFlatIP(DIMENSION) if strategy == "MAX_INNER_PRODUCT" else faiss.IndexFlatL2(DIMENSION)
+        return FAISS(embeddings, index, InMemoryDocstore(), {}, distance_strategy=strategy)
+
+    return opened
+
+
+def in_chroma(space):
+    def opened(embeddings, folder):
+        from langchain_chroma import Chroma
+
+        configuration = {"hnsw": {"space": space, "ef_search": 100}}
+        return Chroma(f"by-{space}", embeddings, persist_directory=str(folder), collection_configuration=configuration)
+
+    return opened
+
+
+def in_qdrant(distance):
+    def opened(embeddings, folder):
+        from langchain_qdrant import QdrantVectorStore
+        from qdrant_client import QdrantClient, models
+
+        client = QdrantClient(path=str(folder), force_disable_check_same_thread=True)
+        kind = models.Distance[distance]
+        client.create_collection("documents", vectors_config=models.VectorParams(size=DIMENSION, distance=kind))
+        return QdrantVectorStore(
+            client, "documents", embeddings, distance=kind, validate_embeddings=False, validate_collection_config=False
+        )
+
+    return opened
+
+
+def in_pgvector(strategy):
+    def opened(embeddings, folder, uri):
+        from langchain_postgres import PGVector
+        from sqlalchemy import create_engine
+
+        engine = create_engine(uri.replace("postgresql://", "postgresql+psycopg://"))
+        return PGVector(
+            embeddings,
+            connection=engine,
+            collection_name="documents",
+            pre_delete_collection=True,  # all collections share one table, whose key is the id
+            distance_strategy=strategy,
+            embedding_length=DIMENSION,
+        )
+
+    return opened
+
+
+def in_pgvectorstore(strategy):
+    def opened(embeddings, folder, uri):
+        from langchain_postgres import Column, PGEngine, PGVectorStore
+        from langchain_postgres.v2.indexes import DistanceStrategy
+
+        engine = PGEngine.from_connection_string(uri.replace("postgresql://", "postgresql+psycopg://"))
+        columns = [Column("half", "INTEGER"), Column("third", "INTEGER")]
+        engine.init_vectorstore_table("documents", DIMENSION, metadata_columns=columns, overwrite_existing=True)
+        return PGVectorStore.create_sync(
+            engine,
+            embeddings,
+            "documents",
+            metadata_columns=["half", "third"],
+            distance_strategy=DistanceStrategy[strategy],
+        )
+
+    return opened
+
+
+KINDS = {
+    "memory": Kind(in_memory, as_function, slow=False),
+    "deeplake": Kind(in_deeplake, as_metadata, slow=False),
+    "faiss l2": Kind(in_faiss("EUCLIDEAN_DISTANCE"), as_operators),
+    "faiss l2 long": Kind(in_faiss("EUCLIDEAN_DISTANCE"), as_operators, length=3.0),
+    "faiss dot": Kind(in_faiss("MAX_INNER_PRODUCT"), as_operators),
+    "faiss dot long": Kind(in_faiss("MAX_INNER_PRODUCT"), as_operators, length=3.0),
+    "chroma cosine": Kind(in_chroma("cosine"), as_operators),
+    "chroma l2": Kind(in_chroma("l2"), as_operators, length=0.5),
+    "chroma dot": Kind(in_chroma("ip"), as_operators),
+    "qdrant cosine": Kind(in_qdrant("COSINE"), as_qdrant),
+    "qdrant l2": Kind(in_qdrant("EUCLID"), as_qdrant, length=2.0),
+    "qdrant dot": Kind(in_qdrant("DOT"), as_qdrant),
+    "pgvector cosine": Kind(in_pgvector("cosine"), as_operators, fixtures=["postgres"]),
+    "pgvector l2": Kind(in_pgvector("l2"), as_operators, length=2.0, fixtures=["postgres"]),
+    "pgvector dot": Kind(in_pgvector("inner"), as_operators, fixtures=["postgres"]),
+    "pgvectorstore cosine": Kind(in_pgvectorstore("COSINE_DISTANCE"), as_operators, fixtures=["postgres"]),
+    "pgvectorstore l2": Kind(in_pgvectorstore("EUCLIDEAN"), as_operators, length=2.0, fixtures=["postgres"]),
+    "pgvectorstore dot": Kind(in_pgvectorstore("INNER_PRODUCT"), as_operators, fixtures=["postgres"]),
+}
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A store of one kind with the documents that are left after some were deleted, and an index of all words."""
+
+    kind: Kind
+    store: Any
+    words: WordIndex
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if kind.slow else []) for name, kind in KINDS.items()]
+)
+def filled(request, tmp_path_factory):
+    kind, folder = KINDS[request.param], tmp_path_factory.mktemp("store")
+    store = kind.open(Fixed(kind.length), folder, *(request.getfixturevalue(name) for name in kind.fixtures))
+    columns = zip(IDS, TEXTS, METADATA, strict=True)
+    store.add_documents([Document(id=name, page_content=text, metadata=dict(meta)) for name, text, meta in columns], ids=IDS)
+    store.delete(GONE)
+    yield Filled(kind, store, WordIndex.build(folder / "words", [(IDS, TEXTS)], language="en"))
+    if hasattr(store, "client"):
+        store.client.close()
+    if hasattr(store, "_PGVectorStore__vs"):
+        store._engine._run_as_sync(store._engine.close())
+    elif hasattr(store, "_engine"):
+        store._engine.dispose()
+
+
+def names(documents):
+    return [str(document.metadata.get("_id") or document.id) for document in documents]
+
+
+def test_scores_become_the_exact_cosines(filled):
+    access = store_access(filled.store)
+    assert type(access) is not StoreAccess
+    for query in QUERIES:
+        found = getattr(filled.store, access.search_method)(query.tolist(), k=35)
+        rows = [IDS.index(name) for name in names([document for document, _ in found])]
+        assert sorted(rows) == list(range(35))
+        cosines = access.cosines([score for _, score in found], {})
+        np.testing.assert_allclose(cosines, VECTORS[rows] @ query, atol=2e-6)
+
+
+ASKED = st.builds(
+    Asked,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "half": st.lists(st.integers(0, 1), min_size=1, max_size=2, unique=True),
+            "third": st.lists(st.integers(0, 2), min_size=1, max_size=2, unique=True),
+        },
+    ).filter(bool),
+    st.booleans(),
+)
+WEIGHTS = st.sampled_from([0.0, 0.3, 5.0])
+MANY = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@MANY
+@given(asked=ASKED, ids=st.lists(st.sampled_from([*IDS, "no such id", "7"]), min_size=1, max_size=9, unique=True))
+def test_a_lookup_by_ids_finds_what_is_there_and_passes_the_filter(filled, asked, ids):
+    if any(name not in IDS for name in ids) and filled.kind.fixtures:
+        ids = [name for name in ids if name in IDS] or IDS[:1]  # Postgres refuses what is no UUID
+    access = store_access(filled.store)
+    for options, allowed in (({}, lambda _: True), ({"filter": filled.kind.filter(asked)}, asked)):
+        assert access.obeys(options)
+        found = access.lookup(ids, options)
+        assert list(found) == [name for name in ids if name in HERE and allowed(METADATA[IDS.index(name)])]
+        assert names(found.values()) == list(found)
+        for name, document in found.items():
+            row = IDS.index(name)
+            assert (document.page_content, document.metadata.items() >= METADATA[row].items()) == (TEXTS[row], True)
+
+
+@MANY
+@given(
+    asked=st.none() | ASKED,
+    number=st.integers(0, len(QUERIES) - 1),
+    word=st.sampled_from(WORDS),
+    k=st.integers(1, 12),
+    candidates=st.integers(1, 50),
+    weights=st.tuples(WEIGHTS, WEIGHTS),
+    answers=st.lists(
+        st.dictionaries(st.sampled_from(IDS), st.sampled_from([0.5, 1.0]), min_size=1, max_size=4), min_size=6, max_size=6
+    ),
+    threshold=st.booleans(),
+)
+async def test_nothing_comes_back_that_the_filter_forbids_whichever_channel_found_it(
+    filled, asked, number, word, k, candidates, weights, answers, threshold
+):
+    """The promise, and the order: that of an exact ranking of the documents that the filter lets through."""
+    adapter = remembering(QUERIES, answers, Ranking(1.0, *weights))
+    query = f"question {number} {word}"
+    allowed = [row for row in range(35) if asked is None or asked(METADATA[row])]
+    options = {} if asked is None else {"filter": filled.kind.filter(asked)}
+    if threshold:
+        options["score_threshold"] = -100.0
+    search_type = "similarity_score_threshold" if threshold else "similarity"
+    retriever = DeepMemoryRetriever(
+        vectorstore=filled.store,
+        memory=adapter,
+        words=filled.words,
+        k=k,
+        fetch_k=candidates,
+        evidence=True,
+        search_type=search_type,
+        search_kwargs=options,
+    )
+    found = retriever.invoke(query)
+    ids = names(found)
+    assert set(ids) <= {IDS[row] for row in allowed}
+    assert len(ids) == len(set(ids))
+    assert names(await retriever.ainvoke(query)) == ids
+
+    ranked = Ranker(adapter, words=filled.words).query(query, QUERIES[number])
+    wanted = k if ranked.vectors_alone else max(k, candidates)
+    cosines = VECTORS @ QUERIES[number]
+    best = sorted(range(35), key=lambda row: -cosines[row])
+    if "faiss" in type(filled.store).__module__ and asked is not None:
+        best = best[: 20 if ranked.vectors_alone else wanted]  # FAISS filters what it has fetched
+    best = [row for row in best if row in allowed][:wanted]
+    words = ranked.words(wanted)
+    right = ranked.rank([IDS[row] for row in best], cosines[best], words, others=not threshold)
+    missing = right.missing(len(right.ids))
+    right.add(missing, {IDS[row]: None for row in allowed})
+    scores = [choice.score for choice in right.choices(k)]
+    np.testing.assert_allclose([document.metadata["deepmem"]["score"] for document in found], scores, atol=1e-5)
+
+
+def test_the_stores_own_documents_are_left_alone(filled):
+    adapter = remembering(QUERIES, [{IDS[3]: 1.0}] * 6, Ranking(answers=1.0))
+    retriever = DeepMemoryRetriever(vectorstore=filled.store, memory=adapter, k=2, words=False)
+    (first, _) = retriever.invoke("question 0 amber", evidence=True)
+    assert names([first]) == [IDS[3]]
+    assert first.metadata["deepmem"]["answers"]["rank"] == 1
+    assert all("deepmem" not in document.metadata for document in retriever.invoke("question 0 amber"))
+
+
+@pytest.mark.slow
+async def test_a_postgres_store_that_is_opened_for_async_alone_looks_up_as_well(postgres):
+    from langchain_postgres import PGVector
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    engine = create_async_engine(postgres.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
+    store = PGVector(
+        Fixed(),
+        connection=engine,
+        collection_name="async",
+        embedding_length=DIMENSION,
+        pre_delete_collection=True,
+    )
+    mine = [f"async {name}" for name in IDS]  # all collections share one table, whose key is the id
+    columns = zip(mine, TEXTS, METADATA, strict=True)
+    await store.aadd_documents([Document(id=name, page_content=text, metadata=meta) for name, text, meta in columns], ids=mine)
+    far = np.argsort(VECTORS @ QUERIES[0])[:6].tolist()
+    adapter = remembering(QUERIES[:1], [{mine[row]: 1.0 for row in far}], Ranking(answers=9.0))
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=10, fetch_k=12)
+    assert set(names(await retriever.ainvoke("question 0 amber"))[:6]) == {mine[row] for row in far}
+    found = names(await retriever.ainvoke("question 0 amber", filter={"half": {"$eq": 1}}))
+    odd = [mine[row] for row in far if row % 2 == 1]
+    assert set(found[: len(odd)]) == set(odd)
+    assert all(mine.index(name) % 2 == 1 for name in found)
+    await engine.dispose()
+
+
+# ---- stores of other kinds -------------------------------------------------------------------------------------------
+
+
+class Other(VectorStore):
+    """A store of a kind that nobody knows: a search by vector without scores, and documents by id."""
+
+    def __init__(self, inner) -> None:
+        self.inner = inner
+
+    @property
+    def embeddings(self):
+        return self.inner.embeddings
+
+    from_texts = similarity_search = None
+
+    def similarity_search_by_vector(self, embedding, k=4, **kwargs):
+        return self.inner.similarity_search_by_vector(embedding, k, **kwargs)
+
+    def get_by_ids(self, ids, /):
+        return self.inner.get_by_ids(ids)
+
+
+class WithoutIds(Other):
+    """A store of an older kind, whose documents have no ids."""
+
+    def similarity_search_by_vector(self, embedding, k=4, **kwargs):
+        return [
+            document.model_copy(update={"id": None}) for document in super().similarity_search_by_vector(embedding, k, **kwargs)
+        ]
+
+    def get_by_ids(self, ids, /):  # which tells the ids all the same
+        return super().get_by_ids(ids)
+
+
+class Tenant(Other):
+    """A store whose search keeps to a half of the documents, and whose get_by_ids does not."""
+
+    def similarity_search_by_vector(self, embedding, k=4, **kwargs):
+        return self.inner.similarity_search_by_vector(embedding, k, filter=lambda document: document.metadata["half"] == 1)
+
+
+class TenantInMemory(InMemoryVectorStore):
+    """The same, of a known kind."""
+
+    def similarity_search_by_vector(self, embedding, k=4, **kwargs):
+        return super().similarity_search_by_vector(embedding, k, filter=lambda document: document.metadata["half"] == 1)
+
+
+class Unnamed(Other):
+    """A store without get_by_ids."""
+
+    get_by_ids = VectorStore.get_by_ids
+
+
+def in_memory_store(kind=InMemoryVectorStore):
+    store = kind(Fixed())
+    columns = zip(IDS, TEXTS, METADATA, strict=True)
+    store.add_documents([Document(id=name, page_content=text, metadata=dict(meta)) for name, text, meta in columns])
+    return store
+
+
+@pytest.fixture
+def answered():
+    """An adapter whose remembered queries ask for one document, which is far from all of them."""
+    far = int(np.argmin((QUERIES @ VECTORS.T).max(axis=0)))
+    return remembering(QUERIES, [{IDS[far]: 1.0}] * len(QUERIES), Ranking(answers=5.0)), IDS[far]
+
+
+def test_an_unknown_store_gives_ranks_and_documents_by_id(answered):
+    adapter, far = answered
+    retriever = DeepMemoryRetriever(vectorstore=Other(in_memory_store()), memory=adapter, k=3, fetch_k=5)
+    best = np.argsort(-(VECTORS @ QUERIES[0]))
+    right = [far, *(IDS[row] for row in best[:2])]
+    assert names(retriever.invoke("question 0 amber")) == right
+    known = retriever.invoke("question 0 amber", filter=lambda document: True)
+    assert names(known) == [IDS[row] for row in best[:3]], "under a filter that nobody knows, nothing is looked up"
+
+
+def test_documents_without_ids_come_in_the_order_of_the_search(answered):
+    store = in_memory_store()
+    retriever = DeepMemoryRetriever(vectorstore=WithoutIds(store), memory=answered[0], k=3, fetch_k=40, evidence=True)
+    found = retriever.invoke("question 0 amber")
+    best = np.argsort(-(VECTORS @ QUERIES[0]))
+    assert [document.page_content for document in found] == [TEXTS[row] for row in best[:3]]
+    assert [document.metadata["deepmem"]["answers"]["rank"] for document in found] == [None] * 3
+
+
+class TenantUnknown(Tenant):
+    """The same, with another get_by_ids above it."""
+
+
+@pytest.mark.parametrize("make", [lambda: TenantUnknown(in_memory_store()), lambda: in_memory_store(TenantInMemory)])
+def test_a_store_that_searches_in_its_own_way_is_not_bypassed(make, answered):
+    store = make()
+    assert type(store_access(store)) is StoreAccess
+    assert not store_access(store).obeys({})
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=answered[0], k=30)
+    for number in range(len(QUERIES)):
+        found = retriever.invoke(f"question {number} amber")
+        assert found
+        assert all(document.metadata["half"] == 1 for document in found)
+
+
+async def test_a_store_that_cannot_look_up_gives_what_its_search_found(answered):
+    retriever = DeepMemoryRetriever(vectorstore=Unnamed(in_memory_store()), memory=answered[0], k=3, fetch_k=5)
+    best = np.argsort(-(VECTORS @ QUERIES[0]))
+    for found in (retriever.invoke("question 0 amber"), await retriever.ainvoke("question 0 amber")):
+        assert names(found) == [IDS[row] for row in best[:3]]
+
+
+def test_options_that_nobody_knows_stop_every_lookup(answered):
+    access = store_access(in_memory_store())
+    assert access.obeys({"filter": None, "anything": None})
+    assert access.obeys({"filter": as_function(Asked({"half": [1]}))})
+    assert not access.obeys({"score_threshold": 0.5})
+    assert not access.obeys({"filter": None, "namespace": "a"})
+
+
+def test_deep_lake_by_distance_gives_no_cosines(tmp_path):
+    access = store_access(DeepLake(tmp_path / "data", embedding=Fixed()))
+    assert access.search_method == SCORED[0]
+    assert access.cosines([0.5], {"distance_metric": "l2"}) is None
+    assert access.cosines([0.5], {"distance_metric": "COS"}) == pytest.approx([0.5])
+    assert access.cosines([1.7], {}) is None, "no cosine is so large"
+    assert access.cosines([None], {}) is None
