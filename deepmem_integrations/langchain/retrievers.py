@@ -211,8 +211,9 @@ class DeepMemoryRetriever(BaseRetriever):
         if not own["deep_memory"]:
             return VectorSearch(store, search_type, vector, request.asked)
         check_lengths(store)
-        query = self._serve(own["words"], own["answers"]).query(text, vector, request.embeddings)
-        if search_type == "mmr":
+        ranker, mmr = self._serve(own["words"], own["answers"]), search_type == "mmr"
+        query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr)
+        if mmr:
             return VectorSearch(store, search_type, query.vector, request.asked)
         fetch_k = options.get("fetch_k")
         options = {name: value for name, value in options.items() if name != "fetch_k"}

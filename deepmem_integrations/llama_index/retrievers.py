@@ -202,8 +202,9 @@ class DeepMemoryRetriever(BaseRetriever):
         self._store.check_lengths()
         check_vectors(vectors)
         ranker = self._ranker
-        query = ranker.query(query_bundle.query_str, vectors, self._embed_model)
-        by_store = query.vectors_alone or not (ranker.wants_words or ranker.answers) or self._mode != VectorStoreQueryMode.DEFAULT
+        by_store = not (ranker.wants_words or ranker.answers) or self._mode != VectorStoreQueryMode.DEFAULT
+        query = ranker.query(query_bundle.query_str, vectors, self._embed_model, vectors_alone=by_store)
+        by_store |= query.vectors_alone
         return with_embedding(query_bundle, query.vector), None if by_store else query
 
     def _numbers(self) -> tuple[int, int, bool]:

@@ -161,7 +161,7 @@ class Ranker:
             return words
         return self.served.lexical_search if words else None
 
-    def query(self, text: str, vector: ArrayLike, model: Any = None) -> "RankedQuery":
+    def query(self, text: str, vector: ArrayLike, model: Any = None, *, vectors_alone: bool = False) -> "RankedQuery":
         """Transform a query vector for a search whose results `RankedQuery.rank` ranks.
 
         Args:
@@ -169,6 +169,8 @@ class Ranker:
             vector: (d,), of any length but 0, untransformed; or (n, d), the vectors of several texts of one query: each is
                 transformed, and the mean is taken.
             model: The embedding model that the vector comes from: see `ServedAdapter.apply`.
+            vectors_alone: Whether the store ranks by a rule of its own, as by MMR or in a hybrid mode. Then the vector is that of
+                the transform alone, and neither words nor answers count.
 
         Raises:
             ModelNotFoundError: There is no trained model yet.
@@ -179,7 +181,7 @@ class Ranker:
         if model is not None:
             self.served.check(adapter, model)
         given = np.asarray(vector)
-        return RankedQuery(self, adapter, text, given[None] if given.ndim == 1 else given)
+        return RankedQuery(self, adapter, text, given[None] if given.ndim == 1 else given, vectors_alone=vectors_alone)
 
     def describe(self) -> str:
         """Say by what results are ranked now, as in ``vector + 0.05 words``. Evidence that does not count is left out.
@@ -208,15 +210,20 @@ class RankedQuery:
         ranking: How the results are ranked.
     """
 
-    def __init__(self, ranker: Ranker, adapter: QueryAdapter, text: str, vectors: NDArray[Any]) -> None:
+    def __init__(
+        self, ranker: Ranker, adapter: QueryAdapter, text: str, vectors: NDArray[Any], *, vectors_alone: bool = False
+    ) -> None:
         self.text = text
-        self.ranking = adapter.ranking or Ranking()
-        self.vector = TransformedVector(_mean(ranker.served.for_ranking(adapter).transform(vectors)).tolist())
+        self.ranking = Ranking() if vectors_alone or adapter.ranking is None else adapter.ranking
         self._ranker = ranker
         self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}
         if ranker.answers and self.ranking.answers:
             self._answers = adapter.answers(_mean(unit_rows(vectors, "query vector", dimension=adapter.dimension)))
+        # Where words and answers would count and cannot, the transform that was chosen to serve alone is the better one.
+        left_out = vectors_alone or (self.vectors_alone and not self.ranking.vectors_alone)
+        transform = adapter if left_out else ranker.served.for_ranking(adapter)
+        self.vector = TransformedVector(_mean(transform.transform(vectors)).tolist())
 
     def _lexical_search(self) -> LexicalSearch | None:
         """Return the search by words, if words count and the search is the one whose scores the model has learnt to weigh."""

@@ -432,10 +432,10 @@ def test_evidence_where_the_vectors_alone_count(db, problem, adapter):
         assert told["words"] == told["answers"] == {"score": 0.0, "rank": None}
 
 
-def test_mmr_takes_the_transform_of_the_ranking_and_keeps_its_own_fetch_k(db, problem):
+def test_mmr_takes_the_transform_alone_and_keeps_its_own_fetch_k(db, problem):
     turn = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
-    adapter = QueryAdapter(32, ranking=Ranking(words=1.0, linear=turn, search="Words"))
-    moved = QueryAdapter(32, linear=turn).transform(problem.test_queries[0])
+    adapter = QueryAdapter(32, linear=turn, ranking=Ranking(words=1.0, search="Words"))
+    moved = adapter.transform(problem.test_queries[0])
     options = {"lambda_mult": 1.0, "fetch_k": 5}
     mmr = DeepMemoryRetriever(
         vectorstore=db, memory=adapter, k=5, search_type="mmr", search_kwargs=options, words=Words("doc-1"), evidence=True

@@ -102,6 +102,24 @@ def test_without_scores_the_usual_cosines_stand_in(index):
     assert bare.rank(IDS).ids == IDS
 
 
+def test_where_vectors_count_alone_the_transform_alone_serves(index):
+    turn = np.array([[0, 1], [0, 0]], dtype=np.float32)
+    adapter = QueryAdapter(2, linear=-turn, ranking=Ranking(words=1.0, linear=turn))
+    ranked, alone = adapter.for_ranking().transform([1.0, 0.0]), adapter.transform([1.0, 0.0])
+    assert not np.allclose(ranked, alone)
+    np.testing.assert_allclose(Ranker(adapter, words=index).query("router", [1.0, 0.0]).vector, ranked)
+    for query in (
+        Ranker(adapter, words=False).query("router", [1.0, 0.0]),
+        Ranker(adapter).query("router", [1.0, 0.0]),  # there is no index
+        Ranker(adapter, words=index).query("router", [1.0, 0.0], vectors_alone=True),
+    ):
+        assert query.vectors_alone
+        np.testing.assert_allclose(query.vector, alone)
+    # A ranking that leaves words and answers out was chosen so.
+    chosen = QueryAdapter(2, linear=-turn, ranking=Ranking(linear=turn))
+    np.testing.assert_allclose(Ranker(chosen, words=index).query("router", [1.0, 0.0]).vector, ranked)
+
+
 def test_nothing_found_is_nothing_ranked(index):
     query = Ranker(remembering(words=1.0), words=index).query("xylophone", [0.0, 1.0])
     assert query.rank([], [], query.words(100)).ids == []
@@ -212,10 +230,11 @@ def test_the_transform_for_searches_is_made_once_a_model(folder, monkeypatch):
     made = []
     make = QueryAdapter.for_ranking
     monkeypatch.setattr(QueryAdapter, "for_ranking", lambda self: made.append(self) or make(self))
+    WordIndex.build(folder.words_path, [(["a"], ["a word"])])
     ranker = Ranker(folder)
     for _ in range(3):
         ranker.query("q", [1.0, 0.0])
-        ranker.using(words=False).query("q", [1.0, 0.0])
+        ranker.using(answers=False).query("q", [1.0, 0.0])
     assert len(made) == 1
     folder.save_model("two", QueryAdapter(2))
     folder.use("two")
