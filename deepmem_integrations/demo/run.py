@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmem_integrations._vectors import nearest, unit_rows
-from deepmem_integrations.corpora import read_corpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.demo.documents import ApiDocument, api_documents
 from deepmem_integrations.embedding import Embedder, load_embedding
-from deepmem_integrations.evaluation import Evaluation
+from deepmem_integrations.evaluation import WITH, WITHOUT, Evaluation
 from deepmem_integrations.labels import InvalidLabelsWarning, Relevance
 from deepmem_integrations.memory import DeepMemory
 
@@ -70,24 +68,21 @@ def run_demo(folder: Path, *, embedding: str = "minilm", seed: int = 0) -> Evalu
     memory = DeepMemory.from_deeplake(store, embedder)
     job_id = memory.train(train, seed=seed)
     memory.status(job_id)
+    ranking = memory.adapter.ranking
+    say(f"A retriever ranks by: {ranking or 'the transformed vector alone'}")
 
     heading("3. Evaluate on questions that took no part in training: memory.evaluate(test_questions)")
     evaluation = memory.evaluate(test)
     say("\n" + evaluation.table())
 
     heading("4. The same questions side by side")
-    show_side_by_side(test, embedder, memory, store, seed)
+    show_side_by_side(test, evaluation, seed)
     return evaluation
 
 
-def show_side_by_side(test: Relevance, embedder: Embedder, memory: DeepMemory, store: DeepLakeStore, seed: int) -> None:
+def show_side_by_side(test: Relevance, evaluation: Evaluation, seed: int) -> None:
     """Count how often the first answer changed, and print the first three answers to some of those questions."""
-    names, corpus = read_corpus(store.vectors())
-    queries = unit_rows(embedder.embed_queries(test.queries), "query vector")
-    without, with_ = (
-        [[names[index] for index in row] for row in nearest(vectors, corpus, 3)]
-        for vectors in (queries, memory.transform(queries))
-    )
+    without, with_ = (evaluation.found[side] for side in (WITHOUT, WITH))
     right = [{document for document, _ in labels} for labels in test.labels]
     changed = [row for row in range(len(test)) if without[row][0] != with_[row][0]]
     mended = sum(with_[row][0] in right[row] and without[row][0] not in right[row] for row in changed)
@@ -98,7 +93,7 @@ def show_side_by_side(test: Relevance, embedder: Embedder, memory: DeepMemory, s
     )
     for row in np.random.default_rng(seed).permutation(changed)[:SHOWN].tolist():
         say(f"\n? {test.queries[row]}\n    {'without':<46}with Deep Memory")
-        for rank, pair in enumerate(zip(without[row], with_[row], strict=True), start=1):
+        for rank, pair in enumerate(zip(without[row][:3], with_[row][:3], strict=True), start=1):
             cells = [f"{'*' if name in right[row] else ' '} {name.removeprefix('deeplake.')}" for name in pair]
             say(f"  {rank} {cells[0]:<46}{cells[1]}")
 
