@@ -1,11 +1,13 @@
 """`DeepMemory`: train, evaluate and use models for one vector store, with the methods of Deep Lake v3."""
 
 import functools
+import heapq
 import logging
 import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,17 +16,24 @@ from tqdm.auto import tqdm
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.adapter import Explanation, QueryAdapter
-from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus
+from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees
+from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus, unit_batches
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import InvalidRelevanceError, MissingExtraError, StorageError, StoreError
-from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
+from deepmem_integrations.errors import (
+    InvalidRelevanceError,
+    InvalidVectorsError,
+    MissingExtraError,
+    StorageError,
+    StoreError,
+)
+from deepmem_integrations.evaluation import FETCHED, LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside
+from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
 
@@ -270,7 +279,8 @@ class DeepMemory:
         """Make the word index follow the store: index documents that were added or changed, and drop those that are gone.
 
         Documents are compared by id and by a hash of the text, so unchanged ones cost little. Retrievers, in other processes
-        too, see the new index with their next query. Training calls this method itself.
+        too, see the new index with their next query. Training calls this method itself. An index that is damaged is built anew,
+        with a warning.
 
         Args:
             language: ISO 639-1 code of the texts, which are then indexed anew. By default the texts tell the language.
@@ -293,11 +303,11 @@ class DeepMemory:
 
         try:
             index = self.folder.lexical_search
+            if index is not None and language in (None, index.language):
+                index.verify()  # a refresh would carry damage along
+                return index.refresh(documents())
         except StorageError as error:
             _logger.warning("The word index is built anew: %s", error)
-            index = None
-        if index is not None and language in (None, index.language):
-            return index.refresh(documents())
         built = WordIndex.build(folder, documents(), language)
         return Refreshed(added=len(built), changed=0, deleted=0, unchanged=0)
 
@@ -307,7 +317,7 @@ class DeepMemory:
             return False
         try:
             self.refresh()
-        except MissingExtraError as error:
+        except (MissingExtraError, StoreError) as error:  # a store that cannot be read fails the training soon after
             _logger.warning("The training goes on without words: %s", error)
             return False
         return True
@@ -516,12 +526,23 @@ class DeepMemory:
                 len(labels),
                 model,
             )
-        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self.lexical_search)
+        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self._usable_words())
         result.embedding_seconds = seconds
         if log is not None:
             with self.folder.lock():
                 log.add(labels, query_vectors, result, model)
         return result
+
+    def _usable_words(self) -> LexicalSearch | None:
+        """Return the search by words, unless it is the word index and cannot be read."""
+        try:
+            search = self.lexical_search
+            if isinstance(search, WordIndex):
+                search.search("words", 1)
+        except (StorageError, MissingExtraError) as error:
+            _logger.warning("The evaluation goes on without words, as retrievers do: %s", error)
+            return None
+        return search
 
     def _evaluations_path(self) -> str:
         """Return a path beside a local Deep Lake data set, as in v3, or a path in the folder of the models for other stores."""
@@ -566,8 +587,9 @@ class DeepMemory:
     def remember(self, relevance: Relevance) -> str:
         """Add labelled queries to the model in use, without a training, and put the new model in use.
 
-        Only the attention part learns from the queries: see `QueryAdapter.remember`. A warning is logged when it is time to
-        train again: see `QueryAdapter.growth`.
+        The attention part learns from the queries, and their answers count at once where the model ranks by answers: see
+        `QueryAdapter.remember`. A warning is logged when it is time to train again, and where the model makes no use of
+        remembered queries yet: see `QueryAdapter.growth`.
 
         Args:
             relevance: Labelled queries whose ids are new to the model.
@@ -577,8 +599,8 @@ class DeepMemory:
 
         Raises:
             ModelNotFoundError: There is no model yet.
-            InvalidRelevanceError: The model has no attention part, it has a query of the same id, or a document is not in the
-                store.
+            InvalidRelevanceError: The model remembers no queries, since an earlier version trained it; it has a query of the
+                same id; or a document is not in the store.
         """
         parent, adapter = self.folder.in_use()
         known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
@@ -596,7 +618,7 @@ class DeepMemory:
         return self._grown(grown, "remember", parent)
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
-        """Take labelled queries or documents out of the attention part of the model in use, and put the new model in use.
+        """Take labelled queries or documents out of what the model in use remembers, and put the new model in use.
 
         Earlier models in the folder keep what they hold: delete them where that matters. See `QueryAdapter.forget`.
 
@@ -605,7 +627,7 @@ class DeepMemory:
 
         Raises:
             ModelNotFoundError: No model is in use yet.
-            InvalidRelevanceError: The model has no attention part, or an id is unknown.
+            InvalidRelevanceError: The model remembers no queries, or an id is unknown.
         """
         parent, adapter = self.folder.in_use()
         return self._grown(adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget", parent)
@@ -618,7 +640,15 @@ class DeepMemory:
         return running.job.id
 
     def explain(self, query: str, top: int = 5) -> Explanation:
-        """Name the training queries that move a query: see `QueryAdapter.explain`.
+        """Tell what the model in use does to a query, and what vectors, words and remembered answers bring for it.
+
+        The documents are ranked as a retriever ranks them. A corpus that can be listed is searched exactly, which reads all of
+        its vectors; of any other, the documents that the store finds are embedded again. Where the store cannot be read, a
+        warning says so, and the explanation names no documents.
+
+        Args:
+            query: What a user would ask.
+            top: How many documents, training queries and remembered queries to name at most.
 
         Raises:
             ModelNotFoundError: No model is in use yet.
@@ -626,7 +656,45 @@ class DeepMemory:
         """
         adapter = self.adapter
         self.served.check(adapter, self.embedder)
-        return adapter.explain(self.embedder.embed_queries([query])[0], top)
+        vector = self.embedder.embed_queries([query])[0]
+        explanation = adapter.explain(vector, top)
+        ranked = Ranker(self).query(query, vector, adapter=adapter)
+        try:
+            documents = self._ranked_documents(ranked, adapter.answers(vector) if ranked.ranking.answers else (), top)
+        except (StoreError, InvalidVectorsError) as error:
+            _logger.warning("The explanation names no documents: %s", error)
+            documents = ()
+        moved = degrees(unit_rows(vector[None], "query vector"), np.array([ranked.vector], dtype=np.float32))
+        return replace(explanation, ranking=str(ranked.ranking), ranking_degrees=moved, documents=documents)
+
+    def _ranked_documents(self, query: RankedQuery, answers: Collection[str], top: int) -> tuple[RankedDocument, ...]:
+        """Rank the documents of the corpus as a retriever does.
+
+        Args:
+            query: The query.
+            answers: The ids of the documents that remembered queries ask for.
+            top: How many documents to return at most.
+        """
+        vector, fetched = np.array(query.vector, dtype=np.float32), max(top, FETCHED)
+        words = query.words(fetched)
+        others = {*(words.ids if words else ()), *answers}
+        there: set[str] = set()
+        found: list[tuple[float, str]] = []
+        for ids, vectors in unit_batches(self.corpus.around(lambda: vector[None], fetched, others)):
+            there |= others.intersection(ids)
+            found = heapq.nsmallest(fetched, [*found, *zip((-(vectors @ vector)).tolist(), ids, strict=True)])
+        names, cosines = [name for _, name in found], [-distance for distance, _ in found]
+        shortlist: Shortlist[str] = query.rank(names, cosines, words)
+        shortlist.add(list(others), {name: name for name in there})  # the others are gone from the store
+        weights = {"vector": 1.0, "words": query.ranking.words, "answers": query.ranking.answers}
+        return tuple(
+            RankedDocument(
+                choice.id,
+                choice.score,
+                {name: (of.score, of.rank) for name, of in choice.evidence.items() if weights[name]},
+            )
+            for choice in shortlist.choices(top)
+        )
 
     # ---- serving -----------------------------------------------------------------------------------------------
 

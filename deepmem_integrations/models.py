@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from deepmem_integrations._files import write_text
 from deepmem_integrations._locks import FileLock
-from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.adapter.file import read_header
 from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StorageError, StoreError
 from deepmem_integrations.words import WordIndex
@@ -37,6 +37,8 @@ class ModelInfo:
             Equal fingerprints mean equal data, in any order.
         embedding: The name of the embedding model, as far as it is known.
         dimension: The length of its vectors.
+        ranking: The weights by which a retriever ranks, as in ``vector + 0.05 words``; None where the transformed query alone
+            ranks.
         report: The training report as JSON values.
         error: Why the file cannot be read; then nothing else is known.
     """
@@ -49,6 +51,7 @@ class ModelInfo:
     data: Mapping[str, str] | None = None
     embedding: str | None = None
     dimension: int | None = None
+    ranking: str | None = None
     report: Mapping[str, Any] | None = field(default=None, repr=False)
     error: str | None = None
 
@@ -58,8 +61,9 @@ class ModelInfo:
         seen = (self.report or {}).get("seen")
         gain = f", recall@10 {100 * seen['gains']['recall@10']['mean']:+.1f} held out" if seen else ""
         grown = f", {self.made_by} of {self.parent}" if self.made_by in ("remember", "forget") else ""
+        ranking = f", retrievers rank by {self.ranking}" if self.ranking else ""
         when = datetime.fromtimestamp(self.created).strftime("%Y-%m-%d %H:%M:%S")
-        return f"{'*' if self.in_use else ' '} {self.name}  {when}  {chosen}{gain}{grown}"
+        return f"{'*' if self.in_use else ' '} {self.name}  {when}  {chosen}{gain}{ranking}{grown}"
 
 
 class ModelFolder:
@@ -126,6 +130,7 @@ class ModelFolder:
                 data=metadata.get("data"),
                 embedding=header["model"],
                 dimension=header["dimension"],
+                ranking=str(Ranking(**header["ranking"])) if header.get("ranking") else None,
                 report=metadata.get("report"),
             )
         except FileNotFoundError:

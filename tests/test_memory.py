@@ -23,10 +23,14 @@ from deepmem_integrations.errors import (
     StorageError,
     StoreError,
 )
+from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.serving import ServedAdapter
+from deepmem_integrations.training.candidates import TRANSFORMS, AnswerSettings, AttentionSettings, Candidate, LinearSettings
+from deepmem_integrations.training.guard import Choice
 from deepmem_integrations.words import Found
 from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import add_model
+from tests.words.conftest import flip_postings
 
 
 @pytest.fixture
@@ -434,3 +438,210 @@ def test_a_search_of_the_users_own_trains_in_another_process(store, embeddings, 
     assert memory.adapter.ranking.search == "Exact"
     assert memory.adapter.ranking.words > 0
     assert memory.lexical_search.__class__ is Exact
+
+
+def test_damage_inside_a_word_index_is_found_by_training_and_refresh(shelf, problem, caplog):
+    memory, texts = shelf
+    for again in (memory.refresh, lambda: memory.train(problem.train.take(range(5)))):
+        memory.refresh()
+        flip_postings(memory.lexical_search)
+        caplog.clear()
+        again()
+        assert "The word index is built anew" in caplog.text
+        memory.lexical_search.verify()
+        assert len(memory.lexical_search) == len(texts)
+
+
+def test_a_text_that_cannot_be_indexed_leaves_the_words_out(memory, problem, caplog, monkeypatch):
+    def texts():
+        raise StoreError("A document of the store has no text.")
+
+    monkeypatch.setattr(memory.corpus, "texts", texts)
+    memory.train(problem.train.take(range(60)))
+    assert "The training goes on without words: A document of the store has no text." in caplog.text
+    assert memory.lexical_search is None
+
+
+# ---- what a training chose ----------------------------------------------------------------------------------------------
+
+CHOICES = {
+    "identity": (Candidate(), Candidate()),
+    "linear": (Candidate(LinearSettings("labelled", 8)), Candidate(LinearSettings("labelled", 8))),
+    "words alone": (Candidate(), Candidate(vector=False, words=1.0)),
+    "words": (Candidate(), Candidate(words=0.2)),
+    "attention": (Candidate(attention=AttentionSettings(0.1, 2.0)), Candidate(attention=AttentionSettings(0.1, 2.0))),
+    "answers": (Candidate(), Candidate(answers=AnswerSettings(0.1, 0.8))),
+    "words and answers": (Candidate(), Candidate(words=0.2, answers=AnswerSettings(0.1, 0.8))),
+    "attention for retrievers": (Candidate(), Candidate(attention=AttentionSettings(0.1, 2.0), words=0.2)),
+}
+USED = ("attention", "answers", "words and answers", "attention for retrievers")
+
+
+@pytest.fixture
+def trained_to(shelf, problem, monkeypatch):
+    """A function that trains a memory whose guard chooses what the test wants."""
+    memory, _ = shelf
+
+    def train(name):
+        transform, ranking = CHOICES[name]
+
+        def choose(views, candidates, **options):
+            return Choice(transform if len(candidates) == len(TRANSFORMS) else ranking, "the test says so")
+
+        monkeypatch.setattr("deepmem_integrations.training.train.choose", choose)
+        memory.train(problem.train.take(range(60)), keep_texts=True)
+        return memory
+
+    return train
+
+
+def ranked(memory, query, others=()):
+    """Rank as a retriever does: the ids, best first."""
+    asked = Ranker(memory).query(query, memory.embedder.embed_query(query))
+    return asked.rank([*others, "doc-250", "doc-251"], None, asked.words(10))
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_nightly_job_remembers_and_forgets_whatever_the_training_chose(trained_to, problem, name, caplog):
+    memory = trained_to(name)
+    first, adapter = memory.get_model(), memory.adapter
+    assert len(adapter.remembered_queries.query_ids) == 60
+    assert adapter.growth.used == (name in USED)
+    before = adapter.transform(problem.test_queries), adapter.for_ranking().transform(problem.test_queries)
+    for night in range(3):
+        caplog.clear()
+        new = Relevance([f"night {night}"], [[("doc-299", 1.0)]], [f"night {night}"])
+        memory.remember(new)
+        told = "change no result yet" in caplog.text
+        assert told == ("A full training is due." in caplog.text) == (name not in USED)
+    memory = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
+    assert len(memory.adapter.remembered_queries.query_ids) == 63
+    assert memory.adapter.ranking is None or str(memory.adapter.ranking) == str(adapter.ranking)
+    if name not in USED:
+        np.testing.assert_array_equal(memory.adapter.transform(problem.test_queries), before[0])
+        np.testing.assert_array_equal(memory.adapter.for_ranking().transform(problem.test_queries), before[1])
+    answered = "answers" in name and name in USED
+    assert ("doc-299" in ranked(memory, "night 1").ids) == answered
+    if answered:
+        assert ranked(memory, "night 1").ids[0] == "doc-299", "at once"
+        top = memory.explain("night 1").votes[0]
+        assert top.query_ids == ("night 1",)
+    memory.forget(document_ids=["doc-299"])
+    assert "doc-299" not in ranked(memory, "night 1").ids
+    assert len(memory.adapter.remembered_queries.query_ids) == 60
+    assert memory.get_model() != first
+
+
+def test_a_model_of_an_earlier_version_without_remembered_queries_says_what_to_do(memory, problem):
+    add_model(memory, linear=np.eye(32, dtype=np.float32))
+    for call in (lambda: memory.remember(problem.train.take([0])), lambda: memory.forget(document_ids=["doc-0"])):
+        with pytest.raises(InvalidRelevanceError, match=r"remembers no queries \(it has no attention part\).*train again"):
+            call()
+
+
+# ---- explaining ---------------------------------------------------------------------------------------------------------
+
+
+def test_explain_tells_what_each_channel_brings(trained_to, problem):
+    memory = trained_to("words and answers")
+    query = problem.train.queries[3]
+    (answer, _), *_ = problem.train.labels[3]
+    explanation = memory.explain(query, top=4)
+    assert explanation.ranking == str(memory.adapter.ranking)
+    assert len(explanation.documents) == 4
+    asked = Ranker(memory).query(query, problem.train_queries[3])
+    cosines = problem.corpus @ np.array(asked.vector)
+    rows = np.argsort(-cosines)[:100]
+    expected = asked.rank([problem.ids[row] for row in rows], cosines[rows], asked.words(100)).choices(4)
+    for document, choice in zip(explanation.documents, expected, strict=True):
+        assert document.id == choice.id
+        assert document.score == pytest.approx(choice.score, abs=1e-5)
+        assert list(document.channels) == ["vector", "words", "answers"]
+        for name, (score, rank) in document.channels.items():
+            assert score == pytest.approx(choice.evidence[name].score, abs=1e-5)
+            assert rank == choice.evidence[name].rank
+    best = explanation.documents[0]
+    assert best.id == answer
+    assert best.channels["answers"][1] == 1
+    assert best.channels["vector"][0] == pytest.approx(cosines[problem.ids.index(answer)], abs=1e-5)
+    assert explanation.votes[0].texts == (query,)
+    assert "vector + " in str(explanation)
+
+
+def test_explain_names_words_where_they_are_the_reason(trained_to):
+    memory = trained_to("words")
+    explanation = memory.explain("the page of doc-17", top=3)
+    assert explanation.documents[0].id == "doc-17"
+    assert explanation.documents[0].channels["words"][1] == 1
+    assert list(explanation.documents[0].channels) == ["vector", "words"]
+    assert explanation.votes == ()
+
+
+def test_explain_of_vectors_alone_lists_the_nearest_documents(turned, problem):
+    explanation = turned.explain(problem.test.queries[0], top=3)
+    nearest = np.argsort(-(problem.corpus @ turned.transform(problem.test_queries[0])))[:3]
+    assert [document.id for document in explanation.documents] == [problem.ids[row] for row in nearest]
+    assert explanation.ranking == "vector"
+    assert explanation.ranking_degrees == pytest.approx(explanation.degrees, abs=1e-3)
+    assert list(explanation.documents[0].channels) == ["vector"]
+
+
+def test_documents_that_the_store_has_no_more_are_not_explained(trained_to, problem):
+    memory = trained_to("words and answers")
+    query, gone = problem.train.queries[3], problem.train.labels[3][0][0]
+    assert memory.explain(query).documents[0].id == gone
+    left = [name for name in problem.ids if name != gone]
+    other = DeepMemory(GivenCorpus(left, left, left, memory.embedder), memory.embedder, memory.folder.path)
+    found = other.explain(query, top=300)
+    assert gone not in [document.id for document in found.documents]
+
+
+def test_a_store_that_is_searched_and_not_listed_is_explained(trained_to, problem, embeddings):
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    memory = trained_to("words and answers")
+    model = type("Model", (LookupEmbeddings, Embeddings), {})(problem)
+    store = InMemoryVectorStore.from_texts(problem.ids, model, ids=problem.ids)
+    searched = DeepMemory.from_langchain(store, memory.folder.path, scan=False)
+    query = problem.train.queries[3]
+    found, expected = searched.explain(query), memory.explain(query)
+    assert [document.id for document in found.documents] == [document.id for document in expected.documents]
+    assert found.votes == expected.votes
+
+
+def test_where_the_store_cannot_be_read_the_explanation_names_no_documents(turned, problem, caplog, monkeypatch):
+    def around(queries, k, ids):
+        raise StoreError("The store fetches nothing by id.")
+
+    monkeypatch.setattr(turned.corpus, "around", around)
+    explanation = turned.explain(problem.test.queries[0])
+    assert explanation.documents == ()
+    assert explanation.degrees > 0
+    assert "The explanation names no documents: The store fetches nothing by id." in caplog.text
+
+
+# ---- evaluating a ranking -----------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_v3s_blocks_whatever_the_model_ranks_by(trained_to, problem, capsys):
+    memory = trained_to("words and answers")
+    capsys.readouterr()
+    result = memory.evaluate(problem.test, top_k=[1, 10])
+    assert set(result) == {"without model", "transform alone", "words alone", "hybrid (RRF)", "with model"}
+    first, *blocks = capsys.readouterr().out.splitlines()
+    assert first.startswith("Embedding queries took ")
+    expected = []
+    for title, side in (("without", "without model"), ("with", "with model")):
+        expected.append(f"---- Evaluating {title} Deep Memory ----")
+        expected += [f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%" for k in (1, 10)]
+    assert blocks == expected
+
+
+def test_an_evaluation_goes_on_without_words_that_cannot_be_read(trained_to, problem, caplog):
+    memory = trained_to("words and answers")
+    flip_postings(memory.lexical_search)
+    (memory.folder.words_path / "index.json").write_text("{")
+    result = DeepMemory(memory.corpus, memory.embedder, memory.folder.path).measure(problem.test, top_k=[1])
+    assert "The evaluation goes on without words" in caplog.text
+    assert set(result) == {"without model", "transform alone", "with model"}

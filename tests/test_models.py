@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError
 from deepmem_integrations.models import ModelFolder
 from tests.jobs.helpers import add_model
@@ -79,6 +80,17 @@ def test_a_damaged_file_is_listed_with_its_fault(memory):
     assert listed[good].error is None
     assert "SafetensorError" in listed[bad].error
     assert "SafetensorError" in str(listed[bad])
+
+
+def test_the_ranking_is_told_from_the_header_alone(memory, monkeypatch):
+    name = add_model(memory, ranking=Ranking(words=0.25, answers=0.5, linear=np.eye(32, dtype=np.float32)))
+    plain = add_model(memory)
+    monkeypatch.setattr(QueryAdapter, "from_bytes", None)
+    listed = {info.name: info for info in memory.list_models()}
+    assert listed[name].ranking == "vector + 0.25 words + 0.5 answers(τ=0.1)"
+    assert "retrievers rank by vector + 0.25 words" in str(listed[name])
+    assert listed[plain].ranking is None
+    assert "rank by" not in str(listed[plain])
 
 
 def test_a_file_that_somebody_put_there_is_a_model(memory):

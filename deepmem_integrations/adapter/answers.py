@@ -33,10 +33,25 @@ def answer_scores(
         >>> documents.tolist(), scores.round(2).tolist()
         ([0, 1], [0.949999988079071, 0.47999998927116394])
     """
-    kernel = np.exp((similarities - 1.0) / temperature)
+    shares = vote_shares(similarities, temperature)
     sizes = answers.starts[keys + 1] - answers.starts[keys]
     ends = np.cumsum(sizes)
     entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(answers.starts[keys] - (ends - sizes), sizes)
     documents, place = np.unique(answers.documents[entries], return_inverse=True)
-    votes = np.bincount(place.reshape(-1), weights=np.repeat(kernel, sizes) * answers.weights[entries], minlength=len(documents))
-    return documents, np.asarray(votes / (kernel.sum() + PRIOR), dtype=np.float32)
+    votes = np.bincount(place.reshape(-1), weights=np.repeat(shares, sizes) * answers.weights[entries], minlength=len(documents))
+    return documents, np.asarray(votes, dtype=np.float32)
+
+
+def vote_shares(similarities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Return the share that each of the nearest remembered queries has in the answers; with the prior's share, they add up to 1.
+
+    Args:
+        similarities: (k,) float32, their similarities to the query.
+        temperature: τ, above 0.
+
+    Example:
+        >>> vote_shares(np.array([1.0, 0.0], dtype=np.float32), 0.1).round(2).tolist()
+        [0.949999988079071, 0.0]
+    """
+    kernel = np.exp((similarities - 1.0) / temperature)
+    return np.asarray(kernel / (kernel.sum() + PRIOR), dtype=np.float32)

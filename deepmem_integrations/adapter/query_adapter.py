@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations._files import write_bytes
 from deepmem_integrations._immutable import Immutable
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.adapter.answers import answer_scores
+from deepmem_integrations.adapter.answers import answer_scores, vote_shares
 from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, Lists
-from deepmem_integrations.adapter.explanation import Explanation, Influence
+from deepmem_integrations.adapter.explanation import Explanation, Influence, RankedDocument, Vote
 from deepmem_integrations.adapter.file import Parts, decode, encode, parts_do_not_fit
 from deepmem_integrations.adapter.fingerprint import Fingerprint
 from deepmem_integrations.adapter.ranking import Ranking
@@ -26,6 +26,8 @@ SAME = 0.9999
 """Queries whose places in the kernel space have this cosine share a key."""
 KNOWN = 0.999
 """From this cosine on, a query counts as remembered: a service may embed a text a little differently each time."""
+LEAST_VOTE = 0.005
+"""Remembered queries with a smaller share of the vote are not named."""
 
 
 class QueryAdapter(Immutable):
@@ -181,14 +183,17 @@ class QueryAdapter(Immutable):
         return {remembered.document_ids[documents[row]]: float(scores[row]) for row in order.tolist()}
 
     def explain(self, vector: ArrayLike, top: int = 5) -> Explanation:
-        """Name the training queries that move a query.
+        """Name the training queries that move a query, and the remembered queries whose answers rank documents.
+
+        An adapter has no documents and no words: `DeepMemory.explain` tells the vectors' and the words' part as well.
 
         Args:
             vector: (d,), any real dtype.
-            top: How many training queries to name at most.
+            top: How many training queries, remembered queries and documents to name at most.
 
         Returns:
-            How far each part turns the query, and which training queries did it. Its ``str`` is meant for people.
+            How far each part turns the query, which training queries did it, and where the ranking counts remembered answers,
+            which documents they favour. Its ``str`` is meant for people.
 
         Raises:
             EmbeddingMismatchError: The vector has another dimension.
@@ -205,11 +210,35 @@ class QueryAdapter(Immutable):
             for place in np.argsort(-shares)[:top].tolist():
                 influences.append(self._influence(int(rows[place]), float(similarities[place]), float(shares[place])))
         return Explanation(
-            degrees=_degrees(query, final),
-            linear_degrees=_degrees(query, turned),
-            attention_degrees=_degrees(turned, final),
+            degrees=degrees(query, final),
+            linear_degrees=degrees(query, turned),
+            attention_degrees=degrees(turned, final),
             influences=tuple(influences),
+            **self._explain_ranking(query, top),
         )
+
+    def _explain_ranking(self, query: Vectors, top: int) -> dict[str, Any]:
+        """Return the fields of an `Explanation` that tell of the ranking."""
+        ranking, attention, remembered = self.ranking, self.attention, self.remembered_queries
+        if ranking is None:
+            return {}
+        documents: list[RankedDocument] = []
+        votes: list[Vote] = []
+        if ranking.answers and attention is not None and remembered is not None:
+            for rank, (name, score) in enumerate(list(self.answers(query[0]).items())[:top], start=1):
+                documents.append(RankedDocument(name, ranking.answers * score, {"answers": (score, rank)}))
+            rows, _, similarities = (found[0] for found in attention.attend(query))
+            shares = vote_shares(similarities, ranking.answers_temperature)
+            for place in np.argsort(-shares, kind="stable")[:top].tolist():
+                if shares[place] >= LEAST_VOTE:
+                    names = self._names(int(rows[place]), remembered)
+                    votes.append(Vote(*names, float(similarities[place]), float(shares[place])))
+        return {
+            "ranking": str(ranking),
+            "ranking_degrees": degrees(query, self.for_ranking().transform(query)),
+            "documents": tuple(documents),
+            "votes": tuple(votes),
+        }
 
     def check(self, fingerprint: Fingerprint) -> None:
         """Refuse an embedding model other than the one of the training.
@@ -226,25 +255,31 @@ class QueryAdapter(Immutable):
     def _influence(self, key: int, similarity: float, share: float) -> Influence:
         if self.remembered_queries is None:
             return Influence((f"training query {key}",), (), {}, similarity, share)
-        remembered = self.remembered_queries
+        return Influence(*self._names(key, self.remembered_queries), similarity, share)
+
+    def _names(self, key: int, remembered: RememberedQueries) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, float]]:
+        """Return the ids, the texts and the documents of the queries that share a key."""
         rows = remembered.of_key(key).tolist()
         documents: dict[str, float] = {}
         for row in rows:
             for name, weight in remembered.documents_of(row).items():
                 documents[name] = max(weight, documents.get(name, 0.0))
         texts = () if remembered.texts is None else tuple(remembered.texts[row] for row in rows)
-        return Influence(tuple(remembered.query_ids[row] for row in rows), texts, documents, similarity, share)
+        return tuple(remembered.query_ids[row] for row in rows), texts, documents
 
     # ---- growing -----------------------------------------------------------------------------------------------
 
     @property
     def growth(self) -> Growth | None:
-        """What was added and forgotten since the training, and whether a training is due; None without an attention part."""
+        """What was added and forgotten since the training, and whether a training is due; None without remembered queries."""
         remembered = self.remembered_queries
         if remembered is None:
             return None
         added, forgotten = len(remembered.query_ids) - remembered.trained, remembered.trained_in_all - remembered.trained
-        return Growth(remembered.trained_in_all, added, forgotten, self.linear is not None)
+        ranking = self.ranking
+        linear = self.linear is not None or (ranking is not None and ranking.linear is not None)
+        used = self._attends or (ranking is not None and (ranking.answers > 0 or ranking.attention_strength > 0))
+        return Growth(remembered.trained_in_all, added, forgotten, linear, used)
 
     def remember(
         self,
@@ -255,10 +290,11 @@ class QueryAdapter(Immutable):
         query_ids: Sequence[str] | None = None,
         query_texts: Sequence[str] | None = None,
     ) -> "QueryAdapter":
-        """Add labelled queries to the attention part, without a training and without the corpus.
+        """Add labelled queries to those that the adapter remembers, without a training and without the corpus.
 
         The attention part becomes what it would be if these queries had been there when it was built, with the whitening and
-        the scale of its training. The linear part stays as it is; `growth` says when a full training is due.
+        the scale of its training, and their answers count at once where the ranking counts answers. The linear part stays as it
+        is; `growth` says when a full training is due, and whether the adapter makes any use of what it remembers.
 
         Args:
             query_vectors: (n, d), any real dtype.
@@ -272,12 +308,12 @@ class QueryAdapter(Immutable):
             A new adapter.
 
         Raises:
-            InvalidRelevanceError: The adapter has no attention part, knows an id already, or lacks the vector of a document;
+            InvalidRelevanceError: The adapter remembers no queries, knows an id already, or lacks the vector of a document;
                 or the numbers of vectors and labels differ.
             InvalidVectorsError: A vector holds NaN or infinity, or is all zeros.
             EmbeddingMismatchError: The vectors have another dimension.
         """
-        attention, remembered = self._growing("remembers")
+        attention, remembered = self._growing("remember more")
         if not isinstance(relevance, Relevance):
             made_up = [f"added {len(remembered.query_ids) + row}" for row in range(len(relevance))]
             relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance, query_ids or made_up)
@@ -314,10 +350,10 @@ class QueryAdapter(Immutable):
         return self._with_attention(*sorted_into_lists(attention, keys, grown))
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> "QueryAdapter":
-        """Take labelled queries out of the attention part, or documents out of all labels, without a training or the corpus.
+        """Forget remembered queries, or take documents out of all labels, without a training or the corpus.
 
-        Nothing of them is left in the attention part or in its file. What the linear part learned from them stays until the
-        next full training: `growth` says so.
+        Nothing of them is left in the attention part, among the answers or in the file. What the linear part learned from them
+        stays until the next full training: `growth` says so.
 
         Args:
             query_ids: Queries to forget.
@@ -327,9 +363,9 @@ class QueryAdapter(Immutable):
             A new adapter.
 
         Raises:
-            InvalidRelevanceError: The adapter has no attention part, or an id is unknown.
+            InvalidRelevanceError: The adapter remembers no queries, or an id is unknown.
         """
-        attention, remembered = self._growing("forgets")
+        attention, remembered = self._growing("forget")
         for what, given, known in (
             ("query", query_ids, set(remembered.query_ids)),
             ("document", document_ids, set(remembered.document_ids)),
@@ -372,9 +408,9 @@ class QueryAdapter(Immutable):
 
     def _growing(self, verb: str) -> tuple[Attention, RememberedQueries]:
         if self.attention is None or self.remembered_queries is None:
-            why = "has no attention part" if self.attention is None else "comes from a file of format 1, which named no queries"
+            why = "it has no attention part" if self.attention is None else "it comes from a file of format 1, which named none"
             raise InvalidRelevanceError(
-                f"Only an attention part {verb}, and this adapter {why}: train again with the labels as they are now."
+                f"This adapter remembers no queries ({why}), so it cannot {verb}: train again with the labels as they are now."
             )
         return self.attention, self.remembered_queries
 
@@ -386,8 +422,8 @@ class QueryAdapter(Immutable):
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, atomically.
 
-        With an attention part the file holds the training queries' vectors (whitened) and ids, those of their documents, and
-        the texts if the adapter keeps them. `linear_only` leaves all of that out.
+        With remembered queries, which every training keeps, the file holds their vectors (whitened) and ids, those of their
+        documents, and the texts if the adapter keeps them. `linear_only` leaves all of that out.
 
         Returns:
             The path.
@@ -474,6 +510,6 @@ def _normalised(vectors: Vectors, otherwise: Vectors) -> Vectors:
     return np.where(norms > 1e-6, vectors / np.maximum(norms, 1e-6), otherwise).astype(np.float32, copy=False)
 
 
-def _degrees(one: Vectors, other: Vectors) -> float:
+def degrees(one: Vectors, other: Vectors) -> float:
     """Measure the angle between two unit vectors by their chord, which is exact for small angles where the cosine is not."""
     return float(np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(one.astype(np.float64) - other) / 2, 0, 1))))

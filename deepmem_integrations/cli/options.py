@@ -12,6 +12,7 @@ import typer
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder, beside
+from deepmem_integrations.words import WordIndex
 
 STORES = (
     "deeplake:PATH",
@@ -88,6 +89,12 @@ def read_labels(path: Path, split: str) -> Relevance:
     if path.is_dir():
         return Relevance.from_beir(path, split)
     return Relevance.from_llama_index(path) if path.suffix == ".json" else Relevance.from_jsonl(path)
+
+
+def words_line(index: WordIndex) -> str:
+    """Say in one line what a word index holds."""
+    language = f"language {index.language}" if index.language else "words are not stemmed"
+    return f"word index of {len(index):,} documents, {language}, {index.statistics.bytes / 1e3:,.0f} kB"
 
 
 def folder_of(store: str | None, path: Path | None) -> JobFolder:

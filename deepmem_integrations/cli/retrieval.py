@@ -2,15 +2,18 @@
 
 import shutil
 import textwrap
+from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, printing, read_labels
-from deepmem_integrations.cli.stores import Found, open_store
+from deepmem_integrations.cli.stores import Found, Hit, Opened, open_store
 from deepmem_integrations.errors import ModelNotFoundError
-from deepmem_integrations.evaluation import TOP_K
+from deepmem_integrations.evaluation import FETCHED, TOP_K
+from deepmem_integrations.ranking import Choice, Ranker, Shortlist
 
 
 def _asked(query: str) -> str:
@@ -35,7 +38,8 @@ def evaluate(
 ) -> None:
     """Measure retrieval with and without the model.
 
-    Use labelled queries that took no part in the training.
+    Where the model ranks by words or remembered answers as well, the words alone, the common hybrid (RRF) and the transform
+    alone are measured, too. Use labelled queries that took no part in the training.
     """
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
@@ -51,20 +55,33 @@ def search(
     path: Folder = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many documents to show.")] = 5,
     without: Annotated[bool, typer.Option("--without", help="Show the answers without Deep Memory alone.")] = False,
+    no_words: Annotated[bool, typer.Option("--no-words", help="Rank without the documents' words.")] = False,
+    no_answers: Annotated[bool, typer.Option("--no-answers", help="Rank without remembered answers.")] = False,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Show the score and the rank of each document by vector, words and answers.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search, without and with Deep Memory side by side."""
     with printing(as_json) as show:
         opened = open_store(store, embedding, path)
         vector = opened.memory.embedder.embed_query(query)
-        found = {"without": opened.search(vector.tolist(), k)}
+        found: dict[str, Found] = {"without": opened.search(vector.tolist(), k, False)}
+        choices: list[Choice] = []
         if not without:
             try:
-                found["with"] = opened.search(opened.memory.transform(vector).tolist(), k)
+                ranker = Ranker(opened.memory, words=not no_words, answers=not no_answers)
+                ranked = _ranked(opened, ranker, query, vector, k)
+                found["with"], choices = [hit for hit, _ in ranked], [choice for _, choice in ranked]
             except ModelNotFoundError:
                 typer.echo("There is no trained model yet, so this is the store's own answer.", err=True)
-        answer = {side: [{"id": name, "text": text} for name, text in hits] for side, hits in found.items()}
-        show({"query": query, **answer}, _side_by_side(found))
+        answer: dict[str, list[dict[str, Any]]] = {
+            side: [{"id": hit.id, "text": hit.text} for hit in hits] for side, hits in found.items()
+        }
+        if evidence:
+            for shown, choice in zip(answer.get("with", ()), choices, strict=True):
+                shown["evidence"] = choice.to_json()
+        show({"query": query, **answer}, _side_by_side(found, choices if evidence else ()))
 
 
 def explain(
@@ -72,31 +89,59 @@ def explain(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
-    top: Annotated[int, typer.Option(min=1, help="How many training queries to name.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="How many queries and documents to name.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Name the training queries that move a query."""
+    """Tell what moves a query, and by what its documents rank."""
     with printing(as_json) as show:
         explanation = open_store(store, embedding, path).memory.explain(query, top)
         hint = "\nTraining queries are shown by their ids: train --keep-texts keeps their texts."
-        no_texts = explanation.influences and not any(influence.texts for influence in explanation.influences)
+        texts = [named.texts for named in explanation.influences] + [named.texts for named in explanation.votes]
+        no_texts = texts and not any(texts)
         show({"query": query, **explanation.to_json()}, f"{explanation}{hint if no_texts else ''}")
 
 
-def _side_by_side(sides: dict[str, Found]) -> str:
-    """Draw a column for each side, as wide as the terminal allows."""
+def _ranked(opened: Opened, ranker: Ranker, text: str, vector: Vectors, k: int) -> list[tuple[Hit, Choice]]:
+    """Search as a retriever does: by vector and by words, ranked together with remembered answers."""
+    query = ranker.query(text, vector, opened.memory.embedder)
+    fetched = k if query.vectors_alone else max(k, FETCHED)
+    hits = opened.search(list(query.vector), fetched, True)
+    cosines = [hit.cosine for hit in hits if hit.cosine is not None]
+    shortlist: Shortlist[Hit] = query.rank(
+        [hit.id for hit in hits],
+        cosines if len(cosines) == len(hits) else None,
+        query.words(fetched),
+        {hit.id: hit for hit in hits},
+    )
+    if query.vectors_alone:
+        shortlist.ids = [hit.id for hit in hits]  # rounded cosines must not change the store's order
+    while wanted := shortlist.missing(k):
+        shortlist.add(wanted, {hit.id: hit for hit in opened.get(wanted)})
+    return shortlist.best(k)
+
+
+def _side_by_side(sides: dict[str, Found], choices: Sequence[Choice] = ()) -> str:
+    """Draw a column for each side, as wide as the terminal allows, and below the answers with Deep Memory their evidence."""
     titles = {"without": "without Deep Memory", "with": "with Deep Memory"}
     width = max(30, (shutil.get_terminal_size().columns - 4) // len(sides) - 2)
     rows = [[titles[side] for side in sides], ["-" * width for _ in sides]]
-    for hits in zip_longest(*sides.values()):
-        names = [hit[0] if hit else "" for hit in hits]
-        texts = [textwrap.shorten(hit[1], width, placeholder=" …") if hit and hit[1].strip() else "" for hit in hits]
-        rows += [names, texts, [""] * len(sides)]
+    starts: dict[int, int] = {}
+    for rank, hits in enumerate(zip_longest(*sides.values()), start=1):
+        starts[len(rows)] = rank
+        rows.append([hit.id if hit else "" for hit in hits])
+        rows.append([textwrap.shorten(hit.text, width, placeholder=" …") if hit and hit.text.strip() else "" for hit in hits])
+        if rank <= len(choices):
+            rows += [["", line] for line in _evidence(choices[rank - 1], width)]
+        rows.append([""] * len(sides))
     lines = []
-    rank = 0
     for number, row in enumerate(rows):
-        starts = number >= 2 and (number - 2) % 3 == 0
-        rank += starts
         cells = "  ".join(f"{cell[:width]:<{width}}" for cell in row)
-        lines.append(f"{rank if starts else '':>2}  {cells}".rstrip())
+        lines.append(f"{starts.get(number, ''):>2}  {cells}".rstrip())
     return "\n".join(lines).rstrip()
+
+
+def _evidence(choice: Choice, width: int) -> list[str]:
+    """Write the score and the rank by each kind of evidence, in a line if it is wide enough; a dash stands for no rank."""
+    cells = [f"{name} {one.score:.2f} {'–' if one.rank is None else f'#{one.rank}'}" for name, one in choice.evidence.items()]
+    line = "  ".join(cells)
+    return [line] if len(line) <= width else cells

@@ -15,8 +15,24 @@ from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
 from deepmem_integrations.memory import DeepMemory
 
-Found = list[tuple[str, str]]
-"""The ids and texts of documents, best first."""
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that a search found.
+
+    Attributes:
+        id: The id of the document.
+        text: Its text.
+        cosine: Its cosine with the query; None where nobody asked, or the store does not tell.
+    """
+
+    id: str
+    text: str
+    cosine: float | None = None
+
+
+Found = list[Hit]
+"""Documents, best first."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +41,14 @@ class Opened:
 
     Attributes:
         memory: The Deep Memory of the store.
-        search: Finds the documents nearest to a vector: (vector, k) → ids and texts, best first. It raises a StoreError.
+        search: Finds the documents nearest to a vector: (vector, k, whether their cosines are wanted) → documents, best first. It
+            raises a StoreError.
+        get: Looks documents up by id; unknown ids are left out. It raises a StoreError.
     """
 
     memory: DeepMemory
-    search: Callable[[list[float], int], Found]
+    search: Callable[[list[float], int, bool], Found]
+    get: Callable[[list[str]], Found]
 
 
 def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = True) -> Opened:
@@ -60,27 +79,47 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
         else:
             opened = _langchain(_OPEN[kind](place, _langchain_embeddings(embedder)), folder)
 
-    def search(vector: list[float], k: int) -> Found:
+    def search(vector: list[float], k: int, cosines: bool) -> Found:
         with _store_errors(uri, f"searched with a vector of {len(vector)} dimensions"):
-            return opened.search(vector, k)
+            return opened.search(vector, k, cosines)
 
-    return Opened(opened.memory, search)
+    def get(ids: list[str]) -> Found:
+        with _store_errors(uri, "asked for documents by id"):
+            return opened.get(ids)
+
+    return Opened(opened.memory, search, get)
 
 
 def _deeplake(place: str, embedder: Embedder, folder: Path) -> Opened:
     store = DeepLakeStore(place, read_only=True)
     memory = DeepMemory.from_deeplake(store, embedder, folder)
-    return Opened(memory, lambda vector, k: [(found.id, found.text) for found in store.search(vector, k)])
+    return Opened(
+        memory,
+        lambda vector, k, _: [Hit(found.id, found.text, found.score) for found in store.search(vector, k)],
+        lambda ids: [Hit(found.id, found.text) for found in store.get(ids)],
+    )
 
 
 def _langchain(vectorstore: Any, folder: Path) -> Opened:
     from deepmem_integrations.corpora.langchain_stores import document_id
+    from deepmem_integrations.langchain.stores import store_access
 
-    def search(vector: list[float], k: int) -> Found:
-        found = vectorstore.similarity_search_by_vector(vector, k=k)
-        return [(document_id(document, vectorstore), document.page_content) for document in found]
+    access = store_access(vectorstore)
 
-    return Opened(DeepMemory.from_langchain(vectorstore, folder), search)
+    def search(vector: list[float], k: int, cosines: bool) -> Found:
+        method = access.search_method if cosines else "similarity_search_by_vector"
+        found = [one if isinstance(one, tuple) else (one, None) for one in getattr(vectorstore, method)(vector, k=k)]
+        known = access.cosines([score for _, score in found], {}) if cosines else None
+        values: list[float | None] = [None] * len(found) if known is None else known.tolist()
+        return [
+            Hit(document_id(document, vectorstore), document.page_content, value)
+            for (document, _), value in zip(found, values, strict=True)
+        ]
+
+    def get(ids: list[str]) -> Found:
+        return [Hit(name, document.page_content) for name, document in access.lookup(ids, {}).items()]
+
+    return Opened(DeepMemory.from_langchain(vectorstore, folder), search, get)
 
 
 def _langchain_embeddings(embedder: Embedder) -> Any:

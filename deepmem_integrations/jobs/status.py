@@ -74,7 +74,10 @@ class JobStatus:
             rows[2] = [("results", "nothing could be held out")]
         if self.report:
             chosen, reason = self.report["chosen"].split(" + "), textwrap.wrap(self.report["reason"], width=29)
-            for name, lines in (("model", chosen), ("why", reason)):
+            ranking = self.report.get("ranking")  # reports of earlier versions have none
+            parts = ranking["chosen"].split(" + ") if ranking else []
+            ranked = [line for part in parts for line in textwrap.wrap(part, width=29)]
+            for name, lines in (("model", chosen), ("why", reason), ("retrievers rank by", ranked)):
                 rows.append([("" if index else name, line) for index, line in enumerate(lines)])
         if self.error:
             lines = textwrap.wrap(f"error: {self.error}", width=29)

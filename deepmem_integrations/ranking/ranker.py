@@ -20,12 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, Ranking
+from deepmem_integrations.errors import MissingExtraError, StorageError
 from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
 from deepmem_integrations.words import Found, LexicalSearch, WordIndex, search_name
 
 _logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 NAMELESS = "\0"
 """A document without an id is ranked under a made-up id that starts with this character. Neither words nor answers know it."""
 _NEWEST = 10
@@ -155,13 +157,25 @@ class Ranker:
 
     @property
     def lexical_search(self) -> LexicalSearch | None:
-        """The search by words that ranks with the model; None where there is none, or where words are left out."""
+        """The search by words that ranks with the model; None where there is none, it cannot be read, or words are left out."""
         words = self.words  # read once, because the attribute may be changed at any time
         if isinstance(words, LexicalSearch):
             return words
-        return self.served.lexical_search if words else None
+        try:
+            return self.served.lexical_search if words else None
+        except StorageError as error:
+            self.say_unreadable(error)
+            return None
 
-    def query(self, text: str, vector: ArrayLike, model: Any = None, *, vectors_alone: bool = False) -> "RankedQuery":
+    def query(
+        self,
+        text: str,
+        vector: ArrayLike,
+        model: Any = None,
+        *,
+        vectors_alone: bool = False,
+        adapter: QueryAdapter | None = None,
+    ) -> "RankedQuery":
         """Transform a query vector for a search whose results `RankedQuery.rank` ranks.
 
         Args:
@@ -171,13 +185,14 @@ class Ranker:
             model: The embedding model that the vector comes from: see `ServedAdapter.apply`.
             vectors_alone: Whether the store ranks by a rule of its own, as by MMR or in a hybrid mode. Then the vector is that of
                 the transform alone, and neither words nor answers count.
+            adapter: The adapter to rank with; by default the one that is in use.
 
         Raises:
             ModelNotFoundError: There is no trained model yet.
             InvalidVectorsError: A vector holds NaN or infinity, or is all zeros, or the vectors cancel out.
             EmbeddingMismatchError: The model was trained with another embedding model, or for another dimension.
         """
-        adapter = self.served.adapter  # read once, because another model may be put in use at any time
+        adapter = adapter or self.served.adapter  # read once, because another model may be put in use at any time
         if model is not None:
             self.served.check(adapter, model)
         given = np.asarray(vector)
@@ -199,6 +214,15 @@ class Ranker:
         if what not in self._said:
             self._said.add(what)
             _logger.warning(message, *values)
+
+    def say_unreadable(self, error: Exception) -> None:
+        """Log once that words cannot be searched; a ranker that has said so does not call the word index missing."""
+        self.say_once(
+            "missing",
+            "Words cannot be searched, so results come without words: %s `deepmem refresh` or memory.refresh() builds a damaged "
+            "word index anew.",
+            error,
+        )
 
 
 class RankedQuery:
@@ -227,9 +251,10 @@ class RankedQuery:
 
     def _lexical_search(self) -> LexicalSearch | None:
         """Return the search by words, if words count and the search is the one whose scores the model has learnt to weigh."""
-        search, ranker = self._ranker.lexical_search, self._ranker
+        ranker = self._ranker
         if not self.ranking.words or not ranker.wants_words:
             return None
+        search = ranker.lexical_search
         if search is None:
             ranker.say_once(
                 "missing",
@@ -249,6 +274,17 @@ class RankedQuery:
             return None
         return search
 
+    def _readable(self, call: Callable[[LexicalSearch], _R]) -> _R | None:
+        """Search by words. Where the index is damaged, or PyStemmer is missing, the query goes on without words."""
+        if self._search is None:
+            return None
+        try:
+            return call(self._search)
+        except (StorageError, MissingExtraError) as error:
+            self._ranker.say_unreadable(error)
+            self._search = None
+            return None
+
     @property
     def vectors_alone(self) -> bool:
         """Whether neither words nor answers count for this query, so that the order of the store's search stands."""
@@ -257,10 +293,12 @@ class RankedQuery:
     def words(self, k: int) -> Found | None:
         """Search by words; None where words do not count. The search may run beside the store's search, in another thread.
 
+        Where the word index is damaged or PyStemmer is missing, a warning says so once, and the query goes on without words.
+
         Args:
             k: How many documents to find.
         """
-        return None if self._search is None else self._search.search(self.text, k)
+        return self._readable(lambda search: search.search(self.text, k))
 
     def rank(
         self,
@@ -296,7 +334,7 @@ class RankedQuery:
         answers = np.array([self._answers.get(name, 0.0) for name in names], dtype=np.float32)
         total = ranking.score(cosine, word_scores, answers)
         order = np.argsort(-total, kind="stable").tolist()
-        self._notice(ids, word_scores)
+        self._readable(lambda _: self._notice(ids, word_scores[:m]))
         row_of = {name: row for row, name in enumerate(names)}
         channels = {
             "vector": (cosine, _ranks(ids)),
@@ -319,8 +357,10 @@ class RankedQuery:
         return usual[np.minimum(np.arange(count), len(usual) - 1)]
 
     def _word_scores(self, names: Sequence[str], found: Mapping[str, float]) -> NDArray[np.float32]:
-        if isinstance(self._search, WordIndex):
-            return self._search.scores(self.text, names)
+        if isinstance(index := self._search, WordIndex):
+            scores = self._readable(lambda _: index.scores(self.text, names))
+            if scores is not None:
+                return scores
         return np.array([found.get(name, 0.0) for name in names], dtype=np.float32)
 
     def _notice(self, ids: Sequence[str], word_scores: NDArray[np.float32]) -> None:

@@ -139,7 +139,7 @@ class Change:
         """Read all documents; return how many are new, how many have another text, and how many have not."""
         added = changed = unchanged = 0
         for ids, texts in self._documents:
-            ids, texts = _check_batch(ids, texts)
+            ids, texts = check_batch(ids, texts)
             hashes = text_hashes(texts)
             new = np.ones(len(ids), np.bool_)
             write = np.ones(len(ids), np.bool_)
@@ -258,7 +258,7 @@ def _to_merge(segments: Sequence[LiveSegment]) -> slice | None:
     return slice(1, len(segments)) if len(segments) > MAX_SEGMENTS else None
 
 
-def _check_batch(ids: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:
+def check_batch(ids: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return a batch as lists.
 
     Raises:

@@ -43,9 +43,10 @@ from numpy.typing import NDArray
 from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.errors import StorageError, StoreError
 from deepmem_integrations.words.arrays import check_sum, damaged
-from deepmem_integrations.words.change import Change, Documents, Refreshed
+from deepmem_integrations.words.change import Change, Documents, Refreshed, check_batch
 from deepmem_integrations.words.lexical_search import Filter, Found, allows, check_search
 from deepmem_integrations.words.manifest import INDEX, Manifest, identity_of
+from deepmem_integrations.words.segment import text_hashes
 from deepmem_integrations.words.state import State, best, read_state
 
 _FEW_IDS = 10_000
@@ -146,7 +147,9 @@ class WordIndex:
 
     def __contains__(self, id: object) -> bool:
         """Tell whether a document is in the index."""
-        return isinstance(id, str) and any(live.find([id])[0] >= 0 for live in self._current().segments)
+        state = self._current()
+        with state.checked():
+            return isinstance(id, str) and any(live.find([id])[0] >= 0 for live in state.segments)
 
     @property
     def language(self) -> str | None:
@@ -247,6 +250,30 @@ class WordIndex:
         before = self._state
         self._state = read_state(self.folder, before)
         return self._state.manifest.generation != before.manifest.generation
+
+    def compare(self, documents: Documents) -> Refreshed:
+        """Tell what `refresh` would change. Nothing is written, and no word is analysed.
+
+        Args:
+            documents: All documents, as batches of (ids, texts), which are read once.
+
+        Raises:
+            StoreError: An id or a text is no string.
+            StorageError: The index is damaged.
+        """
+        state, added, changed, unchanged = self._current(), 0, 0, 0
+        for batch in documents:
+            ids, texts = check_batch(*batch)
+            hashes = text_hashes(texts)
+            known = 0
+            with state.checked():
+                for live in state.segments:
+                    rows = live.find(ids)
+                    which = np.flatnonzero(rows >= 0)
+                    same = int((live.segment.text_hashes[rows[which]] == hashes[which]).all(axis=1).sum())
+                    known, unchanged, changed = known + len(which), unchanged + same, changed + len(which) - same
+            added += len(ids) - known
+        return Refreshed(added, changed, max(state.documents - changed - unchanged, 0), unchanged)
 
     def verify(self) -> None:
         """Read all files and compare their checksums, which takes as long as reading them. `open` checks sizes alone.

@@ -7,10 +7,13 @@ import pytest
 
 from deepmem_integrations import QueryAdapter, train_adapter
 from deepmem_integrations._vectors import unit_rows
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.ranking import Ranker
+from deepmem_integrations.words import Found
 
 
 def rebuilt(adapter, problem, rows, without=()):
@@ -32,6 +35,11 @@ def rebuilt(adapter, problem, rows, without=()):
     placed = (np.stack(targets) - values.mean) @ values.projection * values.scale
     attention = Attention(keys, placed.astype(np.float32), adapter.attention.temperature, adapter.attention.strength, space)
     return QueryAdapter(adapter.dimension, linear=adapter.linear, attention=attention)
+
+
+def quoted(text):
+    """As a file writes a string: its JSON stands in a string of JSON."""
+    return f'\\"{text}\\"'.encode()
 
 
 def vectors_of(problem):
@@ -63,7 +71,8 @@ def test_what_was_forgotten_is_as_if_it_had_never_been_there(grown_from, problem
         assert "still carries what it learned from the 6 forgotten" in str(adapter.growth)
     data = adapter.to_bytes()
     for text in problem.train.queries[3:9]:
-        assert f'"{text}"'.encode() not in data
+        assert quoted(text) not in data
+        assert quoted(text) in grown_from.to_bytes()
 
 
 def test_a_forgotten_document_is_in_no_label_any_more(grown_from, problem):
@@ -110,6 +119,72 @@ def test_a_linear_only_file_holds_nothing_of_the_queries(grown_from, problem):
     assert len(data) < 100_000
     assert grown_from.attention.keys[0].tobytes() not in data
     assert b"memory.keys" not in data
+
+
+def with_parts(adapter, **parts):
+    return QueryAdapter(**(adapter._parts()._asdict() | parts))
+
+
+ALL = Ranking(words=0.5, answers=0.4, linear=np.eye(32, dtype=np.float32), attention_strength=2.0)
+"""A ranking that uses everything."""
+
+
+def test_a_linear_only_adapter_with_a_ranking_holds_nothing_of_the_queries_and_ranks_by_words(grown_from, problem):
+    adapter = with_parts(grown_from, ranking=ALL)
+    left = adapter.linear_only()
+    data = left.to_bytes()
+    remembered = adapter.remembered_queries
+    for text in (*remembered.query_ids, *remembered.texts, *remembered.document_ids):
+        assert quoted(text) not in data
+        assert quoted(text) in adapter.to_bytes()
+    for row in (0, 30):
+        for vector in (adapter.attention.keys[row], remembered.documents[row], problem.train_queries[row]):
+            assert vector.tobytes() not in data
+    again = QueryAdapter.from_bytes(data)
+    assert again.remembered_queries is again.attention is None
+    assert (again.ranking.words, again.ranking.answers, again.ranking.attention_strength) == (0.5, 0.0, 0.0)
+    np.testing.assert_array_equal(again.ranking.linear, ALL.linear)
+    assert again.answers(problem.train_queries[0]) == {}
+    found = Found(["b"], np.ones(1, dtype=np.float32))
+
+    class Words:
+        name = "WordIndex"
+
+        def search(self, text, k, filter=None):
+            return found
+
+    query = Ranker(again, words=Words()).query("b", problem.train_queries[0])
+    assert query.rank(["a", "b"], [0.3, 0.1], query.words(10)).ids == ["b", "a"]
+
+
+def test_without_answers_keeps_what_a_transform_needs(grown_from, problem):
+    left = with_parts(grown_from, ranking=ALL).without_answers()
+    assert (left.ranking.words, left.ranking.answers, left.ranking.attention_strength) == (0.5, 0.0, 2.0)
+    assert left.remembered_queries is not None
+    np.testing.assert_array_equal(left.transform(problem.test_queries), grown_from.transform(problem.test_queries))
+    asleep = with_parts(grown_from, attention=replace(grown_from.attention, strength=0.0), ranking=Ranking(answers=1.0))
+    gone = asleep.without_answers()
+    assert gone.attention is gone.remembered_queries is None
+    assert gone.ranking.vectors_alone
+    alone = with_parts(asleep, ranking=Ranking(vector=0.0, answers=1.0)).without_answers()
+    assert alone.ranking is None, "nothing is left to rank by but the transform"
+    assert with_parts(grown_from, ranking=None).without_answers().ranking is None
+
+
+def test_growth_says_whether_the_remembered_queries_are_used(grown_from, problem):
+    asleep = with_parts(grown_from, attention=replace(grown_from.attention, strength=0.0), linear=None)
+    assert not asleep.growth.used
+    assert not asleep.growth.retraining_due
+    grown = asleep.remember(problem.train_queries[60:61], problem.train.take([60]), vectors_of(problem))
+    assert grown.growth.retraining_due
+    assert "The 1 added queries change no result yet" in str(grown.growth)
+    assert grown.growth.to_json()["used"] is False
+    for ranking in (Ranking(answers=0.1), Ranking(attention_strength=1.0)):
+        used = with_parts(grown, ranking=ranking)
+        assert used.growth.used
+        assert not used.growth.retraining_due
+        assert "change no result" not in str(used.growth)
+    assert not with_parts(grown, ranking=Ranking(words=1.0)).growth.used
 
 
 @pytest.mark.parametrize(

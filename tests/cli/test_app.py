@@ -22,7 +22,8 @@ def test_without_its_extra_the_command_line_says_what_to_install(tmp_path):
 
 
 COMMANDS = (
-    "demo", "generate", "train", "status", "jobs", "cancel", "delete", "models", "use", "evaluate", "search", "explain", "doctor",
+    "demo", "generate", "train", "status", "jobs", "cancel", "delete", "models", "use", "refresh", "evaluate", "search",
+    "explain", "doctor",
 )  # fmt: skip
 
 

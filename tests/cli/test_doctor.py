@@ -2,11 +2,17 @@ import re
 import shutil
 
 import numpy as np
+import pytest
 
 from deepmem_integrations import QueryAdapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.errors import MissingExtraError
+from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.words import analysis
 from tests.cli.helpers import EMBEDDING, deepmem
-from tests.openai_server import DIMENSION
+from tests.openai_server import DIMENSION, embed
+from tests.words.conftest import flip_postings
 
 
 def test_doctor(shop, tmp_path, monkeypatch):
@@ -52,6 +58,100 @@ def test_doctor(shop, tmp_path, monkeypatch):
     keyless = deepmem("doctor", *shop.store)
     assert keyless.code == 1
     assert "Incorrect API key" in keyless.out
+
+
+def the_words(done):
+    """The checks of the word index and of the ranking, by name."""
+    assert done.out, done.err
+    return {c["name"]: c for c in done.json if c["name"] in ("word index", "word index and store", "ranking")}
+
+
+@pytest.fixture
+def small(shop, tmp_path):
+    """A store of three documents without a model."""
+    texts = {"a": "Restart the router.", "b": "The table is missing.", "c": "Nothing changes here, and the text is English."}
+    store = DeepLakeStore(tmp_path / "ds")
+    store.add(list(texts), np.array([embed(text) for text in texts.values()]), list(texts.values()))
+    where = ("--store", f"deeplake:{tmp_path / 'ds'}", "--embedding", EMBEDDING)
+    return store, ModelFolder(tmp_path / "ds.deepmemory"), where
+
+
+def put_in_use(folder, ranking):
+    name = f"model{len(folder.models())}"
+    folder.save_model(name, QueryAdapter(DIMENSION, ranking=ranking))
+    folder.write_in_use(name)
+
+
+def test_doctor_on_a_word_index_that_nobody_needs(small):
+    store, folder, where = small
+    checks = the_words(deepmem("doctor", *where, "--json"))
+    assert checks["word index"]["ok"] is None
+    assert "training and deepmem refresh build it" in checks["word index"]["detail"]
+    assert "ranking" not in checks
+    assert deepmem("refresh", *where).code == 0
+    store.delete(["a"])
+    checks = the_words(deepmem("doctor", *where, "--json"))
+    assert checks["word index"]["ok"] is True
+    assert checks["word index"]["facts"].keys() == {"documents", "language", "bytes"}
+    assert checks["word index and store"]["ok"] is None
+    put_in_use(folder, Ranking(answers=1.0))
+    done = deepmem("doctor", *where, "--json")
+    assert done.code == 0
+    assert the_words(done)["ranking"]["detail"] == "retrievers rank by vector + answers(τ=0.1); words do not count"
+
+
+def test_doctor_on_the_words_of_a_model_that_ranks_by_them(small, monkeypatch):
+    store, folder, where = small
+    put_in_use(folder, Ranking(words=0.5))
+    missing = deepmem("doctor", *where, "--json")
+    assert missing.code == 1
+    assert "the model in use ranks by words: run deepmem refresh" in the_words(missing)["word index"]["detail"]
+    assert the_words(missing)["ranking"]["ok"] is False
+
+    deepmem("refresh", *where)
+    well = deepmem("doctor", *where, "--json")
+    assert well.code == 0, well.out
+    checks = the_words(well)
+    assert [check["ok"] for check in checks.values()] == [True, True, True]
+    assert checks["word index"]["facts"]["documents"] == 3
+    assert checks["word index"]["facts"]["language"] == "en"
+    assert checks["word index and store"]["facts"] == {"added": 0, "changed": 0, "deleted": 0, "unchanged": 3}
+    assert checks["ranking"]["detail"] == "retrievers rank by vector + 0.5 words"
+    alone = deepmem("doctor", "--path", folder.path, "--json")
+    assert alone.code == 0, "without the store, the index alone is looked at"
+    assert set(the_words(alone)) == {"word index", "ranking"}
+
+    store.delete(["a", "b"])
+    texts = ["The table is there.", "A new page."]
+    store.add(["b", "d"], np.array([embed(text) for text in texts]), texts)
+    stale = deepmem("doctor", *where)
+    assert stale.code == 1
+    told = "1 documents are new in the store, 1 have another text, 1 are gone: run deepmem refresh"
+    assert re.search(rf"BAD +word index and store +{told}", stale.out)
+
+    def without_stemmers(package, extra):
+        raise MissingExtraError(package, extra)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(analysis, "require", without_stemmers)
+        unable = the_words(deepmem("doctor", *where, "--json"))
+    assert unable["word index"]["ok"] is unable["ranking"]["ok"] is False
+    assert "deepmem-integrations[words]" in unable["word index"]["detail"]
+
+    flip_postings(folder.lexical_search)
+    damaged = deepmem("doctor", *where, "--json")
+    assert damaged.code == 1
+    assert re.search(r"is damaged .* deepmem refresh builds it anew", the_words(damaged)["word index"]["detail"])
+    deepmem("refresh", *where)
+    assert deepmem("doctor", *where).code == 0
+
+
+def test_doctor_on_a_model_that_ranks_by_the_words_of_its_store(small):
+    _, folder, where = small
+    put_in_use(folder, Ranking(words=0.5, search="PostgresWords"))
+    done = deepmem("doctor", *where, "--json")
+    assert done.code == 0
+    assert "give retrievers the PostgresWords" in the_words(done)["ranking"]["detail"]
 
 
 def test_doctor_names_extras_that_are_missing(monkeypatch):

@@ -1,9 +1,14 @@
 import re
 
+import numpy as np
 import pytest
 
 from deepmem_integrations import QueryAdapter
-from tests.cli.helpers import EMBEDDING, deepmem
+from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.models import ModelFolder
+from tests.cli.helpers import EMBEDDING, deepmem, process
+from tests.openai_server import DIMENSION, embed
 
 
 def test_train_answers_with_the_job(shop):
@@ -117,6 +122,61 @@ def test_train_takes_labels_of_every_form_and_judges(shop, tmp_path):
     assert judged.code == 0, judged.err
     assert judged.json["report"]["queries"] == 5
     assert judged.json["report"]["max_unseen_loss"] == 3
+
+
+def test_train_without_words_builds_no_index(shop, tmp_path):
+    done = deepmem("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path, "--no-words", "--json")
+    assert done.code == 0, done.err
+    assert not (tmp_path / "words").exists()
+    assert (shop.folder / "ds.deepmemory" / "words").exists(), "by default there is one"
+    assert " words" not in done.json["report"]["ranking"]["chosen"]
+
+
+def test_status_and_models_tell_how_retrievers_rank(shop, tmp_path):
+    assert "| retrievers rank by " in deepmem("status", shop.job["id"], *shop.jobs).out
+    folder = ModelFolder(tmp_path)
+    folder.save_model("model", QueryAdapter(DIMENSION, ranking=Ranking(words=0.5)))
+    assert deepmem("models", "--path", tmp_path, "--json").json[0]["ranking"] == "vector + 0.5 words"
+    assert "retrievers rank by vector + 0.5 words" in deepmem("models", "--path", tmp_path).out
+
+
+# ---- refresh ---------------------------------------------------------------------------------------------------------
+
+
+def test_refresh_follows_the_store(shop, tmp_path):
+    texts = {"a": "Restart the router.", "b": "The table is missing.", "c": "Nothing changes here, and the text is English."}
+    store = DeepLakeStore(tmp_path / "ds")
+    store.add(list(texts), np.array([embed(text) for text in texts.values()]), list(texts.values()))
+    where = ("--store", f"deeplake:{tmp_path / 'ds'}", "--embedding", EMBEDDING)
+    counts = ("added", "changed", "deleted", "unchanged", "documents", "language")
+    first = deepmem("refresh", *where, "--json")
+    assert first.code == 0, first.err
+    assert [first.json[name] for name in counts] == [3, 0, 0, 0, 3, "en"]
+    assert first.json["bytes"] > 0
+    store.delete(["a", "b"])
+    store.add(["b", "d"], np.array([embed("b"), embed("d")]), ["The table is there.", "A new page."])
+    shown = deepmem("refresh", *where)
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith("1 added, 1 changed, 1 deleted, 1 unchanged\nword index of 3 documents, language en, ")
+    assert [deepmem("refresh", *where, "--json").json[name] for name in counts] == [0, 0, 0, 3, 3, "en"]
+    german = deepmem("refresh", *where, "--language", "de", "--json")
+    assert [german.json[name] for name in counts] == [3, 0, 0, 0, 3, "de"]
+    wrong = deepmem("refresh", *where, "--language", "xx", "--json")
+    assert wrong.code == 1
+    assert "does not know the language 'xx'" in wrong.json["error"]
+    assert deepmem("refresh").code == 2
+    (tmp_path / "ds.deepmemory" / "words" / "index.json").write_text("{")
+    mended = process("refresh", *where, "--json")
+    assert mended.json["added"] == 3
+    assert "The word index is built anew" in mended.err
+
+
+def test_refresh_reads_the_store_that_the_environment_names(shop, tmp_path, monkeypatch):
+    for name, value in zip(("DEEPMEM_STORE", "DEEPMEM_EMBEDDING"), shop.store[1::2], strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DEEPMEM_PATH", str(tmp_path))
+    assert deepmem("refresh", "--json").json["added"] == len(shop.documents)
+    assert (tmp_path / "words" / "index.json").is_file()
 
 
 def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):

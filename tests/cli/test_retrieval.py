@@ -1,5 +1,11 @@
 import re
+import shutil
 
+import pytest
+
+from deepmem_integrations import QueryAdapter
+from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import deepmem, process
 
 
@@ -55,3 +61,97 @@ def test_explain(shop):
     assert answer["influences"][0]["texts"] == [shop.train.queries[3]]
     assert deepmem("explain", "x", *shop.store, "--path", shop.folder / "none").code == 1
     assert deepmem("explain", *shop.store).code == 2
+
+
+@pytest.fixture
+def ranking(shop, tmp_path):
+    """A function that puts a model with a ranking in use, and returns the options that name it."""
+    shutil.copytree(shop.folder / "ds.deepmemory", tmp_path / "m")
+    folder = ModelFolder(tmp_path / "m")
+    trained = folder.in_use()[1]
+
+    def use(ranking):
+        folder.save_model("ranking", QueryAdapter(**(trained._parts()._asdict() | {"ranking": ranking})))
+        folder.write_in_use("ranking")
+        return (*shop.store, "--path", folder.path)
+
+    return use
+
+
+def ids(done, side="with"):
+    assert done.code == 0, done.err
+    return [hit["id"] for hit in done.json[side]]
+
+
+def test_search_ranks_by_words_as_a_retriever_does(shop, ranking):
+    where = ranking(Ranking(words=100.0))
+    document = shop.documents[-1]
+    query = f"what is {document.id}?"
+    found = deepmem("search", query, *where, "-k", 3, "--evidence", "--json")
+    assert ids(found)[0] == document.id
+    evidence = found.json["with"][0]["evidence"]
+    assert evidence["words"]["rank"] == 1
+    assert evidence["score"] == pytest.approx(evidence["vector"]["score"] + 100 * evidence["words"]["score"], rel=1e-4)
+    assert "evidence" not in found.json["without"][0]
+    plain = deepmem("search", query, *where, "-k", 3, "--no-words", "--json")
+    assert ids(plain) == ids(deepmem("search", query, *ranking(None), "-k", 3, "--json")), "the transform alone"
+    assert "evidence" not in plain.json["with"][0]
+
+
+def test_search_ranks_by_answers_as_a_retriever_does(shop, ranking):
+    where = ranking(Ranking(answers=10.0))
+    query = shop.train.queries[3]
+    found = deepmem("search", query, *where, "-k", 2, "--evidence", "--json")
+    assert ids(found)[0] in dict(shop.train.labels[3])
+    assert found.json["with"][0]["evidence"]["answers"]["rank"] == 1
+    plain = deepmem("search", query, *where, "-k", 2, "--no-answers", "--json")
+    assert ids(plain) == ids(deepmem("search", query, *ranking(None), "-k", 2, "--json")), "the transform alone"
+
+
+def test_search_shows_the_evidence_below_each_document(shop, ranking, monkeypatch):
+    where = ranking(Ranking(words=1.0, answers=1.0))
+    query = shop.train.queries[3]
+    wide = deepmem("search", query, *where, "-k", 2, "--evidence")
+    assert wide.code == 0, wide.err
+    shown = r"vector -?\d\.\d\d [#–]\d*  words \d+\.\d\d [#–]\d*  answers \d\.\d\d [#–]\d*\n"
+    assert len(re.findall(shown, f"{wide.out}\n")) == 2
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = deepmem("search", query, *where, "-k", 1, "--evidence").out.splitlines()
+    assert [line.split()[0] for line in narrow[-3:]] == ["vector", "words", "answers"]
+    alone = deepmem("search", query, *where, "-k", 1, "--evidence", "--without")
+    assert "words" not in alone.out.splitlines()[0]
+
+
+def test_search_goes_on_without_a_damaged_word_index(shop, ranking):
+    where = ranking(Ranking(words=100.0))
+    query = f"what is {shop.documents[-1].id}?"
+    (where[-1] / "words" / "index.json").write_text("{")
+    done = process("search", query, *where, "-k", 3, "--json")
+    assert ids(done) == ids(deepmem("search", query, *ranking(None), "-k", 3, "--json")), "the transform alone"
+    assert done.err.count("results come without words") == 1
+
+
+def test_evaluate_shows_words_and_the_common_hybrid(shop, ranking):
+    where = ranking(Ranking(words=1.0))
+    shown = deepmem("evaluate", shop.folder / "test.jsonl", *where, "-k", 10)
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[0].split()[:6] == ["metric", "without", "words", "RRF", "transform", "with"]
+    assert "gain over RRF" in shown.out
+    answer = deepmem("evaluate", shop.folder / "test.jsonl", *where, "-k", 10, "--json").json
+    sides = {"without model", "words alone", "hybrid (RRF)", "transform alone", "with model"}
+    assert sides | {"gain", "gain over hybrid", "queries"} == set(answer)
+
+
+def test_explain_shows_what_each_channel_brings(shop, ranking):
+    where = ranking(Ranking(words=1.0, answers=1.0))
+    query, (answer, _) = shop.train.queries[3], shop.train.labels[3][0]
+    shown = deepmem("explain", query, *where, "--top", 3)
+    assert shown.code == 0, shown.err
+    assert "a retriever ranks by vector + words + answers(τ=0.1), with the query moved by 0.0°" in shown.out
+    assert re.search(r"document +score +vector +words +answers\n +1  ", shown.out)
+    assert "remembered queries behind the answers:" in shown.out
+    told = deepmem("explain", query, *where, "--top", 3, "--json").json
+    assert [len(told[name]) for name in ("influences", "documents")] == [3, 3]
+    assert told["votes"][0]["texts"] == [query]
+    assert answer in told["votes"][0]["documents"]
+    assert {"id", "score", "vector", "words", "answers"} == set(told["documents"][0])

@@ -6,11 +6,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from deepmem_integrations import Relevance
+from deepmem_integrations import QueryAdapter, Relevance
+from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.cli import retrieval
+from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import EMBEDDING, deepmem, langchain_embeddings, process
-from tests.openai_server import DIMENSION
+from tests.openai_server import DIMENSION, embed
 
 
 def filled_faiss(folder, ids, texts):
@@ -86,6 +90,30 @@ def check_store(shop, folder, uri, deepmem=deepmem):
     assert "Traceback" not in narrow.err
     assert "cannot be searched with a vector of 8 dimensions" in narrow.err
     assert list(deepmem("search", "x", *where, "--json").json) == ["query", "without", "with"]
+
+
+@pytest.mark.parametrize("fill", [filled_faiss, filled_chroma, filled_qdrant])
+def test_documents_that_words_bring_are_looked_up_by_id(shop, tmp_path, fill, monkeypatch):
+    uri = fill(tmp_path / "db", [document.id for document in shop.documents], [document.text for document in shop.documents])
+    where = ("--store", uri, "--embedding", EMBEDDING, "--path", tmp_path / "m")
+    assert deepmem("refresh", *where).code == 0
+    folder = ModelFolder(tmp_path / "m")
+    folder.save_model("model", QueryAdapter(DIMENSION, ranking=Ranking(words=100.0)))
+    folder.write_in_use("model")
+    monkeypatch.setattr(retrieval, "FETCHED", 1)
+    found = deepmem("search", shop.test.queries[0], *where, "-k", 1, "--evidence", "--json")
+    assert found.code == 0, found.err
+    (without,), (best,) = found.json["without"], found.json["with"]
+    assert best["id"] != without["id"]
+    assert (best["evidence"]["words"]["rank"], best["evidence"]["vector"]["rank"]) == (1, None)
+    assert best["text"] in [document.text for document in shop.documents]
+    monkeypatch.undo()
+    query = shop.documents[7].text
+    exact = deepmem("search", query, *where, "-k", 60, "--no-words", "--evidence", "--json").json["with"]
+    assert exact[0]["text"] == query
+    for hit in exact[::20]:
+        cosine = float(np.dot(embed(query), embed(hit["text"])))
+        assert hit["evidence"]["vector"]["score"] == pytest.approx(cosine, abs=1e-4)
 
 
 def by_itself(statement):

@@ -31,3 +31,21 @@ def test_the_table_of_a_running_job():
     ]
     pending = str(JobStatus(id="6508464cd80cab681bfcfff3", state="pending")).splitlines()
     assert pending[5] == "| progress                   | None                          |", "as v3 wrote it"
+
+
+def test_the_table_tells_how_retrievers_rank():
+    report = {"chosen": "identity", "reason": "best on held-out training queries"}
+    old = str(JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report=report))
+    assert "retrievers" not in old, "reports of earlier versions say nothing of it"
+    for chosen, lines in (
+        ("linear(labelled, 8 epochs) + 0.2 words + 0.4 answers(τ=0.1)", ["linear(labelled, 8 epochs)", "0.2 words"]),
+        ("vectors and words fused by rank", ["vectors and words fused by", "rank"]),
+    ):
+        job = JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "ranking": {"chosen": chosen}})
+        table = str(job).splitlines()
+        assert {len(line) for line in table} == {62}
+        row = table.index(f"| {'retrievers rank by':<27}| {lines[0]:<30}|")
+        assert table[row + 1] == f"| {'':<27}| {lines[1]:<30}|"
+    assert "retrievers" not in str(
+        JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "ranking": None})
+    )

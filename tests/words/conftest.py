@@ -1,5 +1,6 @@
 """What the tests of the word index share: small corpora, and BM25 as the papers write it."""
 
+import json
 import math
 from collections import Counter
 
@@ -64,3 +65,62 @@ def check_against_the_formula(index, documents, queries, language="en"):
 @pytest.fixture
 def index(tmp_path):
     return WordIndex.build(tmp_path / "words", batches(DOCUMENTS), language="en")
+
+
+# ---- damage --------------------------------------------------------------------------------------------------------
+
+
+def manifest(index):
+    return json.loads((index.folder / "index.json").read_text())
+
+
+def segment_file(index):
+    return index.folder / manifest(index)["segments"][0]["name"]
+
+
+def damages():
+    def cut(index):
+        path = segment_file(index)
+        path.write_bytes(path.read_bytes()[:-10])
+
+    def lose(index):
+        segment_file(index).unlink()
+
+    def lose_deleted(index):
+        index.update(delete=["router"])
+        next(index.folder.glob("deleted-*")).unlink()
+
+    def header(index):
+        path = segment_file(index)
+        path.write_bytes(b"\xff" * path.stat().st_size)
+
+    def offsets(index):
+        path = segment_file(index)
+        path.write_bytes(path.read_bytes().replace(b'"shape": [8]', b'"shape": [9]'))
+
+    def half(index):
+        path = index.folder / "index.json"
+        path.write_text(path.read_text()[:100])
+
+    def edited(index):
+        path = index.folder / "index.json"
+        path.write_text(path.read_text().replace('"language": "en"', '"language": "de"'))
+
+    def other(index):
+        (index.folder / "index.json").write_text('{"format": "something else"}')
+
+    def not_a_dict(index):
+        (index.folder / "index.json").write_text("[1]")
+
+    return {
+        function.__name__: function for function in (cut, lose, lose_deleted, header, offsets, half, edited, other, not_a_dict)
+    }
+
+
+def flip_postings(index):
+    """Damage that shows in a search alone."""
+    raw = bytearray(segment_file(index).read_bytes())
+    start = 8 + int.from_bytes(raw[:8], "little")
+    low, high = json.loads(raw[8:start])["documents"]["data_offsets"]
+    raw[start + low : start + high] = b"\xff" * (high - low)
+    segment_file(index).write_bytes(raw)

@@ -1,5 +1,4 @@
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -23,7 +22,17 @@ from deepmem_integrations.words import index as module
 from deepmem_integrations.words import manifest as manifest_module
 from tests.test_locks import Msvcrt
 from tests.words import worker
-from tests.words.conftest import DOCUMENTS, batches, bm25, check_against_the_formula, ranking
+from tests.words.conftest import (
+    DOCUMENTS,
+    batches,
+    bm25,
+    check_against_the_formula,
+    damages,
+    flip_postings,
+    manifest,
+    ranking,
+    segment_file,
+)
 
 QUERIES = [
     "how do I restart a router",
@@ -218,6 +227,22 @@ def test_a_refresh_counts_and_follows(index):
     result = index.refresh(batches(dict(reversed(documents.items())), size=2))
     assert not result and result.unchanged == len(documents)
     assert index.statistics == before, "nothing is written where nothing changed"
+
+
+def test_a_comparison_tells_what_a_refresh_would_change(index):
+    documents = {**DOCUMENTS, "router": "The switch restarts.", "new": "A new table.", "newer": "A newer table."}
+    del documents["oracle"]
+    index.update(batches({"parser": "another segment"}))
+    documents["parser"] = "another segment"
+    before = index.statistics
+    told = index.compare(batches(documents))
+    assert (told.added, told.changed, told.deleted, told.unchanged) == (2, 1, 1, len(DOCUMENTS) - 2)
+    assert index.statistics == before, "nothing is written"
+    assert index.refresh(batches(documents)) == told
+    assert not index.compare(batches(documents))
+    assert index.compare([]).deleted == len(documents)
+    with pytest.raises(StoreError, match="ids are strings"):
+        index.compare([([1], ["a"])])
 
 
 def test_an_update_leaves_other_documents_alone(index):
@@ -591,14 +616,6 @@ def test_writers_wait_for_one_another(tmp_path):
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 
-def manifest(index):
-    return json.loads((index.folder / "index.json").read_text())
-
-
-def segment_file(index):
-    return index.folder / manifest(index)["segments"][0]["name"]
-
-
 def test_a_missing_index_says_what_to_do(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(StorageError, match=r"There is no word index in .*WordIndex\.build\("):
@@ -607,45 +624,6 @@ def test_a_missing_index_says_what_to_do(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="There is no word index in"):
         WordIndex.open(tmp_path / "file")
-
-
-def damages():
-    def cut(index):
-        path = segment_file(index)
-        path.write_bytes(path.read_bytes()[:-10])
-
-    def lose(index):
-        segment_file(index).unlink()
-
-    def lose_deleted(index):
-        index.update(delete=["router"])
-        next(index.folder.glob("deleted-*")).unlink()
-
-    def header(index):
-        path = segment_file(index)
-        path.write_bytes(b"\xff" * path.stat().st_size)
-
-    def offsets(index):
-        path = segment_file(index)
-        path.write_bytes(path.read_bytes().replace(b'"shape": [8]', b'"shape": [9]'))
-
-    def half(index):
-        path = index.folder / "index.json"
-        path.write_text(path.read_text()[:100])
-
-    def edited(index):
-        path = index.folder / "index.json"
-        path.write_text(path.read_text().replace('"language": "en"', '"language": "de"'))
-
-    def other(index):
-        (index.folder / "index.json").write_text('{"format": "something else"}')
-
-    def not_a_dict(index):
-        (index.folder / "index.json").write_text("[1]")
-
-    return {
-        function.__name__: function for function in (cut, lose, lose_deleted, header, offsets, half, edited, other, not_a_dict)
-    }
 
 
 @pytest.mark.parametrize("damage", damages().values(), ids=damages())
@@ -674,11 +652,7 @@ def test_a_flipped_bit_is_found_by_verify(index):
 
 
 def test_postings_out_of_range_are_no_wrong_answers(index):
-    raw = bytearray(segment_file(index).read_bytes())
-    start = 8 + int.from_bytes(raw[:8], "little")
-    low, high = json.loads(raw[8:start])["documents"]["data_offsets"]
-    raw[start + low : start + high] = b"\xff" * (high - low)
-    segment_file(index).write_bytes(raw)
+    flip_postings(index)
     with pytest.raises(StorageError, match="is damaged"):
         WordIndex.open(index.folder).search("router", 1)
 
