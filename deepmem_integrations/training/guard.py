@@ -155,5 +155,6 @@ def _max_statistic(scores: Values, best: int, seed: int) -> tuple[float, float]:
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
     means = drawn @ gains.T
     spread = np.sqrt(np.maximum(drawn @ (gains**2).T - means**2, 0))
-    largest = ((means - mean) / np.maximum(spread / np.sqrt(n), 1e-9)).max(axis=1)
+    # A candidate that changes few queries may have no deviation at all in a resample, and no chance is that good.
+    largest = ((means - mean) / np.maximum(spread / np.sqrt(n), error / 2)).max(axis=1)
     return float(mean[best - 1] / error[best - 1]), float(np.quantile(largest, 1 - SIGNIFICANCE))

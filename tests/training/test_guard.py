@@ -59,3 +59,15 @@ def test_the_best_of_many_lucky_candidates_does_not_count():
         choice = choose(views, TRANSFORMS, agreement=0.0, max_unseen_loss=5.0, seed=seed)
         chosen += choice.candidate != TRANSFORMS[0]
     assert chosen <= 3, "79 lucky candidates at a level of 5%"
+
+
+def test_candidates_that_change_few_queries_do_not_hide_the_gain_of_another():
+    rng = np.random.default_rng(0)
+    scores = np.repeat(0.5 + 0.2 * rng.normal(size=(1, 200)), len(TRANSFORMS), axis=0)
+    for index in range(1, len(TRANSFORMS)):
+        scores[index, rng.integers(200, size=2)] -= 0.3  # two queries of 200
+    scores[30] += 0.1 + 0.2 * rng.normal(size=200)
+    zero = np.zeros_like(scores)
+    views = {"seen": HeldOut(scores, scores, zero, zero), "unseen": HeldOut(scores, scores, zero, zero)}
+    choice = choose(views, TRANSFORMS, agreement=0.0)
+    assert choice.candidate == TRANSFORMS[30], choice.reason
