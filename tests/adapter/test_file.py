@@ -18,6 +18,8 @@ from tests.adapter.helpers import make_adapter
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 VERSION_1 = FIXTURES / "adapter-v1.safetensors"
+VERSION_3 = FIXTURES / "adapter-v3.safetensors"
+"""A linear part, keys that move no query, 24 remembered queries with texts, and a ranking with a transform of its own."""
 VERSION_2 = FIXTURES / "adapter-v2.safetensors"
 """All that a file can hold, but lists: a linear and an attention part, 33 queries with texts (two share a key, three were added
 later, one is forgotten), probes, and metadata. Written before the attention part and the remembered queries got these names."""
@@ -70,6 +72,18 @@ def test_version_1_files_stay_readable():
     x = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
     expected = np.load(VERSION_1.with_suffix(".npy"))
     np.testing.assert_allclose(QueryAdapter.load(VERSION_1).transform(x), expected, atol=1e-6)
+
+
+def test_version_3_files_stay_readable():
+    x = np.arange(1, 19, dtype=np.float32).reshape(3, 6)
+    adapter = QueryAdapter.load(VERSION_3)
+    alone, ranked = np.load(VERSION_3.with_suffix(".npy"))
+    np.testing.assert_allclose(adapter.transform(x), alone, atol=1e-6)
+    np.testing.assert_allclose(adapter.for_ranking().transform(x), ranked, atol=1e-6)
+    assert str(adapter.ranking) == "vector + 0.05 words + 0.8 answers(τ=0.16)"
+    asked, answers = json.loads(VERSION_3.with_suffix(".answers.json").read_text()).values()
+    assert adapter.answers(asked) == pytest.approx(answers, abs=1e-6)
+    assert adapter.to_bytes() == VERSION_3.read_bytes()
 
 
 def test_every_flipped_bit_and_every_truncation_is_noticed():
