@@ -1,5 +1,6 @@
 """Shared fixtures: a small problem with something to learn, and the optional test collections."""
 
+import json
 import os
 import socket
 import subprocess
@@ -40,6 +41,13 @@ class Collection:
     ids: list[str]
     queries: dict[str, np.ndarray]
     folder: Path
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the documents, in the order of the ids."""
+        rows = [json.loads(line) for line in (self.folder / "corpus.jsonl").read_text(encoding="utf-8").split("\n") if line]
+        texts = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in rows}
+        return [texts[name] for name in self.ids]
 
     def split(self, name: str) -> tuple[np.ndarray, Relevance]:
         relevance = Relevance.from_beir(self.folder, name)
