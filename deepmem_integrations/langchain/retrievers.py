@@ -50,7 +50,7 @@ class DeepMemoryRetriever(BaseRetriever):
     """Retrieve with Deep Memory from any vector store that searches by vector. The store is never changed.
 
     The retriever embeds the query with the store's own embedding model, transforms the query vector, and searches the store by
-    vector. It ranks what was found by all that the model has learnt: by vectors, by words, and by remembered answers. Words and
+    vector. It ranks what was found by all that the model has learned: by vectors, by words, and by remembered answers. Words and
     answers bring documents of their own, unless a filter forbids them or the store cannot look them up under its filter. A model
     that is put in use later serves the next query. ``k``, ``deep_memory``, ``fetch_k``, ``words``, ``answers``, ``evidence`` and
     the options of the store's search can be given for one call, ``retriever.invoke(query, k=3)``. In a chain,

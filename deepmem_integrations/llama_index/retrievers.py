@@ -1,4 +1,4 @@
-"""The retriever for LlamaIndex: any vector index or vector store, ranked by all that a model has learnt."""
+"""The retriever for LlamaIndex: any vector index or vector store, ranked by all that a model has learned."""
 
 import asyncio
 import inspect
@@ -29,8 +29,8 @@ class DeepMemoryRetriever(BaseRetriever):
     """Retrieve with Deep Memory from any vector index or vector store that searches by vector. The index is never changed.
 
     The retriever embeds the query with the index's own embedding model, transforms the query vector, and searches the index by
-    vector. A model may have learnt to rank by words and by remembered answers as well (`Ranking`): then the retriever ranks what
-    the index found together with what the words and the answers bring, by the score that the model learnt. A model that is put in
+    vector. A model may have learned to rank by words and by remembered answers as well (`Ranking`): then the retriever ranks what
+    the index found together with what the words and the answers bring, by the score that the model learned. A model that is put in
     use later serves the next query. If a query has several embedding strings, the vector of each is transformed, and the mean of
     the vectors is taken.
 
@@ -39,7 +39,7 @@ class DeepMemoryRetriever(BaseRetriever):
     The ``score`` of a node is the score of the ranking, so a ``SimilarityPostprocessor`` compares that score with its cutoff.
 
     The store ranks by its own rule, and is asked for exactly ``similarity_top_k`` nodes, where vectors alone count: with
-    ``words=False, answers=False``, with a model that has learnt no other ranking, for a query that comes with a transformed
+    ``words=False, answers=False``, with a model that has learned no other ranking, for a query that comes with a transformed
     embedding, and in every query mode but the default one (hybrid, mmr, …).
 
     Args:

@@ -1,4 +1,4 @@
-"""The ranking of a retriever: vectors, words and remembered answers in, one learnt score out."""
+"""The ranking of a retriever: vectors, words and remembered answers in, one learned score out."""
 
 from deepmem_integrations.ranking.ranker import NAMELESS, Choice, Evidence, RankedQuery, Ranker, Shortlist
 

@@ -1,4 +1,4 @@
-"""`Ranker`: ranks what a store's search found, what words found, and what remembered queries ask for, by one learnt score.
+"""`Ranker`: ranks what a store's search found, what words found, and what remembered queries ask for, by one learned score.
 
 A ranking has four steps, and a retriever does the store's part of each::
 
@@ -113,7 +113,7 @@ class Shortlist(Generic[_T]):
 
 
 class Ranker:
-    """Ranks by what a model has learnt of vectors, words and answers.
+    """Ranks by what a model has learned of vectors, words and answers.
 
     Args:
         memory: A `MemoryLike`. A model that is put in use later ranks the next query.
@@ -250,7 +250,7 @@ class RankedQuery:
         self.vector = TransformedVector(_mean(transform.transform(vectors)).tolist())
 
     def _lexical_search(self) -> LexicalSearch | None:
-        """Return the search by words, if words count and the search is the one whose scores the model has learnt to weigh."""
+        """Return the search by words, if words count and the search is the one whose scores the model has learned to weigh."""
         ranker = self._ranker
         if not self.ranking.words or not ranker.wants_words:
             return None

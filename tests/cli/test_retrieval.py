@@ -14,8 +14,8 @@ def test_evaluate(shop):
     assert shown.code == 0
     assert "recall@100" in shown.out
     assert "took part in the training" not in shown.err
-    learnt = process("evaluate", shop.folder / "train.jsonl", *shop.store, "--model", shop.job["id"])
-    assert f"{len(shop.train)} of the {len(shop.train)} queries took part in the training of {shop.job['id']}" in learnt.err
+    learned = process("evaluate", shop.folder / "train.jsonl", *shop.store, "--model", shop.job["id"])
+    assert f"{len(shop.train)} of the {len(shop.train)} queries took part in the training of {shop.job['id']}" in learned.err
     unknown = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--model", "nope")
     assert unknown.code == 1
     assert "Please choose from the following models" in unknown.err

@@ -371,7 +371,7 @@ def test_errors_reach_the_callbacks(db, problem):
 
 
 @pytest.fixture
-def learnt(problem):
+def learned(problem):
     """An adapter that ranks by vectors and answers, whose remembered query asks for a document far from it, and that document."""
     (far,) = expected(problem, -problem.test_queries[0], 1)
     vector = problem.test_queries[:1] / np.linalg.norm(problem.test_queries[0])
@@ -388,8 +388,8 @@ class Words:
         return Found([self.found], np.array([99.0], dtype=np.float32))
 
 
-async def test_every_option_of_the_ranking_holds_for_one_call_and_for_all(any_store, problem, learnt):
-    adapter, far = learnt
+async def test_every_option_of_the_ranking_holds_for_one_call_and_for_all(any_store, problem, learned):
+    adapter, far = learned
     query, plain = problem.test.queries[0], expected(problem, problem.test_queries[0], 3)
     (other,) = expected(problem, -problem.test_queries[1], 1)
     for options, right in (
@@ -452,8 +452,8 @@ def test_mmr_takes_the_transform_alone_and_keeps_its_own_fetch_k(db, problem):
     assert asked == [{"k": 5, **options}, {"k": 5, **options, "fetch_k": 9}, {}]
 
 
-def test_the_ranking_is_configurable_without_reading_again(db, problem, learnt, tmp_path):
-    adapter, far = learnt
+def test_the_ranking_is_configurable_without_reading_again(db, problem, learned, tmp_path):
+    adapter, far = learned
     file = adapter.save(tmp_path / "adapter.safetensors")
     query, plain = problem.test.queries[0], expected(problem, problem.test_queries[0], 2)
     retriever = DeepMemoryRetriever(vectorstore=db, memory=file, k=2)
@@ -474,8 +474,8 @@ def test_the_ranking_is_configurable_without_reading_again(db, problem, learnt, 
     assert ids(retriever.invoke(query)) == plain
 
 
-def test_a_retriever_can_be_copied_and_pickled(problem, learnt):
-    adapter, far = learnt
+def test_a_retriever_can_be_copied_and_pickled(problem, learned):
+    adapter, far = learned
     store = InMemoryVectorStore(Lookup(problem))
     store.add_documents(documents_of(problem))
     retriever = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=1)
@@ -483,9 +483,9 @@ def test_a_retriever_can_be_copied_and_pickled(problem, learnt):
         assert ids(other.invoke(problem.test.queries[0])) == [far]
 
 
-async def test_traces_say_by_what_results_are_ranked(db, problem, learnt, trained):
+async def test_traces_say_by_what_results_are_ranked(db, problem, learned, trained):
     recorder = Recorder()
-    retriever = DeepMemoryRetriever(vectorstore=db, memory=learnt[0], k=1)
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=learned[0], k=1)
     query, config = problem.test.queries[0], {"callbacks": [recorder]}
     for options, right in (
         ({}, "vector + 9 answers(τ=0.1)"),
@@ -497,7 +497,7 @@ async def test_traces_say_by_what_results_are_ranked(db, problem, learnt, traine
         assert [recorder.started.pop()[1]["ranking"] for _ in range(2)] == [right] * 2
     retriever.invoke(query, config=config, deep_memory=False)
     assert "ranking" not in recorder.started.pop()[1]
-    DeepMemoryRetriever(vectorstore=db, memory=learnt[0], search_type="mmr").invoke(query, config=config)
+    DeepMemoryRetriever(vectorstore=db, memory=learned[0], search_type="mmr").invoke(query, config=config)
     assert recorder.started.pop()[1]["ranking"] == "mmr"
 
 
