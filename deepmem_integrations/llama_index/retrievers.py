@@ -30,8 +30,8 @@ class DeepMemoryRetriever(BaseRetriever):
 
     The retriever embeds the query with the index's own embedding model, transforms the query vector, and searches the index by
     vector. A model may have learned to rank by words and by remembered answers as well (`Ranking`): then the retriever ranks what
-    the index found together with what the words and the answers bring, by the score that the model learned. A model that is put in
-    use later serves the next query. If a query has several embedding strings, the vector of each is transformed, and the mean of
+    the index found together with what the words and the answers bring, by the learned score. A model that is put in use later
+    serves the next query. If a query has several embedding strings, the vector of each is transformed, and the mean of
     the vectors is taken.
 
     Nothing comes back that ``filters``, ``node_ids`` or ``doc_ids`` forbid, whichever evidence found it, and nothing that was
