@@ -50,6 +50,7 @@ def train(folder):
     vectorstore.add_documents([Document(id=document.id, page_content=document.text) for document in documents])
     memory = DeepMemory.from_langchain(vectorstore, path=folder / "models")
     memory.status(memory.train(load_questions("train", documents)))
+    # The column "with" is DeepMemoryRetriever's, which the application uses.
     print(memory.evaluate(load_questions("test", documents)).table())
 
 

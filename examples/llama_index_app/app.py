@@ -39,6 +39,7 @@ def train(folder):
     index.storage_context.persist(folder / "index")
     memory = DeepMemory.from_llama_index(index, path=folder / "models")
     memory.status(memory.train(load_questions("train", documents)))
+    # The column "with" is DeepMemoryRetriever's, which the application uses.
     print(memory.evaluate(load_questions("test", documents)).table())
 
 

@@ -1,5 +1,8 @@
 """Measures, with ragas, the context recall of the contexts that the tutorial saved, without and with Deep Memory.
 
+With Deep Memory there are two sides: ``transform`` is v3's own line, and ``retriever`` ranks by words and remembered answers as
+well.
+
 The script needs a separate environment, because ragas 0.4.3 imports only beside langchain-community below 0.4. Without a key, the
 measure needs no language model: in `NonLLMContextRecall`, a reference counts as recalled where the string distance to one of the
 retrieved contexts is small. With ``OPENAI_API_KEY``, a language model also judges which statements of the reference the contexts
@@ -20,6 +23,7 @@ from ragas import SingleTurnSample
 from ragas.metrics import LLMContextRecall, NonLLMContextRecall
 
 TOGETHER = 8
+SIDES = ("without", "transform", "retriever")
 
 
 async def mean_score(metric, samples) -> float:
@@ -43,12 +47,12 @@ def main(folder: Path) -> None:
     files = sorted(folder.glob("contexts-*.jsonl"))
     if not files:
         raise SystemExit(f"No contexts in {folder}: run the tutorial first (python -m examples.tutorial.tutorial).")
-    print(f"{'contexts':<22}{'measure':<30}{'without':>9}{'with':>9}")
+    print(f"{'contexts':<22}{'measure':<30}" + "".join(f"{side:>11}" for side in SIDES))
     for file in files:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         for metric in metrics:
             means = []
-            for side in ("without", "with"):
+            for side in SIDES:
                 samples = [
                     SingleTurnSample(
                         user_input=row["question"],
@@ -59,7 +63,7 @@ def main(folder: Path) -> None:
                     for row in rows
                 ]
                 means.append(asyncio.run(mean_score(metric, samples)))
-            print(f"{file.name:<22}{metric.name:<30}{means[0]:>9.3f}{means[1]:>9.3f}")
+            print(f"{file.name:<22}{metric.name:<30}" + "".join(f"{mean:>11.3f}" for mean in means))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Shows what a lower ``top_k`` saves: the recall and the context tokens for each k, without and with Deep Memory."""
 
+from collections.abc import Mapping
 from itertools import accumulate
 
 import tiktoken
@@ -12,21 +13,30 @@ Found = list[list[tuple[str, str]]]
 """For each query, the (id, text) of the 20 documents that were retrieved, best first."""
 
 
-def print_top_k_table(without: Found, with_: Found, test: Relevance) -> None:
-    """Print the table, and the smallest k with Deep Memory that keeps the recall of k = 10 without Deep Memory."""
-    sides = [_recall_and_tokens(found, test) for found in (without, with_)]
-    print(f"{'k':>3}  {'recall without':>14}  {'with':>6}  {'context tokens without':>22}  {'with':>6}")
-    for k, (recall, tokens), (recall_with, tokens_with) in zip(TOP_K, *sides, strict=True):
-        print(f"{k:>3}  {recall:>14.1f}  {recall_with:>6.1f}  {tokens:>22.0f}  {tokens_with:>6.0f}")
-    recall, tokens = sides[0][TOP_K.index(10)]
-    for k, (recall_with, tokens_with) in zip(TOP_K, sides[1], strict=True):
-        if recall_with >= recall:
-            print(
-                f"With Deep Memory k = {k} keeps the recall of k = 10 without ({recall_with:.1f} ≥ {recall:.1f}): "
-                f"{100 * (1 - tokens_with / tokens):.0f}% fewer context tokens."
-            )
-            return
-    print("With Deep Memory no k of the table keeps the recall of k = 10 without.")
+def print_top_k_table(found: Mapping[str, Found], test: Relevance) -> None:
+    """Print the table, and for each side with Deep Memory the smallest k that keeps the recall of k = 10 without Deep Memory.
+
+    Args:
+        found: What each side found: first ``without``, then the sides with Deep Memory by their names.
+        test: The labels of the queries.
+    """
+    sides = {side: _recall_and_tokens(lists, test) for side, lists in found.items()}
+    print("  k" + "".join(f"  {f'recall {side}':>16}" for side in sides) + "".join(f"  {f'tokens {side}':>16}" for side in sides))
+    for row, k in enumerate(TOP_K):
+        recalls, tokens = zip(*(values[row] for values in sides.values()), strict=True)
+        print(f"{k:>3}" + "".join(f"  {value:>16.1f}" for value in recalls) + "".join(f"  {value:>16.0f}" for value in tokens))
+    without, *others = sides
+    recall, tokens_without = sides[without][TOP_K.index(10)]
+    for side in others:
+        enough = [(k, *values) for k, values in zip(TOP_K, sides[side], strict=True) if values[0] >= recall]
+        if not enough:
+            print(f"{side}: no k of the table keeps the recall of k = 10 without.")
+            continue
+        k, recall_with, tokens_with = enough[0]
+        print(
+            f"{side}: k = {k} keeps the recall of k = 10 without ({recall_with:.1f} ≥ {recall:.1f}): "
+            f"{100 * (1 - tokens_with / tokens_without):.0f}% fewer context tokens."
+        )
 
 
 def _recall_and_tokens(found: Found, test: Relevance) -> list[tuple[float, float]]:

@@ -42,7 +42,7 @@ from langchain_community.document_loaders import AsyncHtmlLoader
 from langchain_community.document_transformers import Html2TextTransformer
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
-from deepmem_integrations.langchain import DeepLake, SyntheticQueryGenerator
+from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever, SyntheticQueryGenerator
 from examples.tutorial.offline import RecordedQuestions, documentation_site
 from examples.tutorial.top_k import print_top_k_table
 
@@ -129,26 +129,61 @@ job = db.vectorstore.deep_memory.status(job_id)
 # ## 3. Evaluation
 #
 # ### 3.1 Recall on the test questions
+#
+# The lines "with Deep Memory", which v3 printed too, and the column `with` tell what `DeepMemoryRetriever` finds, which ranks by
+# vectors, words and remembered answers. The column `transform` tells what v3's own line finds. The other columns need no labels:
+# plain vectors (`without`), words alone (`words`), and the common hybrid of both (`RRF`).
 
 # %%
 recall = db.vectorstore.deep_memory.evaluate(queries=test.queries, relevance=test.relevance)
 print(recall.table())
 
 # %% [markdown]
+# v3's own line, `search_kwargs["deep_memory"] = True`, works as it did: it transforms the query vector and does nothing else. One
+# line in its place makes the retriever that ranks by everything that was learnt.
+
+
+# %%
+def plain(k):
+    retriever = db.as_retriever()
+    retriever.search_kwargs["k"] = k
+    return retriever
+
+
+def by_transform(k):
+    retriever = db.as_retriever()
+    retriever.search_kwargs["deep_memory"] = True
+    retriever.search_kwargs["k"] = k
+    return retriever
+
+
+def by_everything(k):
+    return DeepMemoryRetriever(vectorstore=db, memory=db.deep_memory, k=k)
+
+
+retrievers = {"without": plain, "transform": by_transform, "retriever": by_everything}
+
+
+def retrieve():
+    """Return what each retriever finds: the first twenty documents, which section 3.4 uses, too."""
+    found = {side: [make(20).invoke(question) for question in test.queries] for side, make in retrievers.items()}
+    for side, rows in found.items():
+        hits = [any(d.id == name for d in row[:10] for name, _ in labels) for row, labels in zip(rows, test.labels, strict=True)]
+        print(f"{side:<10} finds a right document among the first ten for {sum(hits)} of {len(test)} questions")
+    return found
+
+
+found = retrieve()
+print("The retriever ranks by:", db.deep_memory.adapter.ranking or "the transformed vector alone")
+
+# %% [markdown]
 # ### 3.2 Deep Memory + RAG: context recall
 #
-# Retrieve documents for each test question, with and without Deep Memory, and save the contexts of the first 4, the default of a
-# LangChain retriever. `ragas_recall.py` measures their recall with ragas, in a separate environment.
+# Save the contexts of the first 4 documents for each test question; 4 is the default of a LangChain retriever. `ragas_recall.py`
+# measures their recall with ragas, in a separate environment.
 
 # %%
 text_of = {document.id: document.page_content for document in documents}
-
-
-def retrieve(deep_memory):
-    retriever = db.as_retriever()
-    retriever.search_kwargs["deep_memory"] = deep_memory
-    retriever.search_kwargs["k"] = 20
-    return [retriever.invoke(question) for question in test.queries]
 
 
 def save_contexts(path):
@@ -159,22 +194,18 @@ def save_contexts(path):
             file.write(json.dumps({"question": question, "reference_contexts": reference, **contexts}) + "\n")
 
 
-found = {"without": retrieve(False), "with": retrieve(True)}  # the twenty nearest documents, which section 3.4 uses too
 save_contexts(FOLDER / "contexts-100.jsonl")
 
 # %% [markdown]
 # ### 3.3 Answers with and without
 #
-# `RetrievalQA` answers two test questions at `k = 10`: the first whose document is among the ten only with Deep Memory, and the
-# first whose document is among the ten only without Deep Memory. Either may be missing.
+# `RetrievalQA` answers two test questions at `k = 10`: the first whose document is among the ten of `DeepMemoryRetriever` and not
+# among those without Deep Memory, and the first for which it is the other way round. Either may be missing.
 
 
 # %%
-def answer(question, deep_memory):
-    retriever = db.as_retriever()
-    retriever.search_kwargs["deep_memory"] = deep_memory
-    retriever.search_kwargs["k"] = 10
-    qa = RetrievalQA.from_chain_type(llm=llm, chain_type="stuff", retriever=retriever)
+def answer(question, side):
+    qa = RetrievalQA.from_chain_type(llm=llm, chain_type="stuff", retriever=retrievers[side](10))
     return qa.invoke({"query": question})["result"]
 
 
@@ -183,10 +214,10 @@ def show_answers():
     for wanted in (1, -1):
         row = next((row for row in range(len(test)) if gain[row] == wanted), None)
         if row is not None:
-            document, side = test.labels[row][0][0], "with" if wanted > 0 else "without"
-            print(f"\n? {test.queries[row]}   ({document}, found only {side} Deep Memory)")
-            for side in (False, True):
-                print(f"  {'with' if side else 'without'}: {answer(test.queries[row], side)}")
+            document, better = test.labels[row][0][0], "with" if wanted > 0 else "without"
+            print(f"\n? {test.queries[row]}   ({document}, found only {better} Deep Memory)")
+            for side in retrievers:
+                print(f"  {side}: {answer(test.queries[row], side)}")
 
 
 show_answers()
@@ -200,8 +231,7 @@ show_answers()
 
 # %%
 def show_top_k():
-    pairs = {side: [[(d.id, d.page_content) for d in documents] for documents in found[side]] for side in found}
-    print_top_k_table(pairs["without"], pairs["with"], test)
+    print_top_k_table({side: [[(d.id, d.page_content) for d in row] for row in rows] for side, rows in found.items()}, test)
 
 
 show_top_k()
@@ -216,7 +246,7 @@ show_top_k()
 job = db.vectorstore.deep_memory.status(db.vectorstore.deep_memory.train(train + rest))
 recall = db.vectorstore.deep_memory.evaluate(test)
 print(recall.table())
-found["with"] = retrieve(True)
+found = retrieve()
 save_contexts(FOLDER / "contexts-all.jsonl")
 show_answers()
 show_top_k()

@@ -19,6 +19,7 @@ import html2text
 import requests
 from bs4 import BeautifulSoup
 from llama_index.core import Document, StorageContext, VectorStoreIndex
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import TextNode
@@ -109,32 +110,34 @@ def main() -> None:
     order = random.Random(0).sample(range(len(labels)), len(labels))
     train, test, rest = labels.take(order[:100]), labels.take(order[100:200]), labels.take(order[200:])
 
+    def retrievers(k: int) -> dict[str, BaseRetriever]:
+        return {
+            "without": index.as_retriever(similarity_top_k=k),
+            "transform": index.as_retriever(similarity_top_k=k, vector_store_kwargs={"deep_memory": True}),
+            "retriever": DeepMemoryRetriever(index, memory=memory, similarity_top_k=k),  # by words and answers, too
+        }
+
     for title, questions in (("100 questions", train), (f"{len(train + rest)} questions", train + rest)):
         print(f"\n== 3. Trained on {title}, evaluated on 100 others")
         memory.status(memory.train(questions))
         recall = memory.evaluate(test)
         print(recall.table())
-
-        retrievers = {
-            "without": index.as_retriever(similarity_top_k=20),
-            "with": DeepMemoryRetriever(index, memory=memory, similarity_top_k=20),
-        }
+        print(f"The retriever ranks by: {memory.adapter.ranking or 'the transformed vector alone'}")
         found = {
             side: [[(node.node_id, node.text) for node in retriever.retrieve(question)] for question in test.queries]
-            for side, retriever in retrievers.items()
+            for side, retriever in retrievers(20).items()
         }
         print("\n== 4. What a lower top_k saves")
-        print_top_k_table(found["without"], found["with"], test)
+        print_top_k_table(found, test)
 
-        print("\n== 5. Answers with and without Deep Memory, at k = 10: a question whose document is found only with it")
+        print("\n== 5. Answers at k = 10: a question whose document only the retriever with Deep Memory finds, not the plain one")
         gain = recall.per_query["with model"]["recall@10"] - recall.per_query["without model"]["recall@10"]
         if not (gain > 0).any():
             print("There is no such question.")
             continue
         row = int(gain.argmax())
         print(f"? {test.queries[row]}   ({test.labels[row][0][0]})")
-        for side, deep_memory in (("without", False), ("with", True)):
-            retriever = index.as_retriever(similarity_top_k=10, vector_store_kwargs={"deep_memory": deep_memory})
+        for side, retriever in retrievers(10).items():
             print(f"  {side}: {RetrieverQueryEngine.from_args(retriever, llm=llm).query(test.queries[row])}")
 
 
