@@ -140,7 +140,7 @@ print(recall.table())
 
 # %% [markdown]
 # v3's own line, `search_kwargs["deep_memory"] = True`, works as it did: it transforms the query vector and does nothing else. One
-# line in its place makes the retriever that ranks by everything that was learnt.
+# line in its place makes the retriever that ranks by everything that was learned.
 
 
 # %%
