@@ -30,6 +30,8 @@ AGREEMENT = 3.0
 """How many standard errors queries must lie nearer to their own documents; chance reaches 3 once in 700 sets of labels."""
 TOLERATED_HARM = 0.005
 """How much worse than the identity a candidate may be: it is out where the whole 95% interval lies below that."""
+ROUNDING = 1e-6
+"""What float32 scores may be off by, so that a candidate exactly at a limit keeps it."""
 MAX_UNSEEN_LOSS = 1.0
 """The default of ``max_unseen_loss``, in points."""
 
@@ -73,8 +75,8 @@ def choose(
     best_unseen = int(unseen.objective.mean(axis=1).argmax())
     if max_unseen_loss is not None:
         for scores in (unseen.ndcg, unseen.recall):
-            means = scores.mean(axis=1)
-            allowed &= means >= means[best_unseen] - max_unseen_loss / 100
+            means = scores.mean(axis=1, dtype=np.float64)
+            allowed &= means >= means[best_unseen] - max_unseen_loss / 100 - ROUNDING
     for scores in (seen.ndcg, seen.recall):
         allowed &= ~_surely_harmful(scores, TOLERATED_HARM)
     if not generated:

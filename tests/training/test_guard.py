@@ -37,6 +37,15 @@ def test_each_metric_is_guarded_by_itself():
     assert choose({"seen": held_out(gains={20: 0.3}), "unseen": mixed}, TRANSFORMS, agreement=9.0).candidate == TRANSFORMS[0]
 
 
+def test_a_loss_of_exactly_the_limit_is_within_the_limit():
+    scores = np.zeros((len(TRANSFORMS), 100), dtype=np.float32)
+    for candidate in range(len(TRANSFORMS)):
+        scores[candidate, : 65 if candidate == 20 else 66] = 1  # 65 of 100 queries against 66, in float32
+    unseen = HeldOut(scores, scores, 0 * scores, 0 * scores)
+    views = {"seen": held_out(gains={20: 0.3}), "unseen": unseen}
+    assert choose(views, TRANSFORMS, agreement=9.0, max_unseen_loss=1.0).candidate == TRANSFORMS[20]
+
+
 def test_a_gain_that_popularity_explains_does_not_count():
     scores = held_out(gains={20: 0.2})
     popularity = scores.ndcg - held_out().ndcg
