@@ -32,6 +32,7 @@ class NodeSearch:
 
     Args:
         retriever: LlamaIndex's own retriever, which is never changed. Its settings are read anew with each search.
+        ids_given: Whether the user gave the retriever's ``node_ids``.
 
     Attributes:
         retriever: See above.
@@ -43,12 +44,13 @@ class NodeSearch:
     honours_doc_ids: bool = False
     """Whether the store itself leaves out what ``doc_ids`` forbid. It may know of a node's document what the node does not."""
 
-    def __init__(self, retriever: VectorIndexRetriever) -> None:
+    def __init__(self, retriever: VectorIndexRetriever, *, ids_given: bool = False) -> None:
         self.retriever = retriever
         self.store: Any = retriever._vector_store
         # An index passes the ids of all its nodes to its retriever, which forbids no node that is inserted later.
         every = set(retriever._index.index_struct.nodes_dict.values())
-        self._every_id = retriever._node_ids if every == set(retriever._node_ids or ()) else None
+        passed_by_index = not ids_given and every == set(retriever._node_ids or ())
+        self._every_id = retriever._node_ids if passed_by_index else None
         self._measured = False
         self._measure: Measure | None = None
 
@@ -144,7 +146,8 @@ class NodeSearch:
 
     def _allowed_ids(self) -> set[str] | None:
         ids = self.retriever._node_ids
-        return None if not ids or ids is self._every_id else set(ids)
+        # An empty list forbids every node: SimpleVectorStore reads it so, too.
+        return None if ids is None or ids is self._every_id else set(ids)
 
     def _permitted(self, found: Iterable[NodeWithScore]) -> dict[str, NodeWithScore]:
         """Leave out what the retriever's ``node_ids`` and ``doc_ids`` forbid, which not every store does itself."""
@@ -181,6 +184,10 @@ class SimpleSearch(NodeSearch):
     """Searches LlamaIndex's own store in memory, whose scores are cosine similarities."""
 
     kind = "llama_index.SimpleVectorStore"
+
+    def _wanted(self, ids: Sequence[str]) -> list[str]:
+        there = self.retriever._index.index_struct.nodes_dict  # several indexes may share a store
+        return [name for name in super()._wanted(ids) if name in there]
 
 
 class DeepLakeSearch(NodeSearch):
@@ -329,10 +336,15 @@ _KINDS: dict[str, type[NodeSearch]] = {
 }
 
 
-def search_of(retriever: VectorIndexRetriever) -> NodeSearch:
-    """Return the search of a retriever's store."""
+def search_of(retriever: VectorIndexRetriever, *, ids_given: bool = False) -> NodeSearch:
+    """Return the search of a retriever's store.
+
+    Args:
+        retriever: LlamaIndex's own retriever.
+        ids_given: Whether the user gave the retriever's ``node_ids``, so that they forbid all other nodes for ever.
+    """
     kind = kind_of(retriever._vector_store, _KINDS)
-    return OtherSearch(retriever) if kind is None else _KINDS[kind](retriever)
+    return (OtherSearch if kind is None else _KINDS[kind])(retriever, ids_given=ids_given)
 
 
 class _InThread:
