@@ -18,7 +18,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.llama_index_stores import measure
-from deepmem_integrations.corpora.stores import Measure, kind_of
+from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
 
 
 class NodeSearch:
@@ -331,6 +331,16 @@ class OtherSearch(NodeSearch):
         return self._in_full(list(self.store.get_nodes(node_ids=ids)))
 
 
+class OwnSearch(OtherSearch):
+    """Searches a store whose class overrides the search of the store below it, to add a filter of its own for example.
+
+    Nodes that were read past that search could be forbidden, so the search alone looks nodes up.
+    """
+
+    def _unfiltered(self, ids: list[str]) -> Sequence[BaseNode] | None:
+        return None
+
+
 _KINDS: dict[str, type[NodeSearch]] = {
     search.kind: search for search in (SimpleSearch, DeepLakeSearch, QdrantSearch, ChromaSearch, PostgresSearch, FaissSearch)
 }
@@ -343,8 +353,24 @@ def search_of(retriever: VectorIndexRetriever, *, ids_given: bool = False) -> No
         retriever: LlamaIndex's own retriever.
         ids_given: Whether the user gave the retriever's ``node_ids``, so that they forbid all other nodes for ever.
     """
-    kind = kind_of(retriever._vector_store, _KINDS)
-    return (OtherSearch if kind is None else _KINDS[kind])(retriever, ids_given=ids_given)
+    store = retriever._vector_store
+    kind = kind_of(store, _KINDS)
+    search = OtherSearch if kind is None else _KINDS[kind]
+    below: type | None = None  # the class whose nodes may be read past the search
+    if kind is None:
+        below = next((base for base in type(store).__mro__ if "get_nodes" in vars(base)), None)
+    elif search in (PostgresSearch, FaissSearch):
+        package = kind.partition(".")[0]
+        below = next(base for base in type(store).__mro__ if kind_of_class(base).partition(".")[0] == package)
+    if below not in (None, BasePydanticVectorStore) and _searches_its_own_way(store, below):
+        search = OwnSearch
+    return search(retriever, ids_given=ids_given)
+
+
+def _searches_its_own_way(store: Any, below: Any) -> bool:
+    """Tell whether a class between a store and one of its bases overrides the search."""
+    mro = type(store).__mro__
+    return any(name in vars(base) for base in mro[: mro.index(below)] for name in ("query", "aquery"))
 
 
 class _InThread:

@@ -545,6 +545,31 @@ def test_an_index_node_is_followed_wherever_it_was_found(index_of, words, kind):
     assert far()[0] not in found
 
 
+def of_colour_0(base):
+    """A class of stores that finds nodes of one colour alone."""
+
+    class Tenant(base):
+        def query(self, query, **options):
+            found = super().query(query, **options)
+            rows = [row for row, name in enumerate(found.ids) if METADATA[NAMES.index(name)]["colour"] == 0]
+            kept = {"ids": [found.ids[row] for row in rows], "similarities": [found.similarities[row] for row in rows]}
+            nodes = None if found.nodes is None else [found.nodes[row] for row in rows]
+            return VectorStoreQueryResult(nodes=nodes, **kept)
+
+    return Tenant
+
+
+@pytest.mark.parametrize("kind", ["simple", "readable", *map(slow, ["faiss-map", "postgres"])])
+def test_a_store_that_searches_in_its_own_way_is_not_bypassed(index_of, words, kind):
+    index = index_of(kind, fresh=True)
+    index.vector_store.__class__ = of_colour_0(type(index.vector_store))
+    model = remembering(Ranking(1.0, 0.5, 9.0), DIMENSION, QUERIES[:1], [NAMES])
+    retriever = DeepMemoryRetriever(index, memory=model, words=words, similarity_top_k=COUNT)
+    found = ids(retriever.retrieve(QueryBundle("word3", embedding=QUERIES[0].tolist())))
+    assert found
+    assert {METADATA[NAMES.index(name)]["colour"] for name in found} == {0}
+
+
 async def test_a_refusing_store_ranks_what_its_search_found(words, embed_model):
     class Refusing(Plain):
         def query(self, query, **options):
