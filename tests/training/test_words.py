@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,12 @@ def test_words_are_looked_up_once_and_unknown_documents_do_not_count():
     np.testing.assert_array_equal(words.scores(0, np.array([0, 1])), [0, 3])
     np.testing.assert_array_equal(words.extended(["b"]).scores(2, np.array([1, 0])), [3, 0])
     assert QueryWords(Named(), ["about c"], {"a": 0}, ["a"]).unit == 1.0
+
+
+def test_the_unit_is_above_0_whatever_a_search_scores_by():
+    for scores in ([0.0, 0.0], [-1.0, -2.0], [float("nan"), float("inf")], []):
+        search = SimpleNamespace(search=lambda text, k, found=scores: Found(["a", "b"][: len(found)], np.array(found)))
+        assert QueryWords(search, ["one", "two"], {"a": 0, "b": 1}, ["a", "b"]).unit == 1.0
 
 
 @pytest.fixture(scope="module")
