@@ -317,6 +317,15 @@ def test_words_may_bring_more_documents_than_the_search_found(folder):
     assert sorted(query.rank(["c"], [0.1], query.words(3)).ids) == ["a", "b", "c"]
 
 
+def test_a_ranker_of_a_folder_can_be_copied_and_pickled(folder):
+    WordIndex.build(folder.words_path, [(["a", "b"], ["one word", "another text"])])
+    for memory in (folder, str(folder.path)):
+        ranker = Ranker(memory)
+        assert ids_of(ranker, "another", (1.0, 0.0), ["a", "b"], [0.41, 0.4])[0] == "b"
+        for other in (copy.deepcopy(ranker), pickle.loads(pickle.dumps(ranker))):
+            assert ids_of(other, "another", (1.0, 0.0), ["a", "b"], [0.41, 0.4])[0] == "b"
+
+
 def test_a_ranker_can_be_copied_and_pickled():
     ranker = Ranker(make_adapter(ranking=Ranking(answers=1.0)))
     for other in (copy.deepcopy(ranker), pickle.loads(pickle.dumps(ranker))):
