@@ -303,11 +303,13 @@ class DeepMemory:
 
         try:
             index = self.folder.lexical_search
-            if index is not None and language in (None, index.language):
+            if index is not None:
                 index.verify()  # a refresh would carry damage along
-                return index.refresh(documents())
         except StorageError as error:
             _logger.warning("The word index is built anew: %s", error)
+            index = None
+        if index is not None and language in (None, index.language):
+            return index.refresh(documents())
         built = WordIndex.build(folder, documents(), language)
         return Refreshed(added=len(built), changed=0, deleted=0, unchanged=0)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
+from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.adapter import PROBES
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.deeplake import DeepLakeStore
@@ -452,6 +453,20 @@ def test_a_damaged_word_index_is_built_anew(shelf, problem, caplog):
     again = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
     assert again.refresh().added == len(texts)
     assert "The word index is built anew" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_not_called_a_damaged_index(shelf, caplog, monkeypatch):
+    memory, texts = shelf
+    memory.refresh()
+    del texts["doc-0"]
+
+    def refuse(lock, descriptor, wait):
+        raise StorageError("Cannot write: Permission denied.")
+
+    monkeypatch.setattr(WriteLock, "_try", refuse)
+    with pytest.raises(StorageError, match="Permission denied"):
+        memory.refresh()
+    assert not caplog.messages
 
 
 def test_a_search_of_the_users_own_trains_in_another_process(store, embeddings, problem):
