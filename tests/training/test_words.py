@@ -109,3 +109,13 @@ def test_without_texts_words_are_refused(named):
         train_adapter(vectors, labels, corpus, ids, corpus_texts=texts, words=Named())
     kept = train_adapter(vectors[:20], bare[:20], corpus, ids, corpus_texts=texts, query_texts=list(labels.queries[:20]))
     assert kept.report.queries == 20
+
+
+def test_texts_that_are_no_list_and_words_that_are_no_search_are_refused(named):
+    corpus, ids, texts, vectors, labels = named
+    for given in (dict(zip(ids, texts, strict=True)), iter(texts), set(texts), "text"):
+        with pytest.raises(TypeError, match="corpus_texts is a list of texts in the order of corpus_ids; got"):
+            train_adapter(vectors, labels, corpus, ids, corpus_texts=given)
+    for given in (False, "words"):
+        with pytest.raises(TypeError, match="words is a search by words, such as a WordIndex; got"):
+            train_adapter(vectors, labels, corpus, ids, words=given)
