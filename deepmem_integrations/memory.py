@@ -303,11 +303,13 @@ class DeepMemory:
 
         try:
             index = self.folder.lexical_search
-            if index is not None and language in (None, index.language):
+            if index is not None:
                 index.verify()  # a refresh would carry damage along
-                return index.refresh(documents())
         except StorageError as error:
             _logger.warning("The word index is built anew: %s", error)
+            index = None
+        if index is not None and language in (None, index.language):
+            return index.refresh(documents())
         built = WordIndex.build(folder, documents(), language)
         return Refreshed(added=len(built), changed=0, deleted=0, unchanged=0)
 
@@ -599,23 +601,38 @@ class DeepMemory:
 
         Raises:
             ModelNotFoundError: There is no model yet.
-            InvalidRelevanceError: The model remembers no queries, since an earlier version trained it; it has a query of the
-                same id; or a document is not in the store.
+            InvalidRelevanceError: There is no query; the model remembers no queries, since an earlier version trained it; it has
+                a query of the same id; or a document is not in the store.
+            EmbeddingMismatchError: The model was trained with another embedding model.
         """
-        parent, adapter = self.folder.in_use()
-        known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
-        wanted = relevance.document_ids - known
+        if not len(relevance):
+            raise InvalidRelevanceError("There is no labelled query to remember.")
+
         documents: dict[str, Vectors] = {}
-        if wanted:
-            for ids, vectors in self.corpus.around(lambda: np.empty((0, adapter.dimension), dtype=np.float32), 1, wanted):
-                rows = [row for row, name in enumerate(ids) if name in wanted]
-                documents |= {ids[row]: np.asarray(vectors, dtype=np.float32)[row] for row in rows}
-                if len(documents) == len(wanted):
-                    break
-            relevance.check(known | documents.keys())
-        vectors = self.embedder.embed_queries(relevance.queries, progress="Embedding queries")
-        grown = adapter.remember(vectors, relevance, documents, query_texts=relevance.queries)
-        return self._grown(grown, "remember", parent)
+
+        @functools.cache
+        def embed() -> Vectors:
+            return self.embedder.embed_queries(relevance.queries, progress="Embedding queries")
+
+        def grow(adapter: QueryAdapter) -> QueryAdapter:
+            known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
+            if wanted := relevance.document_ids - known - documents.keys():
+                documents.update(self._vectors_of(wanted, adapter.dimension))
+                relevance.check(known | documents.keys())
+            self.served.check(adapter, self.embedder)
+            return adapter.remember(embed(), relevance, documents, query_texts=relevance.queries)
+
+        return self._grown(grow, "remember")
+
+    def _vectors_of(self, wanted: Collection[str], dimension: int) -> dict[str, Vectors]:
+        """Return document id → (d,) vector of those documents that the store has."""
+        found: dict[str, Vectors] = {}
+        for ids, vectors in self.corpus.around(lambda: np.empty((0, dimension), dtype=np.float32), 1, wanted):
+            rows = [row for row, name in enumerate(ids) if name in wanted]
+            found |= {ids[row]: np.asarray(vectors, dtype=np.float32)[row] for row in rows}
+            if len(found) == len(wanted):
+                break
+        return found
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
         """Take labelled queries or documents out of what the model in use remembers, and put the new model in use.
@@ -629,14 +646,21 @@ class DeepMemory:
             ModelNotFoundError: No model is in use yet.
             InvalidRelevanceError: The model remembers no queries, or an id is unknown.
         """
-        parent, adapter = self.folder.in_use()
-        return self._grown(adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget", parent)
+        return self._grown(lambda adapter: adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget")
 
-    def _grown(self, adapter: QueryAdapter, made_by: str, parent: str) -> str:
+    def _grown(self, grow: Callable[[QueryAdapter], QueryAdapter], made_by: str) -> str:
+        """Grow the model in use, and put the new model in use.
+
+        Where another thread or process puts a model in use meanwhile, that model grows in its place, so that nothing is lost.
+        """
+        parent, adapter = self.folder.in_use()
+        grown = grow(adapter)
         with self.jobs.new() as running:
-            trainer.publish(running, adapter, made_by=made_by, parent=parent)
-        if adapter.growth is not None and adapter.growth.retraining_due:
-            _logger.warning("%s", adapter.growth)
+            while not trainer.publish(running, grown, made_by=made_by, parent=parent):
+                parent, adapter = self.folder.in_use()
+                grown = grow(adapter)
+        if grown.growth is not None and grown.growth.retraining_due:
+            _logger.warning("%s", grown.growth)
         return running.job.id
 
     def explain(self, query: str, top: int = 5) -> Explanation:

@@ -79,6 +79,10 @@ class ModelFolder:
         self._loaded: tuple[str, QueryAdapter] | None = None
         self._words: WordIndex | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path alone: another process reads the models and opens the word index itself."""
+        return type(self), (self.path,)
+
     def lock(self) -> FileLock:
         """Return the lock that every process holds while it puts a model in use or deletes one."""
         return FileLock(self.path / "lock")

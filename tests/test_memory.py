@@ -5,12 +5,14 @@ import re
 import tempfile
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
+from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.adapter import PROBES
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.deeplake import DeepLakeStore
@@ -296,6 +298,38 @@ def test_remember_and_forget_put_a_grown_model_in_use(memory, problem, caplog):
     assert memory.adapter.growth.added == 0
 
 
+def test_what_threads_and_a_training_put_in_use_meanwhile_is_not_lost(memory, problem, monkeypatch):
+    memory.train(problem.train.take(range(60)))
+    parts = [problem.train.take([row]) for row in range(60, 66)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(memory.remember, parts))
+    assert {part.query_ids[0] for part in parts} <= set(memory.adapter.remembered_queries.query_ids)
+
+    # A training of other labels ends between the reading of the model and the writing of the grown one.
+    memory.folder.save_model("other", memory.adapter.forget(query_ids=problem.train.query_ids[:30]))
+    grow = QueryAdapter.forget
+
+    def forget(adapter, **options):
+        monkeypatch.setattr(QueryAdapter, "forget", grow)
+        memory.set_model("other")
+        return grow(adapter, **options)
+
+    monkeypatch.setattr(QueryAdapter, "forget", forget)
+    memory.forget(query_ids=[problem.train.query_ids[40]])
+    assert memory.list_models()[-1].parent == "other"
+    assert len(memory.adapter.remembered_queries.query_ids) == 60 + 6 - 30 - 1
+
+
+def test_what_cannot_be_remembered_is_told(memory, problem):
+    memory.train(problem.train.take(range(60)))
+    with pytest.raises(InvalidRelevanceError, match="no labelled query to remember"):
+        memory.remember(Relevance([], []))
+    turned = np.roll(np.eye(32), 1, axis=0)
+    other = DeepMemory(memory.corpus, lambda texts: memory.embedder.embed_queries(texts) @ turned, memory.folder.path)
+    with pytest.raises(EmbeddingMismatchError, match="different vectors"):
+        other.remember(problem.train.take([70]))
+
+
 def test_a_document_that_is_not_in_the_store_cannot_be_remembered(memory, problem):
     name = memory.train(problem.train.take(range(100)))
     with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
@@ -419,6 +453,20 @@ def test_a_damaged_word_index_is_built_anew(shelf, problem, caplog):
     again = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
     assert again.refresh().added == len(texts)
     assert "The word index is built anew" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_not_called_a_damaged_index(shelf, caplog, monkeypatch):
+    memory, texts = shelf
+    memory.refresh()
+    del texts["doc-0"]
+
+    def refuse(lock, descriptor, wait):
+        raise StorageError("Cannot write: Permission denied.")
+
+    monkeypatch.setattr(WriteLock, "_try", refuse)
+    with pytest.raises(StorageError, match="Permission denied"):
+        memory.refresh()
+    assert not caplog.messages
 
 
 def test_a_search_of_the_users_own_trains_in_another_process(store, embeddings, problem):

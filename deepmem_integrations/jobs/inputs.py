@@ -24,7 +24,7 @@ from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.training import FOUND
-from deepmem_integrations.words import Filter, Found, LexicalSearch, search_name
+from deepmem_integrations.words import Filter, Found, LexicalSearch, search_name, search_words
 
 AROUND = 20
 """How many nearest documents of each training query are taken from a corpus that cannot be listed."""
@@ -133,7 +133,7 @@ def write_inputs(
         texts = dict.fromkeys([*labels.queries, *(validation.queries if validation else ())])
         results = {}
         for text in tqdm(texts, desc="Searching by words", unit="query", delay=1):
-            found = words.search(text, FOUND)
+            found = search_words(words, text, FOUND)
             results[text] = (found.ids, found.scores.tolist())
         _write_json(folder, "words", {"name": search_name(words), "results": results})
 

@@ -57,7 +57,7 @@ def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda 
     publish(running, result.adapter, made_by="train", data=data)
 
 
-def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> None:
+def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> bool:
     """Write a job's model, put it in use, and mark the job completed. A job cannot be cancelled once its model is written.
 
     If a training chose the identity and a ranking by the vectors alone, the model is written but does not replace a model that is
@@ -67,8 +67,12 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
         running: The job.
         adapter: The model.
         made_by: ``train``, ``remember`` or ``forget``: see `ModelInfo`.
-        parent: The name of the model before: see `ModelInfo`. By default the model in use.
+        parent: The name of the model that was grown: see `ModelInfo`. Nothing is written if another model is in use by now. By
+            default the model in use.
         known: Further metadata for the model's file.
+
+    Returns:
+        Whether the model was written; False if the parent is no longer in use.
 
     Raises:
         JobCancelledError: The job was cancelled.
@@ -78,7 +82,9 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
     with models.lock():
         running.save()  # raises if the job was cancelled: a job cannot be cancelled later
         in_use = models.in_use_name()
-        of_file = {"made_by": made_by, "parent": parent or in_use, "created": time.time(), **known}
+        if parent not in (None, in_use):
+            return False
+        of_file = {"made_by": made_by, "parent": in_use, "created": time.time(), **known}
         adapter = adapter.with_metadata(**of_file)
         models.save_model(name, adapter)
         keep = made_by == "train" and adapter.is_identity and adapter.ranking is None and in_use is not None
@@ -99,6 +105,7 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
             name,
             name,
         )
+    return True
 
 
 def start(running: RunningJob) -> None:

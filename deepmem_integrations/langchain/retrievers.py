@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -210,6 +211,9 @@ class DeepMemoryRetriever(BaseRetriever):
         store, search_type, own, options = self.vectorstore, self.search_type, request.own, request.options
         if not own["deep_memory"]:
             return VectorSearch(store, search_type, vector, request.asked)
+        for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
+            if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
+                raise StoreError(f"{name} is a number of documents, 1 or more; got {given!r}.")
         check_lengths(store)
         ranker, mmr = self._serve(own["words"], own["answers"]), search_type == "mmr"
         query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr)

@@ -114,9 +114,8 @@ class StoreAccess:
     def _can_look_up(self) -> bool:
         # A class that overrides the search of its base, to add a filter of its own for example, overrides get_by_ids as well,
         # or nothing is looked up.
-        by_ids = _owner(self.store, "get_by_ids")
-        owners = [_owner(self.store, name) for name in (_PLAIN, *SCORED)]
-        return by_ids not in (None, VectorStore) and all(owner is None or issubclass(by_ids, owner) for owner in owners)
+        owner = _owner(self.store, "get_by_ids")
+        return owner not in (None, VectorStore) and not _own_searches(self.store, owner)
 
     def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
         found: list[Document] = self.store.get_by_ids(ids)
@@ -289,9 +288,17 @@ def store_access(store: VectorStore) -> StoreAccess:
     kind = kind_of(store, _KINDS)
     if kind is None:
         return StoreAccess(store)
-    known = next(base for base in type(store).__mro__ if kind_of_class(base) == kind)
-    own = [name for name in (_PLAIN, *SCORED, "get_by_ids") if getattr(type(store), name, None) is not getattr(known, name, None)]
+    store_class: Any = type(store)
+    known: Any = next(base for base in store_class.__mro__ if kind_of_class(base) == kind)
+    own = _own_searches(store, known) or "get_by_ids" in vars(store) or store_class.get_by_ids is not known.get_by_ids
     return StoreAccess(store) if own else _KINDS[kind](store)
+
+
+def _own_searches(store: VectorStore, known: type) -> bool:
+    """Tell whether a store, or a class between it and one of its bases, searches by vector in its own way."""
+    mro = type(store).__mro__
+    own: list[Any] = [store, *mro[: mro.index(known)]]
+    return any("by_vector" in name for one in own for name in vars(one))
 
 
 def _owner(store: VectorStore, method: str) -> Any:

@@ -85,8 +85,9 @@ class DeepMemoryRetriever(BaseRetriever):
         **options: Any,
     ) -> None:
         self._ranker = Ranker(memory, words=words, answers=answers)
+        ids_given = options.get("node_ids") is not None
         self._retriever = _vector_retriever(source, memory, options)
-        self._store = search_of(self._retriever)
+        self._store = search_of(self._retriever, ids_given=ids_given)
         self.deep_memory = deep_memory
         self.fetch_k = fetch_k
         self.evidence = evidence

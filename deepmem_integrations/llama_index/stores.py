@@ -18,7 +18,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.llama_index_stores import measure
-from deepmem_integrations.corpora.stores import Measure, kind_of
+from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
 
 
 class NodeSearch:
@@ -32,6 +32,7 @@ class NodeSearch:
 
     Args:
         retriever: LlamaIndex's own retriever, which is never changed. Its settings are read anew with each search.
+        ids_given: Whether the user gave the retriever's ``node_ids``.
 
     Attributes:
         retriever: See above.
@@ -43,12 +44,13 @@ class NodeSearch:
     honours_doc_ids: bool = False
     """Whether the store itself leaves out what ``doc_ids`` forbid. It may know of a node's document what the node does not."""
 
-    def __init__(self, retriever: VectorIndexRetriever) -> None:
+    def __init__(self, retriever: VectorIndexRetriever, *, ids_given: bool = False) -> None:
         self.retriever = retriever
         self.store: Any = retriever._vector_store
         # An index passes the ids of all its nodes to its retriever, which forbids no node that is inserted later.
         every = set(retriever._index.index_struct.nodes_dict.values())
-        self._every_id = retriever._node_ids if every == set(retriever._node_ids or ()) else None
+        passed_by_index = not ids_given and every == set(retriever._node_ids or ())
+        self._every_id = retriever._node_ids if passed_by_index else None
         self._measured = False
         self._measure: Measure | None = None
 
@@ -144,7 +146,8 @@ class NodeSearch:
 
     def _allowed_ids(self) -> set[str] | None:
         ids = self.retriever._node_ids
-        return None if not ids or ids is self._every_id else set(ids)
+        # An empty list forbids every node: SimpleVectorStore reads it so, too.
+        return None if ids is None or ids is self._every_id else set(ids)
 
     def _permitted(self, found: Iterable[NodeWithScore]) -> dict[str, NodeWithScore]:
         """Leave out what the retriever's ``node_ids`` and ``doc_ids`` forbid, which not every store does itself."""
@@ -181,6 +184,10 @@ class SimpleSearch(NodeSearch):
     """Searches LlamaIndex's own store in memory, whose scores are cosine similarities."""
 
     kind = "llama_index.SimpleVectorStore"
+
+    def _wanted(self, ids: Sequence[str]) -> list[str]:
+        there = self.retriever._index.index_struct.nodes_dict  # several indexes may share a store
+        return [name for name in super()._wanted(ids) if name in there]
 
 
 class DeepLakeSearch(NodeSearch):
@@ -324,15 +331,46 @@ class OtherSearch(NodeSearch):
         return self._in_full(list(self.store.get_nodes(node_ids=ids)))
 
 
+class OwnSearch(OtherSearch):
+    """Searches a store whose class overrides the search of the store below it, to add a filter of its own for example.
+
+    Nodes that were read past that search could be forbidden, so the search alone looks nodes up.
+    """
+
+    def _unfiltered(self, ids: list[str]) -> Sequence[BaseNode] | None:
+        return None
+
+
 _KINDS: dict[str, type[NodeSearch]] = {
     search.kind: search for search in (SimpleSearch, DeepLakeSearch, QdrantSearch, ChromaSearch, PostgresSearch, FaissSearch)
 }
 
 
-def search_of(retriever: VectorIndexRetriever) -> NodeSearch:
-    """Return the search of a retriever's store."""
-    kind = kind_of(retriever._vector_store, _KINDS)
-    return OtherSearch(retriever) if kind is None else _KINDS[kind](retriever)
+def search_of(retriever: VectorIndexRetriever, *, ids_given: bool = False) -> NodeSearch:
+    """Return the search of a retriever's store.
+
+    Args:
+        retriever: LlamaIndex's own retriever.
+        ids_given: Whether the user gave the retriever's ``node_ids``, so that they forbid all other nodes for ever.
+    """
+    store = retriever._vector_store
+    kind = kind_of(store, _KINDS)
+    search = OtherSearch if kind is None else _KINDS[kind]
+    below: type | None = None  # the class whose nodes may be read past the search
+    if kind is None:
+        below = next((base for base in type(store).__mro__ if "get_nodes" in vars(base)), None)
+    elif search in (PostgresSearch, FaissSearch):
+        package = kind.partition(".")[0]
+        below = next(base for base in type(store).__mro__ if kind_of_class(base).partition(".")[0] == package)
+    if below not in (None, BasePydanticVectorStore) and _searches_its_own_way(store, below):
+        search = OwnSearch
+    return search(retriever, ids_given=ids_given)
+
+
+def _searches_its_own_way(store: Any, below: Any) -> bool:
+    """Tell whether a class between a store and one of its bases overrides the search."""
+    mro = type(store).__mro__
+    return any(name in vars(base) for base in mro[: mro.index(below)] for name in ("query", "aquery"))
 
 
 class _InThread:

@@ -22,7 +22,7 @@ from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.errors import MissingExtraError, StorageError
 from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
-from deepmem_integrations.words import Found, LexicalSearch, WordIndex, search_name
+from deepmem_integrations.words import Found, LexicalSearch, WordIndex, search_name, search_words
 
 _logger = logging.getLogger(__name__)
 
@@ -297,8 +297,11 @@ class RankedQuery:
 
         Args:
             k: How many documents to find.
+
+        Raises:
+            StoreError: A search of the user's own returned anything but ids and scores.
         """
-        return self._readable(lambda search: search.search(self.text, k))
+        return self._readable(lambda search: search_words(search, self.text, k))
 
     def rank(
         self,

@@ -7,7 +7,7 @@ held-out queries, fits both on all queries, and reports.
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -172,9 +172,18 @@ def _search(
     corpus_ids: Sequence[str] | None, corpus_texts: Sequence[str] | None, words: LexicalSearch | None
 ) -> Iterator[LexicalSearch | None]:
     """Yield the search by words; texts are indexed in a temporary folder."""
+    if words is not None and not isinstance(words, LexicalSearch):
+        raise TypeError(
+            f"words is a search by words, such as a WordIndex; got {words!r}. None leaves words out; corpus_texts takes texts."
+        )
     if corpus_texts is None:
         yield words
         return
+    if isinstance(corpus_texts, str | Mapping | Set) or not hasattr(corpus_texts, "__len__"):
+        raise TypeError(
+            f"corpus_texts is a list of texts in the order of corpus_ids; got {type(corpus_texts).__name__}. Of a dict from id "
+            "to text, pass [texts[name] for name in corpus_ids]."
+        )
     if words is not None:
         raise ValueError("corpus_texts and words are two ways to say the same: leave one of them out.")
     if corpus_ids is None or len(corpus_ids) != len(corpus_texts):

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations.words import LexicalSearch, WordIndex
+from deepmem_integrations.words import LexicalSearch, WordIndex, search_words
 
 FOUND = 100
 """How many documents a search by words finds for each query, as a retriever's does."""
@@ -38,15 +38,15 @@ class QueryWords:
         """For each query, row → score of the documents that the search finds, best first."""
         found = []
         for text in self.texts:
-            names, scores = self.search.search(text, FOUND)
+            names, scores = search_words(self.search, text, FOUND)
             pairs = zip(names, scores.tolist(), strict=True)
             found.append({self.row_of[name]: score for name, score in pairs if name in self.row_of})
         return found
 
     @cached_property
     def unit(self) -> float:
-        """The usual score of the best document: the median over the queries for which anything is found, or 1."""
-        best = [max(scores.values()) for scores in self.found if scores]
+        """The usual score of the best document: the median over the queries whose best score is above 0, or 1."""
+        best = [best for scores in self.found if scores and (best := max(scores.values())) > 0]
         return float(np.median(best)) if best else 1.0
 
     def scores(self, query: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -44,6 +44,52 @@ def search_name(search: LexicalSearch) -> str:
     return str(getattr(search, "name", type(search).__name__))
 
 
+def search_words(search: LexicalSearch, text: str, k: int) -> Found:
+    """Search by words, and put in order what a search of the user's own returns.
+
+    Scores become float32, best first. Of an id that comes twice the best score counts, and a document whose score is NaN or
+    infinite is left out.
+
+    Args:
+        search: Any search by words.
+        text: The words to look for.
+        k: At least 1.
+
+    Raises:
+        StoreError: The search returned anything but n ids and n scores.
+
+    Example:
+        >>> class Mine:
+        ...     def search(self, text, k, filter=None):
+        ...         return ["a", "b", "a"], [1.0, 2.0, 3.0]
+        >>> search_words(Mine(), "words", 10)
+        Found(ids=['a', 'b'], scores=array([3., 2.], dtype=float32))
+    """
+    found = search.search(text, k)
+    try:
+        ids, given = found
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+            scores = np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise _not_found(search, f"{type(found).__name__} ({error})") from error
+    if scores.shape != (len(ids),):
+        raise _not_found(search, f"{len(ids)} ids and scores of the shape {scores.shape}")
+    if not all(isinstance(name, str) for name in ids):
+        raise _not_found(search, f"the id {next(name for name in ids if not isinstance(name, str))!r}, which is no string")
+    best: dict[str, float] = {}
+    for row in np.argsort(-scores, kind="stable").tolist():
+        if np.isfinite(scores[row]):
+            best.setdefault(ids[row], scores[row])
+    return Found(list(best), np.array(list(best.values()), dtype=np.float32))
+
+
+def _not_found(search: LexicalSearch, returned: str) -> StoreError:
+    return StoreError(
+        f"The search by words {search_name(search)} returned {returned}. It has to return Found(ids, scores): n ids of documents "
+        "and n scores, best first."
+    )
+
+
 def allows(filter: Filter | None) -> Callable[[str], bool]:
     """Return a filter as a function.
 

@@ -509,3 +509,12 @@ async def test_a_model_that_is_not_there_is_an_error_that_callbacks_hear(db, pro
     with pytest.raises(ModelNotFoundError):
         await retriever.ainvoke("q", config={"callbacks": [recorder]})
     assert [type(error) for error in recorder.failed] == [ModelNotFoundError] * 2
+
+
+@pytest.mark.parametrize("option", [{"k": 0}, {"k": -1}, {"k": "3"}, {"fetch_k": 0}, {"fetch_k": "9"}])
+async def test_numbers_of_documents_are_checked_for_a_single_call_too(any_store, adapter, option):
+    retriever = DeepMemoryRetriever(vectorstore=any_store, memory=adapter)
+    with pytest.raises(StoreError, match=r"k is a number of documents, 1 or more; got"):
+        retriever.invoke("question", **option)
+    with pytest.raises(StoreError, match=r"k is a number of documents, 1 or more; got"):
+        await retriever.ainvoke("question", **option)

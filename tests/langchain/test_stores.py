@@ -420,6 +420,26 @@ class TenantInMemory(InMemoryVectorStore):
         return super().similarity_search_by_vector(embedding, k, filter=lambda document: document.metadata["half"] == 1)
 
 
+def half_alone(search):
+    """A search that finds one half of the documents alone."""
+    return lambda embedding, k=4, filter=None: search(embedding, k, filter=lambda document: document.metadata["half"] == 1)
+
+
+class TenantInside(InMemoryVectorStore):
+    """The same, below the public methods."""
+
+    def _similarity_search_with_score_by_vector(self, embedding, k=4, filter=None):
+        return half_alone(super()._similarity_search_with_score_by_vector)(embedding, k)
+
+
+def patched():
+    """The same, for one store."""
+    store = in_memory_store()
+    store.similarity_search_with_score_by_vector = half_alone(store.similarity_search_with_score_by_vector)
+    store.similarity_search_by_vector = half_alone(store.similarity_search_by_vector)
+    return store
+
+
 class Unnamed(Other):
     """A store without get_by_ids."""
 
@@ -463,7 +483,15 @@ class TenantUnknown(Tenant):
     """The same, with another get_by_ids above it."""
 
 
-@pytest.mark.parametrize("make", [lambda: TenantUnknown(in_memory_store()), lambda: in_memory_store(TenantInMemory)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TenantUnknown(in_memory_store()),
+        lambda: in_memory_store(TenantInMemory),
+        lambda: in_memory_store(TenantInside),
+        patched,
+    ],
+)
 def test_a_store_that_searches_in_its_own_way_is_not_bypassed(make, answered):
     store = make()
     assert type(store_access(store)) is StoreAccess

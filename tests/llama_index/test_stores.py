@@ -500,6 +500,29 @@ def test_nodes_that_are_inserted_later_come_back(index_of, words):
     assert ids(retriever.retrieve(QueryBundle("", embedding=QUERIES[0].tolist()))) == ["new"]
 
 
+@pytest.mark.parametrize("kind", ["simple", "deeplake", *map(slow, ["chroma", "qdrant", "faiss", "postgres"])])
+def test_no_node_ids_at_all_permit_nothing(index_of, words, kind):
+    assert retrieved(index_of(kind), words, node_ids=[]) == []
+
+
+@pytest.mark.parametrize("kind", ["simple", *map(slow, ["faiss"])])
+def test_node_ids_that_name_every_node_forbid_a_node_that_is_inserted_later(index_of, words, kind):
+    index = index_of(kind, fresh=True)
+    model = remembering(Ranking(1.0, 0.0, 9.0), DIMENSION, QUERIES[:1], [["new"]])
+    retriever = DeepMemoryRetriever(index, memory=model, words=words, similarity_top_k=COUNT + 1, node_ids=list(NAMES))
+    index.insert_nodes([TextNode(id_="new", text="new", embedding=VECTORS[0].tolist())])
+    assert sorted(ids(retriever.retrieve(QueryBundle("", embedding=QUERIES[0].tolist())))) == sorted(NAMES)
+
+
+def test_an_index_brings_no_node_of_another_index_that_shares_its_store(embed_model, words):
+    context = StorageContext.from_defaults(vector_store=SimpleVectorStore())
+    nodes = made()
+    mine, _ = (VectorStoreIndex(part, storage_context=context, embed_model=embed_model) for part in (nodes[:20], nodes[20:]))
+    model = remembering(Ranking(1.0, 1.0, 9.0), DIMENSION, QUERIES[:1], [NAMES])
+    retriever = DeepMemoryRetriever(mine, memory=model, words=words, similarity_top_k=COUNT)
+    assert sorted(ids(retriever.retrieve(QueryBundle("word3", embedding=QUERIES[0].tolist())))) == sorted(NAMES[:20])
+
+
 @pytest.mark.slow
 def test_a_faiss_index_finds_nodes_that_are_inserted_later(index_of, words):
     index = index_of("faiss", fresh=True)
@@ -520,6 +543,31 @@ def test_an_index_node_is_followed_wherever_it_was_found(index_of, words, kind):
     found = retrieved(index, words)
     assert "inner" in found
     assert far()[0] not in found
+
+
+def of_colour_0(base):
+    """A class of stores that finds nodes of one colour alone."""
+
+    class Tenant(base):
+        def query(self, query, **options):
+            found = super().query(query, **options)
+            rows = [row for row, name in enumerate(found.ids) if METADATA[NAMES.index(name)]["colour"] == 0]
+            kept = {"ids": [found.ids[row] for row in rows], "similarities": [found.similarities[row] for row in rows]}
+            nodes = None if found.nodes is None else [found.nodes[row] for row in rows]
+            return VectorStoreQueryResult(nodes=nodes, **kept)
+
+    return Tenant
+
+
+@pytest.mark.parametrize("kind", ["simple", "readable", *map(slow, ["faiss-map", "postgres"])])
+def test_a_store_that_searches_in_its_own_way_is_not_bypassed(index_of, words, kind):
+    index = index_of(kind, fresh=True)
+    index.vector_store.__class__ = of_colour_0(type(index.vector_store))
+    model = remembering(Ranking(1.0, 0.5, 9.0), DIMENSION, QUERIES[:1], [NAMES])
+    retriever = DeepMemoryRetriever(index, memory=model, words=words, similarity_top_k=COUNT)
+    found = ids(retriever.retrieve(QueryBundle("word3", embedding=QUERIES[0].tolist())))
+    assert found
+    assert {METADATA[NAMES.index(name)]["colour"] for name in found} == {0}
 
 
 async def test_a_refusing_store_ranks_what_its_search_found(words, embed_model):

@@ -7,7 +7,7 @@ import pytest
 
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.adapter import Attention, Ranking, RememberedQueries, ValueSpace
-from deepmem_integrations.errors import InvalidVectorsError, ModelNotFoundError
+from deepmem_integrations.errors import InvalidVectorsError, ModelNotFoundError, StoreError
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.ranking import NAMELESS, Ranker
@@ -150,6 +150,47 @@ def test_a_search_by_words_other_than_the_trained_one_is_not_weighed(caplog):
     assert ids_of(Ranker(remembering(words=1.0, search="Mine"), words=Mine()))[0] == "error"
 
 
+class Scored:
+    """A search of the user's own."""
+
+    def __init__(self, ids, scores):
+        self.ids, self.scores = ids, scores
+
+    def search(self, text, k, filter=None):
+        return Found(self.ids, self.scores)
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores"),
+    [
+        (["error", "manual"], [2.0, 1.0]),  # a list
+        (["manual", "error"], np.array([1.0, 2.0])),  # not in order
+        (["error", "manual", "error"], np.array([2.0, 1.0, 0.5])),  # twice
+        (["reset", "error", "manual"], np.array([np.nan, 2.0, 1.0])),
+        (["reset", "error", "manual"], np.array([1e300, 2.0, 1.0])),
+    ],
+)
+def test_a_search_of_the_users_own_is_put_in_order(ids, scores):
+    query = Ranker(remembering(words=1.0, search="Scored"), words=Scored(ids, scores)).query("fuse", [0.0, 1.0])
+    choices = query.rank(IDS, COSINES, query.words(10)).choices()
+    assert [choice.id for choice in choices] == ["error", "manual", "reset", "invoice"]
+    assert [choice.evidence["words"].rank for choice in choices] == [1, 2, None, None]
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores", "message"),
+    [
+        (["a", "b"], [1.0], r"Scored returned 2 ids and scores of the shape \(1,\)"),
+        ([1, 2], [2.0, 1.0], "Scored returned the id 1, which is no string"),
+        (["a"], ["high"], "Scored returned Found"),
+    ],
+)
+def test_a_search_of_the_users_own_that_returns_something_else_is_told_so(ids, scores, message):
+    query = Ranker(remembering(words=1.0, search="Scored"), words=Scored(ids, scores)).query("fuse", [0.0, 1.0])
+    with pytest.raises(StoreError, match=message):
+        query.words(10)
+
+
 def test_an_index_older_than_the_store_is_told_once(index, caplog):
     ranker = Ranker(remembering(words=1.0), words=index)
     with caplog.at_level(logging.WARNING):
@@ -274,6 +315,15 @@ def test_words_may_bring_more_documents_than_the_search_found(folder):
     WordIndex.build(folder.words_path, [(["a", "b", "c"], ["one word", "another word", "something else"])])
     query = Ranker(folder).query("word", [1.0, 0.0])
     assert sorted(query.rank(["c"], [0.1], query.words(3)).ids) == ["a", "b", "c"]
+
+
+def test_a_ranker_of_a_folder_can_be_copied_and_pickled(folder):
+    WordIndex.build(folder.words_path, [(["a", "b"], ["one word", "another text"])])
+    for memory in (folder, str(folder.path)):
+        ranker = Ranker(memory)
+        assert ids_of(ranker, "another", (1.0, 0.0), ["a", "b"], [0.41, 0.4])[0] == "b"
+        for other in (copy.deepcopy(ranker), pickle.loads(pickle.dumps(ranker))):
+            assert ids_of(other, "another", (1.0, 0.0), ["a", "b"], [0.41, 0.4])[0] == "b"
 
 
 def test_a_ranker_can_be_copied_and_pickled():

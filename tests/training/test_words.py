@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,12 @@ def test_words_are_looked_up_once_and_unknown_documents_do_not_count():
     np.testing.assert_array_equal(words.scores(0, np.array([0, 1])), [0, 3])
     np.testing.assert_array_equal(words.extended(["b"]).scores(2, np.array([1, 0])), [3, 0])
     assert QueryWords(Named(), ["about c"], {"a": 0}, ["a"]).unit == 1.0
+
+
+def test_the_unit_is_above_0_whatever_a_search_scores_by():
+    for scores in ([0.0, 0.0], [-1.0, -2.0], [float("nan"), float("inf")], []):
+        search = SimpleNamespace(search=lambda text, k, found=scores: Found(["a", "b"][: len(found)], np.array(found)))
+        assert QueryWords(search, ["one", "two"], {"a": 0, "b": 1}, ["a", "b"]).unit == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +109,13 @@ def test_without_texts_words_are_refused(named):
         train_adapter(vectors, labels, corpus, ids, corpus_texts=texts, words=Named())
     kept = train_adapter(vectors[:20], bare[:20], corpus, ids, corpus_texts=texts, query_texts=list(labels.queries[:20]))
     assert kept.report.queries == 20
+
+
+def test_texts_that_are_no_list_and_words_that_are_no_search_are_refused(named):
+    corpus, ids, texts, vectors, labels = named
+    for given in (dict(zip(ids, texts, strict=True)), iter(texts), set(texts), "text"):
+        with pytest.raises(TypeError, match="corpus_texts is a list of texts in the order of corpus_ids; got"):
+            train_adapter(vectors, labels, corpus, ids, corpus_texts=given)
+    for given in (False, "words"):
+        with pytest.raises(TypeError, match="words is a search by words, such as a WordIndex; got"):
+            train_adapter(vectors, labels, corpus, ids, words=given)
