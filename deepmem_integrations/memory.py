@@ -522,8 +522,8 @@ class DeepMemory:
         known = adapter.remembered(query_vectors)
         if known.any():
             _logger.warning(
-                "%d of the %d queries took part in the training of %s, so this evaluation overrates the model: "
-                "evaluate on other queries.",
+                "%d of the %d queries took part in the training of %s or were added by remember, so this evaluation overrates "
+                "the model: evaluate on other queries.",
                 known.sum(),
                 len(labels),
                 model,

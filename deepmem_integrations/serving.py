@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import InvalidVectorsError
+from deepmem_integrations.errors import InvalidVectorsError, StorageError
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.words import LexicalSearch
 
@@ -81,6 +81,11 @@ class ServedAdapter:
             if os.path.isdir(memory):
                 self._source = ModelFolder(memory)
                 self._source.in_use()
+            elif not os.path.exists(memory):
+                raise StorageError(
+                    f"Cannot read the adapter {os.fspath(memory)}: there is no such file or folder. Pass the folder that a "
+                    "DeepMemory trained into, or the path of an adapter's file."
+                )
             else:
                 self._source = QueryAdapter.load(os.fspath(memory))
         else:

@@ -23,7 +23,7 @@ def test_what_a_memory_may_be(memory, tmp_path):
         ServedAdapter(None)
     with pytest.raises(ModelNotFoundError, match="no trained model in .*or on the command line, deepmem train"):
         ServedAdapter(tmp_path)
-    with pytest.raises(StorageError, match="Cannot read the adapter"):
+    with pytest.raises(StorageError, match="Cannot read the adapter .*: there is no such file or folder. Pass the folder"):
         ServedAdapter(tmp_path / "none.safetensors")
 
 

@@ -374,7 +374,10 @@ class QueryAdapter(Immutable):
                 raise InvalidRelevanceError(f"{what}_ids is a list of ids; got the string {given!r}.")
             unknown = sorted(set(given) - known)
             if unknown:
-                raise InvalidRelevanceError(f"The adapter knows no {what} {unknown[0]!r} ({len(unknown)} unknown in all).")
+                raise InvalidRelevanceError(
+                    f"The adapter knows no {what} {unknown[0]!r} ({len(unknown)} unknown in all). The ids that it knows are "
+                    f"in remembered_queries.{what}_ids."
+                )
         left, keys = remembered.without(query_ids, document_ids)
         if not left.query_ids:
             return self._with_attention(None, None)

@@ -65,20 +65,19 @@ class JobStatus:
         rows: list[list[tuple[str, str]]] = [
             [("status", self.state)],
             [("progress", self._eta)],
-            [("results", recall or "not available yet")],
+            [("results", recall or self._no_recall)],
         ]
         if recall:
             rows[1].append(("", recall))
             rows[2].append(("", "on held-out training queries"))
-        elif self.state == "completed":
-            rows[2] = [("results", "nothing could be held out")]
         if self.report:
             chosen, reason = self.report["chosen"].split(" + "), textwrap.wrap(self.report["reason"], width=29)
             ranking = self.report.get("ranking")  # reports of earlier versions have none
             parts = ranking["chosen"].split(" + ") if ranking else []
             ranked = [line for part in parts for line in textwrap.wrap(part, width=29)]
             for name, lines in (("model", chosen), ("why", reason), ("retrievers rank by", ranked)):
-                rows.append([("" if index else name, line) for index, line in enumerate(lines)])
+                if lines:
+                    rows.append([("" if index else name, line) for index, line in enumerate(lines)])
         if self.error:
             lines = textwrap.wrap(f"error: {self.error}", width=29)
             rows[2] = [("" if index else "results", line) for index, line in enumerate(lines)]
@@ -98,6 +97,10 @@ class JobStatus:
         return f"recall@10: {100 * self.recall:.1f}% ({100 * self.recall_gain:+.1f}%)"
 
     @property
+    def _no_recall(self) -> str:
+        return "nothing could be held out" if self.state == "completed" else "not available yet"
+
+    @property
     def _eta(self) -> str:
         if self.eta is not None:
             return f"eta: {self.eta:.1f} seconds"
@@ -112,7 +115,7 @@ class JobList(list[JobStatus]):
         if not self:
             return "No Deep Memory training jobs were found for this dataset"
         rows = [("ID", "STATUS", "RESULTS", "PROGRESS")]
-        rows += [(job.id, job.state, job._recall or "not available yet", job._eta) for job in self]
+        rows += [(job.id, job.state, job._recall or job._no_recall, job._eta) for job in self]
         widths = [max(least, *(len(row[column]) for row in rows)) for column, least in enumerate((2, 6, 29, 15))]
         return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
 

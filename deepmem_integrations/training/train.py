@@ -338,7 +338,9 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
     if merged.corpus.total == 1:
         unmeasurable = "a corpus of one document leaves nothing to rank"
     elif labelled < MIN_QUERIES:
-        unmeasurable = f"{labelled} labelled queries are too few to tell a gain from chance ({MIN_QUERIES} at least)"
+        queries = "labelled query is" if labelled == 1 else "labelled queries are"
+        least = f"{MIN_QUERIES} at least; queries with the same vector count once"
+        unmeasurable = f"{labelled} {queries} too few to tell a gain from chance ({least})"
     elif min(len(fold.train) for fold in folds(data.labels, "unseen", data.seed) if len(fold.held)) < MIN_QUERIES // 2:
         unmeasurable = (
             "nearly all queries ask for the same documents: what a transform does to the other documents cannot be measured"

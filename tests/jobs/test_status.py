@@ -16,7 +16,7 @@ def test_the_tables_of_v3(memory, problem, capsys):
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["ID", "STATUS", "RESULTS", "PROGRESS"]
     assert re.fullmatch(rf"{first}  completed  recall@10: \d+\.\d% \(\+\d+\.\d%\) +eta: 0\.0 seconds *", table[1])
-    assert re.fullmatch(rf"{second}  completed  not available yet +eta: 0\.0 seconds *", table[2])
+    assert re.fullmatch(rf"{second}  completed  nothing could be held out +eta: 0\.0 seconds *", table[2])
 
 
 def test_the_table_of_a_running_job():
@@ -46,6 +46,7 @@ def test_the_table_tells_how_retrievers_rank():
         assert {len(line) for line in table} == {62}
         row = table.index(f"| {'retrievers rank by':<27}| {lines[0]:<30}|")
         assert table[row + 1] == f"| {'':<27}| {lines[1]:<30}|"
-    assert "retrievers" not in str(
-        JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "ranking": None})
-    )
+    none = str(JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "ranking": None}))
+    assert "retrievers" not in none
+    rule = "-" * 62
+    assert f"{rule}\n{rule}" not in none, "no empty row"

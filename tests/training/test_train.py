@@ -56,7 +56,8 @@ def test_shuffled_labels_give_the_identity(problem, seed):
 def test_too_few_queries_give_the_identity(problem, count):
     result = train_adapter(problem.train_queries[:count], problem.train.take(range(count)), problem.corpus, problem.ids)
     assert result.adapter.is_identity
-    assert f"{count} labelled queries are too few" in result.report.reason
+    queries = "query is" if count == 1 else "queries are"
+    assert f"{count} labelled {queries} too few" in result.report.reason
     assert result.report.seen is None
     x = problem.test_queries
     np.testing.assert_allclose(result.adapter.transform(x), x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
