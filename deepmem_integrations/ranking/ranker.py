@@ -361,9 +361,10 @@ class RankedQuery:
 
     def _word_scores(self, names: Sequence[str], found: Mapping[str, float]) -> NDArray[np.float32]:
         if isinstance(index := self._search, WordIndex):
-            scores = self._readable(lambda _: index.scores(self.text, names))
+            others = [name for name in names if name not in found]
+            scores = self._readable(lambda _: index.scores(self.text, others))
             if scores is not None:
-                return scores
+                found = {**found, **dict(zip(others, scores.tolist(), strict=True))}
         return np.array([found.get(name, 0.0) for name in names], dtype=np.float32)
 
     def _notice(self, ids: Sequence[str], word_scores: NDArray[np.float32]) -> None:
