@@ -12,7 +12,8 @@ from tests.words.searches import TEXTS, check_search_by_words
 
 pytestmark = pytest.mark.slow
 
-EMBEDDING = DeterministicFakeEmbedding(size=4)
+# langchain-postgres makes one table class a process, for vectors as long as the first: 32, as in all other tests.
+EMBEDDING = DeterministicFakeEmbedding(size=32)
 IDS = [str(uuid.UUID(int=number + 1)) for number in range(len(TEXTS))]
 DOCUMENTS = [
     Document(id=name, page_content=text, metadata={"half": number % 2, "whose": "it's"})
@@ -45,7 +46,7 @@ def sql(uri):
 def pgvector(sql, name='it\'s "mine"', **options):
     from langchain_postgres import PGVector
 
-    return PGVector(EMBEDDING, connection=sql.engine, collection_name=name, embedding_length=4)
+    return PGVector(EMBEDDING, connection=sql.engine, collection_name=name, embedding_length=32)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def table_store(pg_engine, name, config=None, **options):
     from langchain_postgres import Column, PGVectorStore
 
     half = [Column("half", "INTEGER")]
-    pg_engine.init_vectorstore_table(name, 4, metadata_columns=half, hybrid_search_config=config, **options)
+    pg_engine.init_vectorstore_table(name, 32, metadata_columns=half, hybrid_search_config=config, **options)
     columns = {"content_column": options["content_column"]} if "content_column" in options else {}
     store = PGVectorStore.create_sync(
         pg_engine, EMBEDDING, name, metadata_columns=["half"], hybrid_search_config=config, **columns
@@ -117,12 +118,12 @@ async def test_a_store_that_is_opened_for_async_alone_is_refused(uri, sql):
     from sqlalchemy.ext.asyncio import create_async_engine
 
     engine = create_async_engine(uri)
-    store = PGVector(EMBEDDING, connection=engine, embedding_length=4)
+    store = PGVector(EMBEDDING, connection=engine, embedding_length=32)
     with pytest.raises(StoreError, match="async_mode=True.* Open it a second time without"):
         PostgresWords(store)
     assert lexical_search_of(store) is None
     own = PGEngine.from_engine(engine)
-    await own.ainit_vectorstore_table("async_alone", 4)
+    await own.ainit_vectorstore_table("async_alone", 32)
     table = await PGVectorStore.create(own, EMBEDDING, "async_alone")
     with pytest.raises(StoreError, match=r"no event loop of its own.* PGEngine\.from_connection_string"):
         PostgresWords(table)
@@ -182,7 +183,7 @@ def test_llama_indexs_store_searches_its_table(postgres, hybrid):
         connection_string=postgres.replace("postgresql://", "postgresql+psycopg2://"),
         async_connection_string=postgres.replace("postgresql://", "postgresql+asyncpg://"),
         table_name=f"nodes_{hybrid}".lower(),
-        embed_dim=4,
+        embed_dim=32,
         hybrid_search=hybrid,
         text_search_config="english",
     )
