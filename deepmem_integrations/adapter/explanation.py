@@ -6,7 +6,33 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Influence:
+class _Share:
+    """What one remembered query, or several with the same vector, have part in."""
+
+    query_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    documents: Mapping[str, float]
+    similarity: float
+    share: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "query_ids": list(self.query_ids),
+            "texts": list(self.texts),
+            "documents": dict(self.documents),
+            "similarity": self.similarity,
+            "share": self.share,
+        }
+
+    def __str__(self) -> str:
+        """Describe the part in one line."""
+        name = " | ".join(repr(text) for text in self.texts) or ", ".join(self.query_ids)
+        return f"{100 * self.share:5.1f}%  (similarity {self.similarity:.2f})  {name} → {', '.join(self.documents)}"
+
+
+@dataclass(frozen=True)
+class Influence(_Share):
     """The influence of a training query, or of several with the same vector, on a query that an adapter transformed.
 
     Attributes:
@@ -18,23 +44,9 @@ class Influence:
             queries the shares add up to 1.
     """
 
-    query_ids: tuple[str, ...]
-    texts: tuple[str, ...]
-    documents: Mapping[str, float]
-    similarity: float
-    share: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return _to_json(self)
-
-    def __str__(self) -> str:
-        """Describe the influence in one line."""
-        return _line(self)
-
 
 @dataclass(frozen=True)
-class Vote:
+class Vote(_Share):
     """The vote of a remembered query, or of several with the same vector, for the documents that answer it.
 
     Attributes:
@@ -45,20 +57,6 @@ class Vote:
         share: The share of the vote, between 0 and 1. Over all remembered queries the shares add up to less than 1, and to the
             less, the farther all of them are from the query.
     """
-
-    query_ids: tuple[str, ...]
-    texts: tuple[str, ...]
-    documents: Mapping[str, float]
-    similarity: float
-    share: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return _to_json(self)
-
-    def __str__(self) -> str:
-        """Describe the vote in one line."""
-        return _line(self)
 
 
 @dataclass(frozen=True)
@@ -156,18 +154,3 @@ class Explanation:
 
 def _rank(rank: int | None) -> str:
     return "–" if rank is None else f"#{rank}"
-
-
-def _line(part: Influence | Vote) -> str:
-    name = " | ".join(repr(text) for text in part.texts) or ", ".join(part.query_ids)
-    return f"{100 * part.share:5.1f}%  (similarity {part.similarity:.2f})  {name} → {', '.join(part.documents)}"
-
-
-def _to_json(part: Influence | Vote) -> dict[str, Any]:
-    return {
-        "query_ids": list(part.query_ids),
-        "texts": list(part.texts),
-        "documents": dict(part.documents),
-        "similarity": part.similarity,
-        "share": part.share,
-    }
