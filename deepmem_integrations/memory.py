@@ -243,6 +243,7 @@ class DeepMemory:
             StorageError: The folder cannot be written, which is noticed before the training, or the disk is full. The model in
                 use stays in use.
             StoreError: The store cannot be read.
+            TypeError: ``words`` is neither true nor false, nor a search by words.
             JobCancelledError: Another process or thread has cancelled the job.
             JobFailedError: The training process cannot be started.
         """
@@ -256,6 +257,8 @@ class DeepMemory:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
         options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
+        if not isinstance(words, bool | LexicalSearch):
+            raise TypeError(f"words is True, False, or a search with search(text, k, filter); got {type(words).__name__}.")
         own = words if isinstance(words, LexicalSearch) else None
         with self.jobs.new() as running:
             embedder = self._embedder(embedding_function)

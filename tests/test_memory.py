@@ -446,6 +446,13 @@ def test_without_words_no_text_is_read(shelf, problem):
     assert memory.adapter.ranking is None or memory.adapter.ranking.words == 0
 
 
+def test_words_that_are_no_search_are_refused_before_anything_is_done(shelf, problem):
+    memory, _ = shelf
+    with pytest.raises(TypeError, match="words is True, False, or a search"):
+        memory.train(problem.train, words="yes")
+    assert not memory.folder.path.exists()
+
+
 def test_a_damaged_word_index_is_built_anew(shelf, problem, caplog):
     memory, texts = shelf
     memory.refresh()
