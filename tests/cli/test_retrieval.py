@@ -85,10 +85,9 @@ def ids(done, side="with"):
 
 def test_search_ranks_by_words_as_a_retriever_does(shop, ranking):
     where = ranking(Ranking(words=100.0))
-    document = shop.documents[-1]
-    query = f"what is {document.id}?"
+    query = f"what is {shop.documents[-1].id}?"
     found = deepmem("search", query, *where, "-k", 3, "--evidence", "--json")
-    assert ids(found)[0] == document.id
+    assert ids(found)[0] == ModelFolder(where[-1]).lexical_search.search(query, 1).ids[0]
     evidence = found.json["with"][0]["evidence"]
     assert evidence["words"]["rank"] == 1
     assert evidence["score"] == pytest.approx(evidence["vector"]["score"] + 100 * evidence["words"]["score"], rel=1e-4)
