@@ -27,7 +27,7 @@ from deepmem_integrations.errors import (
 )
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.serving import ServedAdapter
-from deepmem_integrations.training.candidates import TRANSFORMS, AnswerSettings, AttentionSettings, Candidate, LinearSettings
+from deepmem_integrations.training.candidates import TRANSFORMS, Candidate
 from deepmem_integrations.training.guard import Choice
 from deepmem_integrations.words import Found
 from tests.embeddings import LookupEmbeddings
@@ -521,13 +521,13 @@ def test_a_text_that_cannot_be_indexed_leaves_the_words_out(memory, problem, cap
 
 CHOICES = {
     "identity": (Candidate(), Candidate()),
-    "linear": (Candidate(LinearSettings("labelled", 8)), Candidate(LinearSettings("labelled", 8))),
+    "linear": (Candidate("labelled"), Candidate("labelled")),
     "words alone": (Candidate(), Candidate(vector=False, words=1.0)),
     "words": (Candidate(), Candidate(words=0.2)),
-    "attention": (Candidate(attention=AttentionSettings(0.1, 2.0)), Candidate(attention=AttentionSettings(0.1, 2.0))),
-    "answers": (Candidate(), Candidate(answers=AnswerSettings(0.1, 0.8))),
-    "words and answers": (Candidate(), Candidate(words=0.2, answers=AnswerSettings(0.1, 0.8))),
-    "attention for retrievers": (Candidate(), Candidate(attention=AttentionSettings(0.1, 2.0), words=0.2)),
+    "attention": (Candidate(attention=2.0), Candidate(attention=2.0)),
+    "answers": (Candidate(), Candidate(answers=0.8)),
+    "words and answers": (Candidate(), Candidate(words=0.2, answers=0.8)),
+    "attention for retrievers": (Candidate(), Candidate(attention=2.0, words=0.2)),
 }
 USED = ("attention", "answers", "words and answers", "attention for retrievers")
 

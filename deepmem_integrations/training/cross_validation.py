@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks
-from deepmem_integrations.adapter import Attention, QueryAdapter
+from deepmem_integrations.adapter import Attention, QueryAdapter, Ranking
 from deepmem_integrations.adapter.answers import answer_scores
 from deepmem_integrations.labels import LabelRows
-from deepmem_integrations.training.candidates import ANSWER_TEMPERATURES, TEMPERATURES, Candidate, LinearSettings
+from deepmem_integrations.training.candidates import TEMPERATURE, Candidate
 from deepmem_integrations.training.data import TrainingData
 from deepmem_integrations.training.folds import VIEWS, Fold, View, folds
 from deepmem_integrations.training.hardware import single_threaded_operations
+from deepmem_integrations.training.linear import Negatives
 
 DEPTH = 10
 """The cut-off of the metrics that everything is chosen by, nDCG@10 and recall@10."""
@@ -136,15 +137,20 @@ def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate],
     Returns:
         (4, candidates, held-out queries) float32: the four fields of `HeldOut`, in their order.
     """
-    trained = _Trained.on(data.take(fold.train, fold.train_labels), candidates)
+    trained = _Trained.on(data.take(fold.train, fold.train_labels))
     popular = _popularity(fold.held_labels, len(data.corpus)) if popularity else None
     unit = data.words.unit if data.words else 1.0
+    of_transform: dict[Candidate, list[tuple[int, Ranking]]] = {}
+    for index, candidate in enumerate(candidates):
+        of_transform.setdefault(candidate.transform, []).append((index, candidate.ranking(unit)))
     scores = np.zeros((4, len(candidates), len(fold.held)), dtype=np.float32)
     for block in blocks(len(fold.held), 8 * len(data.corpus)):
         shortlist = _shortlist(data, fold, block, trained)
         gains = _Gains(fold.held_labels, block, popular, shortlist.rows)
-        for index, candidate in enumerate(candidates):
-            scores[:, index, block] = gains.score(shortlist.score(candidate, unit))
+        for transform, ranked in of_transform.items():
+            cosines = shortlist.cosines(transform)
+            for index, ranking in ranked:
+                scores[:, index, block] = gains.score(shortlist.score(ranking, cosines))
     return scores
 
 
@@ -153,27 +159,24 @@ class _Trained:
     """The parts of all candidates, trained on the training queries of a fold.
 
     Attributes:
-        linear: Settings → the identity or the linear part alone.
-        attentions: τ → the attention part with a strength of 1. Empty without training queries.
+        linear: Negatives → the linear part alone; None → the identity.
+        attention: The attention part with a strength of 1; None without training queries.
         labels: The labels of the training queries.
     """
 
-    linear: dict[LinearSettings | None, QueryAdapter]
-    attentions: dict[float, Attention]
+    linear: dict[Negatives | None, QueryAdapter]
+    attention: Attention | None
     labels: LabelRows
 
     @classmethod
-    def on(cls, train: TrainingData, candidates: Sequence[Candidate]) -> "_Trained":
-        dimension = train.corpus.shape[1]
-        linear: dict[LinearSettings | None, QueryAdapter] = {
-            settings: QueryAdapter(dimension) for settings in {candidate.linear for candidate in candidates}
-        }
+    def on(cls, train: TrainingData) -> "_Trained":
+        identity = QueryAdapter(train.corpus.shape[1])
         if not len(train.queries):  # then every setting leaves the queries as they are
-            return cls(linear, {}, train.labels)
-        for negatives in ("labelled", "corpus"):
-            for epochs, weight in train.linear(negatives).items():
-                linear[LinearSettings(negatives, epochs)] = QueryAdapter(dimension, linear=weight)
-        return cls(linear, train.attentions(), train.labels)
+            return cls({None: identity, "labelled": identity, "corpus": identity}, None, train.labels)
+        labelled = corpus = QueryAdapter(identity.dimension, linear=train.linear("labelled"))
+        if not train.all_labelled:
+            corpus = QueryAdapter(identity.dimension, linear=train.linear("corpus"))
+        return cls({None: identity, "labelled": labelled, "corpus": corpus}, train.attention(), train.labels)
 
 
 @dataclass(frozen=True)
@@ -183,34 +186,37 @@ class _Shortlist:
     Attributes:
         rows: (h, S) int64, rows of the corpus. Short lists are filled up with row 0.
         filled: (h, S) bool, which entries only fill up.
-        linear: Settings → (h, S) the cosines with the queries that the linear part turned.
-        attention: τ → (h, S) what the attention part adds to them with a strength of 1, before the query has length 1 again.
-        products: (settings, τ) → (h,) the product of the turned query and what the attention part adds to it.
-        squares: τ → (h,) the squared length of what the attention part adds.
+        linear: Negatives → (h, S) the cosines with the queries that the linear part turned.
+        attention: (h, S) what the attention part adds to them with a strength of 1, before the query has length 1 again.
+        products: Negatives → (h,) the product of the turned query and what the attention part adds to it.
+        squares: (h,) the squared length of what the attention part adds.
         words: (h, S) the scores by words.
-        answers: τ → (h, S) the scores by remembered answers.
+        answers: (h, S) the scores by remembered answers.
     """
 
     rows: NDArray[np.int64]
     filled: NDArray[np.bool_]
-    linear: dict[LinearSettings | None, Vectors]
-    attention: dict[float, Vectors]
-    products: dict[tuple[LinearSettings | None, float], Vectors]
-    squares: dict[float, Vectors]
+    linear: dict[Negatives | None, Vectors]
+    attention: Vectors
+    products: dict[Negatives | None, Vectors]
+    squares: Vectors
     words: Vectors
-    answers: dict[float, Vectors]
+    answers: Vectors
 
-    def score(self, candidate: Candidate, word_unit: float) -> Vectors:
-        """Score the documents as the candidate would: (h, S) float32."""
-        cosines = self.linear[candidate.linear]
-        if candidate.attention and self.attention:
-            temperature, strength = candidate.attention.temperature, np.float32(candidate.attention.strength)
-            squared = 1 + 2 * strength * self.products[candidate.linear, temperature] + strength**2 * self.squares[temperature]
-            length = np.sqrt(np.maximum(squared, 1e-6))[:, None]
-            cosines = np.asarray((cosines + strength * self.attention[temperature]) / length, dtype=np.float32)
-        ranking = candidate.ranking(word_unit)
-        scores = ranking.score(cosines, self.words, self.answers[ranking.answers_temperature])
-        scores[self.filled] = -np.inf
+    def cosines(self, transform: Candidate) -> Vectors:
+        """Return the cosines of the documents with the queries as a transform moves them: (h, S) float32."""
+        cosines, strength = self.linear[transform.linear], np.float32(transform.attention)
+        if not strength:
+            return cosines
+        squared = 1 + 2 * strength * self.products[transform.linear] + strength**2 * self.squares
+        length = np.sqrt(np.maximum(squared, 1e-6))[:, None]
+        return np.asarray((cosines + strength * self.attention) / length, dtype=np.float32)
+
+    def score(self, ranking: Ranking, cosines: Vectors) -> Vectors:
+        """Score the documents as a ranking does: (h, S) float32."""
+        scores = ranking.score(cosines, self.words, self.answers)
+        if not ranking.vector:  # elsewhere, their cosine keeps them out
+            scores[self.filled] = -_FAR
         return scores
 
 
@@ -218,62 +224,55 @@ def _shortlist(data: TrainingData, fold: Fold, block: slice, trained: _Trained) 
     """Gather the evidence for a block of held-out queries."""
     held = fold.held[block]
     queries, corpus = data.queries[held], data.corpus
-    turned = {settings: adapter.transform(queries) for settings, adapter in trained.linear.items()}
-    shifts = {temperature: attention.shift(queries) for temperature, attention in trained.attentions.items()}
-    cosines = {settings: vectors @ corpus.T for settings, vectors in turned.items()}
-    pulls = {temperature: shift @ corpus.T for temperature, shift in shifts.items()}
-    answered = _answers(trained, queries)
+    turned = {negatives: adapter.transform(queries) for negatives, adapter in trained.linear.items()}
+    shift = trained.attention.shift(queries) if trained.attention else np.zeros_like(queries)
+    cosines = {negatives: vectors @ corpus.T for negatives, vectors in turned.items()}
+    pulls = shift @ corpus.T
+    answers_of = _answers(trained, queries)
     found = [data.words.found[query] for query in held.tolist()] if data.words else [{} for _ in held]
 
-    near = [_top(scores, NEAR) for scores in cosines.values()] + [_top(scores, ANSWERED) for scores in pulls.values()]
+    near = [*(_top(scores, NEAR) for scores in cosines.values()), _top(pulls, ANSWERED)]
     lists = []
     for query in range(len(held)):
-        answers = next(iter(answered.values()))[query] if answered else {}
-        best = sorted(answers, key=answers.__getitem__, reverse=True)[:ANSWERED]
-        brought = np.unique(np.concatenate([*(rows[query] for rows in near), [*found[query], *best]]).astype(np.int64))
+        answered, votes = answers_of[query]
+        best = answered[np.argsort(-votes, kind="stable")[:ANSWERED]]
+        brought = np.unique(np.concatenate([*(rows[query] for rows in near), list(found[query]), best]).astype(np.int64))
         lists.append(np.setdiff1d(brought, fold.answered[block.start + query]))
     longest = max([DEPTH, *map(len, lists)])
     rows, filled = np.zeros((len(held), longest), dtype=np.int64), np.ones((len(held), longest), dtype=bool)
     for query, brought in enumerate(lists):
         rows[query, : len(brought)], filled[query, : len(brought)] = brought, False
 
-    words = np.zeros(rows.shape, dtype=np.float32)
-    if data.words:
-        for query, brought in enumerate(lists):
+    words, answers = np.zeros(rows.shape, dtype=np.float32), np.zeros(rows.shape, dtype=np.float32)
+    for query, brought in enumerate(lists):
+        if data.words:
             words[query, : len(brought)] = data.words.scores(int(held[query]), brought)
-    answers_of = {temperature: np.zeros(rows.shape, dtype=np.float32) for temperature in ANSWER_TEMPERATURES}
-    for temperature, of_queries in answered.items():
-        for query, brought in enumerate(lists):
-            scores = of_queries[query]
-            answers_of[temperature][query, : len(brought)] = [scores.get(row, 0.0) for row in brought.tolist()]
+        answered, votes = answers_of[query]
+        if len(answered):
+            place = np.minimum(np.searchsorted(answered, brought), len(answered) - 1)
+            answers[query, : len(brought)] = np.where(answered[place] == brought, votes[place], 0)
     return _Shortlist(
         rows,
         filled,
         # What only fills up a list comes last, so that it takes no rank from a document.
         {
-            settings: np.where(filled, np.float32(-_FAR), np.take_along_axis(scores, rows, axis=1))
-            for settings, scores in cosines.items()
+            negatives: np.where(filled, np.float32(-_FAR), np.take_along_axis(scores, rows, axis=1))
+            for negatives, scores in cosines.items()
         },
-        {temperature: np.take_along_axis(scores, rows, axis=1) for temperature, scores in pulls.items()},
-        {(s, t): np.einsum("hd,hd->h", vectors, shift) for s, vectors in turned.items() for t, shift in shifts.items()},
-        {temperature: np.einsum("hd,hd->h", shift, shift) for temperature, shift in shifts.items()},
+        np.take_along_axis(pulls, rows, axis=1),
+        {negatives: np.einsum("hd,hd->h", vectors, shift) for negatives, vectors in turned.items()},
+        np.einsum("hd,hd->h", shift, shift),
         words,
-        answers_of,
+        answers,
     )
 
 
-def _answers(trained: _Trained, queries: Vectors) -> dict[float, list[dict[int, float]]]:
-    """Score the remembered answers for each query: τ → row of the corpus → score."""
-    if not trained.attentions:
-        return {}
-    keys, _, similarities = trained.attentions[TEMPERATURES[0]].attend(queries)
-    return {
-        temperature: [
-            dict(zip(*(part.tolist() for part in answer_scores(*nearest, trained.labels, temperature)), strict=True))
-            for nearest in zip(keys, similarities, strict=True)
-        ]
-        for temperature in ANSWER_TEMPERATURES
-    }
+def _answers(trained: _Trained, queries: Vectors) -> list[tuple[NDArray[np.int64], Vectors]]:
+    """Score the remembered answers for each query: rows of the corpus, ascending, and their scores."""
+    if trained.attention is None:
+        return [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] * len(queries)
+    keys, _, similarities = trained.attention.attend(queries)
+    return [answer_scores(*nearest, trained.labels, TEMPERATURE) for nearest in zip(keys, similarities, strict=True)]
 
 
 def _top(scores: Vectors, k: int) -> NDArray[np.int64]:
@@ -299,16 +298,14 @@ def _ideal_dcg(weights: NDArray[np.float32]) -> float:
 
 
 _FAR = 1e3
-_FEW_LABELS = 6
-"""Up to this many labels a query, counting the ranks of the labelled documents costs less than finding the best documents."""
 _DISCOUNTS = 1 / np.log2(np.arange(2, DEPTH + 2))
 
 
 class _Gains:
     """The labels of one block of queries on their shortlists, by which rankings are scored.
 
-    Where few documents have labels, the ranks of these alone are counted. Otherwise, and where popularity is measured, the best
-    documents of each query are found.
+    The scores are sorted, which is fast, without the documents that they belong to; the ranks of the labelled documents are then
+    counted. Where popularity is measured, the best documents themselves are found.
     """
 
     def __init__(self, labels: LabelRows, block: slice, popularity: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> None:
@@ -319,8 +316,8 @@ class _Gains:
             own[0, position] = [gain.get(row, 0.0) for row in rows[position].tolist()]
             own[1, position] = np.isin(rows[position], documents) / len(documents)
         self.labelled = np.nonzero(own[1])
-        self.few = popularity is None and len(self.labelled[0]) <= _FEW_LABELS * len(rows)
-        self.gains = own if popularity is None else np.concatenate([own, (popularity[:, rows] - own) / max(1, len(labels) - 1)])
+        self.gains = own[:, self.labelled[0], self.labelled[1]]
+        self.all = None if popularity is None else np.concatenate([own, (popularity[:, rows] - own) / max(1, len(labels) - 1)])
 
     def score(self, scores: Vectors) -> Values:
         """Score the rankings by (h, S) scores.
@@ -329,21 +326,22 @@ class _Gains:
             (4, h) nDCG@10, recall@10, and both by popularity, which are 0 where they are not measured.
         """
         values = np.zeros((4, len(scores)))
-        if self.few:
-            queries, columns = self.labelled
-            ranks = (scores[queries] >= scores[queries, columns][:, None]).sum(axis=1)
-            high = ranks <= DEPTH
-            queries, columns, ranks = queries[high], columns[high], ranks[high]
+        if self.all is None:
+            best = np.sort(scores, axis=1)[:, -DEPTH - 1 :]  # one more, to know whether the last ones are equal
+            own = scores[self.labelled]
+            high = np.flatnonzero(own >= best[self.labelled[0], -DEPTH])
+            queries, own = self.labelled[0][high], own[high]
+            ranks = (best[queries] >= own[:, None]).sum(axis=1)
+            high, queries, ranks = high[ranks <= DEPTH], queries[ranks <= DEPTH], ranks[ranks <= DEPTH]
             for metric, discounts in enumerate((_DISCOUNTS[ranks - 1], 1.0)):
-                gains = self.gains[metric, queries, columns] * discounts
-                values[metric] = np.bincount(queries, weights=gains, minlength=len(scores))
+                values[metric] = np.bincount(queries, self.gains[metric, high] * discounts, minlength=len(scores))
             return values
         top = np.argpartition(-scores, DEPTH - 1, axis=1)[:, :DEPTH]
         best = np.take_along_axis(scores, top, axis=1)
         order = np.argsort(-best, axis=1, kind="stable")
         top = np.take_along_axis(top, order, axis=1)
-        counts = np.isfinite(np.take_along_axis(best, order, axis=1))  # what only fills up a list brings nothing
-        gains = np.take_along_axis(self.gains, top[None], axis=2) * counts
+        there = np.take_along_axis(best, order, axis=1) > -_FAR / 2  # what only fills up a list brings nothing
+        gains = np.take_along_axis(self.all, top[None], axis=2) * there
         for metric in range(len(gains)):
             values[metric] = gains[metric] @ (np.ones(DEPTH) if metric % 2 else _DISCOUNTS)
         return values

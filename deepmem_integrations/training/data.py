@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import Attention, QueryAdapter, ValueSpace
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
-from deepmem_integrations.training.candidates import EPOCHS, TEMPERATURES, AttentionSettings, Candidate
+from deepmem_integrations.training.candidates import TEMPERATURE, Candidate
 from deepmem_integrations.training.folds import Fold
-from deepmem_integrations.training.linear import Negatives, negative_rows, train_linear
+from deepmem_integrations.training.linear import Negatives, train_linear
 from deepmem_integrations.training.words import QueryWords
+
+NEAR = 100
+"""How many of the documents nearest to a query a training looks at."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class TrainingData:
         corpus: (N, d) float32 unit rows, the documents that are ranked.
         statistics: The mean and covariance of all documents, ranked or not.
         seed: Fixes the result.
+        near: (n, m) int64, the rows of the documents nearest to each query, best first.
         words: The words of the queries, or None where there is no search by words.
     """
 
@@ -34,11 +39,22 @@ class TrainingData:
     corpus: Vectors
     statistics: CorpusStatistics
     seed: int
+    near: NDArray[np.int64]
     words: QueryWords | None = None
+
+    @classmethod
+    def of(cls, queries: Vectors, labels: LabelRows, corpus: Vectors, statistics: CorpusStatistics, seed: int) -> "TrainingData":
+        """Find the documents nearest to each query, and take the rest as it is."""
+        return cls(queries, labels, corpus, statistics, seed, nearest(queries, corpus, NEAR))
+
+    @property
+    def all_labelled(self) -> bool:
+        """Whether every document has a label."""
+        return len(np.unique(self.labels.documents)) == len(self.corpus)
 
     def take(self, rows: NDArray[np.int64], labels: LabelRows) -> "TrainingData":
         """Return the data of these queries alone, without their words, and with the given labels in place of their own."""
-        return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed)
+        return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed, self.near[rows])
 
     def held_out(self, queries: Vectors, labels: LabelRows, texts: Sequence[str]) -> "tuple[TrainingData, Fold]":
         """Add queries that are scored but not trained on.
@@ -53,33 +69,32 @@ class TrainingData:
         """
         rows = np.arange(len(self.queries), len(self.queries) + len(queries))
         words = self.words and self.words.extended(texts)
-        both = replace(self, queries=np.concatenate([self.queries, queries]), words=words)
+        near = np.concatenate([self.near, nearest(queries, self.corpus, NEAR)])
+        both = replace(self, queries=np.concatenate([self.queries, queries]), near=near, words=words)
         return both, Fold(np.arange(len(self.queries)), self.labels, rows, labels, [[] for _ in rows])
 
-    def linear(self, negatives: Negatives, epochs: tuple[int, ...] = EPOCHS) -> dict[int, Vectors]:
-        """Train the linear part.
+    def linear(self, negatives: Negatives) -> Vectors:
+        """Train the linear part, W, (d, d) float32.
 
         Args:
             negatives: Which documents the softmax runs over: see `Negatives`.
-            epochs: The epochs after which to keep W.
-
-        Returns:
-            Epoch → W, (d, d) float32.
         """
-        rows = negative_rows(negatives, self.labels, len(self.corpus), self.seed)
-        targets = target_means(self.labels, self.corpus)
-        return train_linear(self.queries, targets, self.corpus[rows], epochs=epochs, seed=self.seed)
+        pool = np.unique(self.labels.documents) if negatives == "labelled" else np.arange(len(self.corpus))
+        return train_linear(self.queries, self.targets, self.labels, self.corpus, pool, self.near, seed=self.seed)
+
+    @cached_property
+    def targets(self) -> Vectors:
+        """The weighted mean document vector of each query, (n, d) float32."""
+        return target_means(self.labels, self.corpus)
 
     def value_space(self) -> ValueSpace:
         """Return the map from documents to the values of the attention part."""
-        return value_space(target_means(self.labels, self.corpus), self.labels, self.corpus, self.statistics)
+        return value_space(self.targets, self.labels, self.corpus, self.statistics)
 
-    def attentions(self) -> dict[float, Attention]:
-        """Build the attention part for each temperature, with a strength of 1."""
+    def attention(self, strength: float = 1.0) -> Attention:
+        """Build the attention part."""
         space = self.statistics.kernel_space(self.queries)
-        values = self.value_space().place(target_means(self.labels, self.corpus))
-        keys = space.place(self.queries)
-        return {temperature: Attention(keys, values, temperature, 1.0, space) for temperature in TEMPERATURES}
+        return Attention(space.place(self.queries), self.value_space().place(self.targets), TEMPERATURE, strength, space)
 
     def fit(self, candidate: Candidate) -> QueryAdapter:
         """Train the transform of a candidate on all queries.
@@ -87,9 +102,5 @@ class TrainingData:
         The attention part is there in any case, because its keys also serve the remembered answers. Its strength is 0 where the
         candidate leaves it out.
         """
-        linear = None
-        if candidate.linear:
-            linear = self.linear(candidate.linear.negatives, (candidate.linear.epochs,))[candidate.linear.epochs]
-        settings = candidate.attention or AttentionSettings(TEMPERATURES[0], 0.0)
-        attention = replace(self.attentions()[settings.temperature], strength=settings.strength)
-        return QueryAdapter(self.corpus.shape[1], linear=linear, attention=attention)
+        linear = self.linear(candidate.linear) if candidate.linear else None
+        return QueryAdapter(self.corpus.shape[1], linear=linear, attention=self.attention(candidate.attention))

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from deepmem_integrations._extras import require
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,24 +20,28 @@ def device() -> "torch.device":
 
 @contextmanager
 def single_threaded_operations() -> Iterator[int]:
-    """Run every torch operation in the thread that calls it, and yield how many threads torch would use otherwise.
+    """Run every operation of torch and of numpy's BLAS in the thread that calls it, and yield how many threads torch would use.
 
-    The setting applies to the whole process. When several trainings run at once, the last one to end restores it.
+    Threads inside such small operations mostly wait for one another, which costs more than half of the time. The setting applies
+    to the whole process, and each training that runs at the same time undoes it at its end.
     """
     import torch
 
-    with _threads_lock:
-        _threads_before.append(_threads_before[0] if _threads_before else torch.get_num_threads())
+    limits = require("threadpoolctl", extra="train").threadpool_limits
+    with _lock:
+        threads = _running[0][1] if _running else torch.get_num_threads()
+        _running.append((threading.get_ident(), threads))
         torch.set_num_threads(1)
-        threads = _threads_before[0]
     try:
-        yield threads
+        with limits(1, user_api="blas"):
+            yield threads
     finally:
-        with _threads_lock:
-            _threads_before.pop()
-            if not _threads_before:
-                torch.set_num_threads(threads)
+        with _lock:
+            _running.remove((threading.get_ident(), threads))
+            if (threading.get_ident(), threads) not in _running:
+                torch.set_num_threads(threads)  # torch keeps the number for each thread
 
 
-_threads_lock = threading.Lock()
-_threads_before: list[int] = []
+_lock = threading.Lock()
+_running: list[tuple[int, int]] = []
+"""For each running training, its thread, and how many threads torch had before the first of them."""

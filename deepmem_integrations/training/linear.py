@@ -1,6 +1,5 @@
 """The linear part, which learns *how users ask* and carries over to documents that nobody has asked about yet."""
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,65 +23,153 @@ LEARNING_RATE = 3e-4
 """The learning rate of AdamW."""
 WEIGHT_DECAY = 0.5
 """The decay of W towards 0, which draws the transform towards the identity."""
+MOMENTS = (0.9, 0.999)
+"""How slowly AdamW forgets the first and the second moment of the gradient."""
+EPSILON = 1e-8
+"""The least deviation by which AdamW divides."""
 SCALE = 20.0
 """The inverse temperature of the softmax over cosines, as in sentence-transformers' MultipleNegativesRankingLoss."""
+EPOCHS = 10
+"""How often each query takes part in a step."""
 BATCH = 64
 """How many queries a batch has."""
-MAX_NEGATIVES = 10_000
-"""How many documents the softmax runs over, besides the labelled ones, where the corpus is larger than this."""
-
-
-def negative_rows(negatives: Negatives, labels: LabelRows, corpus_size: int, seed: int) -> NDArray[np.int64]:
-    """Return the corpus rows that the softmax runs over, in ascending order. Labelled documents are always among them."""
-    labelled = np.unique(labels.documents)
-    if negatives == "labelled":
-        return labelled
-    if corpus_size <= MAX_NEGATIVES:
-        return np.arange(corpus_size)
-    drawn = np.random.default_rng(seed).choice(corpus_size, MAX_NEGATIVES, replace=False)
-    return np.union1d(labelled, drawn)
+WHOLE = 900
+"""Up to so many documents, every batch's softmax runs over all of them."""
+DRAWN = 500
+"""How many other documents are drawn for a batch where there are more."""
+HARD = 2
+"""How many of the nearest documents without its label each query of a batch adds to the softmax."""
 
 
 def train_linear(
-    queries: Vectors, targets: Vectors, documents: Vectors, *, epochs: Collection[int], seed: int
-) -> dict[int, Vectors]:
-    """Fit W in ``q ← unit(q + q W)`` by softmax cross-entropy over the documents, starting from W = 0.
+    queries: Vectors,
+    targets: Vectors,
+    labels: LabelRows,
+    corpus: Vectors,
+    pool: NDArray[np.int64],
+    near: NDArray[np.int64],
+    *,
+    seed: int,
+    epochs: int = EPOCHS,
+) -> Vectors:
+    """Fit W in ``q ← unit(q + q W)`` by softmax cross-entropy over the documents of a pool, starting from W = 0.
 
     The target distribution of a query is its documents by weight. Let t be the weighted mean of their vectors, and s the
     scaled transformed query. The loss is then ``logsumexp(s · documents) − s · t``, so that no (n, N) matrix of targets is
-    needed.
+    needed. Its gradient is two matrix products. AdamW (Loshchilov and Hutter 2019) takes the steps.
+
+    A large pool is sampled for each batch: a labelled document and the nearest others of each query count as they are, and
+    documents drawn at random stand for all the rest, with the logarithm of how many each of them stands for added to its score
+    (sampled softmax, Bengio and Senécal 2008).
 
     Args:
         queries: (n, d) float32 unit rows, n ≥ 1.
         targets: (n, d) float32, the weighted mean document vector of each query.
-        documents: (M, d) float32 unit rows. Every labelled document is among them.
-        epochs: The epochs after which to keep W.
+        labels: The labels of the queries.
+        corpus: (N, d) float32 unit rows.
+        pool: (M,) int64, rows of the corpus, ascending. Every labelled document is among them.
+        near: (n, m) int64, for each query the nearest rows of the corpus, best first.
         seed: Fixes the batches.
+        epochs: How often each query takes part in a step.
 
     Returns:
-        Epoch → W, (d, d) float32.
+        W, (d, d) float32.
     """
     import torch
 
     where = device()
-    query, target, document = (torch.from_numpy(array).to(where) for array in (queries, targets, documents))
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same batches
-    weight = torch.zeros(queries.shape[1], queries.shape[1], device=where, requires_grad=True)
-    optimizer = torch.optim.AdamW([weight], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    kept: dict[int, Vectors] = {}
-    for epoch in range(1, max(epochs) + 1):
-        for batch in torch.randperm(len(query), generator=generator).split(BATCH):  # type: ignore[no-untyped-call]
-            loss = _loss(query[batch], target[batch], document, weight)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        if epoch in epochs:
-            kept[epoch] = weight.detach().cpu().numpy().copy()
-    return kept
+    query, target = (torch.from_numpy(array).to(where) for array in (queries, targets))
+    softmax = _Softmax(labels, corpus, pool, near, np.random.default_rng(seed))
+    # The large arrays of a step are written in place: to allocate them anew at each step would take longer than to compute them.
+    weight, first, second, gradient, deviation = (torch.zeros(queries.shape[1], queries.shape[1], device=where) for _ in range(5))
+    step = 0
+    for _ in range(epochs):
+        order = softmax.rng.permutation(len(queries))
+        for batch in np.split(order, range(BATCH, len(order), BATCH)):
+            step += 1
+            rows = torch.from_numpy(batch).to(where)
+            loss_gradient(query[rows], target[rows], *softmax.documents(batch), weight, out=gradient)
+            first.lerp_(gradient, 1 - MOMENTS[0])
+            second.mul_(MOMENTS[1]).addcmul_(gradient, gradient, value=1 - MOMENTS[1])
+            torch.sqrt(second, out=deviation).add_(EPSILON)
+            rate = LEARNING_RATE * (1 - MOMENTS[1] ** step) ** 0.5 / (1 - MOMENTS[0] ** step)  # both moments started at 0
+            weight.mul_(1 - LEARNING_RATE * WEIGHT_DECAY).addcdiv_(first, deviation, value=-rate)
+    return np.asarray(weight.cpu().numpy())
 
 
-def _loss(queries: "torch.Tensor", targets: "torch.Tensor", documents: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
+def loss_gradient(
+    queries: "torch.Tensor",
+    targets: "torch.Tensor",
+    documents: "torch.Tensor",
+    counts: "torch.Tensor | float",
+    weight: "torch.Tensor",
+    *,
+    out: "torch.Tensor | None" = None,
+) -> "torch.Tensor":
+    """Compute the gradient of the mean loss of a batch with respect to W, (d, d).
+
+    Args:
+        queries: (b, d) unit rows.
+        targets: (b, d), the weighted mean document vector of each query.
+        documents: (m, d) unit rows.
+        counts: (m,) the logarithm of how many documents each document stands for, or 0.
+        weight: (d, d) W.
+        out: (d, d) where to write the gradient.
+    """
     import torch
 
-    scaled = SCALE * torch.nn.functional.normalize(queries + queries @ weight, dim=1)
-    return (torch.logsumexp(scaled @ documents.T, dim=1) - (scaled * targets).sum(dim=1)).mean()
+    moved = (queries @ weight).add_(queries)
+    length = moved.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    moved /= length
+    shares = (moved @ documents.T).mul_(SCALE).add_(counts).softmax(dim=1)
+    pull = (shares @ documents - targets) * (SCALE / len(queries))
+    pull = (pull - (pull * moved).sum(dim=1, keepdim=True) * moved) / length  # through the scaling to length 1
+    return torch.mm(queries.T, pull, out=out)
+
+
+class _Softmax:
+    """The documents that the softmax of each batch runs over."""
+
+    def __init__(
+        self, labels: LabelRows, corpus: Vectors, pool: NDArray[np.int64], near: NDArray[np.int64], rng: np.random.Generator
+    ) -> None:
+        import torch
+
+        self.rng = rng
+        self.corpus = torch.from_numpy(corpus).to(device())
+        self.pool = pool
+        self.whole = self.corpus[torch.from_numpy(pool).to(device())] if len(pool) <= WHOLE else None
+        self.drawn = torch.empty(BATCH * (1 + HARD) + DRAWN, corpus.shape[1], device=device())
+        self.labels = labels
+        self.sizes = np.diff(labels.starts)
+        self.hard = _hard_negatives(labels, len(corpus), pool, near)
+
+    def documents(self, batch: NDArray[np.int64]) -> "tuple[torch.Tensor, torch.Tensor | float]":
+        """Return the vectors of a batch's documents, (m, d), and the logarithm of how many each stands for, (m,) or 0."""
+        import torch
+
+        if self.whole is not None:
+            return self.whole, 0.0
+        labelled = self.labels.documents[
+            self.labels.starts[batch] + (self.rng.random(len(batch)) * self.sizes[batch]).astype(int)
+        ]
+        hard = self.hard[batch].reshape(-1)
+        own = np.unique(np.concatenate([labelled, hard[hard >= 0]]))
+        drawn = self.pool[self.rng.integers(0, len(self.pool), DRAWN)]
+        drawn = drawn[~np.isin(drawn, own)]
+        counts = np.zeros(len(own) + len(drawn), dtype=np.float32)
+        counts[len(own) :] = np.log((len(self.pool) - len(own)) / max(1, len(drawn)))
+        rows = torch.from_numpy(np.concatenate([own, drawn])).to(self.corpus.device)
+        documents = torch.index_select(self.corpus, 0, rows, out=self.drawn[: len(rows)])
+        return documents, torch.from_numpy(counts).to(self.corpus.device)
+
+
+def _hard_negatives(labels: LabelRows, corpus_size: int, pool: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find for each query the nearest documents of the pool without its label, (n, HARD) int64; −1 where there are fewer."""
+    inside = np.zeros(corpus_size, dtype=bool)
+    inside[pool] = True
+    query = np.arange(len(labels))
+    own = np.repeat(query, np.diff(labels.starts)) * corpus_size + labels.documents
+    wrong = inside[near] & ~np.isin(query[:, None] * corpus_size + near, own)
+    best = np.argsort(~wrong, axis=1, kind="stable")[:, :HARD]
+    return np.where(np.take_along_axis(wrong, best, axis=1), np.take_along_axis(near, best, axis=1), -1)

@@ -29,7 +29,7 @@ class RankingReport:
     """The report on the ranking of a retriever.
 
     Attributes:
-        chosen: The candidate, e.g. ``linear(labelled, 8 epochs) + 0.2 words + 0.4 answers(τ=0.1)``.
+        chosen: The candidate, e.g. ``linear(labelled) + 0.2 words + 0.4 answers``.
         reason: Why the candidate was chosen.
         seen: The scores on held-out queries drawn at random, or on the validation queries.
         unseen: The scores on held-out queries whose documents no training query asks for.
@@ -62,7 +62,7 @@ class TrainingReport:
     All scores were measured on training queries that were held out in turn, or on the validation queries of the caller.
 
     Attributes:
-        chosen: The transform, e.g. ``linear(labelled, 8 epochs) + attention(τ=0.1, β=2)``, or ``identity``.
+        chosen: The transform, e.g. ``linear(labelled) + attention(β=2)``, or ``identity``.
         reason: Why the transform was chosen.
         seen: The transform's scores on held-out queries drawn at random, or on the validation queries; None where there were too
             few queries.

@@ -20,8 +20,7 @@ from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.labels import LabelRows, Labels, Relevance
-from deepmem_integrations.training.attention import target_means
-from deepmem_integrations.training.candidates import ANSWER_TEMPERATURES, TRANSFORMS, AnswerSettings, Candidate, rankings
+from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
@@ -141,8 +140,9 @@ def train_adapter(
         merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed)
         if search is not None:
             merged = merged.with_words(search, texts)
-        decision = _choose(merged, max_unseen_loss, progress)
-    adapter = _fit(merged, decision, query_texts, fingerprint)
+        with single_threaded_operations():
+            decision = _choose(merged, max_unseen_loss, progress)
+            adapter = _fit(merged, decision, query_texts, fingerprint)
     progress(merged.steps, merged.steps)
     report = _report(merged, decision, time.monotonic() - started)
     return TrainingResult(adapter.with_metadata(report=report.to_json()), report)
@@ -294,7 +294,7 @@ def _merge(
         validation = judges[0][fresh], labelled, [judges[1].queries[row] for row in rows.tolist()]
     generated = np.ones(len(merged_queries), dtype=bool)
     np.logical_and.at(generated, owners, np.array(relevance.generated, dtype=bool)[order])
-    data = TrainingData(merged_queries, merged_labels, corpus.vectors, corpus.statistics, seed)
+    data = TrainingData.of(merged_queries, merged_labels, corpus.vectors, corpus.statistics, seed)
     return _Merged(relevance, labels, order, owners, generated, data, corpus, validation, left_out)
 
 
@@ -325,7 +325,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
     data, labelled, generated = merged.data, len(merged.data.queries), merged.all_generated
     if max_unseen_loss is None and not generated and merged.labelled_documents < merged.corpus.total:
         max_unseen_loss = MAX_UNSEEN_LOSS
-    agreement = label_agreement(data.queries, target_means(data.labels, data.corpus))
+    agreement = label_agreement(data.queries, data.targets)
     done = 0
 
     def tick() -> None:
@@ -376,9 +376,8 @@ def _fit(
 ) -> QueryAdapter:
     """Train the transform and the ranking on all queries, and keep the queries."""
     chosen, ranked = decision.transform.candidate, decision.ranking.candidate
-    with single_threaded_operations():
-        fitted = merged.data.fit(chosen)
-        searching = fitted if ranked.transform == chosen else merged.data.fit(ranked.transform)
+    fitted = merged.data.fit(chosen)
+    searching = fitted if ranked.transform == chosen else merged.data.fit(ranked.transform)
     ranking = None
     if ranked != chosen:
         assert searching.attention is not None
@@ -465,7 +464,7 @@ def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | Non
         "transform alone": decision.transform.candidate,
         "words alone": Candidate(vector=False, words=1.0),
         "hybrid (RRF)": Candidate(words=1.0, by_rank=True),
-        "answers alone": Candidate(vector=False, answers=AnswerSettings(ANSWER_TEMPERATURES[0], 1.0)),
+        "answers alone": Candidate(vector=False, answers=1.0),
         "chosen ranking": decision.ranking.candidate,
     }
     return RankingReport(

@@ -1,6 +1,6 @@
 """The words of a training's queries: which documents a search by words finds for each query, and with which scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,8 @@ from deepmem_integrations.words import LexicalSearch, WordIndex, search_words
 
 FOUND = 100
 """How many documents a search by words finds for each query, as a retriever's does."""
+KEPT = 10_000_000
+"""How many scores are kept at most, in 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,17 @@ class QueryWords:
 
     @cached_property
     def found(self) -> list[dict[int, float]]:
-        """For each query, row → score of the documents that the search finds, best first."""
+        """For each query, row → score of the documents that the search finds."""
         found = []
-        for text in self.texts:
-            names, scores = search_words(self.search, text, FOUND)
-            pairs = zip(names, scores.tolist(), strict=True)
-            found.append({self.row_of[name]: score for name, score in pairs if name in self.row_of})
+        for query, text in enumerate(self.texts):
+            if self._scorer:
+                scores = self._all(query)
+                rows = _top(scores, FOUND)
+                found.append(dict(zip(rows.tolist(), scores[rows].tolist(), strict=True)))
+            else:
+                names, scores = search_words(self.search, text, FOUND)
+                pairs = zip(names, scores.tolist(), strict=True)
+                found.append({self.row_of[name]: score for name, score in pairs if name in self.row_of})
         return found
 
     @cached_property
@@ -59,7 +66,32 @@ class QueryWords:
         Returns:
             (m,) float32; 0 for documents without any word of the query, or which the search does not find.
         """
-        if isinstance(self.search, WordIndex):
-            return self.search.scores(self.texts[query], [self.ids[row] for row in rows.tolist()])
+        if self._scorer:
+            return self._all(query)[rows]
         found = self.found[query]
         return np.array([found.get(row, 0.0) for row in rows.tolist()], dtype=np.float32)
+
+    @cached_property
+    def _scorer(self) -> Callable[[str], NDArray[np.float32]] | None:
+        """For a text, the scores of all documents; None where the search can only find."""
+        return self.search.scorer(self.ids) if isinstance(self.search, WordIndex) else None
+
+    @cached_property
+    def _kept(self) -> dict[int, NDArray[np.float32]]:
+        return {}
+
+    def _all(self, query: int) -> NDArray[np.float32]:
+        """Score all documents for a query, (N,) float32. Both views ask for the same scores."""
+        if query in self._kept:
+            return self._kept[query]
+        assert self._scorer is not None
+        scores = self._scorer(self.texts[query])
+        if (len(self._kept) + 1) * len(scores) <= KEPT:
+            self._kept[query] = scores
+        return scores
+
+
+def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Find the rows of the k largest scores above 0, in no order."""
+    rows = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else np.arange(len(scores))
+    return rows[scores[rows] > 0]

@@ -32,7 +32,7 @@ folder cannot be deleted while an index over it is open.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,8 @@ class WordIndex:
             scores = state.all_scores(state.analysis.query_terms(text))
             if isinstance(filter, Set) and len(filter) <= _FEW_IDS:
                 keep = np.zeros(len(scores), np.bool_)
-                keep[state.rows(list(filter))] = True
+                rows = state.row_of(list(filter))
+                keep[rows[rows >= 0]] = True
                 scores[~keep] = 0
                 filter = None
         wanted = k
@@ -237,6 +238,40 @@ class WordIndex:
         state = self._current()
         with state.checked():
             return state.scores_of(state.analysis.query_terms(text), ids)
+
+    def scorer(self, ids: Sequence[str]) -> Callable[[str], NDArray[np.float32]]:
+        """Return a function that scores the same documents for one query after another, as `scores` does.
+
+        The documents are looked up once. The function keeps to the index as it is now.
+
+        Args:
+            ids: n ids.
+
+        Returns:
+            A function from a text to (n,) float32.
+
+        Raises:
+            StorageError: A file of the index is damaged.
+
+        Example:
+            >>> folder = getfixture("tmp_path")
+            >>> index = WordIndex.build(folder, [(["a", "b"], ["a router", "a switch"])], language="en")
+            >>> score = index.scorer(["b", "a"])
+            >>> (score("routers") > 0).tolist(), (score("switches") > 0).tolist()
+            ([False, True], [True, False])
+        """
+        state = self._current()
+        with state.checked():
+            rows = state.row_of(ids)
+        there = rows >= 0
+
+        def score(text: str) -> NDArray[np.float32]:
+            check_search(text, 1)
+            with state.checked():
+                scores = state.all_scores(state.analysis.query_terms(text))
+            return np.where(there, scores[rows] if len(scores) else np.float32(0), np.float32(0))
+
+        return score
 
     def reopen(self) -> bool:
         """See the newest state of the folder. Searches do so by themselves.

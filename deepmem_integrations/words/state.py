@@ -80,6 +80,14 @@ class State:
             scores[start + live.deleted.astype(np.intp)] = 0
         return scores
 
+    def row_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the (n,) row of each document over all segments; −1 where there is none."""
+        rows = np.full(len(ids), -1, np.int64)
+        for live, start in zip(self.segments, self._starts.tolist(), strict=False):
+            found = live.find(ids)
+            rows[found >= 0] = found[found >= 0] + start
+        return rows
+
     def scores_of(self, terms: Sequence[str], ids: Sequence[str]) -> NDArray[np.float32]:
         """Return the (n,) scores of documents."""
         scores = np.zeros(len(ids), np.float32)
@@ -108,11 +116,6 @@ class State:
             if frequency:
                 idf = np.log1p((self.documents - frequency + 0.5) / (frequency + 0.5))
                 yield np.float32(times * idf), postings
-
-    def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the rows, over all segments, of those documents that are there."""
-        found = [(live.find(ids), start) for live, start in zip(self.segments, self._starts.tolist(), strict=False)]
-        return np.concatenate([np.empty(0, np.int64), *(rows[rows >= 0] + start for rows, start in found)])
 
     def ids(self, rows: NDArray[np.intp]) -> list[str]:
         """Return the ids of rows over all segments."""

@@ -38,7 +38,7 @@ def test_the_table_tells_how_retrievers_rank():
     old = str(JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report=report))
     assert "retrievers" not in old, "reports of earlier versions say nothing of it"
     for chosen, lines in (
-        ("linear(labelled, 8 epochs) + 0.2 words + 0.4 answers(τ=0.1)", ["linear(labelled, 8 epochs)", "0.2 words"]),
+        ("linear(labelled) + attention(β=16) + 0.35 words", ["linear(labelled)", "attention(β=16)"]),
         ("vectors and words fused by rank", ["vectors and words fused by", "rank"]),
     ):
         job = JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "ranking": {"chosen": chosen}})

@@ -13,7 +13,7 @@ def as_problem(given, seed=0):
     unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
     rows = {name: row for row, name in enumerate(given.ids)}
     corpus = unit(given.corpus)
-    return TrainingData(
+    return TrainingData.of(
         unit(given.train_queries),
         LabelRows.of(given.train, rows),
         corpus,

@@ -2,27 +2,20 @@ from itertools import product
 
 import pytest
 
-from deepmem_integrations.training.candidates import (
-    EPOCHS,
-    STRENGTHS,
-    TEMPERATURES,
-    TRANSFORMS,
-    AttentionSettings,
-    Candidate,
-    LinearSettings,
-)
+from deepmem_integrations.training.candidates import ANSWERS, STRENGTHS, TRANSFORMS, WORDS, Candidate, rankings
 
 
 @pytest.mark.parametrize(
     ("candidate", "name"),
     [
         (Candidate(), "identity"),
-        (Candidate(LinearSettings("corpus", 16)), "linear(corpus, 16 epochs)"),
-        (Candidate(attention=AttentionSettings(0.1, 2.0)), "attention(τ=0.1, β=2)"),
-        (
-            Candidate(LinearSettings("labelled", 8), AttentionSettings(0.13, 16.0)),
-            "linear(labelled, 8 epochs) + attention(τ=0.13, β=16)",
-        ),
+        (Candidate("corpus"), "linear(corpus)"),
+        (Candidate(attention=2.0), "attention(β=2)"),
+        (Candidate("labelled", 16.0), "linear(labelled) + attention(β=16)"),
+        (Candidate("labelled", words=0.2, answers=0.4), "linear(labelled) + 0.2 words + 0.4 answers"),
+        (Candidate(vector=False, words=1.0), "words alone"),
+        (Candidate(vector=False, answers=1.0), "answers alone"),
+        (Candidate(words=1.0, by_rank=True), "vectors and words fused by rank"),
     ],
 )
 def test_a_candidate_names_its_parts(candidate, name):
@@ -32,6 +25,16 @@ def test_a_candidate_names_its_parts(candidate, name):
 def test_the_identity_comes_first_and_every_pair_of_settings_is_there_once():
     assert TRANSFORMS[0] == Candidate()
     assert len({str(candidate) for candidate in TRANSFORMS}) == len(TRANSFORMS)
-    assert len(TRANSFORMS) == (1 + 2 * len(EPOCHS)) * (1 + len(TEMPERATURES) * len(STRENGTHS))
-    for negatives, epochs, temperature, strength in product(("labelled", "corpus"), EPOCHS, TEMPERATURES, STRENGTHS):
-        assert Candidate(LinearSettings(negatives, epochs), AttentionSettings(temperature, strength)) in TRANSFORMS
+    assert len(TRANSFORMS) == 3 * (1 + len(STRENGTHS))
+    for negatives, strength in product((None, "labelled", "corpus"), (0.0, *STRENGTHS)):
+        assert Candidate(negatives, strength) in TRANSFORMS
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_rankings_differ_and_begin_with_the_transforms(words):
+    candidates = rankings(words)
+    assert candidates[: len(TRANSFORMS)] == TRANSFORMS
+    assert len({str(candidate) for candidate in candidates}) == len(candidates)
+    assert {candidate.words for candidate in candidates} == ({0.0, *WORDS} if words else {0.0})
+    assert {candidate.answers for candidate in candidates} == {0.0, *ANSWERS, 1.0}
+    assert not any(candidate.attention and candidate.answers for candidate in candidates)
