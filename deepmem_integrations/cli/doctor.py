@@ -164,7 +164,11 @@ def _models(store: str | None, path: Folder) -> Iterator[Check]:
         if name is None:
             yield Check("model in use", None, f"none yet in {folder.path}")
         else:
-            yield Check("model in use", True, f"{name}: {folder.load_model(name)!r}")
+            model = folder.load_model(name)
+            yield Check("model in use", True, f"{name}: {model!r}")
+            if shown := (model.metadata.get("report") or {}).get("shown"):
+                beyond = "add labels from beyond, such as the hybrid's results, or train with validation queries"
+                yield Check("labels", None, f"they name only the first {shown} results of the untransformed search: {beyond}")
         states = [job.state for job in jobs.all()]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
         yield Check("jobs", True, counts)

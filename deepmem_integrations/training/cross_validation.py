@@ -26,9 +26,11 @@ DEPTH = 10
 NEAR, ANSWERED = 100, 50
 """How many of the nearest documents each linear part brings into a shortlist, and how many the attention part and the answers."""
 
+HELD_OUT = "held-out training queries"
+"""How reports call the queries of a training that are held out in turn."""
 
 Values = NDArray[np.floating]
-"""(candidates, n) the value of each candidate on each query, between 0 and 1."""
+"""(candidates, n) the value of each candidate on each query, between 0 and 1, times the weight of the query."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class HeldOut:
     recall: Values
     ndcg_by_popularity: Values
     recall_by_popularity: Values
-    queries: str = "held-out training queries"
+    queries: str = HELD_OUT
 
     @property
     def objective(self) -> Values:
@@ -91,6 +93,7 @@ def cross_validate(
     validation: tuple[Vectors, LabelRows, Sequence[str]] | None = None,
     *,
     popularity: bool = True,
+    weights: NDArray[np.float64] | None = None,
 ) -> dict[View, HeldOut]:
     """Score all candidates on queries that took no part in their training, in both views.
 
@@ -103,6 +106,7 @@ def cross_validate(
         tick: Called after each fold of each view, to show progress.
         validation: Queries ((v, d) float32 unit rows), their labels and their texts, which take the place of the seen view.
         popularity: Whether to measure what popularity alone gives, which takes longer.
+        weights: (n,) how much each training query counts, 1 on average; None for all alike.
     """
     work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
     counts: dict[View, int] = dict.fromkeys(VIEWS, len(data.labels))
@@ -125,6 +129,9 @@ def cross_validate(
                 tick()
         finally:
             pool.shutdown(cancel_futures=True)
+    if weights is not None:
+        for view in VIEWS:
+            scores[view] *= 1 if view == "seen" and validation is not None else weights.astype(np.float32)
     held_out = {view: HeldOut(*scores[view]) for view in VIEWS}
     if validation is not None:
         held_out["seen"] = replace(held_out["seen"], queries="validation queries")
@@ -237,6 +244,8 @@ def _shortlist(data: TrainingData, fold: Fold, block: slice, trained: _Trained) 
         answered, votes = answers_of[query]
         best = answered[np.argsort(-votes, kind="stable")[:ANSWERED]]
         brought = np.unique(np.concatenate([*(rows[query] for rows in near), list(found[query]), best]).astype(np.int64))
+        if data.shown is not None and (shown := data.shown[held[query]]) is not None:
+            brought = shown
         lists.append(np.setdiff1d(brought, fold.answered[block.start + query]))
     longest = max([DEPTH, *map(len, lists)])
     rows, filled = np.zeros((len(held), longest), dtype=np.int64), np.ones((len(held), longest), dtype=bool)

@@ -32,6 +32,8 @@ class TrainingData:
         seed: Fixes the result.
         near: (n, m) int64, the rows of the documents nearest to each query, best first.
         words: The words of the queries, or None where there is no search by words.
+        shown: For each query the rows of the documents that users could label, ascending, or None where they could label any.
+            None where that holds for all queries. What was not shown may be relevant or not, so nothing is judged by it.
     """
 
     queries: Vectors
@@ -41,6 +43,7 @@ class TrainingData:
     seed: int
     near: NDArray[np.int64]
     words: QueryWords | None = None
+    shown: Sequence[NDArray[np.int64] | None] | None = None
 
     @classmethod
     def of(cls, queries: Vectors, labels: LabelRows, corpus: Vectors, statistics: CorpusStatistics, seed: int) -> "TrainingData":
@@ -70,7 +73,8 @@ class TrainingData:
         rows = np.arange(len(self.queries), len(self.queries) + len(queries))
         words = self.words and self.words.extended(texts)
         near = np.concatenate([self.near, nearest(queries, self.corpus, NEAR)])
-        both = replace(self, queries=np.concatenate([self.queries, queries]), near=near, words=words)
+        shown = self.shown and [*self.shown, *[None] * len(queries)]
+        both = replace(self, queries=np.concatenate([self.queries, queries]), near=near, words=words, shown=shown)
         return both, Fold(np.arange(len(self.queries)), self.labels, rows, labels, [[] for _ in rows])
 
     def linear(self, negatives: Negatives) -> Vectors:

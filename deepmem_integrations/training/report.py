@@ -76,6 +76,8 @@ class TrainingReport:
         labelled_documents: How many documents carry a label.
         merged_queries: How many queries were merged into another one with the same vector.
         validation_left_out: How many validation queries were left out for being training queries too.
+        shown: Up to which rank of the untransformed search the labels go, where they name nothing else, as clicks on what it had
+            shown do; or 0. The scores then compare how candidates order what was shown.
         candidates: The mean held-out scores of each transform.
         seconds: How many seconds the training took.
         seed: The seed.
@@ -98,6 +100,7 @@ class TrainingReport:
     seconds: float
     seed: int
     max_unseen_loss: float | None
+    shown: int = 0
     candidates: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -117,6 +120,11 @@ class TrainingReport:
         if self.ranked_documents < self.documents:
             kept = "the labelled ones, the nearest to queries, and others at random"
             lines.append(f"corpus: a sample of {self.ranked_documents:,} documents: {kept}")
+        if self.shown:
+            lines.append(
+                f"labels: they name only what the untransformed search has in its first {self.shown}, as clicks on its results "
+                "do, so candidates are compared by how they order these. Labels from beyond, or validation queries, tell more."
+            )
         for name, view in (("seen answers", self.seen), ("unseen answers", self.unseen)):
             if view:
                 lines += _view_lines(name, view)

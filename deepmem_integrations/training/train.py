@@ -22,8 +22,9 @@ from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.labels import LabelRows, Labels, Relevance
 from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
-from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
+from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
+from deepmem_integrations.training.exposure import exposure
 from deepmem_integrations.training.folds import FOLDS, View, folds
 from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement
 from deepmem_integrations.training.hardware import single_threaded_operations
@@ -311,6 +312,7 @@ class _Decision:
         views: The scores of all candidates on held-out queries; empty where nothing could be measured.
         agreement: How well the labels agree with the vectors: see `label_agreement`.
         max_unseen_loss: How many points the choice was allowed to lose on unseen answers; None where there was no limit.
+        shown: Up to which rank of the untransformed search the labels go, where they name nothing else; or 0.
     """
 
     transform: Choice
@@ -318,6 +320,7 @@ class _Decision:
     views: Mapping[View, HeldOut]
     agreement: float
     max_unseen_loss: float | None
+    shown: int
 
 
 def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) -> _Decision:
@@ -334,6 +337,10 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         progress(done, merged.steps)
 
     progress(0, merged.steps)
+    shown = None if generated else exposure(data.labels, data.near, merged.corpus.total)
+    if shown:
+        data = replace(data, shown=[np.sort(rows[: shown.depth]) for rows in data.near])
+        agreement = 0.0  # users labelled what the vectors had found, so the labels agree with the vectors whatever they say
     unmeasurable = None
     if merged.corpus.total == 1:
         unmeasurable = "a corpus of one document leaves nothing to rank"
@@ -347,9 +354,19 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         )
     if unmeasurable:
         identity = Choice(Candidate(), unmeasurable)
-        return _Decision(identity, identity, {}, agreement, max_unseen_loss)
+        return _Decision(identity, identity, {}, agreement, max_unseen_loss, 0)
     # Labels that agree with the vectors need not prove that they gain more than popularity gives.
-    views = cross_validate(data, merged.candidates, tick, merged.validation, popularity=agreement <= AGREEMENT)
+    views = cross_validate(
+        data,
+        merged.candidates,
+        tick,
+        merged.validation,
+        popularity=agreement <= AGREEMENT,
+        weights=shown.weights if shown else None,
+    )
+    if shown:
+        held = f"held-out training queries, among the first {shown.depth} documents that were shown"
+        views = {view: replace(h, queries=held) if h.queries == HELD_OUT else h for view, h in views.items()}
     people = np.flatnonzero(~merged.generated)
     if merged.validation is None and MIN_JUDGES <= len(people) < labelled:
         views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
@@ -365,7 +382,8 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
             seed=data.seed,
         )
 
-    return _Decision(chosen(len(TRANSFORMS)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss)
+    depth = shown.depth if shown else 0
+    return _Decision(chosen(len(TRANSFORMS)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss, depth)
 
 
 # ---- fit -----------------------------------------------------------------------------------------------------------------
@@ -449,6 +467,7 @@ def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingRep
         seconds=seconds,
         seed=merged.data.seed,
         max_unseen_loss=decision.max_unseen_loss,
+        shown=decision.shown,
         candidates=[_means(views, index, candidates[index]) for index in range(len(TRANSFORMS))] if views else [],
     )
 

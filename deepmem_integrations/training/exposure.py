@@ -1,0 +1,76 @@
+"""Labels that name only what the untransformed search had shown, as clicks and thumbs do.
+
+Measured on the whole corpus, such labels always favour the untransformed queries: whatever these find was shown and could be
+labelled, and nothing else could. So candidates are compared by how they order what was shown, and documents that were not shown
+count neither as right nor as wrong (condensed lists: Sakai 2007). A label at rank r counts r times, since users look the less at
+a document the lower it stands (inverse propensity weighting with 1 / rank: Joachims, Swaminathan and Schnabel 2017).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations.labels import LabelRows
+
+MAX_DEPTH = 50
+"""The largest number of documents that a search is thought to show."""
+LEAST = 6
+"""How many queries at least must have a wrong document near the edge of what was shown.
+
+Of unbiased labels drawn from StackFAQ, where the untransformed search is nearly perfect, up to 7% of draws are taken for clicks;
+elsewhere, of samples of 10 to 400 queries, none to 2%. Perfect and noisy clicks are noticed from some 50 to 200 queries on.
+"""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What the untransformed search had shown when users gave their labels.
+
+    Attributes:
+        depth: How many documents the search showed for each query.
+        weights: (n,) how much each query counts, 1 on average.
+    """
+
+    depth: int
+    weights: NDArray[np.float64]
+
+
+def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> Exposure | None:
+    """Tell whether the labels end where a search by the untransformed queries ends.
+
+    Unbiased labels thin out towards the lower ranks. That many labels lie just above some rank, and none below, is the sign of a
+    list that ended there.
+
+    Args:
+        labels: The labels of n queries.
+        near: (n, m) int64, the rows of the documents nearest to each query, best first.
+        documents: How many documents the corpus has.
+
+    Returns:
+        None where labels may name any document.
+
+    Example:
+        >>> near = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]] * 12)
+        >>> found = exposure(LabelRows.of_rows([{row % 4: 1.0} for row in range(12)]), near, documents=100)
+        >>> found.depth
+        4
+        >>> exposure(LabelRows.of_rows([{row % 4: 1.0} for row in range(11)] + [{9: 1.0}]), near, documents=100) is None
+        True
+    """
+    sizes = np.diff(labels.starts)
+    query = np.repeat(np.arange(len(labels)), sizes)
+    found = near[query] == labels.documents[:, None]
+    if not found.any(axis=1).all():
+        return None
+    rank = found.argmax(axis=1) + 1
+    depth = int(rank.max())
+    order = np.lexsort((rank, query))
+    wrong = np.empty(len(rank), dtype=np.int64)  # how many documents without a label of the query stand above each label
+    wrong[order] = rank[order] - 1 - (np.arange(len(rank)) - np.repeat(labels.starts[:-1], sizes))
+    most = np.maximum.reduceat(wrong, labels.starts[:-1])
+    at_the_edge = int((2 * most >= most.max()).sum())
+    if most.max() < 2 or at_the_edge < LEAST or depth > MAX_DEPTH or 3 * depth > documents:
+        return None
+    weights = np.add.reduceat(rank, labels.starts[:-1]) / sizes
+    return Exposure(depth, weights / weights.mean())

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from deepmem_integrations import Relevance, train_adapter
+from deepmem_integrations.evaluation import evaluate
+from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training.exposure import LEAST, exposure
+
+NEAR = np.array([np.random.default_rng(seed).permutation(1_000)[:100] for seed in range(300)])
+
+
+def labels_at(*ranks):
+    """Labels of one query for each tuple of ranks."""
+    return LabelRows.of_rows([{int(NEAR[query][rank - 1]): 1.0 for rank in ranks_} for query, ranks_ in enumerate(ranks)])
+
+
+def test_a_sharp_edge_is_where_a_list_ended():
+    clicks = labels_at(*[(1 + query % 10,) for query in range(60)])
+    found = exposure(clicks, NEAR, 1_000)
+    assert found.depth == 10
+    assert found.weights.mean() == pytest.approx(1)
+    assert found.weights[9] == pytest.approx(10 * found.weights[0]), "a label at rank 10 counts ten times"
+
+
+def test_one_label_beyond_the_nearest_shows_that_any_document_could_be_labelled():
+    beyond = LabelRows.of_rows([{int(NEAR[query][query % 10]): 1.0} for query in range(60)] + [{1: 1.0}])
+    assert 1 not in NEAR[60]
+    assert exposure(beyond, NEAR, 1_000) is None
+    assert exposure(labels_at(*[(1 + query % 10,) for query in range(60)], (80,)), NEAR, 1_000) is None
+
+
+def test_few_labels_at_the_edge_prove_nothing():
+    assert exposure(labels_at(*[(1,)] * 80, *[(10,)] * (LEAST - 1)), NEAR, 1_000) is None
+    assert exposure(labels_at(*[(1,)] * 80, *[(10,)] * LEAST), NEAR, 1_000).depth == 10
+
+
+def test_a_perfect_search_shows_no_edge():
+    assert exposure(labels_at(*[tuple(range(1, 7))] * 100), NEAR, 1_000) is None, "six answers each, all at the top"
+
+
+def test_a_small_corpus_has_no_beyond():
+    assert exposure(labels_at(*[(1 + query % 10,) for query in range(60)]), NEAR, 29) is None
+
+
+# ---- trainings -------------------------------------------------------------------------------------------------------
+
+
+def clicked(problem, rng, *, looks=lambda rank: 1.0, right=1.0, wrong=0.0, k=5):
+    """The rows of queries with clicks, and what users clicked among the first k of the untransformed search."""
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    order = np.argsort(-(unit(problem.train_queries) @ unit(problem.corpus).T), axis=1)[:, :k]
+    rows, labels = [], []
+    for row, answers in enumerate(problem.train.labels):
+        good = {document for document, _ in answers}
+        shown = [problem.ids[document] for document in order[row]]
+        chance = [looks(rank) * (right if document in good else wrong) for rank, document in enumerate(shown, start=1)]
+        if clicks := [(document, 1.0) for document, p in zip(shown, chance, strict=True) if rng.random() < p]:
+            rows.append(row)
+            labels.append(clicks)
+    return rows, Relevance([problem.train.queries[row] for row in rows], labels)
+
+
+def gain(problem, adapter):
+    result = evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids, adapter=adapter, top_k=[10])
+    return 100 * result.gains["ndcg@10"].mean
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [{}, {"right": 0.8, "wrong": 0.03}, {"looks": lambda rank: 1 / rank}],
+    ids=["perfect", "noisy", "biased by position"],
+)
+def test_clicks_on_what_was_shown_are_learned_from(problem, behaviour):
+    rows, clicks = clicked(problem, np.random.default_rng(0), **behaviour)
+    result = train_adapter(problem.train_queries[rows], clicks, problem.corpus, problem.ids)
+    assert result.report.shown in (4, 5)  # few look at the last document, who are biased by position
+    assert f"they name only what the untransformed search has in its first {result.report.shown}" in str(result.report)
+    assert result.report.chosen != "identity", result.report
+    unbiased = train_adapter(
+        problem.train_queries[: len(rows)], problem.train.take(range(len(rows))), problem.corpus, problem.ids
+    )
+    assert unbiased.report.shown == 0
+    assert gain(problem, result.adapter) > 2 / 3 * gain(problem, unbiased.adapter)
+
+
+def test_clicks_at_random_teach_nothing(problem):
+    rows, clicks = clicked(problem, np.random.default_rng(0), right=0.3, wrong=0.3)
+    result = train_adapter(problem.train_queries[rows], clicks, problem.corpus, problem.ids)
+    assert (result.report.shown, result.report.chosen) == (5, "identity"), result.report
+    assert "no more than chance" in result.report.reason or "no candidate did better" in result.report.reason
+
+
+def test_validation_queries_are_judged_on_the_whole_corpus(problem):
+    rows, clicks = clicked(problem, np.random.default_rng(0))
+    rows, clicks = rows[: len(rows) - 30], clicks.take(range(len(rows) - 30))
+    held = range(len(problem.train) - 40, len(problem.train))
+    validation = (problem.train_queries[list(held)], problem.train.take(held))
+    result = train_adapter(problem.train_queries[rows], clicks, problem.corpus, problem.ids, validation=validation)
+    assert result.report.seen.queries.endswith("validation queries")
+    assert result.report.seen.base["recall@10"] < 1
