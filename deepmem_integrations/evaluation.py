@@ -12,7 +12,7 @@ from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.corpora import CorpusVectors, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors
+from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors, question_groups
 from deepmem_integrations.ranking import Ranker, Shortlist
 from deepmem_integrations.words import LexicalSearch, search_name
 
@@ -30,21 +30,31 @@ WITH, WITHOUT = "with model", "without model"
 TRANSFORM, WORDS, HYBRID = "transform alone", "words alone", "hybrid (RRF)"
 """What stands beside them where a model ranks by words or answers as well."""
 
+FOUND, JUDGED = ("recall", "ndcg", "mrr"), ("judged", "irrelevant")
+"""The metrics of what was found, and those of what was judged, which are measured where documents were judged irrelevant."""
+
 Scores = dict[str, NDArray[np.float64]]
 """The name of a metric, e.g. ``recall@10``, → (n,) the value of each query, between 0 and 1."""
 
 
-def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequence[int] = TOP_K) -> Scores:
+def score_rankings(
+    rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequence[int] = TOP_K, irrelevant: LabelRows | None = None
+) -> Scores:
     """Score ranked lists as trec_eval does.
 
     ``recall@k`` is the share of a query's documents among the first k. ``ndcg@k`` has linear gains (the weight) and the discount
-    1 / log2(rank + 1). ``mrr@k`` is 1 / the rank of the first relevant document, and 0 where that is not among the first k.
+    1 / log2(rank + 1). ``mrr@k`` is 1 / the rank of the first relevant document, and 0 where that is not among the first k. All
+    three are NaN for a query without labels.
+
+    Where documents were judged irrelevant, ``judged@k`` is the share of the first k that were judged at all, and
+    ``irrelevant@k`` the share that were judged irrelevant.
 
     Args:
         rankings: (n, m) int64 rows of the corpus, best first, no row twice for a query. A list may be shorter than k; −1 fills
             it up.
         labels: The labels of the n queries.
         top_k: The cut-offs k.
+        irrelevant: What the n queries judged irrelevant.
 
     Returns:
         Metric name → (n,) float64.
@@ -55,11 +65,22 @@ def score_rankings(rankings: NDArray[np.int64], labels: LabelRows, top_k: Sequen
         {'recall@2': 1.0, 'ndcg@2': 0.63..., 'mrr@2': 0.5}
     """
     n, depth = rankings.shape
-    scores: Scores = {f"{metric}@{k}": np.zeros(n) for metric in ("recall", "ndcg", "mrr") for k in top_k}
+    judged = irrelevant is not None and len(irrelevant.documents) > 0
+    metrics = (*FOUND, *(JUDGED if judged else ()))
+    scores: Scores = {f"{metric}@{k}": np.full(n, np.nan) for metric in metrics for k in top_k}
     most = max([depth, *top_k, *np.diff(labels.starts).tolist()], default=1)
     discounts = 1 / np.log2(np.arange(2, most + 2))
     for query in range(n):
         rows, weights = labels[query]
+        if irrelevant is not None and judged:
+            listed = rankings[query][rankings[query] >= 0]
+            wrong = np.isin(listed, irrelevant[query][0])
+            known = wrong | np.isin(listed, rows)
+            for k in top_k:
+                scores[f"judged@{k}"][query] = known[:k].mean() if len(listed) else 0.0
+                scores[f"irrelevant@{k}"][query] = wrong[:k].mean() if len(listed) else 0.0
+        if not len(rows):
+            continue
         weight_of = labels.weight_of(query)
         gains = np.array([weight_of.get(row, 0.0) for row in rankings[query].tolist()])
         ideal = np.cumsum(np.sort(weights)[::-1] * discounts[: len(weights)])
@@ -84,12 +105,20 @@ class Interval:
         return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
-def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed: int = 0) -> list[Interval]:
-    """Bound column means by the percentile bootstrap (Efron 1979), which resamples rows.
+def bootstrap_mean(
+    values: NDArray[np.float64],
+    *,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int = 5_000,
+    seed: int = 0,
+) -> list[Interval]:
+    """Bound column means by the percentile bootstrap (Efron 1979), which resamples rows, or groups of rows.
 
     Args:
-        values: (n, m) with n ≥ 1, e.g. the paired differences of n queries in m metrics.
-        resamples: How many times the rows are drawn.
+        values: (n, m) with n ≥ 1, e.g. the paired differences of n queries in m metrics. NaN is left out of a mean.
+        groups: (n,) int64, the group of each row, from 0: see `question_groups`. Rows of a group are drawn together (the cluster
+            bootstrap), since five spellings of a question are no more evidence than one. By default each row is its own group.
+        resamples: How many times the groups are drawn.
         seed: Fixes the draws.
 
     Returns:
@@ -99,26 +128,43 @@ def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = 5_000, seed:
         >>> [str(interval) for interval in bootstrap_mean(np.array([[0.1], [0.1], [0.1]]))]
         ['+10.0 [+10.0, +10.0]']
     """
-    n = len(values)
+    known = np.isfinite(values).astype(np.float64)
+    sums, counts = np.where(known > 0, values, 0.0), known
+    if groups is not None:
+        sums, counts = (_sum_by_group(rows, groups) for rows in (sums, counts))
+    n = len(sums)
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [rng.multinomial(n, np.full(n, 1 / n), size=block) @ values / n for block in [100] * (resamples // 100)]
-    )
+    drawn = (rng.multinomial(n, np.full(n, 1 / n), size=block) for block in [100] * (resamples // 100))
+    # A resample may miss all rows of a column that has few.
+    means = np.concatenate([(rows @ sums) / np.maximum(rows @ counts, 1) for rows in drawn])
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return [Interval(*map(float, column)) for column in zip(values.mean(axis=0), low, high, strict=True)]
+    mean = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
+    return [Interval(*map(float, column)) for column in zip(mean, low, high, strict=True)]
+
+
+def _sum_by_group(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    sums = np.zeros((int(groups.max()) + 1, values.shape[1]))
+    np.add.at(sums, groups, values)
+    return sums
 
 
 class Evaluation(dict[str, dict[str, float]]):
     """The mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
+
+    Where documents were judged irrelevant, ``judged@k`` is the share of the first k documents that were judged at all, and
+    ``irrelevant@k`` the share that were judged irrelevant: the less, the better.
 
     Where the model ranks by words or remembered answers as well, ``"with model"`` is what a retriever gives, and more sides
     stand beside it: ``"transform alone"``, which is what an embedding model's wrapper or a query transform gives; ``"words
     alone"``; and ``"hybrid (RRF)"``, the common fusion of words and untransformed vectors by rank, which needs no labels.
 
     Attributes:
-        per_query: Side → metric name → (n,) float64, the score of each query.
-        gains: Metric name → `Interval` of the paired difference, with minus without (percentile bootstrap over the queries).
+        per_query: Side → metric name → (n,) float64, the score of each query; NaN where a query cannot be scored, since all of
+            its documents were judged irrelevant.
+        gains: Metric name → `Interval` of the paired difference, with minus without (percentile bootstrap over the questions:
+            see ``groups``).
         query_ids: The n query ids, in the order of the scores.
+        groups: (n,) int64, the question of each query: spellings of one question are drawn together in the bootstrap.
         top_k: The cut-offs.
         found: Side → for each query the ids of the documents that were found, best first: as many as the largest cut-off, and
             10 at least.
@@ -131,14 +177,26 @@ class Evaluation(dict[str, dict[str, float]]):
         query_ids: Sequence[str],
         top_k: Sequence[int],
         found: Mapping[str, Sequence[Sequence[str]]],
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
-        super().__init__({side: {m: float(v.mean()) for m, v in scores.items()} for side, scores in per_query.items()})
+        super().__init__({side: {m: float(np.nanmean(v)) for m, v in scores.items()} for side, scores in per_query.items()})
         self.per_query = per_query
         self.query_ids = tuple(query_ids)
         self.top_k = tuple(top_k)
         self.found = found
+        self.groups = np.arange(len(self.query_ids)) if groups is None else groups
         self.embedding_seconds: float | None = None
         self.gains = self.gains_over(WITHOUT)
+
+    @property
+    def questions(self) -> int:
+        """How many questions the queries are, where spellings of one question count once."""
+        return len(np.unique(self.groups))
+
+    @property
+    def unscored(self) -> int:
+        """How many queries are left out of recall, nDCG and MRR, since all of their documents were judged irrelevant."""
+        return int(np.isnan(self.per_query[WITHOUT][f"recall@{self.top_k[0]}"]).sum())
 
     def gains_over(self, side: str) -> dict[str, Interval]:
         """Return the paired differences of the model to another side, with their 95% intervals.
@@ -151,19 +209,20 @@ class Evaluation(dict[str, dict[str, float]]):
         """
         names = list(self.per_query[side])
         differences = np.stack([self.per_query[WITH][name] - self.per_query[side][name] for name in names], axis=1)
-        return dict(zip(names, bootstrap_mean(differences), strict=True))
+        return dict(zip(names, bootstrap_mean(differences, groups=self.groups), strict=True))
 
     def table(self) -> str:
-        """Draw a table of recall at every cut-off, and of nDCG and MRR at 10 (or at the last cut-off), with gains and intervals.
+        """Draw a table of recall at every cut-off, and of the other metrics at 10 (or at the last cut-off), with gains.
 
         All values are in points of 100.
         """
         last = 10 if 10 in self.top_k else self.top_k[-1]
+        gains, over_hybrid = self.gains, self.gains_over(HYBRID) if HYBRID in self else None
         metrics = [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]
+        metrics += [name for metric in JUDGED if (name := f"{metric}@{last}") in gains]
         columns = {WITHOUT: "without", WORDS: "words", HYBRID: "RRF", TRANSFORM: "transform", WITH: "with"}
         columns = {side: title for side, title in columns.items() if side in self}
         heading = f"{'metric':<12}" + "".join(f"{title:>{max(9, len(title) + 2)}}" for title in columns.values())
-        gains, over_hybrid = self.gains, self.gains_over(HYBRID) if HYBRID in self else None
         heading += f"   {'gain [95% interval]':<24}" + ("gain over RRF" if over_hybrid else "")
         lines = [heading.rstrip(), "-" * (len(heading) + (11 if over_hybrid else -5))]
         for name in metrics:
@@ -171,7 +230,12 @@ class Evaluation(dict[str, dict[str, float]]):
             line += "".join(f"{100 * self[side][name]:>{max(9, len(title) + 2)}.1f}" for side, title in columns.items())
             line += f"   {_marked(gains[name]):<24}" + (_marked(over_hybrid[name]) if over_hybrid else "")
             lines.append(line.rstrip())
-        lines.append(f"{len(self.query_ids)} queries; * = the 95% interval of the paired difference leaves 0 out")
+        queries = f"{len(self.query_ids)} queries"
+        if self.questions < len(self.query_ids):
+            queries += f", {self.questions} different questions"
+        lines.append(f"{queries}; * = the 95% interval of the paired difference leaves 0 out")
+        if self.unscored:
+            lines.append(f"{self.unscored} queries are left out of recall, nDCG and MRR: their documents were judged irrelevant")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -181,7 +245,8 @@ class Evaluation(dict[str, dict[str, float]]):
             return {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in gains.items()}
 
         hybrid = {"gain over hybrid": as_json(self.gains_over(HYBRID))} if HYBRID in self else {}
-        return {**self, "gain": as_json(self.gains), **hybrid, "queries": len(self.query_ids)}
+        counts = {"queries": len(self.query_ids), "questions": self.questions, "unscored": self.unscored}
+        return {**self, "gain": as_json(self.gains), **hybrid, **counts}
 
 
 def _marked(gain: Interval) -> str:
@@ -216,8 +281,8 @@ def evaluate(
         Means, scores of each query, and 95% intervals.
 
     Raises:
-        InvalidRelevanceError: There is no query, the numbers of queries and vectors differ, a document is not in the corpus, or
-            ``words`` are given and ``relevance`` has no texts.
+        InvalidRelevanceError: There is no query, or none with a document that answers it; the numbers of queries and vectors
+            differ; a document is not in the corpus; or ``words`` are given and ``relevance`` has no texts.
         InvalidVectorsError: See `read_corpus`.
         EmbeddingMismatchError: The dimensions of queries, corpus and adapter differ.
 
@@ -227,13 +292,18 @@ def evaluate(
         (0.0, 1.0)
     """
     ids, corpus = read_corpus(corpus_vectors, corpus_ids)
-    queries, labels, query_ids = labelled_vectors(query_vectors, relevance, ids, dimension=corpus.shape[1])
+    queries, labels, irrelevant, query_ids = labelled_vectors(query_vectors, relevance, ids, dimension=corpus.shape[1])
+    if not labels.labelled.any():
+        raise InvalidRelevanceError(
+            "All judged documents are irrelevant: recall needs queries with a document that answers them."
+        )
     if not isinstance(top_k, Sequence) or not top_k or not all(isinstance(k, int) and k >= 1 for k in top_k):
         raise ValueError(f"top_k is a list of cut-offs, each 1 or more; got {top_k!r}.")
 
     if words is not None and not isinstance(relevance, Relevance):
         raise InvalidRelevanceError("To search by words, the queries need texts: pass a Relevance in place of bare labels.")
-    texts = relevance.queries if isinstance(relevance, Relevance) else [""] * len(queries)
+    known_texts = relevance.queries if isinstance(relevance, Relevance) else None
+    texts = known_texts or [""] * len(queries)
     depth = max(*top_k, LISTED)
     row_of = {name: row for row, name in enumerate(ids)}
 
@@ -267,8 +337,9 @@ def evaluate(
                 rankings[side] = rank(QueryAdapter(corpus.shape[1], ranking=named), side)
         rankings[WITH] = rank(adapter, WITH)
     return Evaluation(
-        {side: score_rankings(rows, labels, top_k) for side, rows in rankings.items()},
+        {side: score_rankings(rows, labels, top_k, irrelevant) for side, rows in rankings.items()},
         query_ids,
         top_k,
         {side: [[ids[row] for row in ranking if row >= 0] for ranking in rows.tolist()] for side, rows in rankings.items()},
+        question_groups(known_texts, queries, labels.document_lists()),
     )

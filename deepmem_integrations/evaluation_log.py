@@ -1,6 +1,7 @@
 """`EvaluationLog`, which keeps evaluations in a Deep Lake data set with the columns of Deep Lake v3."""
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -68,14 +69,16 @@ class EvaluationLog:
         right = [{name for name, _ in documents} for documents in labels.labels]
         rows: dict[str, list[Any]] = {
             "text": list(labels.queries),
-            "metadata": [{"relevance": [list(pair) for pair in documents], **shared} for documents in labels.labels],
+            "metadata": [{"relevance": [list(pair) for pair in judged], **shared} for judged in labels.relevance],
             "embedding": list(vectors),
             "id": [uuid.uuid4().hex for _ in range(len(labels))],
         }
         for name, side in (("deep_memory", WITH), ("vector_search", WITHOUT)):
             top = [list(found[:LISTED]) for found in evaluation.found[side]]
             rows[f"{name}_top_10"] = [json.dumps(found) for found in top]
-            rows[f"{name}_recall"] = [len(wanted & set(found)) / len(wanted) for wanted, found in zip(right, top, strict=True)]
+            rows[f"{name}_recall"] = [
+                len(wanted & set(found)) / len(wanted) if wanted else math.nan for wanted, found in zip(right, top, strict=True)
+            ]
         deeplake = import_deeplake()
         try:
             main = deeplake.open(self.path) if deeplake.exists(self.path) else self._create(deeplake)

@@ -163,3 +163,67 @@ def test_words_need_texts(pages):
     queries, labels, *corpus, index = pages
     with pytest.raises(InvalidRelevanceError, match="the queries need texts: pass a Relevance"):
         evaluate(queries, [list(pairs) for pairs in labels.labels], *corpus, words=index)
+
+
+# ---- judged irrelevant -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_judged_is_counted_and_a_query_without_an_answer_is_left_out():
+    corpus, ids = np.eye(4), ["a", "b", "c", "d"]
+    relevance = Relevance(["p", "q"], [[("b", 1.0), ("a", -1.0), ("d", 0)], [("a", -1.0)]])
+    queries = [[1.0, 0.9, 0.8, 0.0], [1.0, 0.9, 0.0, 0.0]]
+    result = evaluate(queries, relevance, corpus, ids, top_k=[1, 2, 4])
+    scores = result.per_query["without model"]
+    assert scores["judged@2"].tolist() == [1.0, 0.5]
+    assert scores["irrelevant@2"].tolist() == [0.5, 0.5]
+    assert scores["irrelevant@4"].tolist() == [0.5, 0.25]
+    assert scores["recall@2"].tolist()[0] == 1.0
+    assert np.isnan(scores["recall@2"][1])
+    side = result["without model"]
+    assert (side["recall@1"], side["recall@2"], side["mrr@2"], side["judged@2"]) == (0.0, 1.0, 0.5, 0.75)
+    assert result.gains["recall@2"] == Interval(0, 0, 0)
+    assert result.unscored == 1
+    assert result.to_json()["unscored"] == 1
+    assert "irrelevant@4" in result.table()
+    assert "1 queries are left out of recall, nDCG and MRR: their documents were judged irrelevant" in result.table()
+
+
+def test_without_such_judgements_nothing_is_added():
+    result = evaluate([[1.0, 0.0]], [[("a", 1.0)]], np.eye(2), ["a", "b"], top_k=[1])
+    assert list(result["without model"]) == ["recall@1", "ndcg@1", "mrr@1"]
+    assert "judged" not in result.table()
+    with pytest.raises(InvalidRelevanceError, match="All judged documents are irrelevant"):
+        evaluate([[1.0, 0.0]], [[("a", -1.0)]], np.eye(2), ["a", "b"])
+
+
+# ---- spellings of a question -----------------------------------------------------------------------------------------
+
+
+def test_the_interval_of_spellings_is_that_of_their_questions():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 2))
+    alone = bootstrap_mean(values)
+    spelled = np.repeat(values, 5, axis=0)
+    together = bootstrap_mean(spelled, groups=np.repeat(np.arange(60), 5))
+    for one, other in zip(alone, together, strict=True):
+        assert (one.low, one.mean, one.high) == pytest.approx((other.low, other.mean, other.high))
+    rows = bootstrap_mean(spelled)
+    assert rows[0].high - rows[0].low < 0.6 * (alone[0].high - alone[0].low), "rows alone pass for five times the evidence"
+
+
+def test_nan_is_left_out_of_means_and_intervals():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(80, 1))
+    gaps = np.concatenate([values, np.full((40, 1), np.nan)])
+    (one,), (other,) = bootstrap_mean(values), bootstrap_mean(gaps)
+    assert other.mean == pytest.approx(one.mean)
+    assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=0.05)
+
+
+def test_an_evaluation_draws_questions(problem):
+    texts = [f"{word} {query}" for query in problem.test.queries[:60] for word in ("where is", "please, where is")]
+    labels = [labels for labels in problem.test.labels[:60] for _ in range(2)]
+    vectors = np.repeat(problem.test_queries[:60], 2, axis=0)
+    result = evaluate(vectors, Relevance(texts, labels), problem.corpus, problem.ids, top_k=[10])
+    assert result.questions == 60
+    assert "120 queries, 60 different questions" in result.table()

@@ -12,7 +12,7 @@ PRIOR = 0.05
 def answer_scores(
     keys: NDArray[np.int64], similarities: NDArray[np.float32], answers: LabelRows, temperature: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Score the documents that the remembered queries nearest to a query asked for.
+    """Score the documents that the remembered queries nearest to a query asked for, or judged irrelevant.
 
     A document's score is ``Σ kernel · weight / (Σ kernel + PRIOR)`` over the nearest keys, with the kernel
     ``exp((similarity − 1) / temperature)``: a kernel regression (Nadaraya 1964, Watson 1964) that is shrunk towards 0 where
@@ -21,11 +21,11 @@ def answer_scores(
     Args:
         keys: (k,) int64, the nearest keys, as `Attention.attend` finds them.
         similarities: (k,) float32, their similarities to the query.
-        answers: The labels of all keys: see `RememberedQueries.answers`.
+        answers: The votes of all keys: see `RememberedQueries.answers`. A weight below 0 is a vote against a document.
         temperature: τ, above 0.
 
     Returns:
-        (a,) int64, the documents as rows of the labels, in ascending order, and (a,) float32, their scores between 0 and 1.
+        (a,) int64, the documents as rows of the labels, in ascending order, and (a,) float32, their scores between −1 and 1.
 
     Example:
         >>> answers = LabelRows.of_rows([{0: 1.0, 1: 0.5}, {1: 1.0}])

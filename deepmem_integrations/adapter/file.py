@@ -85,6 +85,7 @@ def encode(parts: Parts) -> bytes:
         tensors["fingerprint.probes"] = parts.fingerprint.probes
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     plain = parts.ranking is None and (attention is None or attention.strength > 0)
+    plain = plain and (remembered is None or remembered.irrelevant is None)
     header = {
         "version": 2 if plain else FORMAT_VERSION,
         "dimension": parts.dimension,
@@ -175,7 +176,17 @@ def _parts(header: Mapping[str, Any], tensors: Tensors) -> Parts:
 
 
 def _remembered_tensors(remembered: RememberedQueries) -> dict[str, NDArray[Any]]:
-    return {
+    irrelevant = remembered.irrelevant
+    judged = (
+        {}
+        if irrelevant is None
+        else {
+            "examples.irrelevant_starts": irrelevant.starts,
+            "examples.irrelevant": irrelevant.documents,
+            "examples.irrelevant_weights": irrelevant.weights,
+        }
+    )
+    return judged | {
         "examples.owners": remembered.owners,
         "examples.starts": remembered.labels.starts,
         "examples.labels": remembered.labels.documents,
@@ -192,6 +203,9 @@ def _remembered_names(remembered: RememberedQueries) -> dict[str, Any]:
 
 
 def _read_remembered(names: Mapping[str, Any], tensors: Tensors) -> RememberedQueries:
+    irrelevant = None
+    if "examples.irrelevant" in tensors:
+        irrelevant = LabelRows(*(tensors[f"examples.irrelevant{part}"] for part in ("_starts", "", "_weights")))
     return RememberedQueries(
         query_ids=tuple(names["query_ids"]),
         texts=None if names["texts"] is None else tuple(names["texts"]),
@@ -202,6 +216,7 @@ def _read_remembered(names: Mapping[str, Any], tensors: Tensors) -> RememberedQu
         space=ValueSpace(tensors["examples.mean"], tensors["examples.projection"], names["scale"]),
         trained=names["trained"],
         trained_in_all=names["trained_in_all"],
+        irrelevant=irrelevant,
     )
 
 

@@ -164,8 +164,8 @@ class QueryAdapter(Immutable):
             temperature: τ, the width of the kernel; by default the one of `ranking`.
 
         Returns:
-            Document id → score, between 0 and 1, best first; nothing where the adapter remembers no queries. See
-            `deepmem_integrations.adapter.answers`.
+            Document id → score, between −1 and 1, best first; nothing where the adapter remembers no queries. Below 0 are
+            documents that were judged irrelevant. See `deepmem_integrations.adapter.answers`.
 
         Raises:
             EmbeddingMismatchError: The vector has another dimension.
@@ -225,7 +225,8 @@ class QueryAdapter(Immutable):
         documents: list[RankedDocument] = []
         votes: list[Vote] = []
         if ranking.answers and attention is not None and remembered is not None:
-            for rank, (name, score) in enumerate(list(self.answers(query[0]).items())[:top], start=1):
+            asked = [(name, score) for name, score in self.answers(query[0]).items() if score > 0]
+            for rank, (name, score) in enumerate(asked[:top], start=1):
                 documents.append(RankedDocument(name, ranking.answers * score, {"answers": (score, rank)}))
             rows, _, similarities = (found[0] for found in attention.attend(query))
             shares = vote_shares(similarities, ranking.answers_temperature)
@@ -299,7 +300,7 @@ class QueryAdapter(Immutable):
         Args:
             query_vectors: (n, d), any real dtype.
             relevance: The labels of these n queries. The ids of a `Relevance` must be new to the adapter.
-            documents: Document id → (d,) vector, for the documents that no query of the training asked for. Vectors of other
+            documents: Document id → (d,) vector, for the documents that no query of the training judged. Vectors of other
                 documents may be passed, too, and are not used.
             query_ids: The ids of a bare ``relevance``; by default they are made up.
             query_texts: The texts, which are kept if the adapter keeps texts.
@@ -346,18 +347,19 @@ class QueryAdapter(Immutable):
             if not len(same):
                 keys = np.concatenate([keys, place[None]])
         labels = [dict(query) for query in relevance.labels]
-        grown = remembered.added(relevance.query_ids, query_texts, owners, labels, vectors)
+        irrelevant = [dict(query) for query in relevance.irrelevant]
+        grown = remembered.added(relevance.query_ids, query_texts, owners, labels, vectors, irrelevant)
         return self._with_attention(*sorted_into_lists(attention, keys, grown))
 
     def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> "QueryAdapter":
-        """Forget remembered queries, or take documents out of all labels, without a training or the corpus.
+        """Forget remembered queries, or take documents out of all judgements, without a training or the corpus.
 
         Nothing of them is left in the attention part, among the answers or in the file. What the linear part learned from them
         stays until the next full training: `growth` says so.
 
         Args:
             query_ids: Queries to forget.
-            document_ids: Documents to forget. A query that asked for no other document is forgotten, too.
+            document_ids: Documents to forget. A query that judged no other document is forgotten, too.
 
         Returns:
             A new adapter.

@@ -12,6 +12,10 @@ from deepmem_integrations._immutable import ReadOnlyArrays
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.labels import LabelRows
 
+AWAY = 0.5
+"""How far the value of a query points away from the documents judged irrelevant, where it points to its answers by 1."""
+AGAINST = 1.0
+"""The vote of a remembered query against a document judged irrelevant, where its vote for its best answer is 1."""
 RETRAINING = 0.2
 """A full training is due once this share of the labelled queries has been added or forgotten since the last training."""
 
@@ -50,6 +54,7 @@ class RememberedQueries(ReadOnlyArrays):
         space: The value space.
         trained: How many of the queries the adapter was trained on. They come first; the other queries were added later.
         trained_in_all: How many queries the training had. Some of them may have been forgotten since.
+        irrelevant: What each query judged irrelevant, as rows of ``document_ids``; None where no query did.
     """
 
     query_ids: tuple[str, ...]
@@ -61,28 +66,39 @@ class RememberedQueries(ReadOnlyArrays):
     space: ValueSpace
     trained: int
     trained_in_all: int
+    irrelevant: LabelRows | None = None
 
     @cached_property
     def answers(self) -> LabelRows:
-        """The labels of each key: the documents of its queries, united, whose largest weight is 1.
+        """The votes of each key for and against documents.
 
-        If two of the queries name the same document, the larger weight counts.
+        A key votes for the documents of its queries, united: if two of the queries name the same document, the larger weight
+        counts. Its vote against a document judged irrelevant is below 0; there is none where another of its queries was answered
+        by that document.
         """
-        keys = np.repeat(self.owners, np.diff(self.labels.starts))
-        # The labels are sorted by key, document and falling weight, so that the first of each key and document counts.
-        order = np.lexsort((-self.labels.weights, self.labels.documents, keys))
-        keys, documents, weights = keys[order], self.labels.documents[order], self.labels.weights[order]
-        first = np.ones(len(keys), dtype=bool)
-        first[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
-        count = int(keys.max(initial=-1)) + 1
-        return LabelRows(np.searchsorted(keys[first], np.arange(count + 1)), documents[first], weights[first])
+        return self._labels_of_keys.signed(self._irrelevant_of_keys, AGAINST)
 
     @cached_property
     def values(self) -> Vectors:
-        """(m, d) float32, the value of each key: the weighted mean of the places of its queries' documents."""
-        starts, weights = self.answers.starts[:-1], self.answers.weights
-        sums = np.add.reduceat(self.documents[self.answers.documents] * weights[:, None], starts, axis=0)
-        return np.asarray(sums / np.add.reduceat(weights, starts)[:, None], dtype=np.float32)
+        """(m, d) float32, the value of each key: from what was judged irrelevant to the answers.
+
+        That is the weighted mean of the places of its queries' answers, less `AWAY` times that of its irrelevant documents.
+        """
+        return _means(self.documents, self._labels_of_keys) - np.float32(AWAY) * _means(self.documents, self._irrelevant_of_keys)
+
+    @cached_property
+    def _labels_of_keys(self) -> LabelRows:
+        return self.labels.united(self.owners, self._keys)
+
+    @cached_property
+    def _irrelevant_of_keys(self) -> LabelRows:
+        if self.irrelevant is None:
+            return LabelRows.empty(self._keys)
+        return self.irrelevant.united(self.owners, self._keys).without(self._labels_of_keys)
+
+    @property
+    def _keys(self) -> int:
+        return int(self.owners.max(initial=-1)) + 1
 
     def of_key(self, key: int) -> NDArray[np.int64]:
         """Return the rows of the queries that share the key with this number."""
@@ -99,6 +115,7 @@ class RememberedQueries(ReadOnlyArrays):
         owners: NDArray[np.int64],
         labels: Sequence[Mapping[str, float]],
         documents: Mapping[str, Vectors],
+        irrelevant: Sequence[Mapping[str, float]] = (),
     ) -> "RememberedQueries":
         """Return these queries and more.
 
@@ -108,25 +125,31 @@ class RememberedQueries(ReadOnlyArrays):
             owners: The row of each new query's key.
             labels: Document id → weight of each new query.
             documents: Document id → (d,) unit vector of each document that is not in ``document_ids`` yet.
+            irrelevant: Document id → weight ≤ 0 of what each new query judged irrelevant.
         """
         row_of = {name: row for row, name in enumerate(self.document_ids)}
-        new = [name for name in dict.fromkeys(name for query in labels for name in query) if name not in row_of]
+        new = [name for name in dict.fromkeys(name for query in (*labels, *irrelevant) for name in query) if name not in row_of]
         row_of |= {name: len(self.document_ids) + row for row, name in enumerate(new)}
-        mine = [self.labels.weight_of(row) for row in range(len(self.labels))]
-        theirs = [{row_of[name]: weight for name, weight in query.items()} for query in labels]
+        theirs = LabelRows.of_rows([{row_of[name]: weight for name, weight in query.items()} for query in labels])
+        against = None
+        if self.irrelevant is not None or any(irrelevant):
+            mine = LabelRows.empty(len(self.labels)) if self.irrelevant is None else self.irrelevant
+            rows = [{row_of[name]: weight for name, weight in query.items()} for query in irrelevant or [{}] * len(labels)]
+            against = mine.joined(LabelRows.of_strengths(rows))
         placed = [self.space.place(np.stack([documents[name] for name in new]))] if new else []
         return replace(
             self,
             query_ids=(*self.query_ids, *query_ids),
             texts=None if self.texts is None else (*self.texts, *(texts or [""] * len(query_ids))),
             owners=np.concatenate([self.owners, owners]),
-            labels=LabelRows.of_rows([*mine, *theirs]),
+            labels=self.labels.joined(theirs),
+            irrelevant=against,
             document_ids=(*self.document_ids, *new),
             documents=np.concatenate([self.documents, *placed]),
         )
 
     def without(self, query_ids: Collection[str], document_ids: Collection[str]) -> tuple["RememberedQueries", NDArray[np.int64]]:
-        """Leave out some queries and some documents. Queries that lose all of their documents are left out as well.
+        """Leave out some queries and some documents. Queries that lose all of their judgements are left out as well.
 
         Args:
             query_ids: The ids of the queries to leave out.
@@ -136,27 +159,36 @@ class RememberedQueries(ReadOnlyArrays):
             The queries that are left, and the rows of the keys that still have a query, as (number of such keys,) int64.
         """
         gone, gone_documents = set(query_ids), set(document_ids)
-        labels: list[dict[int, float]] = []
-        rows: list[int] = []
-        for row, query_id in enumerate(self.query_ids):
-            left = {d: w for d, w in self.labels.weight_of(row).items() if self.document_ids[d] not in gone_documents}
-            if query_id not in gone and left:
-                rows.append(row)
-                labels.append(left)
+        kept = np.array([name not in gone_documents for name in self.document_ids], dtype=bool)
+        labels = self.labels.only(kept).scaled()
+        irrelevant = None if self.irrelevant is None else self.irrelevant.only(kept)
+        judged = labels.labelled if irrelevant is None else labels.labelled | irrelevant.labelled
+        rows = np.array([q not in gone and has for q, has in zip(self.query_ids, judged.tolist(), strict=True)]).nonzero()[0]
+        labels, irrelevant = labels.take(rows), None if irrelevant is None else irrelevant.take(rows)
         keys, owners = np.unique(self.owners[rows], return_inverse=True)
-        used = sorted({document for query in labels for document in query})
-        place = {document: row for row, document in enumerate(used)}
+        used = np.unique(np.concatenate([labels.documents, *([] if irrelevant is None else [irrelevant.documents])]))
         left_over = replace(
             self,
-            query_ids=tuple(self.query_ids[row] for row in rows),
-            texts=None if self.texts is None else tuple(self.texts[row] for row in rows),
+            query_ids=tuple(self.query_ids[row] for row in rows.tolist()),
+            texts=None if self.texts is None else tuple(self.texts[row] for row in rows.tolist()),
             owners=owners.reshape(-1),
-            labels=LabelRows.of_rows([{place[d]: w for d, w in query.items()} for query in labels]),
-            document_ids=tuple(self.document_ids[document] for document in used),
+            labels=labels.named_by(used),
+            irrelevant=None if irrelevant is None else irrelevant.named_by(used),
+            document_ids=tuple(self.document_ids[document] for document in used.tolist()),
             documents=self.documents[used],
-            trained=sum(row < self.trained for row in rows),
+            trained=int((rows < self.trained).sum()),
         )
         return left_over, keys
+
+
+def _means(places: Vectors, labels: LabelRows) -> Vectors:
+    """Return the weighted mean place of each key's documents, and 0 for a key without any."""
+    means = np.zeros((len(labels), places.shape[1]), dtype=np.float32)
+    if len(labels.documents):
+        starts = labels.starts[:-1][labels.labelled]
+        sums = np.add.reduceat(places[labels.documents] * labels.weights[:, None], starts, axis=0)
+        means[labels.labelled] = sums / np.add.reduceat(labels.weights, starts)[:, None]
+    return means
 
 
 @dataclass(frozen=True)

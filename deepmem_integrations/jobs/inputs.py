@@ -100,7 +100,7 @@ def write_inputs(
         words: A search by words of the caller's own, whose results for the queries are written down.
 
     Raises:
-        InvalidRelevanceError: A label names a document that is not in the corpus.
+        InvalidRelevanceError: A judgement names a document that is not in the corpus.
         InvalidVectorsError: A vector cannot be used: see `unit_batches`.
         EmbeddingMismatchError: The vectors of the embedding model and of the corpus differ in dimension.
         StoreError: The store cannot be read.
@@ -185,16 +185,20 @@ def _write_labelled(folder: Path, name: str, labels: Relevance, vectors: Vectors
     _write_vectors(folder, name, [vectors])
     columns = {
         "queries": labels.queries,
-        "relevance": labels.labels,
+        "relevance": labels.relevance,
         "query_ids": labels.query_ids,
         "generated": labels.generated,
+        "times": [time and time.isoformat() for time in labels.times],
     }
     _write_json(folder, name, columns)
 
 
 def _read_labelled(folder: Path, name: str) -> tuple[Relevance, Vectors]:
     columns = _read_json(folder, name)
-    labels = Relevance(columns["queries"], columns["relevance"], columns["query_ids"], generated=columns["generated"])
+    times = columns.get("times")  # inputs that version 0.1.0 wrote have none
+    labels = Relevance(
+        columns["queries"], columns["relevance"], columns["query_ids"], generated=columns["generated"], times=times
+    )
     return labels, _read_vectors(folder, name)
 
 
@@ -256,7 +260,8 @@ def _write_header(file: Any, rows: int, columns: int) -> None:
 
 
 def _digest(labels: Relevance) -> str:
-    total = sum(_number(json.dumps([query, sorted(documents)]).encode()) for _, query, documents in labels)
+    rows = zip(labels.queries, labels.relevance, strict=True)
+    total = sum(_number(json.dumps([query, sorted(judged)]).encode()) for query, judged in rows)
     return f"{total % 2**64:016x}"
 
 

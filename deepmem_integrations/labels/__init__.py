@@ -1,7 +1,8 @@
 """Labelled queries, which say what documents answer a query and how well."""
 
 from deepmem_integrations.labels.files import Labels
+from deepmem_integrations.labels.grouping import question_groups
 from deepmem_integrations.labels.relevance import InvalidLabelsWarning, OnInvalid, Relevance
 from deepmem_integrations.labels.rows import LabelRows, labelled_vectors
 
-__all__ = ["InvalidLabelsWarning", "LabelRows", "Labels", "OnInvalid", "Relevance", "labelled_vectors"]
+__all__ = ["InvalidLabelsWarning", "LabelRows", "Labels", "OnInvalid", "Relevance", "labelled_vectors", "question_groups"]

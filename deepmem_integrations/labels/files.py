@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepmem_integrations._files import read_text, write_text
 from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.labels.checking import fault_of_time
 
 Labels = Sequence[Sequence[tuple[str, float]]]
-"""Labels in Deep Lake v3's shape: for each query a list of (document id, weight > 0)."""
+"""Labels in Deep Lake v3's shape: for each query a list of (document id, weight). Not above 0 is judged irrelevant."""
 
 JSON_LINE = '{"query": "…", "relevance": [["document id", 1.0]]}'
 """A line of labels, as error messages show it."""
@@ -23,14 +25,14 @@ class Columns(NamedTuple):
         relevance: The labels of each query.
         query_ids: The n ids, or None for row numbers.
         generated: For each query, whether a language model wrote it.
-        left_out: What the file holds that cannot become a label: reason → count.
+        times: For each query, when it was asked, as ISO 8601; or None.
     """
 
     queries: Sequence[str]
     relevance: Labels
     query_ids: Sequence[str] | None
     generated: Sequence[bool]
-    left_out: Mapping[str, int]
+    times: Sequence[str | None] | None = None
 
 
 def read_jsonl(path: str | Path) -> Columns:
@@ -39,15 +41,17 @@ def read_jsonl(path: str | Path) -> Columns:
     query_ids = None
     if any(query_id is not None for query_id, *_ in rows):
         query_ids = [str(row) if query_id is None else str(query_id) for row, (query_id, *_) in enumerate(rows)]
-    return Columns([row[1] for row in rows], [row[2] for row in rows], query_ids, [row[3] for row in rows], {})
+    _, queries, relevance, generated, times = zip(*rows, strict=True) if rows else [()] * 5
+    return Columns(queries, relevance, query_ids, generated, times)
 
 
-def write_jsonl(path: str | Path, rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool]]) -> None:
-    """Write (query id, text, labels, generated) rows as JSON lines."""
+def write_jsonl(path: str | Path, rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool, datetime | None]]) -> None:
+    """Write (query id, text, judgements, generated, time) rows as JSON lines."""
     lines = (
         {"query_id": query_id, "query": query, "relevance": [list(label) for label in labels]}
         | ({"generated": True} if generated else {})
-        for query_id, query, labels, generated in rows
+        | ({"time": time.isoformat()} if time else {})
+        for query_id, query, labels, generated, time in rows
     )
     write_text(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
@@ -65,7 +69,6 @@ def read_beir(folder: str | Path, split: str, *, drop_unknown: bool) -> Columns:
     texts = _beir_queries(folder / "queries.jsonl")
     path = folder / "qrels" / f"{split}.tsv"
     judged: dict[str, list[tuple[str, float]]] = {}
-    irrelevant = 0
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         fields = line.rstrip("\r").split("\t")
         if fields == [""] or (number == 1 and fields[0] == "query-id"):
@@ -80,24 +83,12 @@ def read_beir(folder: str | Path, split: str, *, drop_unknown: bool) -> Columns:
             ) from error
         if query_id not in texts and not drop_unknown:
             raise InvalidRelevanceError(f"{path}, line {number}: query {query_id!r} is not in queries.jsonl.")
-        labels = judged.setdefault(query_id, [])
-        if score <= 0:
-            irrelevant += 1
-        else:
-            labels.append((document, score))
-    labelled = {query_id: labels for query_id, labels in judged.items() if labels}
-    counts = {"judged irrelevant": irrelevant, "no relevant document": len(judged) - len(labelled)}
-    return Columns(
-        [texts.get(query_id, "") for query_id in labelled],
-        list(labelled.values()),
-        list(labelled),
-        [False] * len(labelled),
-        {reason: count for reason, count in counts.items() if count},
-    )
+        judged.setdefault(query_id, []).append((document, score))
+    return Columns([texts.get(query_id, "") for query_id in judged], list(judged.values()), list(judged), [False] * len(judged))
 
 
 def write_beir(folder: str | Path, split: str, rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]]) -> None:
-    """Write (query id, text, labels) rows as ``queries.jsonl`` and ``qrels/{split}.tsv``; see `Relevance.to_beir`."""
+    """Write (query id, text, judgements) rows as ``queries.jsonl`` and ``qrels/{split}.tsv``; see `Relevance.to_beir`."""
     for name in (name for query_id, _, labels in rows for name in (query_id, *(document for document, _ in labels))):
         if not name.isprintable():
             raise InvalidRelevanceError(f"The id {name!r} cannot stand in a tab-separated file.")
@@ -125,7 +116,7 @@ def read_llama_index(source: Any) -> Columns:
             f"{source} is not an EmbeddingQAFinetuneDataset ({error!r}). Labels of your own are JSON lines: {JSON_LINE}"
         ) from error
     labels = [[(document, 1.0) for document in documents.get(query_id, [])] for query_id in queries]
-    return Columns(list(queries.values()), labels, list(queries), [False] * len(queries), {})
+    return Columns(list(queries.values()), labels, list(queries), [False] * len(queries))
 
 
 def write_llama_index(
@@ -160,8 +151,8 @@ def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
                 raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}). A line is {JSON_LINE}") from error
 
 
-def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool]:
-    """Take the query id, text, labels and generated out of one line."""
+def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool, Any]:
+    """Take the query id, text, judgements, generated and time out of one line."""
     if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
         raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance: {JSON_LINE}")
     if not isinstance(generated := value.get("generated", False), bool):
@@ -169,4 +160,6 @@ def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any
     labels = value["relevance"]
     if isinstance(labels, list):
         labels = [(label, 1.0) if isinstance(label, str) else label for label in labels]
-    return value.get("query_id"), value["query"], labels, generated
+    if (time := value.get("time")) is not None and (not isinstance(time, str) or fault_of_time(time)):
+        raise InvalidRelevanceError(f"{path}, line {number}: time is ISO 8601, such as 2026-11-28T09:30:00Z; got {time!r}.")
+    return value.get("query_id"), value["query"], labels, generated, time

@@ -1,20 +1,24 @@
 """`Relevance`: labelled queries, checked on the way in."""
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepmem_integrations._immutable import Immutable
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import files
+from deepmem_integrations.labels.checking import Time, fault_of, time_of
 from deepmem_integrations.labels.files import Labels
-from deepmem_integrations.labels.grouping import document_groups, drop_shared
+from deepmem_integrations.labels.grouping import document_groups, drop_shared, question_groups
 
+Judgements = tuple[tuple[str, float], ...]
+"""Documents of one query, as (document id, weight)."""
 OnInvalid = Literal["raise", "drop"]
 """What happens to an invalid row: an error names it, or it is left out and counted."""
 
@@ -31,35 +35,45 @@ class Relevance(Immutable):
 
     Args:
         queries: The n texts.
-        relevance: For each query its documents as (id, weight), weight > 0. Of a document that a query names twice, the larger
-            weight stays.
+        relevance: For each query its documents as (id, weight). A weight above 0 says how well the document answers the query.
+            A weight of 0 or below says that the document was *judged irrelevant*, as a thumb down or TREC's 0. Of a document
+            that a query names twice, the larger weight stays.
         query_ids: A distinct id for each query; by default its row number.
         on_invalid: ``"raise"`` names the first invalid row in an error; ``"drop"`` leaves invalid rows out with one warning
             that counts them.
         generated: Whether a language model wrote the query, rather than a user: one answer for all queries, or one for each.
+        times: When each query was asked: a datetime, an ISO 8601 string, POSIX seconds, or None where the time is not known. A
+            time without a time zone is in UTC.
         left_out: What was left out before, to be added to the counts of ``left_out``.
 
     Attributes:
         queries: A tuple of n texts.
         query_ids: A tuple of n ids.
-        labels: A tuple of n tuples of (document id, weight).
+        labels: A tuple of n tuples of (document id, weight > 0), the documents that answer each query. Such a tuple is empty
+            where all documents of a query were judged irrelevant.
+        irrelevant: A tuple of n tuples of (document id, weight ≤ 0), the documents that were judged irrelevant.
         generated: A tuple of n bools.
+        times: A tuple of n datetimes in UTC, or None where a time is not known.
 
     Raises:
         InvalidRelevanceError: The two lists differ in length, or (with ``on_invalid="raise"``) a row is invalid: the query is
-            empty or no string, it has no document, a document id is no string or is empty, or a weight is no finite number
-            above 0.
+            empty or no string, it has no document, a document id is no string or is empty, a weight is no finite number, or a
+            time is none.
 
     Example:
         >>> labelled = Relevance(["how do I undo a commit?"], [[("doc-12", 1.0), ("doc-40", 0.5)]])
         >>> labelled.labels
         ((('doc-12', 1.0), ('doc-40', 0.5)),)
+        >>> Relevance(["how do I undo a commit?"], [[("doc-12", 1.0), ("doc-7", -1.0)]]).irrelevant
+        ((('doc-7', -1.0),),)
     """
 
     queries: tuple[str, ...]
     query_ids: tuple[str, ...]
-    labels: tuple[tuple[tuple[str, float], ...], ...]
+    labels: tuple[Judgements, ...]
+    irrelevant: tuple[Judgements, ...]
     generated: tuple[bool, ...]
+    times: tuple[datetime | None, ...]
     _left_out: dict[str, int]
 
     def __init__(
@@ -70,6 +84,7 @@ class Relevance(Immutable):
         *,
         on_invalid: OnInvalid = "raise",
         generated: bool | Sequence[bool] = False,
+        times: Sequence[Time | None] | None = None,
         left_out: Mapping[str, int] | None = None,
     ) -> None:
         if isinstance(queries, str) or len(queries) != len(relevance):
@@ -86,6 +101,9 @@ class Relevance(Immutable):
             raise InvalidRelevanceError(
                 f"generated is True or False, for all {len(queries)} queries or for each; got {generated!r:.60}."
             )
+        if isinstance(times, str) or (times is not None and len(times) != len(queries)):
+            raise InvalidRelevanceError(f"times has a time, or None, for each of the {len(queries)} queries; got {times!r:.60}.")
+        asked = [None] * len(queries) if times is None else list(times)
         ids = [str(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
         for row, query_id in enumerate(ids):
             if not isinstance(query_id, str):
@@ -95,28 +113,31 @@ class Relevance(Immutable):
             raise InvalidRelevanceError(f"query_ids must differ from one another; {repeated[0]!r} appears twice.")
 
         counts: Counter[str] = Counter()
-        kept: list[tuple[str, str, tuple[tuple[str, float], ...], bool]] = []
-        for row, (query_id, query, labels, flag) in enumerate(zip(ids, queries, relevance, flags, strict=True)):
-            fault = _fault(query, labels)
+        kept: list[tuple[str, str, Judgements, Judgements, bool, datetime | None]] = []
+        for row, (query_id, query, judged, flag, time) in enumerate(zip(ids, queries, relevance, flags, asked, strict=True)):
+            fault = fault_of(query, judged, time)
             if fault is None:
                 merged: dict[str, float] = {}
-                for document, weight in labels:
-                    merged[str(document)] = max(float(weight), merged.get(document, 0.0))
-                if len(merged) < len(labels):
-                    counts["repeated documents merged"] += len(labels) - len(merged)
-                kept.append((query_id, str(query), tuple(merged.items()), bool(flag)))
+                for document, weight in judged:
+                    merged[str(document)] = max(float(weight) or 0.0, merged.get(document, -np.inf))  # no -0.0
+                if len(merged) < len(judged):
+                    counts["repeated documents merged"] += len(judged) - len(merged)
+                labels = tuple((document, weight) for document, weight in merged.items() if weight > 0)
+                irrelevant = tuple((document, weight) for document, weight in merged.items() if weight <= 0)
+                kept.append((query_id, str(query), labels, irrelevant, bool(flag), time_of(time)))
             elif on_invalid == "drop":
                 counts[fault[0]] += 1
             else:
                 raise InvalidRelevanceError(f"Row {row} (query id {query_id!r}): {': '.join(filter(None, fault))}.")
         _warn_dropped(len(queries) - len(kept), len(queries), counts)
-        vars(self).update(
-            query_ids=tuple(query_id for query_id, _, _, _ in kept),
-            queries=tuple(query for _, query, _, _ in kept),
-            labels=tuple(labels for _, _, labels, _ in kept),
-            generated=tuple(flag for _, _, _, flag in kept),
-            _left_out=dict(Counter(left_out or {}) + counts),
-        )
+        names = ("query_ids", "queries", "labels", "irrelevant", "generated", "times")
+        columns = zip(*kept, strict=True) if kept else [()] * len(names)
+        vars(self).update(zip(names, map(tuple, columns), strict=True), _left_out=dict(Counter(left_out or {}) + counts))
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Restore a pickle, which lacks what version 0.1.0 did not know."""
+        count = len(state["queries"])
+        super().__setstate__({"irrelevant": ((),) * count, "times": (None,) * count, **state})
 
     @classmethod
     def of(cls, queries: "Relevance | Sequence[str] | None", relevance: "Relevance | Labels | None" = None) -> "Relevance":
@@ -139,17 +160,21 @@ class Relevance(Immutable):
         """Count the labelled queries."""
         return len(self.queries)
 
-    def __iter__(self) -> Iterator[tuple[str, str, tuple[tuple[str, float], ...]]]:
-        """Yield (query id, text, ((document id, weight), …))."""
+    def __iter__(self) -> Iterator[tuple[str, str, Judgements]]:
+        """Yield (query id, text, ((document id, weight > 0), …)), without what was judged irrelevant."""
         return zip(self.query_ids, self.queries, self.labels, strict=True)
 
     def __eq__(self, other: object) -> bool:
         """Compare the rows, in their order."""
-        return isinstance(other, Relevance) and (list(self), self.generated) == (list(other), other.generated)
+        return isinstance(other, Relevance) and self._rows == other._rows
 
     def __hash__(self) -> int:
         """Hash the rows."""
-        return hash((self.query_ids, self.queries, self.labels))
+        return hash(self._rows)
+
+    @property
+    def _rows(self) -> tuple[Any, ...]:
+        return self.query_ids, self.queries, self.labels, self.irrelevant, self.generated, self.times
 
     def __add__(self, other: object) -> "Relevance":
         """Join the rows of both, so that labels which come piece by piece add up, as in a LangChain ``stream``.
@@ -171,14 +196,18 @@ class Relevance(Immutable):
             query_ids=tuple(ids),
             queries=self.queries + other.queries,
             labels=self.labels + other.labels,
+            irrelevant=self.irrelevant + other.irrelevant,
             generated=self.generated + other.generated,
+            times=self.times + other.times,
             _left_out=dict(Counter(self._left_out) + Counter(other._left_out)),
         )
         return total
 
     def __repr__(self) -> str:
         """Show the counts in one line."""
-        return f"Relevance({len(self)} queries, {sum(map(len, self.labels))} labels)"
+        irrelevant = sum(map(len, self.irrelevant))
+        judged = f", {irrelevant} judged irrelevant" if irrelevant else ""
+        return f"Relevance({len(self)} queries, {sum(map(len, self.labels))} labels{judged})"
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -187,8 +216,8 @@ class Relevance(Immutable):
 
     @property
     def relevance(self) -> list[list[tuple[str, float]]]:
-        """The labels in v3's shape."""
-        return [list(labels) for labels in self.labels]
+        """All judgements in v3's shape: of each query first its labels, then what was judged irrelevant."""
+        return [[*labels, *irrelevant] for labels, irrelevant in zip(self.labels, self.irrelevant, strict=True)]
 
     @property
     def documents(self) -> tuple[tuple[tuple[str, float], ...], ...]:
@@ -198,8 +227,8 @@ class Relevance(Immutable):
 
     @property
     def document_ids(self) -> frozenset[str]:
-        """The ids of all labelled documents."""
-        return frozenset(document for labels in self.labels for document, _ in labels)
+        """The ids of all judged documents, the irrelevant ones included."""
+        return frozenset(document for judged in (*self.labels, *self.irrelevant) for document, _ in judged)
 
     def take(self, rows: Iterable[int]) -> "Relevance":
         """Return these rows, in this order.
@@ -211,7 +240,7 @@ class Relevance(Immutable):
         return self._take(list(rows))
 
     def check(self, corpus_ids: Collection[str], *, on_invalid: OnInvalid = "raise") -> "Relevance":
-        """Check that every labelled document is in the corpus.
+        """Check that every judged document is in the corpus.
 
         Args:
             corpus_ids: The ids of the corpus.
@@ -225,7 +254,8 @@ class Relevance(Immutable):
             InvalidRelevanceError: A document is not in the corpus; the message names the row and the id.
         """
         known = corpus_ids if isinstance(corpus_ids, set | frozenset | dict) else set(corpus_ids)
-        unknown = [(row, document) for row, labels in enumerate(self.labels) for document, _ in labels if document not in known]
+        relevance = self.relevance
+        unknown = [(row, document) for row, judged in enumerate(relevance) for document, _ in judged if document not in known]
         if not unknown:
             return self
         if on_invalid == "raise":
@@ -236,8 +266,8 @@ class Relevance(Immutable):
                 "Use the ids of the store, as memory.documents() gives them, or drop such labels with "
                 'Relevance.check(ids, on_invalid="drop").'
             )
-        left = [[(document, weight) for document, weight in labels if document in known] for labels in self.labels]
-        rows = [row for row, labels in enumerate(left) if labels]
+        left = [[(document, weight) for document, weight in judged if document in known] for judged in relevance]
+        rows = [row for row, judged in enumerate(left) if judged]
         counts = Counter({"document not in the corpus": len(unknown)})
         if len(rows) < len(self):
             counts["no document left"] = len(self) - len(rows)
@@ -245,20 +275,24 @@ class Relevance(Immutable):
         return self._take(rows, [left[row] for row in rows], Counter(self._left_out) + counts)
 
     def split(
-        self, test_size: float = 0.2, *, by: Literal["query", "document"] = "query", seed: int = 0
+        self, test_size: float = 0.2, *, by: Literal["query", "document", "time"] = "query", seed: int = 0
     ) -> "tuple[Relevance, Relevance]":
         """Split into (train, test).
 
         Args:
             test_size: The share of the queries to hold out, between 0 and 1.
-            by: ``"query"`` draws queries at random. ``"document"`` puts no labelled document on both sides: queries that share
-                documents stay together. A group of such queries that is larger than the test side is drawn from at random, and
-                the training queries that share a document with the test side are left out, which the training side's
-                ``left_out`` counts.
+            by: ``"query"`` draws questions at random: spellings of one question (see
+                `deepmem_integrations.labels.grouping`) stay together, so that no test query is a training query in other words.
+                ``"document"`` also puts no labelled document on both sides: queries that share documents stay together. A group
+                of such queries that is larger than the test side is drawn from at random, and the training queries that share a
+                document or a question with the test side are left out, which the training side's ``left_out`` counts. Documents
+                judged irrelevant may be on both sides. ``"time"`` holds out the latest queries, as they would come after a
+                training. Among them are questions that were asked before: production has these, too.
             seed: Fixes the draw.
 
         Raises:
-            InvalidRelevanceError: ``test_size`` leaves one side empty, or no split keeps the documents apart.
+            InvalidRelevanceError: ``test_size`` leaves one side empty, no split keeps the documents or the questions apart, or
+                the time of a query is not known.
 
         Example:
             >>> labelled = Relevance([f"question {i}" for i in range(10)], [[(f"doc-{i}", 1.0)] for i in range(10)])
@@ -270,20 +304,29 @@ class Relevance(Immutable):
             raise InvalidRelevanceError(
                 f"test_size={test_size} of {len(self)} queries leaves one side empty. It is a share between 0 and 1, such as 0.2."
             )
+        if by == "time":
+            order = self._by_time()
+            return self.take(np.sort(order[:-size])), self.take(np.sort(order[-size:]))
         if by not in ("query", "document"):
-            raise InvalidRelevanceError(f"by is 'query' or 'document'; got {by!r}.")
+            raise InvalidRelevanceError(f"by is 'query', 'document' or 'time'; got {by!r}.")
         rng = np.random.default_rng(seed)
-        if by == "query":
-            order = rng.permutation(len(self))
-            return self.take(np.sort(order[size:])), self.take(np.sort(order[:size]))
-
         documents = [[document for document, _ in labels] for labels in self.labels]
-        groups = document_groups(documents, largest=size, rng=rng)
-        held: list[int] = []
-        for group in groups:
-            if len(held) + len(group) <= size:
-                held += group
-        rows, dropped = drop_shared(documents, held)
+        questions = question_groups(self.queries, None, documents)
+        if by == "query":
+            order = np.argsort(questions, kind="stable")
+            groups = np.split(order, np.flatnonzero(np.diff(questions[order])) + 1)
+            held = _drawn([groups[group].tolist() for group in rng.permutation(len(groups))], size)
+            rows = np.setdiff1d(np.arange(len(self)), held).tolist()
+            if not held:
+                raise InvalidRelevanceError(
+                    f"These {len(self)} queries are spellings of {len(groups)} questions, none of which fits into a test side of "
+                    f"{size} queries. Take a larger test_size, or label other questions."
+                )
+            return self.take(rows), self.take(sorted(held))
+
+        kept_apart = [[*named, question] for named, question in zip(documents, questions.tolist(), strict=True)]
+        held = _drawn(document_groups(kept_apart, largest=size, rng=rng), size)
+        rows, dropped = drop_shared(kept_apart, held)
         if not held or not rows:
             raise InvalidRelevanceError(
                 f"No split of these {len(self)} queries keeps their documents apart: too many queries share a document."
@@ -291,13 +334,26 @@ class Relevance(Immutable):
         counts = {"shares a document with the held-out part": dropped} if dropped else {}
         return self._take(rows, left_out=counts), self.take(sorted(held))
 
-    def _take(self, rows: Sequence[int], labels: Labels | None = None, left_out: Mapping[str, int] | None = None) -> "Relevance":
-        """Return these rows, with these labels in place of their own, and these counts."""
+    def _by_time(self) -> NDArray[np.int64]:
+        """Return the rows in the order of their times. Of two queries of the same time, the first comes first."""
+        unknown = [row for row, time in enumerate(self.times) if time is None]
+        if unknown:
+            raise InvalidRelevanceError(
+                f"Row {unknown[0]} (query id {self.query_ids[unknown[0]]!r}): the time is not known ({len(unknown)} of "
+                f'{len(self)} in all). Give times, Relevance(…, times=…), or split by="query".'
+            )
+        return np.argsort([time.timestamp() for time in self.times if time is not None], kind="stable")
+
+    def _take(
+        self, rows: Sequence[int], relevance: Labels | None = None, left_out: Mapping[str, int] | None = None
+    ) -> "Relevance":
+        """Return these rows, with these judgements in place of their own, and these counts."""
         return Relevance(
             [self.queries[row] for row in rows],
-            [self.labels[row] for row in rows] if labels is None else labels,
+            [(*self.labels[row], *self.irrelevant[row]) for row in rows] if relevance is None else relevance,
             [self.query_ids[row] for row in rows],
             generated=[self.generated[row] for row in rows],
+            times=[self.times[row] for row in rows],
             left_out=left_out,
         )
 
@@ -308,7 +364,8 @@ class Relevance(Immutable):
         """Read JSON lines: ``{"query": …, "relevance": [[id, weight], …], "query_id": …}``.
 
         A document may be written as its bare id, which has the weight 1. ``query_id`` may be left out, and so may
-        ``"generated": true``, which says that a language model wrote the query.
+        ``"generated": true``, which says that a language model wrote the query, and ``"time"``, which says when the query was
+        asked.
 
         Raises:
             InvalidRelevanceError: A line is no such object; the message names the line.
@@ -322,13 +379,14 @@ class Relevance(Immutable):
         Raises:
             StorageError: The file cannot be written.
         """
-        files.write_jsonl(path, zip(self.query_ids, self.queries, self.labels, self.generated, strict=True))
+        rows = zip(self.query_ids, self.queries, self.relevance, self.generated, self.times, strict=True)
+        files.write_jsonl(path, rows)
 
     @classmethod
     def from_beir(cls, folder: str | Path, split: str = "train", *, on_invalid: OnInvalid = "raise") -> "Relevance":
         """Read a BEIR folder: ``queries.jsonl`` and ``qrels/{split}.tsv``.
 
-        A score of 0 or below means *judged irrelevant*: such lines are left out and counted in ``left_out``.
+        A score of 0 or below means *judged irrelevant*: see `irrelevant`.
 
         Raises:
             InvalidRelevanceError: A line is malformed, or names a query that is not in ``queries.jsonl``.
@@ -339,12 +397,14 @@ class Relevance(Immutable):
     def to_beir(self, folder: str | Path, split: str = "train") -> None:
         """Write ``queries.jsonl`` and ``qrels/{split}.tsv``. Queries of other splits in ``queries.jsonl`` are kept.
 
+        The times are lost: a BEIR folder has no place for them.
+
         Raises:
             InvalidRelevanceError: ``queries.jsonl`` holds another text for a query id, or an id holds a tab, a newline or
                 another character that does not print.
             StorageError: A file cannot be written.
         """
-        files.write_beir(folder, split, list(self))
+        files.write_beir(folder, split, list(zip(self.query_ids, self.queries, self.relevance, strict=True)))
 
     @classmethod
     def from_llama_index(cls, path: Any, *, on_invalid: OnInvalid = "raise") -> "Relevance":
@@ -361,7 +421,10 @@ class Relevance(Immutable):
         return cls._of_columns(files.read_llama_index(path), on_invalid)
 
     def to_llama_index(self, path: str | Path, corpus: Mapping[str, str]) -> None:
-        """Write the JSON file of LlamaIndex's ``EmbeddingQAFinetuneDataset``. The weights are lost: it has no place for them.
+        """Write the JSON file of LlamaIndex's ``EmbeddingQAFinetuneDataset``.
+
+        The format has no place for weights, for times and for documents that were judged irrelevant: these are lost, and so are
+        queries without another document.
 
         Args:
             path: The file to write.
@@ -371,50 +434,24 @@ class Relevance(Immutable):
             InvalidRelevanceError: A labelled document is not in ``corpus``.
             StorageError: The file cannot be written.
         """
-        self.check(corpus.keys())
-        files.write_llama_index(path, list(self), corpus)
+        rows = [row for row, labels in enumerate(self.labels) if labels]
+        answered = self._take(rows, [self.labels[row] for row in rows])
+        answered.check(corpus.keys())
+        files.write_llama_index(path, list(answered), corpus)
 
     @classmethod
     def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid) -> "Relevance":
-        queries, relevance, query_ids, generated, left_out = columns
-        return cls(queries, relevance, query_ids, on_invalid=on_invalid, generated=generated, left_out=left_out)
+        queries, relevance, query_ids, generated, times = columns
+        return cls(queries, relevance, query_ids, on_invalid=on_invalid, generated=generated, times=times)
 
 
-_EXAMPLE = '[("an id", 1.0)]'
-
-
-def _fault(query: Any, labels: Any) -> tuple[str, str] | None:
-    """Find what is wrong with a row, as (kind, particulars); None where nothing is."""
-    if not isinstance(query, str):
-        return "the query is not a string", f"got {type(query).__name__}"
-    if not query.strip():
-        return "the query is empty", ""
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
-        return "the relevance is not a list of (document id, weight)", f"got {labels!s:.60}, write {_EXAMPLE}"
-    if not labels:
-        return "no relevant document", ""
-    for label in labels:
-        if isinstance(label, str) or not isinstance(label, Sequence) or len(label) != 2:
-            return "a label is not a (document id, weight)", f"got {label!s:.60}, write {_EXAMPLE}"
-        document, weight = label
-        if document is None or document == "":
-            return "a document has no id", "take documents that have the store's ids, as memory.documents() gives them"
-        if not isinstance(document, str):
-            return "a document id is not a string", f"got {document!r}"
-        if isinstance(weight, bool | str) or not isinstance(weight, int | float | np.integer | np.floating):
-            return "a weight is not a number", f"got {weight!r} for document {document!r}"
-        if not _is_finite(weight):
-            return "a weight is NaN or infinite", f"document {document!r}"
-        if float(weight) <= 0:
-            return "a weight is not above 0", f"{weight} for document {document!r}"
-    return None
-
-
-def _is_finite(weight: Any) -> bool:
-    try:
-        return math.isfinite(weight)
-    except OverflowError:  # an integer beyond every float
-        return False
+def _drawn(groups: Iterable[Sequence[int]], size: int) -> list[int]:
+    """Take whole groups, in their order, up to a number of rows."""
+    held: list[int] = []
+    for group in groups:
+        if len(held) + len(group) <= size:
+            held += group
+    return held
 
 
 def _warn_dropped(dropped: int, total: int, counts: Mapping[str, int]) -> None:

@@ -286,6 +286,11 @@ class RankedQuery:
             return None
 
     @property
+    def _asked_for(self) -> list[str]:
+        """The documents that remembered queries ask for, best first. Those judged irrelevant are only pushed down."""
+        return [name for name, score in self._answers.items() if score > 0]
+
+    @property
     def vectors_alone(self) -> bool:
         """Whether neither words nor answers count for this query, so that the order of the store's search stands."""
         return self._search is None and not self._answers
@@ -328,7 +333,7 @@ class RankedQuery:
         known = set(ids)
         names = list(ids)
         if others:
-            names += [name for name in dict.fromkeys([*found_by_words, *self._answers]) if name not in known]
+            names += [name for name in dict.fromkeys([*found_by_words, *self._asked_for]) if name not in known]
         cosine = np.zeros(len(names), dtype=np.float32)
         if m:
             cosine[:m] = self._usual(m) if cosines is None else cosines
@@ -342,7 +347,7 @@ class RankedQuery:
         channels = {
             "vector": (cosine, _ranks(ids)),
             "words": (word_scores, _ranks(list(found_by_words))),
-            "answers": (answers, _ranks(list(self._answers))),
+            "answers": (answers, _ranks(self._asked_for)),
         }
 
         def choice_of(name: str) -> Choice:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepmem_integrations import QueryAdapter, train_adapter
+from deepmem_integrations import QueryAdapter, Relevance, train_adapter
 from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.adapter.attention import Attention
-from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
+from deepmem_integrations.adapter.remembered import AGAINST, AWAY, RememberedQueries, ValueSpace
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.ranking import Ranker
@@ -284,3 +284,54 @@ def test_what_is_added_comes_last_and_new_documents_are_placed(remembered):
     assert more.of_key(1).tolist() == [2, 3]
     assert (more.trained, more.trained_in_all) == (3, 3)
     assert len(remembered.query_ids) == 3, "the old ones are as they were"
+
+
+# ---- judged irrelevant -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judged(remembered):
+    """The first two queries share a key: one judged irrelevant what the other asked for. The third asked for nothing."""
+    labels = LabelRows.of_rows([{0: 1.0}, {1: 1.0}, {}])
+    return replace(remembered, labels=labels, irrelevant=LabelRows.of_strengths([{1: -1.0, 2: -0.5}, {}, {2: 0.0}]))
+
+
+def test_a_key_votes_against_what_was_judged_irrelevant_and_its_value_points_away(judged):
+    assert [judged.answers.weight_of(key) for key in range(2)] == [{0: 1.0, 1: 1.0, 2: -0.5 * AGAINST}, {2: -AGAINST}]
+    x, y, z = judged.documents
+    np.testing.assert_allclose(judged.values, [(x + y) / 2 - AWAY * z, -AWAY * z], atol=1e-6)
+
+
+def test_judgements_grow_and_are_forgotten(judged):
+    new = np.ones(4, dtype=np.float32) / 2
+    more = judged.added(["d"], ["D"], np.array([1]), [{"x": 1.0}], {"w": new}, [{"w": -1.0}])
+    assert more.document_ids == ("x", "y", "z", "w")
+    assert more.answers.weight_of(1) == {0: 1.0, 2: -AGAINST, 3: -AGAINST}
+    left, keys = more.without(["d"], [])
+    assert keys.tolist() == [0, 1]
+    np.testing.assert_allclose(left.values, judged.values, atol=1e-6)
+    left, keys = more.without([], ["z"])
+    assert left.query_ids == ("a", "b", "d"), "the query that judged no other document is forgotten"
+    assert left.document_ids == ("x", "y", "w")
+    assert [left.irrelevant.weight_of(row) for row in range(3)] == [{1: 1.0}, {}, {2: 1.0}]
+    plain = replace(judged, irrelevant=None, labels=LabelRows.of_rows([{0: 1.0}, {1: 1.0}, {2: 1.0}]))
+    assert plain.added(["d"], ["D"], np.array([1]), [{"x": 1.0}], {}).irrelevant is None
+
+
+def test_an_adapter_remembers_thumbs_down(grown_from, problem):
+    """A thumb down pushes the document down for queries like the one that gave it, and for no others."""
+    vector, name = problem.test_queries[0], problem.ids[7]
+    before = grown_from.answers(vector)
+    down = Relevance(["no good"], [[(name, -1.0)]], ["thumb"])
+    adapter = grown_from.remember(vector[None], down, vectors_of(problem))
+    after = adapter.answers(vector)
+    assert after[name] < -0.5
+    assert adapter.answers(-vector).get(name, 0.0) > -0.05
+    assert list(after)[-1] == name, "the worst comes last"
+    moved = unit_rows(problem.corpus, "row")[7] @ (adapter.transform(vector) - grown_from.transform(vector))
+    assert moved < 0 if grown_from.attention.strength else moved == 0
+    again = QueryAdapter.from_bytes(adapter.to_bytes())
+    assert again.answers(vector) == after
+    assert again.to_bytes() == adapter.to_bytes()
+    assert again.forget(query_ids=["thumb"]).answers(vector) == pytest.approx(before)
+    assert name not in [document.id for document in adapter.explain(vector).documents]

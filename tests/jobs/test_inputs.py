@@ -88,3 +88,19 @@ def test_damaged_inputs_are_an_error_that_names_the_file(corpus, counting, probl
             read_inputs(tmp_path)
         (tmp_path / name).write_bytes(before)
     assert read_inputs(tmp_path).labels == problem.train
+
+
+def test_all_judgements_and_times_are_written_and_read(corpus, counting, problem, tmp_path):
+    relevance = [[*labels, (problem.ids[-1 - row], -row / 2)] for row, labels in enumerate(problem.train.labels[:3])]
+    relevance.append([(problem.ids[9], -1.0)])
+    labels = Relevance(problem.train.queries[:4], relevance, times=[1, None, 3, None])
+    write_inputs(tmp_path / "judged", corpus, labels, labels.take([3]), Embedder(counting), OPTIONS)
+    inputs = read_inputs(tmp_path / "judged")
+    assert inputs.labels == labels
+    assert inputs.validation[1] == labels.take([3])
+    answered = Relevance(labels.queries[:3], labels.labels[:3], times=labels.times[:3])
+    write_inputs(tmp_path / "plain", corpus, answered, None, Embedder(counting), OPTIONS)
+    assert read_inputs(tmp_path / "plain").data["queries"] != inputs.data["queries"], "the fingerprint tells them apart"
+    unknown = Relevance(["no"], [[("nowhere", -1.0)]])
+    with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
+        write_inputs(tmp_path / "wrong", corpus, unknown, None, Embedder(counting), OPTIONS)

@@ -67,8 +67,11 @@ def test_beir_scores_of_zero_mean_judged_irrelevant(tmp_path):
     qrels = tmp_path / "qrels" / "train.tsv"
     qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n1\tb\t0\n2\tc\t-1\n")
     relevance = Relevance.from_beir(tmp_path)
-    assert list(relevance) == [("1", "one", (("a", 1.0),))]
-    assert relevance.left_out == {"judged irrelevant": 2, "no relevant document": 1}
+    assert list(relevance) == [("1", "one", (("a", 1.0),)), ("2", "two", ())]
+    assert relevance.irrelevant == ((("b", 0.0),), (("c", -1.0),))
+    assert relevance.left_out == {}
+    relevance.to_beir(tmp_path, "again")
+    assert Relevance.from_beir(tmp_path, "again") == relevance
     qrels.write_text("query-id\tcorpus-id\tscore\n1\ta\tmany\n")
     with pytest.raises(InvalidRelevanceError, match="line 2: expected"):
         Relevance.from_beir(tmp_path)

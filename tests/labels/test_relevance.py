@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -34,8 +35,6 @@ def test_keeps_queries_ids_and_labels_in_order():
         ("q", [("", 1)], "a document has no id"),
         ("q", [(None, 1)], "a document has no id"),
         ("q", [(3, 1)], "a document id is not a string: got 3"),
-        ("q", [("a", 0)], "not above 0"),
-        ("q", [("a", -1.0)], "not above 0"),
         ("q", [("a", float("nan"))], "NaN or infinite"),
         ("q", [("a", float("inf"))], "NaN or infinite"),
         ("q", [("a", "1")], "a weight is not a number"),
@@ -75,16 +74,16 @@ def test_the_same_document_twice_is_merged_and_counted():
 
 def test_many_invalid_rows_give_one_short_warning():
     with pytest.warns(InvalidLabelsWarning) as caught:
-        Relevance(["q"] * 1000, [[(f"d{row}", 0)] for row in range(1000)], on_invalid="drop")
+        Relevance(["q"] * 1000, [[(f"d{row}", "0")] for row in range(1000)], on_invalid="drop")
     assert [str(warning.message) for warning in caught] == [
-        "Left out 1000 of 1000 labelled queries: 1000 × a weight is not above 0."
+        "Left out 1000 of 1000 labelled queries: 1000 × a weight is not a number."
     ]
 
 
 def test_options_are_checked():
     with pytest.raises(InvalidRelevanceError, match="on_invalid is 'raise' or 'drop'; got 'ignore'"):
         Relevance(["q"], [GOOD], on_invalid="ignore")
-    with pytest.raises(InvalidRelevanceError, match="by is 'query' or 'document'; got 'documents'"):
+    with pytest.raises(InvalidRelevanceError, match="by is 'query', 'document' or 'time'; got 'documents'"):
         Relevance(["q"] * 5, [GOOD] * 5).split(0.2, by="documents")
     with pytest.raises(InvalidRelevanceError, match="query_ids are strings; row 0 has 7"):
         Relevance(["q"], [GOOD], [7])
@@ -229,7 +228,7 @@ def dropped():
         return Relevance(["a", "", "b"], [GOOD, GOOD, [("c", 2.0)]], on_invalid="drop")
 
 
-@pytest.mark.parametrize("name", ["queries", "query_ids", "labels", "generated", "left_out", "new"])
+@pytest.mark.parametrize("name", ["queries", "query_ids", "labels", "irrelevant", "generated", "times", "left_out", "new"])
 @pytest.mark.parametrize("made", [dropped, lambda: dropped() + dropped(), lambda: dropped().take([1, 0])])
 def test_attributes_are_neither_set_nor_deleted(made, name):
     relevance = made()
@@ -267,3 +266,176 @@ def test_the_former_name_of_the_labels_warns():
         former = relevance.documents
     assert former is relevance.labels
     assert caught[0].filename == __file__
+
+
+# ---- judged irrelevant -----------------------------------------------------------------------------------------------
+
+
+def judged():
+    """A query with both kinds of judgements, one with answers alone, and one that only thumbs down are known of."""
+    relevance = [[("a", 2.0), ("b", 0), ("c", -1.0)], [("a", 1.0)], [("b", -0.5)]]
+    return Relevance(["one", "two", "three"], relevance, ["q1", "q2", "q3"])
+
+
+def test_a_weight_that_is_not_above_0_says_judged_irrelevant():
+    relevance = judged()
+    assert relevance.labels == ((("a", 2.0),), (("a", 1.0),), ())
+    assert relevance.irrelevant == ((("b", 0.0), ("c", -1.0)), (), (("b", -0.5),))
+    assert relevance.relevance == [[("a", 2.0), ("b", 0.0), ("c", -1.0)], [("a", 1.0)], [("b", -0.5)]]
+    assert relevance.document_ids == {"a", "b", "c"}
+    assert [labels for _, _, labels in relevance] == list(relevance.labels)
+    assert repr(relevance) == "Relevance(3 queries, 2 labels, 3 judged irrelevant)"
+    assert "judged" not in repr(relevance.take([1]))
+
+
+def test_the_larger_weight_stays_whatever_its_sign():
+    relevance = Relevance(["q"], [[("a", -1), ("b", -1), ("a", 1), ("b", -0.5), ("c", -0.0)]])
+    assert relevance.labels == ((("a", 1.0),),)
+    assert relevance.irrelevant == ((("b", -0.5), ("c", 0.0)),)
+    assert str(relevance.irrelevant[0][1][1]) == "0.0"
+
+
+def test_judgements_go_wherever_rows_go(tmp_path):
+    relevance = judged()
+    without = Relevance(relevance.queries[:2], relevance.labels[:2], relevance.query_ids[:2])
+    assert relevance.take([0, 1]) != without
+    assert relevance.take([2, 0]).irrelevant == (relevance.irrelevant[2], relevance.irrelevant[0])
+    again = Relevance(["four"], [[("d", -2.0)]], ["q4"])
+    assert (relevance + again).irrelevant == relevance.irrelevant + again.irrelevant
+    relevance.to_jsonl(tmp_path / "labels.jsonl")
+    assert Relevance.from_jsonl(tmp_path / "labels.jsonl") == relevance
+    relevance.to_beir(tmp_path / "beir")
+    assert Relevance.from_beir(tmp_path / "beir") == relevance
+    sides = relevance.split(0.34)
+    assert sorted(pair for side in sides for pair in zip(side.query_ids, side.irrelevant, strict=True)) == sorted(
+        zip(relevance.query_ids, relevance.irrelevant, strict=True)
+    )
+    assert hash(Relevance(relevance.queries, relevance.relevance, relevance.query_ids)) == hash(relevance)
+
+
+def test_check_looks_at_what_was_judged_irrelevant_too():
+    relevance = judged()
+    assert relevance.check({"a", "b", "c"}) is relevance
+    with pytest.raises(InvalidRelevanceError, match=r"Row 0 .*'b' is not in the corpus of 2 documents \(2 such labels"):
+        relevance.check({"a", "c"})
+    with pytest.warns(InvalidLabelsWarning, match="Left out 1 of 3 .*2 × document not in the corpus; 1 × no document left"):
+        kept = relevance.check({"a", "c"}, on_invalid="drop")
+    assert kept.irrelevant == ((("c", -1.0),), ())
+    assert kept.query_ids == ("q1", "q2")
+
+
+def test_the_llama_index_format_has_no_place_for_thumbs_down(tmp_path):
+    path = tmp_path / "dataset.json"
+    judged().to_llama_index(path, {"a": "the only document that answers"})
+    assert list(Relevance.from_llama_index(path)) == [("q1", "one", (("a", 1.0),)), ("q2", "two", (("a", 1.0),))]
+
+
+def test_a_pickle_of_the_first_version_has_neither_thumbs_down_nor_times():
+    relevance = Relevance(["one", "two"], [GOOD, GOOD])
+    state = {name: value for name, value in vars(relevance).items() if name not in ("irrelevant", "times")}
+    old = object.__new__(Relevance)
+    old.__setstate__(state)
+    assert old == relevance
+    assert old.take([0]) == relevance.take([0])
+
+
+# ---- times -----------------------------------------------------------------------------------------------------------
+
+NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
+
+def timed(*times):
+    return Relevance(
+        [f"query number {row}" for row in range(len(times))], [[(f"d{row}", 1.0)] for row in range(len(times))], times=times
+    )
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        NOON,
+        datetime(2026, 11, 28, 12),  # without a zone: UTC
+        NOON.astimezone(timezone(timedelta(hours=5, minutes=30))),
+        "2026-11-28T12:00:00Z",
+        "2026-11-28 13:00:00+01:00",
+        "2026-11-28T12:00",
+        NOON.timestamp(),
+        np.float64(NOON.timestamp()),
+    ],
+)
+def test_a_time_is_a_datetime_a_text_or_seconds(time):
+    assert timed(time).times == (NOON,)
+    assert timed(time).times[0].tzinfo is UTC
+
+
+@pytest.mark.parametrize("time", ["yesterday", float("nan"), 1e300, True, [2026]])
+def test_what_is_no_time_is_named(time):
+    with pytest.raises(InvalidRelevanceError, match=r"Row 1 \(query id '1'\): the time is no time: got .*write a datetime"):
+        timed(NOON, time)
+    with pytest.raises(InvalidRelevanceError, match="times has a time, or None, for each of the 1 queries"):
+        Relevance(["q"], [GOOD], times=[NOON, NOON])
+
+
+def test_times_go_wherever_rows_go(tmp_path):
+    relevance = timed(NOON, None, "2026-11-27T12:00:00Z")
+    assert relevance.take([2, 1]).times == (NOON - timedelta(days=1), None)
+    assert (relevance + timed(None)).times == (*relevance.times, None)
+    assert relevance != Relevance(relevance.queries, relevance.labels)
+    path = tmp_path / "labels.jsonl"
+    relevance.to_jsonl(path)
+    assert Relevance.from_jsonl(path) == relevance
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("time") for line in lines] == ["2026-11-28T12:00:00+00:00", None, "2026-11-27T12:00:00+00:00"]
+    assert ["time" in line for line in lines] == [True, False, True]
+    path.write_text('{"query": "q", "relevance": ["d"], "time": "noon"}\n')
+    with pytest.raises(InvalidRelevanceError, match="line 1: time is ISO 8601, .*got 'noon'"):
+        Relevance.from_jsonl(path)
+
+
+def test_a_split_by_time_holds_out_the_latest():
+    relevance = timed(*(NOON + timedelta(hours=hour) for hour in [3, 1, 4, 0, 5, 2, 2, 2, 9, 6]))
+    train, test = relevance.split(0.3, by="time")
+    assert test.query_ids == ("4", "8", "9")
+    assert max(train.times) <= min(test.times)
+    assert len(train) + len(test) == 10
+    train, test = timed(NOON, NOON, NOON, NOON).split(0.5, by="time")
+    assert test.query_ids == ("2", "3"), "of the same time, the last rows are the latest"
+    with pytest.raises(InvalidRelevanceError, match=r"Row 1 \(query id '1'\): the time is not known \(2 of 3 in all\)"):
+        timed(NOON, None, None).split(0.34, by="time")
+
+
+def test_a_split_by_time_keeps_questions_that_were_asked_before():
+    texts = ["how do I undo a commit", "what is a branch", "how do I delete a tag", "Undo a commit: how do I?"]
+    labels = [[("revert", 1.0)], [("branch", 1.0)], [("tag", 1.0)], [("revert", 1.0)]]
+    train, test = Relevance(texts, labels, times=[1, 2, 3, 4]).split(0.25, by="time")
+    assert test.queries == ("Undo a commit: how do I?",)
+    assert "how do I undo a commit" in train.queries
+
+
+# ---- spellings of a question -----------------------------------------------------------------------------------------
+
+TEMPLATES = ["{}?", "please tell me {}", "{}, thanks", "{}", "hi, {}?"]
+
+
+def spelled(count=40):
+    subjects = ["lions", "tigers", "whales", "eagles", "rivers", "mountains", "planets", "castles", "ships", "clocks"]
+    verbs = ["how old can {} get", "where do people keep {}", "which museum shows {}", "who first described {}"]
+    questions = [verb.format(subject) for verb in verbs for subject in subjects][:count]
+    texts = [template.format(question) for question in questions for template in TEMPLATES]
+    return Relevance(texts, [[(f"doc {row // len(TEMPLATES)}", 1.0)] for row in range(len(texts))])
+
+
+@pytest.mark.parametrize("by", ["query", "document"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_split_draws_questions_and_not_their_spellings(by, seed):
+    relevance = spelled()
+    train, test = relevance.split(0.2, by=by, seed=seed)
+    assert len(train) + len(test) == len(relevance)
+    assert len(test) == 40
+    question = dict(zip(relevance.query_ids, (row // len(TEMPLATES) for row in range(len(relevance))), strict=True))
+    assert not {question[name] for name in train.query_ids} & {question[name] for name in test.query_ids}
+
+
+def test_a_single_question_cannot_be_split():
+    with pytest.raises(InvalidRelevanceError, match="20 queries are spellings of 1 questions, none of which fits"):
+        Relevance(["The Same question"] * 10 + ["the same QUESTION!"] * 10, [GOOD] * 20).split(0.2)

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmem_integrations import Relevance
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, InvalidVectorsError
@@ -33,12 +35,14 @@ def test_some_queries_are_taken_in_the_order_asked_for():
 
 
 def test_vectors_and_labels_that_belong_together():
-    queries, labels, ids = labelled_vectors(2 * np.eye(3)[:2], [[("c", 1.0)], [("a", 2.0)]], ["a", "b", "c"], dimension=3)
+    given = [[("c", 1.0), ("b", 0)], [("a", 2.0)]]
+    queries, labels, irrelevant, ids = labelled_vectors(2 * np.eye(3)[:2], given, ["a", "b", "c"], dimension=3)
     np.testing.assert_allclose(queries, np.eye(3)[:2])
     assert [labels.weight_of(query) for query in range(2)] == [{2: 1.0}, {0: 1.0}]
+    assert [irrelevant.weight_of(query) for query in range(2)] == [{1: 1.0}, {}]
     assert ids == ("0", "1")
     relevance = Relevance(["q"], [[("b", 1.0)]], ["mine"])
-    assert labelled_vectors(np.eye(3)[:1], relevance, ["a", "b", "c"], dimension=3)[2] == ("mine",)
+    assert labelled_vectors(np.eye(3)[:1], relevance, ["a", "b", "c"], dimension=3)[3] == ("mine",)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +59,54 @@ def test_vectors_and_labels_that_belong_together():
 def test_vectors_and_labels_that_do_not_belong_together(vectors, labels, error, message):
     with pytest.raises(error, match=message):
         labelled_vectors(vectors, labels, ["a", "b"], dimension=3)
+
+
+# ---- judged irrelevant -----------------------------------------------------------------------------------------------
+
+
+def test_the_strength_of_a_judgement_is_0_to_1_and_is_not_scaled():
+    relevance = Relevance(["p", "q", "r"], [[("a", 4.0), ("b", 0)], [("a", -0.5)], [("b", -3), ("c", -0.25)]])
+    rows = {"a": 0, "b": 1, "c": 2}
+    irrelevant = LabelRows.of_irrelevant(relevance, rows)
+    assert [irrelevant.weight_of(query) for query in range(3)] == [{1: 1.0}, {0: 0.5}, {1: 1.0, 2: 0.25}]
+    assert irrelevant.take(np.array([1, 0])).weight_of(0) == {0: 0.5}, "not scaled to 1"
+    labels = LabelRows.of(relevance, rows)
+    assert labels.labelled.tolist() == [True, False, False]
+    assert [labels.weight_of(query) for query in range(3)] == [{0: 1.0}, {}, {}]
+
+
+LABELS = st.lists(st.dictionaries(st.integers(0, 6), st.floats(0.125, 1.0, width=32), max_size=4), max_size=6)
+
+
+def as_dicts(labels):
+    return [labels.weight_of(query) for query in range(len(labels))]
+
+
+@given(LABELS, LABELS, st.randoms())
+def test_labels_are_joined_taken_and_subtracted_as_mappings_are(one, other, random):
+    n = min(len(one), len(other))
+    one, other = one[:n], other[:n]
+    labels, others = LabelRows.of_rows(one), LabelRows.of_rows(other)
+    given = as_dicts(labels)
+    assert as_dicts(labels.joined(others)) == given + as_dicts(others)
+    assert [set(rows) for rows in labels.document_lists()] == [set(query) for query in given]
+    order = random.sample(range(n), n)
+    assert as_dicts(labels.take(np.array(order, dtype=np.int64))) == [given[row] for row in order]
+    assert as_dicts(labels.without(others)) == [
+        {d: w for d, w in mine.items() if d not in theirs} for mine, theirs in zip(given, other, strict=True)
+    ]
+    kept = np.arange(7) % 2 == 0
+    left = [{d: w for d, w in query.items() if d % 2 == 0} for query in given]
+    assert as_dicts(labels.only(kept)) == left
+    scaled = [{d: w / max(query.values()) for d, w in query.items()} for query in left]
+    assert as_dicts(labels.only(kept).scaled()) == [pytest.approx(query) for query in scaled]
+    signed = labels.signed(others.without(labels), 0.5)
+    assert as_dicts(signed) == [
+        pytest.approx(mine | {d: -0.5 * w for d, w in theirs.items() if d not in mine})
+        for mine, theirs in zip(given, as_dicts(others), strict=True)
+    ]
+
+
+def test_labels_of_the_same_owner_are_united():
+    labels = LabelRows.of_rows([{0: 1.0, 1: 0.5}, {4: 1.0}, {}, {1: 1.0, 2: 0.25}])
+    assert as_dicts(labels.united(np.array([0, 2, 2, 0]), 4)) == [{0: 1.0, 1: 1.0, 2: 0.25}, {}, {4: 1.0}, {}]

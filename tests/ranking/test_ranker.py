@@ -330,3 +330,15 @@ def test_a_ranker_can_be_copied_and_pickled():
     ranker = Ranker(make_adapter(ranking=Ranking(answers=1.0)))
     for other in (copy.deepcopy(ranker), pickle.loads(pickle.dumps(ranker))):
         assert other.query("q", [1.0] * 4).vector == pytest.approx(ranker.query("q", [1.0] * 4).vector)
+
+
+def test_what_was_judged_irrelevant_is_pushed_down_and_never_brought():
+    adapter = remembering(answers=2.0)
+    down = Relevance(["no good"], [[("reset", -1.0), ("gone", -1.0)]], ["down"])
+    adapter = adapter.remember([[1.0, 0.1]], down, {"reset": [0.0, 1.0], "gone": [1.0, 1.0]})
+    shortlist = Ranker(adapter, words=False).query("a question", [1.0, 0.1]).rank(IDS, COSINES)
+    assert shortlist.ids[-1] == "reset"
+    assert sorted(shortlist.ids) == sorted(IDS), "no search found the other document, and a vote against it does not"
+    choice = next(choice for choice in shortlist.choices() if choice.id == "reset")
+    assert choice.evidence["answers"].score < 0
+    assert choice.evidence["answers"].rank is None

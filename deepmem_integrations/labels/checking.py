@@ -1,0 +1,75 @@
+"""What makes a row of labels invalid, and how times are read."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+Time = datetime | str | int | float
+"""A datetime, an ISO 8601 string, or POSIX seconds. A time without a time zone is in UTC."""
+
+_EXAMPLE = '[("an id", 1.0)]'
+
+
+def fault_of(query: Any, judged: Any, time: Any) -> tuple[str, str] | None:
+    """Find what is wrong with a row, as (kind, particulars); None where nothing is."""
+    if not isinstance(query, str):
+        return "the query is not a string", f"got {type(query).__name__}"
+    if not query.strip():
+        return "the query is empty", ""
+    if isinstance(judged, str) or not isinstance(judged, Sequence):
+        return "the relevance is not a list of (document id, weight)", f"got {judged!s:.60}, write {_EXAMPLE}"
+    if not judged:
+        return "no relevant document", ""
+    for label in judged:
+        if isinstance(label, str) or not isinstance(label, Sequence) or len(label) != 2:
+            return "a label is not a (document id, weight)", f"got {label!s:.60}, write {_EXAMPLE}"
+        document, weight = label
+        if document is None or document == "":
+            return "a document has no id", "take documents that have the store's ids, as memory.documents() gives them"
+        if not isinstance(document, str):
+            return "a document id is not a string", f"got {document!r}"
+        if isinstance(weight, bool | str) or not isinstance(weight, int | float | np.integer | np.floating):
+            return "a weight is not a number", f"got {weight!r} for document {document!r}"
+        if not _is_finite(weight):
+            return "a weight is NaN or infinite", f"document {document!r}"
+    return None if time is None else fault_of_time(time)
+
+
+def fault_of_time(time: Any) -> tuple[str, str] | None:
+    """Find what is wrong with a time, as (kind, particulars); None where nothing is."""
+    try:
+        time_of(time)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "the time is no time", f"got {time!r:.60}, write a datetime, ISO 8601 (2026-11-28T09:30:00Z) or POSIX seconds"
+    return None
+
+
+def time_of(time: Time | None) -> datetime | None:
+    """Return a time in UTC.
+
+    Raises:
+        TypeError, ValueError, OverflowError, OSError: It is no time.
+
+    Example:
+        >>> time_of("2026-11-28T10:30:00+01:00") == time_of(1795858200) == time_of(datetime(2026, 11, 28, 9, 30))
+        True
+    """
+    if time is None:
+        return None
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    elif isinstance(time, int | float | np.integer | np.floating) and not isinstance(time, bool):
+        time = datetime.fromtimestamp(float(time), UTC)
+    elif not isinstance(time, datetime):
+        raise TypeError(f"{type(time).__name__} is no time")
+    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).astimezone(UTC)
+
+
+def _is_finite(weight: Any) -> bool:
+    try:
+        return math.isfinite(weight)
+    except OverflowError:  # an integer beyond every float
+        return False
