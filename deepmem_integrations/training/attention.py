@@ -92,11 +92,11 @@ def _mean_eigenvalue_one(covariance: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def target_means(labels: LabelRows, corpus: Vectors) -> Vectors:
-    """Compute the weighted mean document vector of each query, (n, d) float32."""
+    """Compute the weighted mean document vector of each query, (n, d) float32. It is 0 for a query without labels."""
     means = np.empty((len(labels), corpus.shape[1]), dtype=np.float32)
     for query in range(len(labels)):
         rows, weights = labels[query]
-        means[query] = weights @ corpus[rows] / weights.sum()
+        means[query] = weights @ corpus[rows] / (weights.sum() or 1)
     return means
 
 

@@ -75,6 +75,21 @@ class HeldOut:
             self.queries,
         )
 
+    def by_question(self, groups: NDArray[np.int64]) -> "HeldOut":
+        """Average the scores over the queries of each question, since spellings of one question are no more evidence than one.
+
+        Args:
+            groups: (n,) int64, the question of each query; −1 leaves a query out.
+        """
+        order = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
+        _, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
+
+        def mean(values: Values) -> Values:
+            return np.asarray(np.add.reduceat(values[:, order], starts, axis=1) / counts.astype(np.float32))
+
+        by_popularity = mean(self.ndcg_by_popularity), mean(self.recall_by_popularity)
+        return HeldOut(mean(self.ndcg), mean(self.recall), *by_popularity, self.queries)
+
     def take(self, rows: NDArray[np.int64], queries: str) -> "HeldOut":
         """Return the scores on these queries alone, under another name."""
         return HeldOut(
@@ -116,7 +131,7 @@ def cross_validate(
             counts["seen"] = len(fold.held)
             work.append((view, everything, fold, np.arange(len(fold.held))))
         else:
-            work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed)]
+            work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed, data.groups)]
     scores = {view: np.zeros((4, len(candidates), counts[view]), dtype=np.float32) for view in VIEWS}
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
         running = {
@@ -168,22 +183,22 @@ class _Trained:
     Attributes:
         linear: Negatives → the linear part alone; None → the identity.
         attention: The attention part with a strength of 1; None without training queries.
-        labels: The labels of the training queries.
+        votes: The votes of the training queries for and against documents.
     """
 
     linear: dict[Negatives | None, QueryAdapter]
     attention: Attention | None
-    labels: LabelRows
+    votes: LabelRows
 
     @classmethod
     def on(cls, train: TrainingData) -> "_Trained":
         identity = QueryAdapter(train.corpus.shape[1])
         if not len(train.queries):  # then every setting leaves the queries as they are
-            return cls({None: identity, "labelled": identity, "corpus": identity}, None, train.labels)
+            return cls({None: identity, "labelled": identity, "corpus": identity}, None, train.votes)
         labelled = corpus = QueryAdapter(identity.dimension, linear=train.linear("labelled"))
         if not train.all_labelled:
             corpus = QueryAdapter(identity.dimension, linear=train.linear("corpus"))
-        return cls({None: identity, "labelled": labelled, "corpus": corpus}, train.attention(), train.labels)
+        return cls({None: identity, "labelled": labelled, "corpus": corpus}, train.attention(), train.votes)
 
 
 @dataclass(frozen=True)
@@ -242,7 +257,7 @@ def _shortlist(data: TrainingData, fold: Fold, block: slice, trained: _Trained) 
     lists = []
     for query in range(len(held)):
         answered, votes = answers_of[query]
-        best = answered[np.argsort(-votes, kind="stable")[:ANSWERED]]
+        best = answered[np.argsort(-votes, kind="stable")[: min(ANSWERED, np.count_nonzero(votes > 0))]]
         brought = np.unique(np.concatenate([*(rows[query] for rows in near), list(found[query]), best]).astype(np.int64))
         if data.shown is not None and (shown := data.shown[held[query]]) is not None:
             brought = shown
@@ -281,7 +296,7 @@ def _answers(trained: _Trained, queries: Vectors) -> list[tuple[NDArray[np.int64
     if trained.attention is None:
         return [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] * len(queries)
     keys, _, similarities = trained.attention.attend(queries)
-    return [answer_scores(*nearest, trained.labels, TEMPERATURE) for nearest in zip(keys, similarities, strict=True)]
+    return [answer_scores(*nearest, trained.votes, TEMPERATURE) for nearest in zip(keys, similarities, strict=True)]
 
 
 def _top(scores: Vectors, k: int) -> NDArray[np.int64]:

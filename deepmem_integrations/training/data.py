@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import Attention, QueryAdapter, ValueSpace
+from deepmem_integrations.adapter.remembered import AGAINST, AWAY
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
 from deepmem_integrations.training.candidates import TEMPERATURE, Candidate
 from deepmem_integrations.training.folds import Fold
-from deepmem_integrations.training.linear import Negatives, train_linear
+from deepmem_integrations.training.linear import HARD, Negatives, train_linear
 from deepmem_integrations.training.words import QueryWords
 
 NEAR = 100
@@ -34,6 +35,8 @@ class TrainingData:
         words: The words of the queries, or None where there is no search by words.
         shown: For each query the rows of the documents that users could label, ascending, or None where they could label any.
             None where that holds for all queries. What was not shown may be relevant or not, so nothing is judged by it.
+        irrelevant: What the n queries judged irrelevant, as rows of the corpus; None where no query did.
+        groups: (n,) int64, the question of each query: see `question_groups`. None where each query is a question.
     """
 
     queries: Vectors
@@ -44,6 +47,8 @@ class TrainingData:
     near: NDArray[np.int64]
     words: QueryWords | None = None
     shown: Sequence[NDArray[np.int64] | None] | None = None
+    irrelevant: LabelRows | None = None
+    groups: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, queries: Vectors, labels: LabelRows, corpus: Vectors, statistics: CorpusStatistics, seed: int) -> "TrainingData":
@@ -57,7 +62,9 @@ class TrainingData:
 
     def take(self, rows: NDArray[np.int64], labels: LabelRows) -> "TrainingData":
         """Return the data of these queries alone, without their words, and with the given labels in place of their own."""
-        return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed, self.near[rows])
+        irrelevant = None if self.irrelevant is None else self.irrelevant.take(rows)
+        near = self.near[rows]
+        return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed, near, irrelevant=irrelevant)
 
     def held_out(self, queries: Vectors, labels: LabelRows, texts: Sequence[str]) -> "tuple[TrainingData, Fold]":
         """Add queries that are scored but not trained on.
@@ -74,31 +81,60 @@ class TrainingData:
         words = self.words and self.words.extended(texts)
         near = np.concatenate([self.near, nearest(queries, self.corpus, NEAR)])
         shown = self.shown and [*self.shown, *[None] * len(queries)]
-        both = replace(self, queries=np.concatenate([self.queries, queries]), near=near, words=words, shown=shown)
-        return both, Fold(np.arange(len(self.queries)), self.labels, rows, labels, [[] for _ in rows])
+        irrelevant = self.irrelevant and self.irrelevant.joined(LabelRows.empty(len(queries)))
+        queries = np.concatenate([self.queries, queries])
+        both = replace(self, queries=queries, near=near, words=words, shown=shown, irrelevant=irrelevant)
+        return both, Fold(np.arange(len(self.labels)), self.labels, rows, labels, [[] for _ in rows])
 
     def linear(self, negatives: Negatives) -> Vectors:
-        """Train the linear part, W, (d, d) float32.
+        """Train the linear part on the queries that have labels: W, (d, d) float32.
+
+        Where the softmax runs over the corpus, what a query judged irrelevant comes before the documents nearest to it, among
+        which are the query's hard negatives. A softmax over the labelled documents keeps to these: to push away for every query
+        what was wrong for one cost 3 points of nDCG@10 on TAT-QA, where it is often the answer to a later one.
 
         Args:
             negatives: Which documents the softmax runs over: see `Negatives`.
         """
         pool = np.unique(self.labels.documents) if negatives == "labelled" else np.arange(len(self.corpus))
-        return train_linear(self.queries, self.targets, self.labels, self.corpus, pool, self.near, seed=self.seed)
+        rows = np.flatnonzero(self.labels.labelled)
+        if not len(rows):
+            return np.zeros((self.corpus.shape[1],) * 2, dtype=np.float32)
+        near = self.near if self.irrelevant is None or negatives == "labelled" else _put_first(self.irrelevant, self.near)
+        labels = self.labels.take(rows)
+        return train_linear(self.queries[rows], self.targets[rows], labels, self.corpus, pool, near[rows], seed=self.seed)
 
     @cached_property
     def targets(self) -> Vectors:
-        """The weighted mean document vector of each query, (n, d) float32."""
+        """The weighted mean document vector of each query, (n, d) float32; 0 for a query without labels."""
         return target_means(self.labels, self.corpus)
 
     def value_space(self) -> ValueSpace:
         """Return the map from documents to the values of the attention part."""
-        return value_space(self.targets, self.labels, self.corpus, self.statistics)
+        judged = self.labels
+        if self.irrelevant is not None and not judged.labelled.any():
+            judged = self.irrelevant
+        judged = judged.take(np.flatnonzero(judged.labelled))
+        return value_space(target_means(judged, self.corpus), judged, self.corpus, self.statistics)
+
+    def values(self) -> Vectors:
+        """Return the value of each query in the attention part, as `RememberedQueries.values` computes them, (n, d) float32."""
+        space, values = self.value_space(), np.zeros((len(self.labels), self.corpus.shape[1]), dtype=np.float32)
+        for judged, factor in ((self.labels, 1.0), (self.irrelevant, -AWAY)):
+            if judged is not None:
+                rows = np.flatnonzero(judged.labelled & self.labels.labelled)
+                values[rows] += np.float32(factor) * space.place(target_means(judged.take(rows), self.corpus))
+        return values
+
+    @property
+    def votes(self) -> LabelRows:
+        """The votes of each query for and against documents, by which remembered answers are scored."""
+        return self.labels if self.irrelevant is None else self.labels.signed(self.irrelevant, AGAINST)
 
     def attention(self, strength: float = 1.0) -> Attention:
         """Build the attention part."""
         space = self.statistics.kernel_space(self.queries)
-        return Attention(space.place(self.queries), self.value_space().place(self.targets), TEMPERATURE, strength, space)
+        return Attention(space.place(self.queries), self.values(), TEMPERATURE, strength, space)
 
     def fit(self, candidate: Candidate) -> QueryAdapter:
         """Train the transform of a candidate on all queries.
@@ -108,3 +144,12 @@ class TrainingData:
         """
         linear = self.linear(candidate.linear) if candidate.linear else None
         return QueryAdapter(self.corpus.shape[1], linear=linear, attention=self.attention(candidate.attention))
+
+
+def _put_first(irrelevant: LabelRows, near: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Put what each query judged irrelevant, the first two of these, before the documents nearest to the query."""
+    first = np.repeat(near[:, :1], HARD, axis=1)
+    for query in np.flatnonzero(irrelevant.labelled).tolist():
+        wrong = irrelevant[query][0][:HARD]
+        first[query, : len(wrong)] = wrong
+    return np.concatenate([first, near], axis=1)

@@ -6,7 +6,7 @@ count neither as right nor as wrong (condensed lists: Sakai 2007). A label at ra
 a document the lower it stands (inverse propensity weighting with 1 / rank: Joachims, Swaminathan and Schnabel 2017).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +58,16 @@ def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> Expo
         >>> exposure(LabelRows.of_rows([{row % 4: 1.0} for row in range(11)] + [{9: 1.0}]), near, documents=100) is None
         True
     """
+    rows = np.flatnonzero(labels.labelled)
+    if 0 < len(rows) < len(labels):  # the others only judged documents irrelevant
+        shown = exposure(labels.take(rows), near[rows], documents)
+        weights = np.ones(len(labels))
+        weights[rows] = 1.0 if shown is None else shown.weights
+        return shown and replace(shown, weights=weights)
     sizes = np.diff(labels.starts)
     query = np.repeat(np.arange(len(labels)), sizes)
     found = near[query] == labels.documents[:, None]
-    if not found.any(axis=1).all():
+    if not len(rows) or not found.any(axis=1).all():
         return None
     rank = found.argmax(axis=1) + 1
     depth = int(rank.max())

@@ -1,4 +1,4 @@
-"""Merge queries with the same vector before a training, so that no query is held out while an equal one trains."""
+"""Merge queries with the same vector before a training: they are one query, and a transform cannot tell them apart."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -75,9 +75,13 @@ class TrainingReport:
         ranked_documents: How many documents took part in training and selection: all, unless the corpus is very large.
         labelled_documents: How many documents carry a label.
         merged_queries: How many queries were merged into another one with the same vector.
-        validation_left_out: How many validation queries were left out for being training queries too.
         shown: Up to which rank of the untransformed search the labels go, where they name nothing else, as clicks on what it had
             shown do; or 0. The scores then compare how candidates order what was shown.
+        near_duplicates: How many of the queries are further spellings of a question that another one asks: see
+            `deepmem_integrations.labels.grouping`. Spellings are held out together, and count as one question in all scores.
+        irrelevant: How many judgements say that a document is irrelevant.
+        validation_left_out: How many validation queries were left out for being training queries too, or because all of their
+            documents were judged irrelevant.
         candidates: The mean held-out scores of each transform.
         seconds: How many seconds the training took.
         seed: The seed.
@@ -102,6 +106,8 @@ class TrainingReport:
     max_unseen_loss: float | None
     shown: int = 0
     candidates: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    near_duplicates: int = 0
+    irrelevant: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -112,11 +118,16 @@ class TrainingReport:
         labels = f"{self.queries:,} labelled queries"
         if self.generated:
             labels += f" ({self.generated:,} written by a language model)"
+        if self.irrelevant:
+            labels += f" and {self.irrelevant:,} judgements that a document is irrelevant"
         lines = [
             f"{labels}, {self.labelled_documents:,} of {self.documents:,} documents labelled, {self.seconds:.1f} s",
             f"chosen: {self.chosen}",
             f"why:    {self.reason}",
         ]
+        if self.near_duplicates:
+            questions = self.queries - self.near_duplicates
+            lines.append(f"spellings: they ask {questions:,} different questions; all spellings of one are held out together")
         if self.ranked_documents < self.documents:
             kept = "the labelled ones, the nearest to queries, and others at random"
             lines.append(f"corpus: a sample of {self.ranked_documents:,} documents: {kept}")

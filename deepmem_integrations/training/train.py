@@ -19,7 +19,7 @@ from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQu
 from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import bootstrap_mean
-from deepmem_integrations.labels import LabelRows, Labels, Relevance
+from deepmem_integrations.labels import LabelRows, Labels, Relevance, question_groups
 from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
@@ -34,7 +34,7 @@ from deepmem_integrations.training.words import QueryWords
 from deepmem_integrations.words import LexicalSearch, WordIndex, search_name
 
 MIN_QUERIES = 10
-"""The fewest labelled queries to learn from. With fewer, a gain cannot be distinguished from chance."""
+"""The fewest labelled questions to learn from. With fewer, a gain cannot be distinguished from chance."""
 MIN_JUDGES = 30
 """How many queries written by people are enough to choose a candidate by these alone, where others are generated."""
 
@@ -131,6 +131,7 @@ def train_adapter(
     if max_unseen_loss is not None and not max_unseen_loss >= 0:
         raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
     texts = _texts(relevance, query_texts, validation, needed=corpus_texts is not None or words is not None)
+    spellings = relevance.queries if isinstance(relevance, Relevance) else query_texts
     given, relevance = _labelled(query_vectors, relevance, query_ids, "labelled")
     if query_texts is not None and len(query_texts) != len(given):
         raise InvalidRelevanceError(f"Got {len(query_texts)} query_texts for {len(given)} query vectors.")
@@ -138,7 +139,7 @@ def train_adapter(
     progress = progress or (lambda done, steps: None)
 
     with _search(corpus_ids, corpus_texts, words) as search:
-        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed)
+        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed).with_questions(spellings)
         if search is not None:
             merged = merged.with_words(search, texts)
         with single_threaded_operations():
@@ -206,31 +207,62 @@ class _Merged:
     Attributes:
         relevance: The labels of the n queries, as the caller gave them.
         labels: The same labels, as rows of the corpus sample.
+        irrelevant: What the n queries judged irrelevant, as rows of the corpus sample; None where no query did.
         order: (n,) int64, the rows of the n queries in canonical order.
         owners: (n,) int64, for each query in this order the merged query that it belongs to.
         generated: (m,) bool, for each merged query whether a language model wrote all queries that were merged into it.
         data: The m merged queries, their labels, and the documents.
         corpus: The documents that are ranked.
         validation: The vectors, labels and texts of queries to choose by, in place of held-out training queries; or None.
-        validation_left_out: How many validation queries were left out because they are training queries, too.
+        validation_groups: For each validation query, the question that it asks.
+        validation_left_out: How many validation queries were left out: see `TrainingReport`.
     """
 
     relevance: Relevance
     labels: LabelRows
+    irrelevant: LabelRows | None
     order: NDArray[np.int64]
     owners: NDArray[np.int64]
     generated: NDArray[np.bool_]
     data: TrainingData
     corpus: CorpusSample
     validation: tuple[Vectors, LabelRows, Sequence[str]] | None
+    validation_groups: NDArray[np.int64]
     validation_left_out: int
+
+    def with_questions(self, texts: Sequence[str] | None) -> "_Merged":
+        """Group the merged queries that are spellings of one question.
+
+        Args:
+            texts: The n texts of the queries as the caller gave them, or None where they are not known.
+        """
+        data = self.data
+        spellings = None if texts is None else [texts[row] for row in self._firsts()]
+        return replace(self, data=replace(data, groups=question_groups(spellings, data.queries, data.labels.document_lists())))
+
+    @property
+    def different_questions(self) -> int:
+        """How many questions the merged queries ask, where spellings of one question count once."""
+        assert self.data.groups is not None
+        return len(np.unique(self.data.groups))
+
+    def _firsts(self) -> list[int]:
+        """Return for each merged query the row of the first of its queries, as the caller gave them."""
+        first = np.full(len(self.data.queries), len(self.order))
+        np.minimum.at(first, self.owners, np.arange(len(self.order)))
+        return [int(row) for row in self.order[first]]
+
+    def questions(self, view: View) -> NDArray[np.int64]:
+        """Return the question that each query of a view asks; −1 for queries that cannot be scored."""
+        if view == "seen" and self.validation is not None:
+            return self.validation_groups
+        assert self.data.groups is not None
+        return np.where(self.data.labels.labelled, self.data.groups, -1)
 
     def with_words(self, search: LexicalSearch, texts: Sequence[str]) -> "_Merged":
         """Add a search by words, and the n texts of the queries as the caller gave them."""
-        first = np.full(len(self.data.queries), len(self.order))
-        np.minimum.at(first, self.owners, np.arange(len(self.order)))
         row_of = {name: row for row, name in enumerate(self.corpus.ids)}
-        words = QueryWords(search, [texts[self.order[row]] for row in first.tolist()], row_of, self.corpus.ids)
+        words = QueryWords(search, [texts[row] for row in self._firsts()], row_of, self.corpus.ids)
         return replace(self, data=replace(self.data, words=words))
 
     @property
@@ -284,19 +316,29 @@ def _merge(
     row_of = {name: row for row, name in enumerate(corpus.ids)}
     labels = LabelRows.of(relevance.check(row_of), row_of)
     order, owners, merged_queries, merged_labels = merge_twins(queries, labels)
-    validation, left_out = None, 0
+    irrelevant = merged_irrelevant = None
+    if any(relevance.irrelevant):
+        irrelevant = LabelRows.of_irrelevant(relevance, row_of)
+        # A document that answered one of the merged queries is not irrelevant.
+        merged_irrelevant = irrelevant.take(order).united(owners, len(merged_queries)).without(merged_labels)
+    validation, validation_groups, left_out = None, np.empty(0, dtype=np.int64), 0
     if judges:
-        fresh = ~have_twins(judges[0], merged_queries)
+        answered = LabelRows.of(judges[1].check(row_of), row_of)
+        fresh = ~have_twins(judges[0], merged_queries) & answered.labelled
         left_out = int((~fresh).sum())
         if not fresh.any():
-            raise InvalidRelevanceError("Every validation query is a training query too: hold some out, see Relevance.split.")
+            raise InvalidRelevanceError(
+                "Every validation query is a training query too, or has no document that answers it: hold some out, see "
+                "Relevance.split."
+            )
         rows = np.flatnonzero(fresh)
-        labelled = LabelRows.of(judges[1].check(row_of), row_of).take(rows)
-        validation = judges[0][fresh], labelled, [judges[1].queries[row] for row in rows.tolist()]
+        validation = judges[0][fresh], answered.take(rows), [judges[1].queries[row] for row in rows.tolist()]
+        validation_groups = question_groups(validation[2], validation[0], validation[1].document_lists())
     generated = np.ones(len(merged_queries), dtype=bool)
     np.logical_and.at(generated, owners, np.array(relevance.generated, dtype=bool)[order])
     data = TrainingData.of(merged_queries, merged_labels, corpus.vectors, corpus.statistics, seed)
-    return _Merged(relevance, labels, order, owners, generated, data, corpus, validation, left_out)
+    data = replace(data, irrelevant=merged_irrelevant)
+    return _Merged(relevance, labels, irrelevant, order, owners, generated, data, corpus, validation, validation_groups, left_out)
 
 
 # ---- choose --------------------------------------------------------------------------------------------------------------
@@ -325,10 +367,11 @@ class _Decision:
 
 def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) -> _Decision:
     """Choose a transform and a ranking by cross-validation, or choose the identity where nothing can be measured."""
-    data, labelled, generated = merged.data, len(merged.data.queries), merged.all_generated
+    data, generated, questions = merged.data, merged.all_generated, merged.questions("unseen")
+    labelled = len(np.unique(questions[questions >= 0]))
     if max_unseen_loss is None and not generated and merged.labelled_documents < merged.corpus.total:
         max_unseen_loss = MAX_UNSEEN_LOSS
-    agreement = label_agreement(data.queries, data.targets)
+    agreement = label_agreement(*_by_question(questions, data.queries, data.targets))
     done = 0
 
     def tick() -> None:
@@ -346,9 +389,9 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         unmeasurable = "a corpus of one document leaves nothing to rank"
     elif labelled < MIN_QUERIES:
         queries = "labelled query is" if labelled == 1 else "labelled queries are"
-        least = f"{MIN_QUERIES} at least; queries with the same vector count once"
+        least = f"{MIN_QUERIES} at least; spellings of one question count once"
         unmeasurable = f"{labelled} {queries} too few to tell a gain from chance ({least})"
-    elif min(len(fold.train) for fold in folds(data.labels, "unseen", data.seed) if len(fold.held)) < MIN_QUERIES // 2:
+    elif min(map(len, _training_questions(data, questions))) < MIN_QUERIES // 2:
         unmeasurable = (
             "nearly all queries ask for the same documents: what a transform does to the other documents cannot be measured"
         )
@@ -367,7 +410,8 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
     if shown:
         held = f"held-out training queries, among the first {shown.depth} documents that were shown"
         views = {view: replace(h, queries=held) if h.queries == HELD_OUT else h for view, h in views.items()}
-    people = np.flatnonzero(~merged.generated)
+    views = {view: held_out.by_question(merged.questions(view)) for view, held_out in views.items()}
+    people = np.flatnonzero(np.isin(np.unique(questions[questions >= 0]), questions[~merged.generated]))
     if merged.validation is None and MIN_JUDGES <= len(people) < labelled:
         views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
 
@@ -384,6 +428,25 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
 
     depth = shown.depth if shown else 0
     return _Decision(chosen(len(TRANSFORMS)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss, depth)
+
+
+def _training_questions(data: TrainingData, questions: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the questions that train in each fold of the unseen view."""
+    for fold in folds(data.labels, "unseen", data.seed, data.groups):
+        if len(fold.held):
+            asked = questions[fold.train]
+            yield np.unique(asked[asked >= 0])
+
+
+def _by_question(questions: NDArray[np.int64], *rows: Vectors) -> list[Vectors]:
+    """Average rows over the queries of each question; −1 leaves a query out."""
+    numbers, places = np.unique(questions[questions >= 0], return_inverse=True)
+    means = []
+    for values in rows:
+        sums = np.zeros((len(numbers), values.shape[1]), dtype=np.float32)
+        np.add.at(sums, places, values[questions >= 0])
+        means.append(np.asarray(sums / np.bincount(places)[:, None], dtype=np.float32))
+    return means
 
 
 # ---- fit -----------------------------------------------------------------------------------------------------------------
@@ -408,18 +471,21 @@ def _fit(
             cosines=_usual_cosines(merged.data, searching),
         )
     assert fitted.attention is not None
-    used, rows = np.unique(merged.labels.documents, return_inverse=True)
+    judged = [merged.labels, *([merged.irrelevant] if merged.irrelevant else [])]
+    used = np.unique(np.concatenate([rows.documents for rows in judged]))
+    named = [rows.named_by(used).take(merged.order) for rows in judged]
     space = merged.data.value_space()
     remembered = RememberedQueries(
         query_ids=tuple(merged.relevance.query_ids[row] for row in merged.order),
         texts=None if query_texts is None else tuple(query_texts[row] for row in merged.order),
         owners=merged.owners,
-        labels=replace(merged.labels, documents=rows.astype(np.int64).reshape(-1)).take(merged.order),
+        labels=named[0],
         document_ids=tuple(merged.corpus.ids[row] for row in used),
         documents=space.place(merged.corpus.vectors[used]),
         space=space,
         trained=len(merged.order),
         trained_in_all=len(merged.order),
+        irrelevant=named[1] if merged.irrelevant else None,
     )
     attention, remembered = sorted_into_lists(fitted.attention, fitted.attention.keys, remembered)
     return QueryAdapter(
@@ -463,6 +529,8 @@ def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingRep
         ranked_documents=len(merged.corpus.ids),
         labelled_documents=merged.labelled_documents,
         merged_queries=len(merged.order) - len(merged.data.queries),
+        near_duplicates=len(merged.data.queries) - merged.different_questions,
+        irrelevant=0 if merged.irrelevant is None else len(merged.irrelevant.documents),
         validation_left_out=merged.validation_left_out,
         seconds=seconds,
         seed=merged.data.seed,

@@ -7,7 +7,7 @@ from deepmem_integrations import Relevance
 from deepmem_integrations.adapter.answers import answer_scores
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.training.candidates import rankings
-from deepmem_integrations.training.cross_validation import cross_validate
+from deepmem_integrations.training.cross_validation import HeldOut, cross_validate
 from deepmem_integrations.training.folds import folds
 from deepmem_integrations.training.words import QueryWords
 from deepmem_integrations.words import WordIndex
@@ -80,3 +80,14 @@ def test_validation_queries_take_the_place_of_the_seen_view(given):
     words_alone = next(index for index, candidate in enumerate(candidates) if str(candidate) == "words alone")
     plain = cross_validate(given, candidates, lambda: None)
     np.testing.assert_allclose(views["seen"].ndcg[words_alone], plain["seen"].ndcg[words_alone, :12], atol=1e-6)
+
+
+def test_scores_of_a_question_are_the_mean_of_its_spellings():
+    rng = np.random.default_rng(0)
+    scores = HeldOut(*(rng.random(size=(3, 6)).astype(np.float32) for _ in range(4)), "queries")
+    means = scores.by_question(np.array([4, 0, -1, 4, 2, 0]))
+    for name in ("ndcg", "recall", "ndcg_by_popularity", "recall_by_popularity"):
+        given = getattr(scores, name)
+        expected = np.stack([given[:, [1, 5]].mean(axis=1), given[:, 4], given[:, [0, 3]].mean(axis=1)], axis=1)
+        np.testing.assert_allclose(getattr(means, name), expected, rtol=1e-6)
+    assert means.queries == "queries"

@@ -98,3 +98,14 @@ def test_validation_queries_are_judged_on_the_whole_corpus(problem):
     result = train_adapter(problem.train_queries[rows], clicks, problem.corpus, problem.ids, validation=validation)
     assert result.report.seen.queries.endswith("validation queries")
     assert result.report.seen.base["recall@10"] < 1
+
+
+def test_queries_without_an_answer_tell_nothing_of_what_was_shown():
+    near = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]] * 24)
+    answered = LabelRows.of_rows([{row // 2 % 4: 1.0} if row % 2 == 0 else {} for row in range(24)])
+    alone = exposure(answered.take(np.arange(0, 24, 2)), near[::2], documents=100)
+    among = exposure(answered, near, documents=100)
+    assert among.depth == alone.depth == 4
+    np.testing.assert_array_equal(among.weights[::2], alone.weights)
+    np.testing.assert_array_equal(among.weights[1::2], 1)
+    assert exposure(LabelRows.empty(24), near, documents=100) is None
