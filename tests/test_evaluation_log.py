@@ -5,7 +5,7 @@ import deeplake
 import numpy as np
 import pytest
 
-from deepmem_integrations import DeepMemory
+from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import MissingExtraError, StoreError
 from tests.jobs.helpers import add_model
@@ -103,3 +103,11 @@ def test_a_log_that_cannot_be_written_is_told(logged, problem, tmp_path):
     (tmp_path / "ds_eval_queries").write_text("in the way")
     with pytest.raises(StoreError, match=r"The evaluation cannot be logged to '.*ds_eval_queries'"):
         logged.evaluate(problem.test, qvs_params={"log_queries": True})
+
+
+def test_what_was_judged_irrelevant_is_logged_and_has_no_recall(logged, problem, tmp_path):
+    judged = problem.test.take(range(5)) + Relevance(["only wrong"], [[(problem.ids[-1], -1.0)]], ["wrong"])
+    logged.evaluate(judged, top_k=[3], qvs_params={"log_queries": True})
+    rows = read(tmp_path / "ds_eval_queries")
+    assert rows["metadata"][5]["relevance"] == [[problem.ids[-1], -1.0]]
+    assert np.isnan(rows["deep_memory_recall"]).tolist() == [False] * 5 + [True]

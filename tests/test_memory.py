@@ -700,3 +700,26 @@ def test_an_evaluation_goes_on_without_words_that_cannot_be_read(trained_to, pro
     result = DeepMemory(memory.corpus, memory.embedder, memory.folder.path).measure(problem.test, top_k=[1])
     assert "The evaluation goes on without words" in caplog.text
     assert set(result) == {"without model", "transform alone", "with model"}
+
+
+def test_thumbs_down_go_through_a_training_an_evaluation_and_growth(memory, problem):
+    down = [[(problem.ids[-1 - row % 5], -1.0)] for row in range(len(problem.train))]
+    labels = Relevance(problem.train.queries, [[*one, *other] for one, other in zip(problem.train.labels, down, strict=True)])
+    only = Relevance(["no good"], [[(problem.ids[-1], -1.0)]], ["only"])
+    job = memory.train(labels + only)
+    report = memory.status(job).report
+    assert (report["irrelevant"], report["queries"]) == (len(labels) + 1, len(labels) + 1)
+    remembered = memory.adapter.remembered_queries
+    assert remembered.documents_of(remembered.query_ids.index("only")) == {problem.ids[-1]: -1.0}
+    judged = problem.test + Relevance(["only wrong"], [[(problem.ids[-1], 0)]], ["wrong"])
+    evaluation = memory.evaluate(judged)
+    assert evaluation.unscored == 1
+    assert evaluation["with model"]["recall@10"] > evaluation["without model"]["recall@10"]
+    assert 0 <= evaluation["with model"]["irrelevant@10"] <= evaluation["with model"]["judged@10"] <= 1
+    memory.remember(Relevance(["another"], [[(problem.ids[0], -0.5)]], ["new"]))
+    remembered = memory.adapter.remembered_queries
+    assert remembered.documents_of(remembered.query_ids.index("new")) == {problem.ids[0]: -0.5}
+    memory.forget(query_ids=["new", "only"])
+    assert not {"new", "only"} & set(memory.adapter.remembered_queries.query_ids)
+    with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
+        memory.train(Relevance(["q"], [[("nowhere", -1.0)]]))

@@ -28,7 +28,8 @@ class _Share:
     def __str__(self) -> str:
         """Describe the part in one line."""
         name = " | ".join(repr(text) for text in self.texts) or ", ".join(self.query_ids)
-        return f"{100 * self.share:5.1f}%  (similarity {self.similarity:.2f})  {name} → {', '.join(self.documents)}"
+        documents = ", ".join(document if weight > 0 else f"not {document}" for document, weight in self.documents.items())
+        return f"{100 * self.share:5.1f}%  (similarity {self.similarity:.2f})  {name} → {documents}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Influence(_Share):
     Attributes:
         query_ids: The ids of the training queries.
         texts: The texts of the training queries; empty if the adapter keeps no texts.
-        documents: Document id → weight of the documents that answer the training queries.
+        documents: Document id → weight of the documents that answer the training queries; below 0 if judged irrelevant.
         similarity: The cosine between the training queries and the query, −1 to 1, in the centred and whitened kernel space.
         share: The share of the training queries in the attention part's movement, along its direction. Over all training
             queries the shares add up to 1.
@@ -52,7 +53,7 @@ class Vote(_Share):
     Attributes:
         query_ids: The ids of the remembered queries.
         texts: The texts of the remembered queries; empty if the adapter keeps no texts.
-        documents: Document id → weight of the documents that answer the remembered queries.
+        documents: Document id → weight of the documents that answer the remembered queries; below 0 if judged irrelevant.
         similarity: The cosine between the remembered queries and the query, −1 to 1, in the centred and whitened kernel space.
         share: The share of the vote, between 0 and 1. Over all remembered queries the shares add up to less than 1, and to the
             less, the farther all of them are from the query.

@@ -176,17 +176,7 @@ def _parts(header: Mapping[str, Any], tensors: Tensors) -> Parts:
 
 
 def _remembered_tensors(remembered: RememberedQueries) -> dict[str, NDArray[Any]]:
-    irrelevant = remembered.irrelevant
-    judged = (
-        {}
-        if irrelevant is None
-        else {
-            "examples.irrelevant_starts": irrelevant.starts,
-            "examples.irrelevant": irrelevant.documents,
-            "examples.irrelevant_weights": irrelevant.weights,
-        }
-    )
-    return judged | {
+    tensors: dict[str, NDArray[Any]] = {
         "examples.owners": remembered.owners,
         "examples.starts": remembered.labels.starts,
         "examples.labels": remembered.labels.documents,
@@ -195,6 +185,11 @@ def _remembered_tensors(remembered: RememberedQueries) -> dict[str, NDArray[Any]
         "examples.mean": remembered.space.mean,
         "examples.projection": remembered.space.projection,
     }
+    if (irrelevant := remembered.irrelevant) is not None:
+        tensors["examples.irrelevant_starts"] = irrelevant.starts
+        tensors["examples.irrelevant"] = irrelevant.documents
+        tensors["examples.irrelevant_weights"] = irrelevant.weights
+    return tensors
 
 
 def _remembered_names(remembered: RememberedQueries) -> dict[str, Any]:

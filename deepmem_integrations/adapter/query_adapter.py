@@ -264,7 +264,7 @@ class QueryAdapter(Immutable):
         documents: dict[str, float] = {}
         for row in rows:
             for name, weight in remembered.documents_of(row).items():
-                documents[name] = max(weight, documents.get(name, 0.0))
+                documents[name] = max(weight, documents.get(name, -1.0))
         texts = () if remembered.texts is None else tuple(remembered.texts[row] for row in rows)
         return tuple(remembered.query_ids[row] for row in rows), texts, documents
 

@@ -4,7 +4,7 @@ import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ from deepmem_integrations.jobs import JobStatus
 
 ENDED_BADLY = 3
 """The exit code of a training that failed or was cancelled."""
+
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
 
@@ -56,6 +57,13 @@ def train(
             help="A share of the queries, e.g. 0.2, to keep out of the training and to measure on, with and without the model.",
         ),
     ] = None,
+    hold_out_by: Annotated[
+        Literal["query", "document", "time"] | None,
+        typer.Option(
+            help="What --hold-out draws: questions, in all of their spellings (query, the default); also no labelled document on "
+            "both sides (document); or the latest queries (time)."
+        ),
+    ] = None,
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
     ] = False,
@@ -66,10 +74,12 @@ def train(
     """Train a model on labelled queries and put it in use."""
     if background and hold_out is not None:
         raise typer.BadParameter("--hold-out measures after the training, so it cannot be combined with --background.")
+    if hold_out_by is not None and hold_out is None:
+        raise typer.BadParameter("--hold-out-by says how --hold-out draws: give both, as in --hold-out 0.2 --hold-out-by time.")
     with printing(as_json) as show:
         relevance, test = read_labels(labels, split), None
         if hold_out is not None:
-            relevance, test = relevance.split(hold_out, seed=seed)
+            relevance, test = relevance.split(hold_out, by=hold_out_by or "query", seed=seed)
         judges = None if validation is None else read_labels(validation, validation_split)
         memory = open_store(store, embedding, path).memory
         job_id = memory.train(

@@ -75,7 +75,9 @@ class JobStatus:
             ranking = self.report.get("ranking")  # reports of earlier versions have none
             parts = ranking["chosen"].split(" + ") if ranking else []
             ranked = [line for part in parts for line in textwrap.wrap(part, width=29)]
-            for name, lines in (("model", chosen), ("why", reason), ("retrievers rank by", ranked)):
+            spellings = self.report.get("near_duplicates", 0)
+            asked = [f"{self.report['queries'] - spellings:,} questions,", f"{spellings:,} more spellings"] if spellings else []
+            for name, lines in (("labels", asked), ("model", chosen), ("why", reason), ("retrievers rank by", ranked)):
                 if lines:
                     rows.append([("" if index else name, line) for index, line in enumerate(lines)])
         if self.error:

@@ -1,18 +1,18 @@
-"""Groups of queries that must not be torn apart: by a split whose two sides share no document, or between spellings of a question.
+"""Groups of queries that must not be torn apart: those that share documents, and those that are spellings of one question.
 
 What is near enough to be another spelling was measured on five collections (SciFact, TAT-QA, Cranfield, NFCorpus, and StackFAQ,
-in which several people put the same questions in words of their own), with spellings made by eight rules: polite words before and
-after, another case, no punctuation, a typo in the longest word, reordered words, "what's" for "what is".
+in which several people put the same questions in words of their own), with spellings made by eight rules: polite words before
+and after, another case, no punctuation, a typo in the longest word, reordered words, "what's" for "what is".
 
-- `SAME_WORDS` finds 88% (NFCorpus, whose queries have few words) to 100% (Cranfield) of the spellings; most of the others have a typo.
-  Of StackFAQ's people, who are to stay apart, 11% are joined with another.
-- `SAME_VECTOR` finds 67% to 96% (MiniLM) or 56% to 81% (WordLlama), and joins 10% (MiniLM) or 2% of StackFAQ's people. From 0.85 on
-  it would join 23%. The vectors are centred because E5 gives 0.91 to questions that have nothing in common; centred, MiniLM,
+- `SAME_WORDS` finds 88% (NFCorpus, whose queries have few words) to 100% (Cranfield) of the spellings; most of the others have a
+  typo. Of StackFAQ's people, who are to stay apart, 11% are joined with another.
+- `SAME_VECTOR` finds 67% to 96% (MiniLM) or 56% to 81% (WordLlama), and joins 10% (MiniLM) or 2% of StackFAQ's people. From 0.85
+  on it would join 23%. The vectors are centred because E5 gives 0.91 to questions that have nothing in common; centred, MiniLM,
   WordLlama and E5 agree.
 
-Nearness alone proves nothing: on TAT-QA, where "revenue in 2018" and "revenue in 2019" have different answers, one question in ten
-has another at a cosine of 0.93 (MiniLM) that asks for another document. Nothing is given away where answers differ, so spellings of
-one question share a document and their numbers as well, or all of their words.
+Nearness alone proves nothing: on TAT-QA, where "revenue in 2018" and "revenue in 2019" have different answers, one question in
+ten has another at a cosine of 0.93 (MiniLM) that asks for another document. Nothing is given away where answers differ, so
+spellings of one question share a document and their numbers as well, or all of their words.
 """
 
 import re
@@ -43,9 +43,9 @@ def question_groups(
 ) -> NDArray[np.int64]:
     """Group queries that are spellings of one question.
 
-    Two queries are, if they have the same words, in any order, or if they share a document, name the same numbers, and have
-    similar words or similar vectors. Groups are connected components. A component that is too large to be one question is cut: each of its queries
-    then joins the first one that is near to the query itself.
+    Two queries are, if they have the same words, in any order, or if they share a document and their numbers, and have similar
+    words or similar vectors. Groups are connected components. A component that is too large to be one question is cut: each of
+    its queries then joins the first one that is near to the query itself.
 
     Args:
         texts: The n texts, or None where they are not known.
@@ -133,13 +133,17 @@ class _Trigrams:
 
     def __init__(self, words: Sequence[Sequence[str]], answers: Sequence[Hashable]) -> None:
         counts = [Counter(f" {word} "[at : at + 3] for word in query for at in range(len(word))) for query in words]
-        told = {(gram, answer) for query, answer in zip(counts, answers, strict=True) for gram in query}
-        frequency, asked = Counter(gram for gram, _ in told), len(set(answers))
+        asked_with: dict[Hashable, set[str]] = {}
+        for query, answer in zip(counts, answers, strict=True):
+            asked_with.setdefault(answer, set()).update(query)
+        frequency = Counter(gram for grams in asked_with.values() for gram in grams)
+        hashes = {gram: zlib.crc32(gram.encode("utf-8", "surrogatepass")) for gram in frequency}
+        rarity = {gram: float(np.log((1 + len(asked_with)) / count)) for gram, count in frequency.items()}
         self._entries = []
         for query in counts:
-            hashes = np.array([zlib.crc32(gram.encode("utf-8", "surrogatepass")) for gram in query], dtype=np.int64)
-            weights = np.array([count**0.5 * np.log((1 + asked) / frequency[gram]) for gram, count in query.items()])
-            self._entries.append((hashes % BUCKETS, np.where(hashes & (1 << 16), weights, -weights)))
+            places = np.array([hashes[gram] for gram in query], dtype=np.int64)
+            weights = np.array([count**0.5 * rarity[gram] for gram, count in query.items()])
+            self._entries.append((places % BUCKETS, np.where(places & (1 << 16), weights, -weights)))
 
     def vectors(self, rows: NDArray[np.int64]) -> Vectors:
         """Return the unit vectors of some queries, (len(rows), BUCKETS) float32."""

@@ -20,6 +20,8 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 VERSION_1 = FIXTURES / "adapter-v1.safetensors"
 VERSION_3 = FIXTURES / "adapter-v3.safetensors"
 """A linear part, keys that move no query, 24 remembered queries with texts, and a ranking with a transform of its own."""
+VERSION_3_IRRELEVANT = FIXTURES / "adapter-v3-irrelevant.safetensors"
+"""Six remembered queries that move nothing, two of which judged documents irrelevant, and a ranking by answers."""
 VERSION_2 = FIXTURES / "adapter-v2.safetensors"
 """All that a file can hold, but lists: a linear and an attention part, 33 queries with texts (two share a key, three were added
 later, one is forgotten), probes, and metadata. Written before the attention part and the remembered queries got these names."""
@@ -84,6 +86,16 @@ def test_version_3_files_stay_readable():
     asked, answers = json.loads(VERSION_3.with_suffix(".answers.json").read_text()).values()
     assert adapter.answers(asked) == pytest.approx(answers, abs=1e-6)
     assert adapter.to_bytes() == VERSION_3.read_bytes()
+
+
+def test_version_3_files_with_thumbs_down_stay_readable(tmp_path):
+    adapter = QueryAdapter.load(VERSION_3_IRRELEVANT)
+    for row in json.loads(VERSION_3_IRRELEVANT.with_suffix(".answers.json").read_text()):
+        assert adapter.answers(row["query"]) == pytest.approx(row["answers"], abs=1e-5)
+    remembered = adapter.remembered_queries
+    assert remembered.irrelevant.weight_of(4) == {remembered.document_ids.index("a"): 1.0}
+    assert min(adapter.answers(adapter.attention.keys[5]).values()) < -0.4
+    assert adapter.save(tmp_path / "again").read_bytes() == VERSION_3_IRRELEVANT.read_bytes()
 
 
 def test_every_flipped_bit_and_every_truncation_is_noticed():

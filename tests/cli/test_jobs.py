@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from deepmem_integrations import QueryAdapter
+from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.models import ModelFolder
@@ -196,6 +196,11 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     assert "leaves one side empty" in nothing.err
     assert deepmem(*arguments[:-1], "2").code == 2
 
+    assert deepmem(*arguments[:-2], "--hold-out-by", "time").code == 2
+    untimed = deepmem(*arguments, "--hold-out-by", "time")
+    assert untimed.code == 1
+    assert "the time is not known" in untimed.err
+
     in_use = answer["id"]
     shop.train.take(range(8)).to_jsonl(tmp_path / "few.jsonl")
     few = deepmem("train", tmp_path / "few.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25", "--json").json
@@ -203,6 +208,18 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     assert few["evaluation"]["with model"] == few["evaluation"]["without model"], "what was trained, not what is in use"
     serving = [info["name"] for info in deepmem("models", "--path", tmp_path, "--json").json if info["in_use"]]
     assert serving == [in_use] != [few["id"]]
+
+
+def test_train_holds_the_latest_queries_out(shop, tmp_path):
+    times = [1_700_000_000 + (row * 7919) % 1000 for row in range(len(shop.train))]
+    timed = Relevance(shop.train.queries, shop.train.relevance, shop.train.query_ids, times=times)
+    timed.to_jsonl(tmp_path / "timed.jsonl")
+    hold_out = ("--hold-out", "0.25", "--hold-out-by", "time")
+    answer = deepmem("train", tmp_path / "timed.jsonl", *shop.store, "--path", tmp_path / "memory", *hold_out, "--json").json
+    remembered = QueryAdapter.load(tmp_path / "memory" / "models" / f"{answer['id']}.safetensors").remembered_queries
+    latest = timed.split(0.25, by="time")[1]
+    assert answer["evaluation"]["queries"] == len(latest)
+    assert not set(remembered.query_ids) & set(latest.query_ids)
 
 
 @pytest.mark.parametrize(

@@ -50,3 +50,13 @@ def test_the_table_tells_how_retrievers_rank():
     assert "retrievers" not in none
     rule = "-" * 62
     assert f"{rule}\n{rule}" not in none, "no empty row"
+
+
+def test_a_table_says_in_how_many_spellings_questions_came():
+    report = {"chosen": "identity", "reason": "chance", "queries": 400, "near_duplicates": 320}
+    table = str(JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report=report))
+    assert "| labels                     | 80 questions,                 |" in table
+    assert "320 more spellings" in table
+    assert "labels" not in str(
+        JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "near_duplicates": 0})
+    )
