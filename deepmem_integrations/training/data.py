@@ -147,9 +147,10 @@ class TrainingData:
 
 
 def _put_first(irrelevant: LabelRows, near: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Put what each query judged irrelevant, the first two of these, before the documents nearest to the query."""
-    first = np.repeat(near[:, :1], HARD, axis=1)
+    """Put some of what each query judged irrelevant before the documents nearest to the query, and drop the last of these."""
+    near = near.copy()
     for query in np.flatnonzero(irrelevant.labelled).tolist():
-        wrong = irrelevant[query][0][:HARD]
-        first[query, : len(wrong)] = wrong
-    return np.concatenate([first, near], axis=1)
+        wrong = irrelevant[query][0][: min(HARD, near.shape[1])]
+        others = near[query][~np.isin(near[query], wrong)]
+        near[query] = np.concatenate([wrong, others])[: near.shape[1]]
+    return near

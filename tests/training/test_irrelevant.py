@@ -139,15 +139,31 @@ def test_validation_queries_need_an_answer(problem):
         train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, validation=none)
 
 
-def test_the_softmax_over_the_corpus_has_all_that_was_judged_irrelevant(problem, monkeypatch):
-    """Of a large corpus the softmax takes a sample. What was judged irrelevant is not left to chance."""
-    monkeypatch.setattr(linear, "MAX_NEGATIVES", 20)
+def test_what_a_query_judged_irrelevant_is_its_hard_negative_over_the_corpus(problem, monkeypatch):
     data = as_problem(problem)
-    wrong = LabelRows.of_strengths([{250 + row % 40: -1.0} for row in range(len(data.labels))])
-    seen = []
-    monkeypatch.setattr(data_module, "train_linear", lambda queries, targets, documents, **options: seen.append(documents))
-    replace(data, irrelevant=wrong).linear("corpus")
-    replace(data, irrelevant=wrong).linear("labelled")
-    over_corpus, over_labelled = (set(map(bytes, documents)) for documents in seen)
-    assert {bytes(data.corpus[row]) for row in range(250, 290)} <= over_corpus
-    assert over_labelled == {bytes(data.corpus[row]) for row in np.unique(data.labels.documents)}
+    wrong = LabelRows.of_strengths([{250 + row % 40: -1.0} if row % 2 else {} for row in range(len(data.labels))])
+    seen = {}
+
+    def train_linear(queries, targets, labels, corpus, pool, near, *, seed):
+        seen[len(pool)] = linear._hard_negatives(labels, len(corpus), pool, near)
+
+    monkeypatch.setattr(data_module, "train_linear", train_linear)
+    for negatives in ("labelled", "corpus"):
+        replace(data, irrelevant=wrong).linear(negatives)
+    over_labelled, over_corpus = (seen[size] for size in sorted(seen))
+    for row in range(len(data.labels)):
+        own = set(data.labels[row][0].tolist())
+        first = [250 + row % 40] if row % 2 else []
+        others = [near for near in data.near[row].tolist() if near not in own and near not in first]
+        assert over_corpus[row].tolist() == [*first, *others][:2]
+        plain = [near for near in data.near[row].tolist() if near not in own and near in set(data.labels.documents.tolist())]
+        assert over_labelled[row].tolist() == plain[:2], "documents that nobody asked for are not pushed away from others"
+
+
+def test_queries_without_an_answer_take_no_part_in_the_linear_part(problem):
+    data = as_problem(problem)
+    half = LabelRows.of_rows([data.labels.weight_of(row) if row % 2 else {} for row in range(len(data.labels))])
+    rows = np.arange(1, len(data.labels), 2)
+    expected = data.take(rows, data.labels.take(rows)).linear("labelled")
+    np.testing.assert_allclose(replace(data, labels=half).linear("labelled"), expected, atol=1e-6)
+    assert not replace(data, labels=LabelRows.empty(len(data.labels))).linear("corpus").any()
