@@ -116,7 +116,7 @@ def test_what_training_scores_is_what_the_adapter_remembers(problem):
 
 def decision_for(candidate):
     choice = train.Choice(candidate, "chosen by hand")
-    return train._Decision(choice, choice, {}, 0.0, None)
+    return train._Decision(choice, choice, {}, 0.0, None, 0)
 
 
 def test_thumbs_down_without_any_answer_measure_nothing(problem):
