@@ -2,14 +2,18 @@
 
 - *curve* trains on 50 to 400 queries of scifact, drawn ten times, and compares with NUDGE-N and with no adaptation.
 - *tiny* trains on 1, 5 and 20 queries of every collection, drawn ten times.
-- *few* trains on 25 queries of every collection, drawn twenty times, and ranks as a retriever does: by words and answers, too.
+- *clicks* trains on simulated clicks among ten documents that were shown, and on as many unbiased labels. The users are perfect,
+  noisy, biased by position, or perfect with results of words and vectors in turn; or they click at random.
 - *shuffled* trains on all queries with shuffled labels, and counts how often the vectors, and the ranking, are left as they are.
 """
 
 import argparse
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
+from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -18,9 +22,10 @@ from benchmarks import results
 from benchmarks.data import COLLECTIONS, GENERATED, Collection, Queries, load
 from benchmarks.peers import no_adaptation, nudge, ours, ours_retriever
 from deepmem_integrations import Relevance
+from deepmem_integrations._vectors import nearest
+from deepmem_integrations.words import WordIndex
 
 DRAWS = 10
-FEW, FEW_DRAWS = 25, 20
 
 
 def draw(collection: Collection, count: int, seed: int) -> Queries:
@@ -65,20 +70,72 @@ def tiny() -> results.Row:
     return {"model": "minilm", "draws": DRAWS, "rows": rows}
 
 
-def few() -> results.Row:
-    """Return the mean and the worst nDCG@10 of a retriever for each collection, and how many draws lose more than a point."""
+def clicks() -> results.Row:
+    """Train on what users click among ten documents that they are shown, and on as many unbiased labels."""
     rows = []
-    for name in (name for name in COLLECTIONS if name != GENERATED):
+    for name in CLICKED:
         collection = load(name, "minilm")
-        base, _ = ndcg(collection, collection.train, no_adaptation)
-        progress = tqdm(range(FEW_DRAWS), desc=f"{name}, {FEW} queries")
-        scores = [ndcg(collection, draw(collection, FEW, seed), ours_retriever)[0] for seed in progress]
-        worse = sum(score < base - 1 for score in scores)
-        rows.append({"collection": name, "none": base, "mean": float(np.mean(scores)), "worst": min(scores), "worse by 1": worse})
-        print(
-            f"{name}: none {base:.1f}, a retriever {np.mean(scores):.1f}, at worst {min(scores):.1f}; worse by 1: {worse} times"
-        )
-    return {"model": "minilm", "queries": FEW, "draws": FEW_DRAWS, "rows": rows}
+        show_words = WordIndex.build(tempfile.mkdtemp(), [(collection.corpus.ids, collection.corpus.texts)])
+        for kind, user in USERS.items():
+            train = clicked(collection, user, show_words if kind == "pooled" else None)
+            unbiased = draw(collection, len(train), 0)
+            row = {"collection": name, "clicks": kind, "queries": len(train)}
+            fits = {"none": no_adaptation, "transform": ours, "retriever": ours_retriever}
+            for side, fit in fits.items():
+                row[side] = ndcg(collection, train, fit)[0]
+                row[f"{side}, unbiased"] = ndcg(collection, unbiased, fit)[0]
+            rows.append(row)
+            print(
+                f"{name}, {kind}, {len(train)} queries: none {row['none']:.1f}; "
+                + "; ".join(f"{side} {row[side]:.1f}, unbiased {row[f'{side}, unbiased']:.1f}" for side in list(fits)[1:])
+            )
+    return {"model": "minilm", "rows": rows}
+
+
+class User(NamedTuple):
+    """How likely a user clicks a document that is shown.
+
+    Attributes:
+        right: The probability for a relevant document that the user looks at.
+        wrong: The same for any other document.
+        looks: Rank → the probability that the user looks at all.
+    """
+
+    right: float = 1.0
+    wrong: float = 0.0
+    looks: Callable[[int], float] = lambda rank: 1.0
+
+
+USERS = {
+    "perfect": User(),
+    "noisy": User(0.7, 0.05),
+    "position-biased": User(0.9, 0.05, lambda rank: 1 / rank),
+    "pooled": User(),
+    "at random": User(0.15, 0.15),
+}
+SHOWN = 10
+CLICKED = ("scifact", "cranfield", "tatqa")
+
+
+def clicked(collection: Collection, user: User, words: WordIndex | None) -> Queries:
+    """Return the training queries with the documents that a user clicks among the first results.
+
+    The results are those of the untransformed vectors or, with a word index, those of both in turn.
+    """
+    rng = np.random.default_rng(0)
+    train, ids = collection.train, collection.corpus.ids
+    rows, labels = [], []
+    for query, near in enumerate(nearest(train.vectors, collection.corpus.vectors, SHOWN).tolist()):
+        shown = [ids[row] for row in near]
+        if words:
+            found = words.search(train.relevance.queries[query], SHOWN).ids
+            shown = list(dict.fromkeys(name for pair in zip_longest(shown, found) for name in pair if name))[:SHOWN]
+        good = dict(train.relevance.labels[query])
+        chances = [user.looks(rank) * (user.right if name in good else user.wrong) for rank, name in enumerate(shown, start=1)]
+        if chosen := [(name, 1.0) for name, chance in zip(shown, chances, strict=True) if rng.random() < chance]:
+            rows.append(query)
+            labels.append(chosen)
+    return Queries(Relevance([train.relevance.queries[row] for row in rows], labels), train.vectors[rows])
 
 
 def shuffled() -> results.Row:
@@ -99,7 +156,7 @@ def shuffled() -> results.Row:
     return {"model": "minilm", "rows": rows}
 
 
-PARTS = {"curve": curve, "tiny": tiny, "few": few, "shuffled": shuffled}
+PARTS = {"curve": curve, "tiny": tiny, "clicks": clicks, "shuffled": shuffled}
 
 
 def main() -> None:

@@ -84,7 +84,12 @@ def merge(path: Path, rows: Iterable[Row]) -> None:
     """Write rows into a file. They replace the rows of the same collection, model and name."""
     merged = {_key(row): row for row in (*read(path), *rows)}
     path.parent.mkdir(exist_ok=True)
-    lines = ",\n".join(json.dumps(merged[key], ensure_ascii=False) for key in sorted(merged))
+    write(path, [merged[key] for key in sorted(merged)])
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows into a file, one on each line."""
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
