@@ -12,15 +12,17 @@ vectors do not agree with, such as shuffled ones, must prove themselves.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.training.candidates import Candidate
 from deepmem_integrations.training.cross_validation import HeldOut, Values
-from deepmem_integrations.training.folds import View
+from deepmem_integrations.training.folds import VIEWS, View
 
 SIGNIFICANCE = 0.05
 """How often chance may pass for a gain."""
@@ -36,19 +38,52 @@ MAX_UNSEEN_LOSS = 1.0
 """The default of ``max_unseen_loss``, in points."""
 
 
+METRICS = ("ndcg", "recall")
+"""The metrics that everything is chosen by, as `HeldOut` names them."""
+RECHOICES = 200
+"""In how many resamples of the queries the choice is made again, to know how much of its gain is luck."""
+
+Shares = NDArray[np.float64]
+"""(b, n) the share that each of n queries has in the means of each of b samples."""
+Optimism = dict[tuple[View, str], float]
+"""The view and the name of a metric → how much better a choice looks there than it is, because the best of many was taken."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The chosen candidate, and the reason."""
+    """The chosen candidate, the reason, and how much of its gain in each view and metric is the luck of being chosen."""
 
     candidate: Candidate
     reason: str
+    optimism: Optimism = field(default_factory=dict)
+
+
+def promised(gains: Values, optimism: float) -> Interval:
+    """Bound the mean gain of a choice on queries to come.
+
+    The interval is wider than that of a mean that nobody chose. It reaches further down by the luck of the choice. And two half
+    queries, one won and one lost, are added to the variance, because a sample of few queries in which nearly nothing changes has
+    none (after Agresti and Min 2005). ``benchmarks/run promises`` compares it with test queries.
+
+    Args:
+        gains: (n,) the differences of the choice to the identity on held-out queries.
+        optimism: The luck of the choice.
+
+    Returns:
+        The mean with its 95% interval.
+    """
+    n, mean = len(gains), float(gains.mean())
+    if not gains.any():
+        return Interval(0.0, 0.0, 0.0)
+    reach = 1.96 * float(np.sqrt((((gains - mean) ** 2).sum() + 0.5) / (n * (n + 1))))
+    return Interval(mean, max(-1.0, mean - optimism - reach), min(1.0, mean + reach))
 
 
 def choose(
     views: Mapping[View, HeldOut],
     candidates: Sequence[Candidate],
     *,
-    agreement: float,
+    agreement: float | None,
     max_unseen_loss: float | None = MAX_UNSEEN_LOSS,
     generated: bool = False,
     seed: int = 0,
@@ -58,7 +93,8 @@ def choose(
     Args:
         views: The scores of `cross_validate`.
         candidates: The candidates, the identity first.
-        agreement: The result of `label_agreement`.
+        agreement: The result of `label_agreement`; None where users could only label what the vectors had found, so that it tells
+            nothing.
         max_unseen_loss: How many points (of 100) of nDCG@10 and of recall@10, each, the choice may lie below the best candidate
             of the unseen view. None sets no limit, as where every document carries a label and nothing is unseen. A limit above
             the default of 1 is also what a candidate may lose there against the identity.
@@ -69,48 +105,71 @@ def choose(
     Returns:
         The chosen candidate, and the reason.
     """
-    seen, unseen = views["seen"], views["unseen"]
-    objective = seen.recall if generated else seen.objective
-    allowed = np.ones(len(candidates), dtype=bool)
-    best_unseen = int(unseen.objective.mean(axis=1).argmax())
-    if max_unseen_loss is not None:
-        for scores in (unseen.ndcg, unseen.recall):
-            means = scores.mean(axis=1, dtype=np.float64)
-            allowed &= means >= means[best_unseen] - max_unseen_loss / 100 - ROUNDING
-    for scores in (seen.ndcg, seen.recall):
-        allowed &= ~_surely_harmful(scores, TOLERATED_HARM)
-    if not generated:
-        # Who allows a larger loss than the default knows that answers repeat.
-        asked = max_unseen_loss is not None and max_unseen_loss > MAX_UNSEEN_LOSS
-        tolerated = max_unseen_loss / 100 if asked and max_unseen_loss is not None else TOLERATED_HARM
-        for scores in (unseen.ndcg, unseen.recall):
-            allowed &= ~_surely_harmful(scores, tolerated)
-    allowed[0] = True
-
-    best = int(np.where(allowed, objective.mean(axis=1), -np.inf).argmax())
+    seen = views["seen"]
+    best_of = partial(_best, views, max_unseen_loss=max_unseen_loss, generated=generated)
+    even = {view: np.full((1, scores.ndcg.shape[1]), 1 / scores.ndcg.shape[1]) for view, scores in views.items()}
+    best, best_unseen = (int(index[0]) for index in best_of(even))
     if best == 0:
         return Choice(candidates[0], f"no candidate did better than the identity on {seen.queries}")
-    if agreement > AGREEMENT:
+    if agreement is not None and agreement > AGREEMENT:
         belief = f"labels agree with the vectors, z = {agreement:.1f}"
     else:
         z, threshold = _max_statistic(seen.earned, best, seed)
         if not z > threshold:
+            doubt = "the labels name only what the vectors had found"
+            if agreement is not None:
+                doubt = f"the labels do not agree with the vectors (z = {agreement:.1f}, {AGREEMENT:g} is needed)"
             return Choice(
                 candidates[0],
-                f"the labels do not agree with the vectors (z = {agreement:.1f}, {AGREEMENT:g} is needed), and though "
-                f"{candidates[best]} came out best on {seen.queries}, it did so by no more than chance "
+                f"{doubt}, and though {candidates[best]} came out best on {seen.queries}, it did so by no more than chance "
                 f"(z = {z:.1f}, where the best of {len(candidates) - 1} candidates needs {threshold:.1f})",
             )
         belief = f"z = {z:.1f}, chance reaches {threshold:.1f}"
     metric = "recall@10 " if generated else ""
     reason = f"best {metric}on {seen.queries} ({belief})"
+    drawn = _resamples(views, RECHOICES, seed)
+    optimism = _optimism(views, drawn, best_of(drawn)[0])
     if max_unseen_loss is None:
-        return Choice(candidates[best], reason)
+        return Choice(candidates[best], reason, optimism)
     place = "best for unseen answers too"
     if best != best_unseen:
         points = "point" if max_unseen_loss == 1 else "points"
         place = f"within {max_unseen_loss:g} {points} of the best for unseen answers, {candidates[best_unseen]}"
-    return Choice(candidates[best], f"{reason}, {place}")
+    return Choice(candidates[best], f"{reason}, {place}", optimism)
+
+
+def _best(
+    views: Mapping[View, HeldOut], shares: Mapping[View, Shares], *, max_unseen_loss: float | None, generated: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the best candidate of the seen view among those that hold up, and the best candidate of the unseen view.
+
+    Args:
+        views: The scores of n queries in each view.
+        shares: (b, n) for each view, the share that each query has in the means of each of b samples.
+        max_unseen_loss: See `choose`.
+        generated: See `choose`.
+
+    Returns:
+        (b,) and (b,) rows of the candidates. The first is 0, the identity, where no candidate holds up.
+    """
+    scores = {(view, metric): getattr(held, metric).astype(np.float64) for view, held in views.items() for metric in METRICS}
+    means = {key: shares[key[0]] @ values.T for key, values in scores.items()}
+    seen = means["seen", "recall"] if generated else means["seen", "ndcg"] + means["seen", "recall"]
+    best_unseen = (means["unseen", "ndcg"] + means["unseen", "recall"]).argmax(axis=1)
+    allowed = np.ones(seen.shape, dtype=bool)
+    if max_unseen_loss is not None:
+        for metric in METRICS:
+            unseen = means["unseen", metric]
+            least = np.take_along_axis(unseen, best_unseen[:, None], axis=1) - max_unseen_loss / 100 - ROUNDING
+            allowed &= unseen >= least
+    tolerated = TOLERATED_HARM
+    for view in VIEWS[:1] if generated else VIEWS:
+        if view == "unseen" and max_unseen_loss is not None and max_unseen_loss > MAX_UNSEEN_LOSS:
+            tolerated = max_unseen_loss / 100  # who allows a larger loss than the default knows that answers repeat
+        for metric in METRICS:
+            allowed &= ~_surely_harmful(scores[view, metric], means[view, metric], shares[view], tolerated)
+    allowed[:, 0] = True
+    return np.where(allowed, seen, -np.inf).argmax(axis=1), best_unseen
 
 
 def label_agreement(queries: Vectors, targets: Vectors) -> float:
@@ -133,11 +192,34 @@ def _z(differences: Values) -> float:
     return float(differences.mean() / max(error, 1e-9))
 
 
-def _surely_harmful(scores: Values, tolerated: float) -> NDArray[np.bool_]:
-    """Tell which candidates are worse than the identity by more than is tolerated, in the whole 95% interval."""
-    difference = scores - scores[0]
-    error = difference.std(axis=1) / np.sqrt(difference.shape[1])
-    return np.asarray(difference.mean(axis=1) + 1.96 * error < -tolerated)
+def _surely_harmful(scores: Values, means: Values, shares: Shares, tolerated: float) -> NDArray[np.bool_]:
+    """Tell which candidates are worse than the identity by more than is tolerated, in the whole 95% interval: (b, candidates)."""
+    mean = means - means[:, :1]
+    variance = np.maximum(shares @ ((scores - scores[0]) ** 2).T - mean**2, 0)
+    return np.asarray(mean + 1.96 * np.sqrt(variance / scores.shape[1]) < -tolerated)
+
+
+def _resamples(views: Mapping[View, HeldOut], count: int, seed: int) -> dict[View, Shares]:
+    """Draw bootstrap samples of the queries of each view; the same ones where both views have the same queries."""
+    shares: dict[View, Shares] = {}
+    for view, held_out in views.items():
+        n = held_out.ndcg.shape[1]
+        shares[view] = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=count) / n
+    return shares
+
+
+def _optimism(views: Mapping[View, HeldOut], shares: Mapping[View, Shares], chosen: NDArray[np.int64]) -> Optimism:
+    """Measure how much better the choice looks on the queries that it is made on than on queries at large.
+
+    In each resample a candidate is chosen. Its gain there is compared with its gain on all queries (Efron and Gong 1983).
+    """
+    optimism: Optimism = {}
+    for view, held_out in views.items():
+        for metric in METRICS:
+            scores = getattr(held_out, metric).astype(np.float64)
+            gains = (scores - scores[0])[chosen]
+            optimism[view, f"{metric}@10"] = max(0.0, float(((gains * shares[view]).sum(axis=1) - gains.mean(axis=1)).mean()))
+    return optimism
 
 
 def _max_statistic(scores: Values, best: int, seed: int) -> tuple[float, float]:

@@ -18,7 +18,6 @@ from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQueries, sorted_into_lists
 from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
-from deepmem_integrations.evaluation import bootstrap_mean
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, question_groups
 from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
@@ -26,7 +25,7 @@ from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cr
 from deepmem_integrations.training.data import TrainingData
 from deepmem_integrations.training.exposure import exposure
 from deepmem_integrations.training.folds import FOLDS, View, folds
-from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement
+from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement, promised
 from deepmem_integrations.training.hardware import single_threaded_operations
 from deepmem_integrations.training.merging import have_twins, merge_twins
 from deepmem_integrations.training.report import RankingReport, TrainingReport, ViewReport
@@ -383,7 +382,6 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
     shown = None if generated else exposure(data.labels, data.near, merged.corpus.total)
     if shown:
         data = replace(data, shown=[np.sort(rows[: shown.depth]) for rows in data.near])
-        agreement = 0.0  # users labelled what the vectors had found, so the labels agree with the vectors whatever they say
     unmeasurable = None
     if merged.corpus.total == 1:
         unmeasurable = "a corpus of one document leaves nothing to rank"
@@ -404,7 +402,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         merged.candidates,
         tick,
         merged.validation,
-        popularity=agreement <= AGREEMENT,
+        popularity=shown is not None or agreement <= AGREEMENT,
         weights=shown.weights if shown else None,
     )
     if shown:
@@ -420,7 +418,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         return choose(
             first,
             merged.candidates[:count],
-            agreement=agreement,
+            agreement=None if shown else agreement,
             max_unseen_loss=max_unseen_loss,
             generated=generated,
             seed=data.seed,
@@ -519,8 +517,8 @@ def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingRep
     return TrainingReport(
         chosen=str(decision.transform.candidate),
         reason=decision.transform.reason,
-        seen=_view_report(views["seen"], chosen) if views else None,
-        unseen=_view_report(views["unseen"], chosen) if views else None,
+        seen=_view_report(views["seen"], chosen, "seen", decision.transform) if views else None,
+        unseen=_view_report(views["unseen"], chosen, "unseen", decision.transform) if views else None,
         ranking=_ranking_report(merged, decision),
         agreement=decision.agreement,
         queries=len(merged.data.queries),
@@ -557,22 +555,23 @@ def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | Non
     return RankingReport(
         chosen=str(decision.ranking.candidate),
         reason=decision.ranking.reason,
-        seen=_view_report(views["seen"], index),
-        unseen=_view_report(views["unseen"], index),
+        seen=_view_report(views["seen"], index, "seen", decision.ranking),
+        unseen=_view_report(views["unseen"], index, "unseen", decision.ranking),
         channels=[
             _means(views, candidates.index(candidate), title) for title, candidate in shown.items() if candidate in candidates
         ],
     )
 
 
-def _view_report(held_out: HeldOut, index: int) -> ViewReport:
+def _view_report(held_out: HeldOut, index: int, view: View, choice: Choice) -> ViewReport:
     scores = {"ndcg@10": held_out.ndcg.astype(np.float64), "recall@10": held_out.recall.astype(np.float64)}
-    gains = bootstrap_mean(np.stack([values[index] - values[0] for values in scores.values()], axis=1))
     return ViewReport(
         queries=f"{scores['ndcg@10'].shape[1]:,} {held_out.queries}",
         base={name: float(values[0].mean()) for name, values in scores.items()},
         chosen={name: float(values[index].mean()) for name, values in scores.items()},
-        gains=dict(zip(scores, gains, strict=True)),
+        gains={
+            name: promised(values[index] - values[0], choice.optimism.get((view, name), 0.0)) for name, values in scores.items()
+        },
     )
 
 

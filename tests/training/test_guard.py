@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.training.candidates import TRANSFORMS
 from deepmem_integrations.training.cross_validation import HeldOut
-from deepmem_integrations.training.guard import choose, label_agreement
+from deepmem_integrations.training.guard import choose, label_agreement, promised
 from tests.training.helpers import held_out
 
 
@@ -80,3 +81,33 @@ def test_candidates_that_change_few_queries_do_not_hide_the_gain_of_another():
     views = {"seen": HeldOut(scores, scores, zero, zero), "unseen": HeldOut(scores, scores, zero, zero)}
     choice = choose(views, TRANSFORMS, agreement=0.0)
     assert choice.candidate == TRANSFORMS[9], choice.reason
+
+
+# ---- promises --------------------------------------------------------------------------------------------------------
+
+
+def test_the_luck_of_the_best_of_many_is_known():
+    """Of candidates that are all as good as the identity, the best seems better by its luck, which the promise allows for."""
+    rng = np.random.default_rng(0)
+    zero = np.zeros((len(TRANSFORMS), 40))
+    lucks, optimisms = [], []
+    for seed in range(30):
+        seen, unseen = (HeldOut(*(0.5 + 0.2 * rng.normal(size=(2, len(TRANSFORMS), 40))), zero, zero) for _ in range(2))
+        choice = choose({"seen": seen, "unseen": unseen}, TRANSFORMS, agreement=9.0, max_unseen_loss=None, seed=seed)
+        if choice.optimism:
+            chosen = TRANSFORMS.index(choice.candidate)
+            lucks.append((seen.ndcg[chosen] - seen.ndcg[0]).mean())
+            optimisms.append(choice.optimism["seen", "ndcg@10"])
+    assert len(lucks) > 20
+    assert np.mean(lucks) > 0.02
+    assert np.mean(optimisms) == pytest.approx(np.mean(lucks), rel=0.6)
+    interval = promised(np.full(40, 0.02) + 0.1 * rng.normal(size=40), 0.05)
+    assert interval.low < interval.mean - 0.05 < interval.mean < interval.high
+
+
+def test_a_promise_on_few_queries_is_careful():
+    few, many = promised(np.array([0.0] * 14 + [1.0]), 0.0), promised(np.array(([0.0] * 14 + [1.0]) * 20), 0.0)
+    assert few.mean == many.mean
+    assert few.low < 0 < many.low
+    assert promised(np.array([0.1] * 10), 0.0).low < 0.1, "ten queries that gain the same do not prove that all do"
+    assert promised(np.zeros(10), 0.0) == Interval(0.0, 0.0, 0.0), "the identity changes nothing"
