@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import Corpus, Queries
 from benchmarks.results import DEPTH
-from deepmem_integrations import evaluate, train_adapter
+from deepmem_integrations import QueryAdapter, evaluate, train_adapter
 from deepmem_integrations._vectors import Vectors, largest, nearest, unit_rows
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.ranking import Ranker, Shortlist
@@ -86,22 +86,27 @@ def ours_retriever(corpus: Corpus, train: Queries, **options: float) -> Fitted:
     folder = tempfile.TemporaryDirectory()
     index = WordIndex.build(folder.name, [(corpus.ids, corpus.texts)])
     result = train_adapter(train.vectors, train.relevance, corpus.vectors, corpus.ids, words=index, seed=0, **options)
-    row_of = {name: row for row, name in enumerate(corpus.ids)}
     report = result.report.ranking
 
     def rank(queries: Queries) -> NDArray[np.int64]:
         assert folder.name  # keeps the index until the queries are ranked
-        ranker, ranking = Ranker(result.adapter, words=index), []
-        for text, vector in zip(queries.relevance.queries, queries.vectors, strict=True):
-            query = ranker.query(text, vector)
-            transformed = np.array(query.vector, dtype=np.float32)
-            rows = nearest(transformed[None], corpus.vectors, DEPTH)[0]
-            found = [corpus.ids[row] for row in rows.tolist()]
-            shortlist: Shortlist[str] = query.rank(found, corpus.vectors[rows] @ transformed, query.words(DEPTH))
-            ranking.append([row_of[name] for name in shortlist.ids[: len(rows)]])
-        return np.array(ranking)
+        return rank_as_retrievers(result.adapter, index, corpus, queries)
 
     return Fitted(rank, f"{report.chosen}: {report.reason}" if report else result.report.reason)
+
+
+def rank_as_retrievers(adapter: QueryAdapter, index: WordIndex, corpus: Corpus, queries: Queries) -> NDArray[np.int64]:
+    """Rank by vectors, words and remembered answers, as the adapter has learned: (n, DEPTH) rows of the corpus, best first."""
+    row_of = {name: row for row, name in enumerate(corpus.ids)}
+    ranker, ranking = Ranker(adapter, words=index), []
+    for text, vector in zip(queries.relevance.queries, queries.vectors, strict=True):
+        query = ranker.query(text, vector)
+        transformed = np.array(query.vector, dtype=np.float32)
+        rows = nearest(transformed[None], corpus.vectors, DEPTH)[0]
+        found = [corpus.ids[row] for row in rows.tolist()]
+        shortlist: Shortlist[str] = query.rank(found, corpus.vectors[rows] @ transformed, query.words(DEPTH))
+        ranking.append([row_of[name] for name in shortlist.ids[: len(rows)]])
+    return np.array(ranking)
 
 
 class Lookup(BaseEmbedding):

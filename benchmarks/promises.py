@@ -24,8 +24,11 @@ from tqdm import tqdm
 
 from benchmarks import results
 from benchmarks.data import COLLECTIONS, GENERATED, Collection, Queries, load
+from benchmarks.peers import rank_as_retrievers
+from benchmarks.results import DEPTH
 from deepmem_integrations import train_adapter
-from deepmem_integrations.evaluation import TRANSFORM, WITH, WITHOUT, Interval, bootstrap_mean, evaluate
+from deepmem_integrations._vectors import nearest
+from deepmem_integrations.evaluation import Interval, Scores, bootstrap_mean, score_rankings
 from deepmem_integrations.training import TrainingReport
 from deepmem_integrations.words import WordIndex
 
@@ -33,6 +36,7 @@ DRAWS = {15: 20, 25: 20, 50: 20, 100: 10, 200: 5, 400: 5}
 """The number of labelled queries → how often so many are drawn."""
 MODELS = ("minilm", "wordllama")
 TESTED = 300
+SIDES = ("transform", "retriever")
 METRICS = ("ndcg@10", "recall@10")
 PATH = results.FOLDER / "promises.json"
 
@@ -52,6 +56,7 @@ def measure(task: tuple[str, str]) -> list[results.Row]:
     corpus, test = collection.corpus, collection.test
     if len(test) > TESTED:
         test = test.take(sorted(np.random.default_rng(0).permutation(len(test))[:TESTED].tolist()))
+    labels = corpus.rows(test.relevance)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         words = WordIndex.build(folder, [(corpus.ids, corpus.texts)])
@@ -59,18 +64,21 @@ def measure(task: tuple[str, str]) -> list[results.Row]:
             drawn = np.random.default_rng(number).permutation(len(collection.train))[:count]
             train = collection.train.take(sorted(drawn.tolist()))
             result = train_adapter(train.vectors, train.relevance, corpus.vectors, corpus.ids, words=words)
-            measured = evaluate(
-                test.vectors, test.relevance, corpus.vectors, corpus.ids, adapter=result.adapter, words=words, top_k=[10]
-            )
-            row = {"collection": name, "model": model, "labels": count, "draw": number}
-            row["none"] = measured[WITHOUT]["ndcg@10"]
-            for side, key in (("transform", TRANSFORM if TRANSFORM in measured else WITH), ("retriever", WITH)):
-                row[side] = _side(result.report, side, collection, train, measured.per_query[key], measured.per_query[WITHOUT])
+            rankings = {
+                "none": nearest(test.vectors, corpus.vectors, DEPTH),
+                "transform": nearest(result.adapter.transform(test.vectors), corpus.vectors, DEPTH),
+                "retriever": rank_as_retrievers(result.adapter, words, corpus, test),
+            }
+            scores = {side: score_rankings(ranking, labels, top_k=(10,)) for side, ranking in rankings.items()}
+            row: results.Row = {"collection": name, "model": model, "labels": count, "draw": number}
+            row["none"] = float(scores["none"]["ndcg@10"].mean())
+            for side in SIDES:
+                row[side] = _side(result.report, side, collection, train, scores[side], scores["none"])
             rows.append(row)
     return rows
 
 
-def _side(report: TrainingReport, side: str, collection: Collection, train: Queries, scores: dict, base: dict) -> results.Row:
+def _side(report: TrainingReport, side: str, collection: Collection, train: Queries, scores: Scores, base: Scores) -> results.Row:
     """Return chosen, gains on the test queries, and what the report promises of them, in points."""
     told = report.ranking if side == "retriever" else report
     asked = {document for labels in train.relevance.labels for document, _ in labels}
@@ -93,13 +101,13 @@ def show(rows: list[results.Row]) -> None:
     print(f"{'nDCG@10 on the test queries':<31}{'labels':>7}{'none':>7}{'transform: mean, worst, < -1':>32}{'retriever':>26}")
     for (name, model, count), draws_ in _grouped(rows, "collection", "model", "labels"):
         line = f"{name + ', ' + model:<31}{count:>7}{100 * draws_[0]['none']:>7.1f}"
-        for side, width in (("transform", 14), ("retriever", 8)):
+        for side, width in zip(SIDES, (14, 8), strict=True):
             gains = np.array([row[side]["ndcg@10"]["test"][0] for row in draws_])
             line += f"{gains.mean():>{width}.1f}{gains.min():>9.1f}{f'{(gains < -1).sum()} of {len(gains)}':>9}"
         print(line)
     heading = f"{'test inside':>13}{'with its own interval':>23}{'promise - test':>16}{'width':>7}"
     print(f"\n{'in the interval':<24}{'labels':>10}{heading}")
-    for side in ("transform", "retriever"):
+    for side in SIDES:
         for metric in METRICS:
             for (count,), draws_ in [*_grouped(rows, "bucket"), *_grouped(rows)]:
                 pairs = [(row[side][metric]["test"], row[side][metric]["promise"]) for row in draws_]

@@ -73,8 +73,6 @@ def promised(gains: Values, optimism: float) -> Interval:
         The mean with its 95% interval.
     """
     n, mean = len(gains), float(gains.mean())
-    if not gains.any():
-        return Interval(0.0, 0.0, 0.0)
     reach = 1.96 * float(np.sqrt((((gains - mean) ** 2).sum() + 0.5) / (n * (n + 1))))
     return Interval(mean, max(-1.0, mean - optimism - reach), min(1.0, mean + reach))
 

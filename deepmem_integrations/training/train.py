@@ -18,6 +18,7 @@ from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQueries, sorted_into_lists
 from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
+from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, question_groups
 from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
@@ -565,13 +566,12 @@ def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | Non
 
 def _view_report(held_out: HeldOut, index: int, view: View, choice: Choice) -> ViewReport:
     scores = {"ndcg@10": held_out.ndcg.astype(np.float64), "recall@10": held_out.recall.astype(np.float64)}
+    gain = promised if index else lambda *_: Interval(0.0, 0.0, 0.0)  # the identity changes nothing
     return ViewReport(
         queries=f"{scores['ndcg@10'].shape[1]:,} {held_out.queries}",
         base={name: float(values[0].mean()) for name, values in scores.items()},
         chosen={name: float(values[index].mean()) for name, values in scores.items()},
-        gains={
-            name: promised(values[index] - values[0], choice.optimism.get((view, name), 0.0)) for name, values in scores.items()
-        },
+        gains={name: gain(values[index] - values[0], choice.optimism.get((view, name), 0.0)) for name, values in scores.items()},
     )
 
 
