@@ -1,8 +1,8 @@
 """Times a training beside NUDGE-N in one run: ``bash benchmarks/run speed``.
 
-Both train in processes of one thread, in turn, three times. The medians of their CPU seconds and the ratio are written down; "with
-words" includes that the word index is built. The second set has 8,000 queries over 10,000 documents. Its vectors are made up:
-documents lie around 200 topics, and queries are turned, noisy documents, of which a few are asked for often.
+Both train in processes of one thread, in turn, three times. The medians of their CPU seconds and the ratio are written down. The
+row with words includes that the word index is built. The second set has 8,000 queries over 10,000 documents. Its vectors are
+made up: documents lie around 200 topics, and queries are turned, noisy documents, of which a few are asked for often.
 """
 
 import json
