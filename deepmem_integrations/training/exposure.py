@@ -2,8 +2,11 @@
 
 Measured on the whole corpus, such labels always favour the untransformed queries: whatever these find was shown and could be
 labelled, and nothing else could. So candidates are compared by how they order what was shown, and documents that were not shown
-count neither as right nor as wrong (condensed lists: Sakai 2007). A label at rank r counts r times, since users look the less at
-a document the lower it stands (inverse propensity weighting with 1 / rank: Joachims, Swaminathan and Schnabel 2017).
+count neither as right nor as wrong (condensed lists: Sakai 2007).
+
+Users look the less at a document the lower it stands, so labels at low ranks are few and count more (inverse propensity weighting:
+Joachims, Swaminathan and Schnabel 2017). How much users look is not known. Each rank counts as much as any other, so that clicks
+which depend on the rank alone, and not on the document, favour no candidate: every candidate only reorders the ranks.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +24,10 @@ LEAST = 6
 Of unbiased labels drawn from StackFAQ, where the untransformed search is nearly perfect, up to 7% of draws are taken for clicks;
 elsewhere, of samples of 10 to 400 queries, none to 2%. Perfect and noisy clicks are noticed from some 50 to 200 queries on.
 """
+
+
+MAX_WEIGHT = 10.0
+"""How many times as much as a label at the most common rank a label counts at most."""
 
 
 @dataclass(frozen=True)
@@ -78,5 +85,6 @@ def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> Expo
     at_the_edge = int((2 * most >= most.max()).sum())
     if most.max() < 2 or at_the_edge < LEAST or depth > MAX_DEPTH or 3 * depth > documents:
         return None
-    weights = np.add.reduceat(rank, labels.starts[:-1]) / sizes
+    counts = np.bincount(rank)
+    weights = np.add.reduceat(np.minimum(counts.max() / counts[rank], MAX_WEIGHT), labels.starts[:-1]) / sizes
     return Exposure(depth, weights / weights.mean())

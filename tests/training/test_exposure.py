@@ -15,11 +15,17 @@ def labels_at(*ranks):
 
 
 def test_a_sharp_edge_is_where_a_list_ended():
-    clicks = labels_at(*[(1 + query % 10,) for query in range(60)])
-    found = exposure(clicks, NEAR, 1_000)
+    found = exposure(labels_at(*[(1 + query % 10,) for query in range(60)]), NEAR, 1_000)
     assert found.depth == 10
+    np.testing.assert_allclose(found.weights, 1, err_msg="all ranks are as common as each other")
+
+
+def test_rare_ranks_count_more():
+    found = exposure(labels_at(*[(1,)] * 150, *[(5,)] * 30, *[(10,)] * 6, (1, 5)), NEAR, 1_000)
     assert found.weights.mean() == pytest.approx(1)
-    assert found.weights[9] == pytest.approx(10 * found.weights[0]), "a label at rank 10 counts ten times"
+    often, seldom, least, both = found.weights[[0, 150, 180, 186]] / found.weights[0]
+    assert (often, seldom, least) == pytest.approx((1, 151 / 31, 10.0)), "ten times as much at most"
+    assert both == pytest.approx((1 + 151 / 31) / 2)
 
 
 def test_one_label_beyond_the_nearest_shows_that_any_document_could_be_labelled():
@@ -83,8 +89,9 @@ def test_clicks_on_what_was_shown_are_learned_from(problem, behaviour):
     assert gain(problem, result.adapter) > 2 / 3 * gain(problem, unbiased.adapter)
 
 
-def test_clicks_at_random_teach_nothing(problem):
-    rows, clicks = clicked(problem, np.random.default_rng(0), right=0.3, wrong=0.3)
+@pytest.mark.parametrize("looks", [lambda rank: 1.0, lambda rank: 1 / rank], ids=["everywhere", "at the top"])
+def test_clicks_at_random_teach_nothing(problem, looks):
+    rows, clicks = clicked(problem, np.random.default_rng(0), right=0.5, wrong=0.5, looks=looks)
     result = train_adapter(problem.train_queries[rows], clicks, problem.corpus, problem.ids)
     assert (result.report.shown, result.report.chosen) == (5, "identity"), result.report
     assert "no more than chance" in result.report.reason or "no candidate did better" in result.report.reason
