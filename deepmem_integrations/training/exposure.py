@@ -4,9 +4,9 @@ Measured on the whole corpus, such labels always favour the untransformed querie
 labelled, and nothing else could. So candidates are compared by how they order what was shown, and documents that were not shown
 count neither as right nor as wrong (condensed lists: Sakai 2007).
 
-Users look the less at a document the lower it stands, so labels at low ranks are few and count more (inverse propensity weighting:
-Joachims, Swaminathan and Schnabel 2017). How much users look is not known. Each rank counts as much as any other, so that clicks
-which depend on the rank alone, and not on the document, favour no candidate: every candidate only reorders the ranks.
+Users look the less at a document the lower it stands, so labels at low ranks are few and count more (inverse propensity
+weighting: Joachims, Swaminathan and Schnabel 2017). How much users look is not known. Each rank counts as much as any other, so
+that clicks which depend on the rank alone, and not on the document, favour no candidate: every candidate only reorders the ranks.
 """
 
 from dataclasses import dataclass, replace

@@ -68,7 +68,8 @@ class TrainingReport:
             few queries.
         unseen: The same on held-out queries whose documents no training query asks for.
         ranking: The report on the ranking of a retriever; None where there were too few queries.
-        agreement: By how many standard errors queries lie nearer to their own documents than to other queries' documents.
+        agreement: By how many standard errors queries lie nearer to their own documents than to other queries' documents. None
+            where users could only label what the vectors had found, and there were no validation queries.
         queries: How many labelled queries the training used, after queries with the same vector were merged.
         generated: How many of these queries a language model wrote.
         documents: How many documents the corpus has.
@@ -93,7 +94,7 @@ class TrainingReport:
     seen: ViewReport | None
     unseen: ViewReport | None
     ranking: RankingReport | None
-    agreement: float
+    agreement: float | None
     queries: int
     generated: int
     documents: int

@@ -20,6 +20,7 @@ from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, question_groups
+from deepmem_integrations.training.attention import target_means
 from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
@@ -352,7 +353,7 @@ class _Decision:
         transform: The chosen transform, and the reason.
         ranking: The chosen ranking, and the reason.
         views: The scores of all candidates on held-out queries; empty where nothing could be measured.
-        agreement: How well the labels agree with the vectors: see `label_agreement`.
+        agreement: How well the labels agree with the vectors: see `choose`.
         max_unseen_loss: How many points the choice was allowed to lose on unseen answers; None where there was no limit.
         shown: Up to which rank of the untransformed search the labels go, where they name nothing else; or 0.
     """
@@ -360,7 +361,7 @@ class _Decision:
     transform: Choice
     ranking: Choice
     views: Mapping[View, HeldOut]
-    agreement: float
+    agreement: float | None
     max_unseen_loss: float | None
     shown: int
 
@@ -371,7 +372,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
     labelled = len(np.unique(questions[questions >= 0]))
     if max_unseen_loss is None and not generated and merged.labelled_documents < merged.corpus.total:
         max_unseen_loss = MAX_UNSEEN_LOSS
-    agreement = label_agreement(*_by_question(questions, data.queries, data.targets))
+    agreement: float | None = label_agreement(*_by_question(questions, data.queries, data.targets))
     done = 0
 
     def tick() -> None:
@@ -383,6 +384,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
     shown = None if generated else exposure(data.labels, data.near, merged.corpus.total)
     if shown:
         data = replace(data, shown=[np.sort(rows[: shown.depth]) for rows in data.near])
+        agreement = _agreement_of_judges(merged)
     unmeasurable = None
     if merged.corpus.total == 1:
         unmeasurable = "a corpus of one document leaves nothing to rank"
@@ -403,7 +405,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         merged.candidates,
         tick,
         merged.validation,
-        popularity=shown is not None or agreement <= AGREEMENT,
+        popularity=agreement is None or agreement <= AGREEMENT,
         weights=shown.weights if shown else None,
     )
     if shown:
@@ -419,7 +421,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
         return choose(
             first,
             merged.candidates[:count],
-            agreement=None if shown else agreement,
+            agreement=agreement,
             max_unseen_loss=max_unseen_loss,
             generated=generated,
             seed=data.seed,
@@ -427,6 +429,14 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, progress: Progress) 
 
     depth = shown.depth if shown else 0
     return _Decision(chosen(len(TRANSFORMS)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss, depth)
+
+
+def _agreement_of_judges(merged: _Merged) -> float | None:
+    """Measure how well the labels of the validation queries agree with the vectors; None where there are no such queries."""
+    if merged.validation is None:
+        return None
+    vectors, labels, _ = merged.validation
+    return label_agreement(*_by_question(merged.validation_groups, vectors, target_means(labels, merged.data.corpus)))
 
 
 def _training_questions(data: TrainingData, questions: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
