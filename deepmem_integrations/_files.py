@@ -17,6 +17,16 @@ _PATIENCE = 2.0
 _Result = TypeVar("_Result")
 
 
+def user_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as a shell reads it, with the home folder in place of a leading ``~``. A URL stays as it is.
+
+    Example:
+        >>> user_path("data/~x"), user_path("s3://bucket/~x")
+        ('data/~x', 's3://bucket/~x')
+    """
+    return os.path.expanduser(os.fspath(path))
+
+
 def patiently(action: Callable[[], _Result]) -> _Result:
     """Open or replace a file. On Windows, try again for a while where access is denied.
 
@@ -43,6 +53,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StorageError: The folder cannot be made or written, or the disk is full. The old content stays.
     """
+    path = Path(user_path(path))
     # tempfile.mkstemp would make a file that no other user may read.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -76,7 +87,7 @@ def read_text(path: str | Path) -> str:
         StorageError: The file cannot be read, or is not UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")  # Excel and Notepad put a byte order mark first
+        return Path(user_path(path)).read_text(encoding="utf-8-sig")  # Excel and Notepad put a byte order mark first
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

@@ -32,7 +32,7 @@ from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.labels import Labels, Relevance
-from deepmem_integrations.models import ModelFolder, ModelInfo, beside
+from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
@@ -72,6 +72,9 @@ class DeepMemory:
         embedding: The embedding model of the store, as `Embedder` takes it.
         path: The folder for jobs, models and the word index, which is made when it is first needed.
 
+    Raises:
+        StoreError: The folder is a Deep Lake data set's own or lies in it, and would be deleted with the data set.
+
     Example:
         >>> import tempfile
         >>> from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -91,6 +94,8 @@ class DeepMemory:
     """
 
     def __init__(self, corpus: Corpus, embedding: Any, path: str | os.PathLike[str]) -> None:
+        if isinstance(corpus, DeepLakeCorpus):
+            check_outside(path, corpus.store.path)
         self.corpus = corpus
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
@@ -145,7 +150,7 @@ class DeepMemory:
 
         Raises:
             StoreError: The store cannot be read in full or has no embedding model, does not rank by cosine similarity although
-                its vectors differ in length, a document has no id, or ``path`` is missing.
+                its vectors differ in length, a document has no id, or ``path`` is missing or lies in the store's data set.
         """
         from deepmem_integrations.corpora.langchain import read_vectorstore
 
@@ -154,6 +159,7 @@ class DeepMemory:
             return vectorstore.deep_memory
         if path is None:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
+        _check_outside_of(vectorstore, path)
         return cls(corpus, embedding, path)
 
     @classmethod
@@ -184,6 +190,7 @@ class DeepMemory:
             if not isinstance(index.vector_store, HasDeepMemory):
                 raise StoreError('Say where the models live: DeepMemory.from_llama_index(index, path="…").')
             path = index.vector_store.deep_memory_path
+        _check_outside_of(index.vector_store, path)
         return cls(corpus, embed_model, path)
 
     def documents(self) -> list[Any]:
@@ -753,3 +760,11 @@ class DeepMemory:
     def __repr__(self) -> str:
         """Show the folder and the model in use in one line."""
         return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.in_use_name()!r})"
+
+
+def _check_outside_of(store: Any, path: str | os.PathLike[str]) -> None:
+    """Check the folder of the models against the data set of a store, ours or another package's, even if it is never read."""
+    own = getattr(store, "store", None)
+    data_set = own.path if isinstance(own, DeepLakeStore) else getattr(store, "dataset_path", None)
+    if isinstance(data_set, str | os.PathLike):
+        check_outside(path, data_set)

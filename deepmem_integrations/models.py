@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from deepmem_integrations._files import write_text
+from deepmem_integrations._files import user_path, write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.adapter.file import read_header
@@ -74,7 +74,7 @@ class ModelFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(user_path(path))
         self._lock = threading.Lock()
         self._loaded: tuple[str, QueryAdapter] | None = None
         self._words: WordIndex | None = None
@@ -297,4 +297,54 @@ def beside(dataset_path: str) -> str:
             f"{dataset_path!r} is no local folder, so there is no place beside it for the trained models: "
             "pass the folder as path= (deep_memory_path= for a vector store)."
         )
+    dataset_path = user_path(dataset_path)
+    if os.path.basename(dataset_path.rstrip("/\\")) in ("", ".", ".."):  # beside "." there is nothing with a name that starts so
+        dataset_path = os.path.abspath(dataset_path)
     return dataset_path.rstrip("/\\") + ".deepmemory"
+
+
+def check_outside(folder: str | os.PathLike[str], dataset_path: str | os.PathLike[str]) -> None:
+    """Refuse a folder of models that is a local Deep Lake data set or lies in one: it would be deleted with the data set.
+
+    Neither links nor relative paths hide that, nor letter case where the file system ignores it.
+
+    Raises:
+        StoreError: The folder is the data set, or lies in the data set.
+    """
+    dataset_path = os.fspath(dataset_path).removeprefix("file://")
+    if "://" in dataset_path:
+        return
+    dataset, place = _real_path(dataset_path), _real_path(os.fspath(folder).removeprefix("file://"))
+    if any(_same_path(one, dataset) for one in (place, *place.parents)):
+        raise StoreError(
+            f"The models cannot be kept in {os.fspath(folder)!r}, which {'is' if _same_path(place, dataset) else 'lies in'} the "
+            f"data set {dataset_path!r}: deleting or overwriting the data set would delete the models. Pass a folder outside as "
+            "path= (deep_memory_path= for a vector store), and move models that are there already."
+        )
+
+
+def _real_path(path: str) -> Path:
+    return Path(os.path.realpath(user_path(path)))
+
+
+def _same_path(one: Path, other: Path) -> bool:
+    """Tell whether two real paths name one folder, which need not exist yet."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        pass
+    if one.exists() or other.exists() or one.parent == one or other.parent == other:
+        return False
+    same_name = one.name.casefold() == other.name.casefold() if _ignores_case(one.parent) else one.name == other.name
+    return same_name and (one.parent == other.parent or _same_path(one.parent, other.parent))
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Tell whether the nearest folder that exists is found under its name in the other letter case, too."""
+    while not folder.exists():
+        folder = folder.parent
+    swapped = folder.with_name(folder.name.swapcase()) if folder.name else folder
+    try:
+        return swapped != folder and swapped.samefile(folder)
+    except OSError:
+        return False

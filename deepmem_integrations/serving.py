@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.embedding import Embedder
@@ -78,16 +79,17 @@ class ServedAdapter:
         elif isinstance(memory, ModelFolder | QueryAdapter):
             self._source = memory
         elif isinstance(memory, str | os.PathLike):
-            if os.path.isdir(memory):
-                self._source = ModelFolder(memory)
+            path = user_path(memory)
+            if os.path.isdir(path):
+                self._source = ModelFolder(path)
                 self._source.in_use()
-            elif not os.path.exists(memory):
+            elif not os.path.exists(path):
                 raise StorageError(
                     f"Cannot read the adapter {os.fspath(memory)}: there is no such file or folder. Pass the folder that a "
                     "DeepMemory trained into, or the path of an adapter's file."
                 )
             else:
-                self._source = QueryAdapter.load(os.fspath(memory))
+                self._source = QueryAdapter.load(path)
         else:
             raise TypeError(
                 "memory is a DeepMemory, a QueryAdapter (of a TrainingResult: result.adapter), the folder of its models, or the "

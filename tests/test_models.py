@@ -1,3 +1,4 @@
+import os
 import threading
 
 import numpy as np
@@ -5,9 +6,14 @@ import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
 from deepmem_integrations.adapter import Ranking
-from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError
-from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.corpora import DeepLakeCorpus
+from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StoreError
+from deepmem_integrations.langchain import DeepLake
+from deepmem_integrations.llama_index import DeepLakeVectorStore
+from deepmem_integrations.models import ModelFolder, beside, check_outside
 from tests.jobs.helpers import add_model
+from tests.langchain.helpers import Lookup, documents_of
 
 
 def test_versions_have_their_report_data_and_parent(memory, problem, capsys):
@@ -126,3 +132,83 @@ def test_a_running_memory_never_serves_a_model_that_is_gone(memory):
         thread.join()
     assert errors == []
     assert folder.models() == names[-1:]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "not yet there"])
+def test_models_are_not_kept_in_a_data_set(tmp_path, monkeypatch, there):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data_set, link = tmp_path / "ds", tmp_path / "link"
+    if there:
+        data_set.mkdir()
+    link.symlink_to(data_set, target_is_directory=True)
+    for path in (
+        data_set,
+        "ds",
+        "ds/",
+        "./ds/models",
+        "~/ds/a/b",
+        "link",
+        "link/models",
+        "other/../ds/models",
+        f"file://{data_set}/m",
+    ):
+        for place in (data_set, "ds", "~/ds", link, f"file://{data_set}"):
+            with pytest.raises(
+                StoreError, match=r"cannot be kept in .*, which (is|lies in) the data set .*: deleting or overwriting"
+            ):
+                check_outside(path, place)
+    for path in ("ds.deepmemory", "d", "ds2/models", "DS", "DS/models", ".", tmp_path, "~"):
+        check_outside(path, "ds")
+    check_outside("ds", "mem://ds")
+    check_outside("ds", "s3://bucket/ds")
+
+
+def test_letter_case_does_not_matter_where_the_file_system_ignores_it(tmp_path):
+    (tmp_path / "Home").mkdir()
+    (tmp_path / "hOME").symlink_to("Home")  # as a file system that ignores case shows a folder
+    with pytest.raises(StoreError, match="lies in the data set"):
+        check_outside(tmp_path / "Home" / "DS" / "models", tmp_path / "Home" / "ds")
+    check_outside(tmp_path / "Home" / "DS.deepmemory", tmp_path / "Home" / "ds")
+
+
+def test_every_way_to_name_a_folder_refuses_one_in_the_data_set(problem, embeddings, tmp_path):
+    data_set = tmp_path / "ds"
+    store = DeepLakeStore(data_set)
+    store.add(problem.ids, problem.corpus)
+    lookup = Lookup(problem)
+    for folder in (data_set, data_set / "models"):
+        for make in (
+            lambda: DeepMemory(DeepLakeCorpus(store), embeddings, folder),  # noqa: B023
+            lambda: DeepMemory.from_deeplake(store, embeddings, folder),  # noqa: B023
+            lambda: DeepMemory.from_langchain(DeepLake(data_set, embedding=lookup), folder, documents=documents_of(problem)),  # noqa: B023
+            lambda: DeepLake(data_set, deep_memory_path=folder, overwrite=True),  # noqa: B023
+            lambda: DeepLakeVectorStore(data_set, deep_memory_path=folder, overwrite=True),  # noqa: B023
+        ):
+            with pytest.raises(StoreError, match="the data set"):
+                make()
+    assert len(DeepLakeStore(data_set)) == len(problem.ids), "nothing was overwritten"
+
+
+def test_the_default_folder_lies_outside_of_the_data_set(tmp_path, monkeypatch):
+    (tmp_path / "ds" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "ds")
+    for data_set in (".", "./", "..", "inner/..", "inner", "../ds", str(tmp_path)):
+        check_outside(beside(data_set), data_set)
+    assert beside("inner") == "inner.deepmemory", "relative paths stay as they are"
+    assert beside(".") == str(tmp_path / "ds.deepmemory")
+
+
+def test_a_path_may_start_with_the_home_folder(problem, memory, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    add_model(DeepMemory(memory.corpus, memory.embedder, "~/models"))
+    assert ModelFolder(tmp_path / "models").models()
+    DeepLakeStore("~/ds").add(problem.ids, problem.corpus)
+    assert DeepLake("~/ds").deep_memory_path == str(tmp_path / "ds.deepmemory")
+    QueryAdapter(4).save("~/adapter.safetensors")
+    assert QueryAdapter.load("~/adapter.safetensors").dimension == 4
+    problem.test.to_jsonl("~/labels.jsonl")
+    problem.test.to_beir("~/beir")
+    assert Relevance.from_jsonl("~/labels.jsonl") == Relevance.from_beir("~/beir") == problem.test
+    assert not os.path.exists("~")

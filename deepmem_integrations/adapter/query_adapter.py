@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepmem_integrations._files import write_bytes
+from deepmem_integrations._files import user_path, write_bytes
 from deepmem_integrations._immutable import Immutable
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter.answers import answer_scores, vote_shares
@@ -436,7 +436,7 @@ class QueryAdapter(Immutable):
         Raises:
             StorageError: The file cannot be written. A file that was there before is unchanged.
         """
-        path = Path(path)
+        path = Path(user_path(path))
         write_bytes(path, self.to_bytes())
         return path
 
@@ -449,7 +449,7 @@ class QueryAdapter(Immutable):
             AdapterFileError: The file is damaged, is no adapter, or was written by a newer version.
         """
         try:
-            data = Path(path).read_bytes()
+            data = Path(user_path(path)).read_bytes()
         except OSError as error:
             raise StorageError(f"Cannot read the adapter {path}: {error.strerror or error}.") from error
         try:

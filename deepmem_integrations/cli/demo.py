@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deepmem_integrations.cli.options import AsJson, Seed, printing
+from deepmem_integrations.cli.options import AsJson, Seed, printing, typed_path
 
 
 def demo(
@@ -16,7 +16,9 @@ def demo(
     path: Annotated[
         Path | None,
         typer.Option(
-            help="Keep the data set and the model in this folder, in place of earlier ones; by default both are deleted."
+            metavar="FOLDER",
+            parser=typed_path,
+            help="Keep the data set and the model in this folder, in place of earlier ones; by default both are deleted.",
         ),
     ] = None,
     seed: Seed = 0,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepmem_integrations.cli.options import AsJson, Embedding, Folder, Seed, Store, printing
+from deepmem_integrations.cli.options import AsJson, Embedding, Folder, Seed, Store, printing, typed_path
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.errors import GenerationError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def generate(
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="The file of JSON lines to write.")],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", parser=typed_path, help="The file of JSON lines to write.")],
     store: Store,
     embedding: Embedding,
     llm: Annotated[
@@ -27,7 +27,12 @@ def generate(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before this many tokens are used.")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A file that keeps every answer; a later run with the same file goes on from there.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=typed_path,
+            help="A file that keeps every answer; a later run with the same file goes on there.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it exists.")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Estimate requests and tokens, and ask nothing.")] = False,

@@ -20,6 +20,7 @@ from deepmem_integrations.cli.options import (
     folder_of,
     printing,
     read_labels,
+    typed_path,
     words_line,
 )
 from deepmem_integrations.cli.stores import open_store
@@ -40,7 +41,12 @@ def train(
     path: Folder = None,
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "train",
     validation: Annotated[
-        Path | None, typer.Option(help="More labelled queries, to choose the model by in place of held-out training queries.")
+        Path | None,
+        typer.Option(
+            metavar="LABELS",
+            parser=typed_path,
+            help="More labelled queries, to choose the model by in place of held-out training queries.",
+        ),
     ] = None,
     validation_split: Annotated[str, typer.Option(help="The split of a BEIR folder that --validation names.")] = "dev",
     max_unseen_loss: Annotated[

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
-from deepmem_integrations.models import ModelFolder, beside
+from deepmem_integrations.models import ModelFolder, beside, check_outside
 from deepmem_integrations.words import WordIndex
 
 STORES = (
@@ -27,6 +28,12 @@ EMBEDDINGS = ("minilm", "openai:MODEL", "sentence-transformers:NAME_OR_FOLDER")
 LANGUAGE_MODELS = ("openai:MODEL", "extractive")
 STORE_HELP = "The vector store, e.g. deeplake:./ds; deepmem --help lists all kinds."
 EMBEDDING_HELP = "The store's embedding model, e.g. openai:text-embedding-3-small."
+
+
+def typed_path(text: str) -> Path:
+    """Read a path. A shell leaves ``~`` as it is in ``--path=~/x``, and an environment file does so everywhere."""
+    return Path(user_path(text))
+
 
 Store = Annotated[str, typer.Option("--store", "-s", envvar="DEEPMEM_STORE", metavar="URI", help=STORE_HELP)]
 Embedding = Annotated[str, typer.Option("--embedding", "-e", envvar="DEEPMEM_EMBEDDING", metavar="URI", help=EMBEDDING_HELP)]
@@ -47,6 +54,7 @@ Folder = Annotated[
         "-p",
         envvar="DEEPMEM_PATH",
         metavar="FOLDER",
+        parser=typed_path,
         help="The folder of the jobs and models; by default beside a local Deep Lake data set.",
     ),
 ]
@@ -55,7 +63,9 @@ Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[
     Path,
     typer.Argument(
-        metavar="LABELS", help="Labelled queries: JSON lines, a BEIR folder, or LlamaIndex's EmbeddingQAFinetuneDataset (.json)."
+        metavar="LABELS",
+        parser=typed_path,
+        help="Labelled queries: JSON lines, a BEIR folder, or LlamaIndex's EmbeddingQAFinetuneDataset (.json).",
     ),
 ]
 
@@ -107,6 +117,7 @@ def models_path(store: str | None, path: Path | None) -> Path:
 
     Raises:
         BadParameter: The folder is not known, or is no folder.
+        StoreError: The folder is a local Deep Lake data set or lies in it.
     """
     kind, _, place = (store or "").partition(":")
     if path is None and kind == "deeplake" and place:
@@ -117,4 +128,6 @@ def models_path(store: str | None, path: Path | None) -> Path:
         )
     if path.exists() and not path.is_dir():
         raise typer.BadParameter(f"{path} is no folder: the models are in a folder of their own.")
+    if kind == "deeplake" and place:
+        check_outside(path, place)
     return path

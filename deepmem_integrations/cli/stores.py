@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._files import user_path
 from deepmem_integrations.cli.options import STORES, models_path
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
@@ -150,7 +151,8 @@ def _chroma(place: str, embeddings: Any) -> Any:
         url = urlsplit(folder)
         client = chromadb.HttpClient(url.hostname, url.port or 8000, ssl=url.scheme == "https", settings=settings)
     else:
-        if not Path(_existing(folder), "chroma.sqlite3").is_file():
+        folder = _existing(folder)
+        if not Path(folder, "chroma.sqlite3").is_file():
             raise StoreError(f"{folder!r} has no chroma.sqlite3, so it is not a folder of Chroma.")
         client = chromadb.PersistentClient(folder, settings=settings)
     return chroma(name, embeddings, client=client, create_collection_if_not_exists=False)
@@ -237,9 +239,9 @@ def _two(place: str, written: str) -> tuple[str, str]:
 
 
 def _existing(folder: str) -> str:
-    if not Path(folder).is_dir():
+    if not Path(user_path(folder)).is_dir():
         raise StoreError(f"There is no folder {folder!r}.")
-    return folder
+    return user_path(folder)
 
 
 @contextlib.contextmanager

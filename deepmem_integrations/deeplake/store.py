@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.deeplake.metadata import EXACT_METADATA, check_survives, decode, encode
 from deepmem_integrations.deeplake.package import import_deeplake
@@ -105,7 +106,7 @@ class DeepLakeStore:
         token: str | None = None,
         creds: Mapping[str, str] | None = None,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = user_path(path)
         if token is not None and not isinstance(token, str):
             raise StoreError(f"token is a string; got {type(token).__name__}. An embedding model is passed as embedding=….")
         if read_only and overwrite:

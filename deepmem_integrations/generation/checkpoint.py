@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations._locks import LOCKS_AVAILABLE, try_flock
 from deepmem_integrations.errors import GenerationError, StorageError
 from deepmem_integrations.generation.model import Answer
@@ -32,7 +33,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, belongs_to: dict[str, str]) -> None:
-        self._path = Path(path) if path is not None else None
+        self._path = Path(user_path(path)) if path is not None else None
         self._places: dict[str, int] = {}
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepmem_integrations._files import read_text, write_text
+from deepmem_integrations._files import read_text, user_path, write_text
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.checking import fault_of_time
 
@@ -92,7 +92,7 @@ def write_beir(folder: str | Path, split: str, rows: Sequence[tuple[str, str, Se
     for name in (name for query_id, _, labels in rows for name in (query_id, *(document for document, _ in labels))):
         if not name.isprintable():
             raise InvalidRelevanceError(f"The id {name!r} cannot stand in a tab-separated file.")
-    folder = Path(folder)
+    folder = Path(user_path(folder))
     path = folder / "queries.jsonl"
     texts = _beir_queries(path) if path.exists() else {}
     for query_id, query, _ in rows:

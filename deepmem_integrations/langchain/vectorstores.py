@@ -23,7 +23,7 @@ from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.v3_dataset import V3Dataset
 from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.models import beside
+from deepmem_integrations.models import beside, check_outside
 
 Scored = list[tuple[Document, float]]
 
@@ -69,7 +69,8 @@ class DeepLake(VectorStore):
             ``.deepmemory`` appended.
 
     Raises:
-        StoreError: The data set cannot be opened, or both names of the embedding model are used.
+        StoreError: The data set cannot be opened, both names of the embedding model are used, or ``deep_memory_path`` is the data
+            set's own folder or lies in it.
 
     Example:
         >>> import tempfile
@@ -114,6 +115,8 @@ class DeepLake(VectorStore):
                 "index_params": index_params,
             }
         )
+        if deep_memory_path is not None:
+            check_outside(deep_memory_path, dataset_path)  # before anything is overwritten
         self.store = DeepLakeStore(dataset_path, read_only=read_only, overwrite=overwrite, token=token, creds=creds)
         self._deep_memory_path = deep_memory_path
         self._deep_memory: DeepMemory | None = None

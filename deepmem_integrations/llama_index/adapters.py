@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._files import user_path
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter
 from deepmem_integrations.embedding import Embedder
@@ -48,7 +49,7 @@ def import_linear_adapter(source: Any, embed_model: Any = None) -> QueryAdapter:
         embed_model = embed_model if embed_model is not None else getattr(source, "_base_embed_model", None)
         source = source._adapter
     if isinstance(source, str | os.PathLike):
-        name, state = os.fspath(source), _read(Path(source))
+        name, state = os.fspath(source), _read(Path(user_path(source)))
     elif hasattr(source, "state_dict"):
         name, state = type(source).__name__, source.state_dict()
     else:

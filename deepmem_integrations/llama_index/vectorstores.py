@@ -31,7 +31,7 @@ from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.filters import TRUE, all_of, condition, key, one_of
 from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.models import beside
+from deepmem_integrations.models import beside, check_outside
 
 
 class DeepLakeVectorStore(BasePydanticVectorStore):
@@ -68,7 +68,8 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
             ``.deepmemory`` appended.
 
     Raises:
-        StoreError: The data set cannot be opened, or ``embed_model`` is no LlamaIndex embedding model.
+        StoreError: The data set cannot be opened, ``embed_model`` is no LlamaIndex embedding model, or ``deep_memory_path`` is
+            the data set's own folder or lies in it.
 
     Example:
         >>> import tempfile
@@ -121,6 +122,8 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
                 "index_params": index_params,
             }
         )
+        if deep_memory_path is not None:
+            check_outside(deep_memory_path, dataset_path)  # before anything is overwritten
         super().__init__(dataset_path=os.fspath(dataset_path), read_only=read_only)  # type: ignore[call-arg]
         self._store = DeepLakeStore(dataset_path, read_only=read_only, overwrite=overwrite, token=token, creds=creds)
         self._embed_model = embed_model

@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.errors import StorageError, StoreError
 from deepmem_integrations.words.arrays import check_sum, damaged
@@ -98,7 +99,7 @@ class WordIndex:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(os.path.abspath(folder))
+        self.folder = Path(os.path.abspath(user_path(folder)))
         self._state = read_state(self.folder, None)
 
     @classmethod
@@ -113,7 +114,7 @@ class WordIndex:
     @staticmethod
     def exists(folder: str | os.PathLike[str]) -> bool:
         """Tell whether a folder holds an index, whole or damaged."""
-        return os.path.exists(os.path.join(folder, INDEX))
+        return os.path.exists(os.path.join(user_path(folder), INDEX))
 
     @classmethod
     def build(cls, folder: str | os.PathLike[str], documents: Documents, language: str | None = None) -> "WordIndex":
@@ -129,7 +130,7 @@ class WordIndex:
             StorageError: The folder cannot be written.
             MissingExtraError: The language has a stemmer, and PyStemmer is not installed.
         """
-        path = Path(os.path.abspath(folder))
+        path = Path(os.path.abspath(user_path(folder)))
         with WriteLock(path / "lock"):
             change = Change(path, None, documents, language)
             change.read_all()

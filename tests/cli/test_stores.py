@@ -219,3 +219,30 @@ def test_a_faiss_folder_never_runs_code(shop, tmp_path):
     (tmp_path / "db" / "index.pkl").unlink()
     done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
     assert "has no index.faiss and index.pkl" in done.err
+
+
+def test_the_models_are_not_kept_in_the_data_set(shop):
+    for command in (("jobs",), ("models",), ("train", shop.folder / "train.jsonl"), ("search", "x")):
+        options = shop.store if command[0] in ("train", "search") else shop.store[:2]
+        done = deepmem(*command, *options, "--path", shop.folder / "ds" / "models")
+        assert (done.code, done.out) == (1, "")
+        assert "lies in the data set" in done.err
+
+
+def test_a_path_may_start_with_the_home_folder(shop, monkeypatch, tmp_path):
+    """A shell hands ``--path=~/x`` and ``deeplake:~/ds`` on as they are."""
+    monkeypatch.setenv("HOME", str(shop.folder))
+    monkeypatch.chdir(tmp_path)
+    assert deepmem("models", "--store", "deeplake:~/ds").code == 0
+    monkeypatch.setenv("DEEPMEM_PATH", "~/ds.deepmemory")
+    assert shop.job["id"] in deepmem("models").out
+    measured = deepmem("evaluate", "~/test.jsonl", "--store", "deeplake:~/ds", "--embedding", EMBEDDING)
+    assert measured.code == 0, measured.err
+    written = deepmem(
+        *("generate", "~/written.jsonl", "--store", "deeplake:~/ds", "--embedding", EMBEDDING, "--llm", "extractive"),
+        *("--max-documents", 2, "--checkpoint=~/checkpoint.jsonl"),
+    )
+    assert written.code == 0, written.err
+    assert (shop.folder / "written.jsonl").is_file()
+    assert (shop.folder / "checkpoint.jsonl").is_file()
+    assert list(tmp_path.iterdir()) == []
