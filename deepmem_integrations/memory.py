@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees
+from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees, id_set
 from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus, unit_batches
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
@@ -604,7 +604,8 @@ class DeepMemory:
         remembered queries yet: see `QueryAdapter.growth`.
 
         Args:
-            relevance: Labelled queries whose ids are new to the model.
+            relevance: Labelled queries. Ids that they were given must be new to the model. A row number, which stands where no id
+                was given, becomes ``added 48`` or so if the model has it already.
 
         Returns:
             The name of the new model.
@@ -644,19 +645,27 @@ class DeepMemory:
                 break
         return found
 
-    def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> str:
+    def forget(self, *, query_ids: Iterable[str] = (), document_ids: Iterable[str] = ()) -> str:
         """Take labelled queries or documents out of what the model in use remembers, and put the new model in use.
 
-        Earlier models in the folder keep what they hold: delete them where that matters. See `QueryAdapter.forget`.
+        A logged warning names the ids that the model does not know; the others are forgotten all the same. Earlier models in
+        the folder keep what they hold: delete them where that matters. See `QueryAdapter.forget`.
+
+        Args:
+            query_ids: Queries to forget.
+            document_ids: Documents to forget. A query that asked for no other document is forgotten, too.
 
         Returns:
-            The name of the new model.
+            The name of the new model; of the model in use, if there is no id at all.
 
         Raises:
             ModelNotFoundError: No model is in use yet.
-            InvalidRelevanceError: The model remembers no queries, or an id is unknown.
+            InvalidRelevanceError: The model remembers no queries, or knows none of the ids.
         """
-        return self._grown(lambda adapter: adapter.forget(query_ids=query_ids, document_ids=document_ids), "forget")
+        queries, documents = id_set(query_ids, "query_ids"), id_set(document_ids, "document_ids")
+        if not queries and not documents:
+            return self.folder.in_use()[0]
+        return self._grown(lambda adapter: adapter.forget(query_ids=queries, document_ids=documents), "forget")
 
     def _grown(self, grow: Callable[[QueryAdapter], QueryAdapter], made_by: str) -> str:
         """Grow the model in use, and put the new model in use.

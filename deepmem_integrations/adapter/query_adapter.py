@@ -1,7 +1,9 @@
 """`QueryAdapter`: the trained query transform, applied with numpy alone."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from deepmem_integrations.adapter.fingerprint import Fingerprint
 from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import Growth, RememberedQueries
 from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
-from deepmem_integrations.labels import Labels, Relevance
+from deepmem_integrations.labels import Labels, Relevance, RowNumber
+
+_logger = logging.getLogger(__name__)
 
 SAME = 0.9999
 """Queries whose places in the kernel space have this cosine share a key."""
@@ -299,10 +303,11 @@ class QueryAdapter(Immutable):
 
         Args:
             query_vectors: (n, d), any real dtype.
-            relevance: The labels of these n queries. The ids of a `Relevance` must be new to the adapter.
+            relevance: The labels of these n queries. The ids that a `Relevance` was given must be new to the adapter. A row
+                number, which stands where no id was given, becomes ``added 48`` or so if the adapter has it already.
             documents: Document id → (d,) vector, for the documents that no query of the training judged. Vectors of other
                 documents may be passed, too, and are not used.
-            query_ids: The ids of a bare ``relevance``; by default they are made up.
+            query_ids: The ids of a bare ``relevance``; by default ``added 48`` and so on.
             query_texts: The texts, which are kept if the adapter keeps texts.
 
         Returns:
@@ -316,14 +321,18 @@ class QueryAdapter(Immutable):
         """
         attention, remembered = self._growing("remember more")
         if not isinstance(relevance, Relevance):
-            made_up = [f"added {len(remembered.query_ids) + row}" for row in range(len(relevance))]
-            relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance, query_ids or made_up)
+            rows = list(relevance)
+            relevance = Relevance([f"query {row}" for row in range(len(rows))], rows, query_ids)
+            new_ids = _new_ids(remembered.query_ids, relevance.query_ids, taken=relevance.query_ids)
         elif query_ids is not None:
             raise InvalidRelevanceError("query_ids go with a bare relevance; a Relevance has its own.")
+        else:
+            new_ids = _new_ids(remembered.query_ids, relevance.query_ids, taken=())
+        query_texts = None if query_texts is None else list(query_texts)
         queries = unit_rows(query_vectors, "query vector", dimension=self.dimension)
         if len(queries) != len(relevance) or (query_texts is not None and len(query_texts) != len(queries)):
             raise InvalidRelevanceError(f"Got {len(queries)} query vectors for {len(relevance)} labelled queries.")
-        known = set(remembered.query_ids).intersection(relevance.query_ids)
+        known = set(remembered.query_ids).intersection(new_ids)
         if known:
             raise InvalidRelevanceError(
                 f"The adapter has a query {min(known)!r} already: forget it first, or give the new one another id."
@@ -348,39 +357,43 @@ class QueryAdapter(Immutable):
                 keys = np.concatenate([keys, place[None]])
         labels = [dict(query) for query in relevance.labels]
         irrelevant = [dict(query) for query in relevance.irrelevant]
-        grown = remembered.added(relevance.query_ids, query_texts, owners, labels, vectors, irrelevant)
+        grown = remembered.added(new_ids, query_texts, owners, labels, vectors, irrelevant)
         return self._with_attention(*sorted_into_lists(attention, keys, grown))
 
-    def forget(self, *, query_ids: Collection[str] = (), document_ids: Collection[str] = ()) -> "QueryAdapter":
+    def forget(self, *, query_ids: Iterable[str] = (), document_ids: Iterable[str] = ()) -> "QueryAdapter":
         """Forget remembered queries, or take documents out of all judgements, without a training or the corpus.
 
         Nothing of them is left in the attention part, among the answers or in the file. What the linear part learned from them
-        stays until the next full training: `growth` says so.
+        stays until the next full training: `growth` says so. A logged warning names the ids that the adapter does not know; the
+        others are forgotten all the same.
 
         Args:
             query_ids: Queries to forget.
             document_ids: Documents to forget. A query that judged no other document is forgotten, too.
 
         Returns:
-            A new adapter.
+            A new adapter; this one, if there is no id at all.
 
         Raises:
-            InvalidRelevanceError: The adapter remembers no queries, or an id is unknown.
+            InvalidRelevanceError: The adapter remembers no queries, or knows none of the ids.
         """
         attention, remembered = self._growing("forget")
-        for what, given, known in (
-            ("query", query_ids, set(remembered.query_ids)),
-            ("document", document_ids, set(remembered.document_ids)),
-        ):
-            if isinstance(given, str):
-                raise InvalidRelevanceError(f"{what}_ids is a list of ids; got the string {given!r}.")
-            unknown = sorted(set(given) - known)
-            if unknown:
-                raise InvalidRelevanceError(
-                    f"The adapter knows no {what} {unknown[0]!r} ({len(unknown)} unknown in all). The ids that it knows are "
-                    f"in remembered_queries.{what}_ids."
-                )
-        left, keys = remembered.without(query_ids, document_ids)
+        queries, documents = id_set(query_ids, "query_ids"), id_set(document_ids, "document_ids")
+        unknown = {
+            "query_ids": queries.difference(remembered.query_ids),
+            "document_ids": documents.difference(remembered.document_ids),
+        }
+        listed = "; ".join(_listed(name, ids) for name, ids in unknown.items() if ids)
+        if not queries and not documents:
+            return self
+        if len(queries) + len(documents) == sum(map(len, unknown.values())):
+            raise InvalidRelevanceError(
+                f"The adapter knows none of the ids to forget: {listed}. The ids that it knows are in "
+                "remembered_queries.query_ids and .document_ids."
+            )
+        if listed:
+            _logger.warning("There was nothing to forget of ids that the adapter does not know: %s", listed)
+        left, keys = remembered.without(queries, documents)
         if not left.query_ids:
             return self._with_attention(None, None)
         return self._with_attention(*sorted_into_lists(attention, attention.keys[keys], left))
@@ -496,6 +509,34 @@ class QueryAdapter(Immutable):
         parts = [name for name, there in (("linear", self.linear is not None), ("attention", self._attends)) if there]
         ranking = f", ranking by {self.ranking}" if self.ranking else ""
         return f"QueryAdapter({self.dimension} dimensions, {' + '.join(parts) or 'identity'}{ranking})"
+
+
+def _new_ids(known: Sequence[str], ids: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Return ids for queries that are added, with other ids in place of row numbers that are known or taken."""
+    used, numbers = {*known, *ids}, itertools.count(len(known))
+    gives_way = {*known, *taken}
+    return [
+        next(name for number in numbers if (name := f"added {number}") not in used)
+        if isinstance(query_id, RowNumber) and query_id in gives_way
+        else query_id
+        for query_id in ids
+    ]
+
+
+def id_set(ids: Iterable[str], name: str) -> set[str]:
+    """Return ids as a set, from any iterable, which is read once.
+
+    Raises:
+        InvalidRelevanceError: One id stands in place of a list.
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidRelevanceError(f"{name} is a list of ids; got {ids!r}.")
+    return set(ids)
+
+
+def _listed(name: str, ids: Collection[str], most: int = 10) -> str:
+    shown = ", ".join(sorted(map(repr, ids))[:most])
+    return f"{name} {shown}{f' and {len(ids) - most} more' if len(ids) > most else ''}"
 
 
 def sorted_into_lists(attention: Attention, keys: Vectors, remembered: RememberedQueries) -> tuple[Attention, RememberedQueries]:

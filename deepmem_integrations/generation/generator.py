@@ -261,6 +261,7 @@ class QueryGenerator:
             GenerationError: n is below 1, ``docs`` is empty, or ``docs`` and ``ids`` differ in length. Further errors are those
                 of a call of the generator.
         """
+        docs, ids = list(docs), list(ids)
         if n < 1 or len(docs) != len(ids) or not docs:
             raise GenerationError(
                 "generate_queries needs n ≥ 1, at least one text, and an id for each text; "

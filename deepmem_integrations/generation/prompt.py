@@ -89,8 +89,12 @@ class Prompt:
         for name in ("personas", "examples"):
             if isinstance(getattr(self, name), str):
                 raise GenerationError(f"{name} is a list of texts; got one text.")
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # every request reads it
         given = self.kinds if isinstance(self.kinds, Mapping) else {kind: _instruction(kind) for kind in self.kinds}
+        object.__setattr__(self, "kinds", dict(given) if isinstance(self.kinds, Mapping) else tuple(given))
         object.__setattr__(self, "instructions", dict(given))
+        if not self.instructions:
+            raise GenerationError("kinds is empty: name at least one kind of query.")
 
     @property
     def fingerprint(self) -> str:

@@ -2,7 +2,16 @@
 
 from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.grouping import question_groups
-from deepmem_integrations.labels.relevance import InvalidLabelsWarning, OnInvalid, Relevance
+from deepmem_integrations.labels.relevance import InvalidLabelsWarning, OnInvalid, Relevance, RowNumber
 from deepmem_integrations.labels.rows import LabelRows, labelled_vectors
 
-__all__ = ["InvalidLabelsWarning", "LabelRows", "Labels", "OnInvalid", "Relevance", "labelled_vectors", "question_groups"]
+__all__ = [
+    "InvalidLabelsWarning",
+    "LabelRows",
+    "Labels",
+    "OnInvalid",
+    "Relevance",
+    "RowNumber",
+    "labelled_vectors",
+    "question_groups",
+]

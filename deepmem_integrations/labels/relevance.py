@@ -27,6 +27,12 @@ class InvalidLabelsWarning(UserWarning):
     """Rows were left out of a `Relevance` because the caller asked for ``on_invalid="drop"``."""
 
 
+class RowNumber(str):
+    """The id of a query that was given none: its row number. Since nobody chose it, it may give way to another id."""
+
+    __slots__ = ()
+
+
 class Relevance(Immutable):
     """Labelled queries: texts, ids and, for each query, the ids of the documents that answer it, with weights.
 
@@ -104,7 +110,7 @@ class Relevance(Immutable):
         if isinstance(times, str) or (times is not None and len(times) != len(queries)):
             raise InvalidRelevanceError(f"times has a time, or None, for each of the {len(queries)} queries; got {times!r:.60}.")
         asked = [None] * len(queries) if times is None else list(times)
-        ids = [str(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
+        ids = [RowNumber(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
         for row, query_id in enumerate(ids):
             if not isinstance(query_id, str):
                 raise InvalidRelevanceError(f"query_ids are strings; row {row} has {query_id!r} ({type(query_id).__name__}).")
@@ -188,7 +194,7 @@ class Relevance(Immutable):
         for query_id in other.query_ids:
             row = len(ids)
             while query_id in taken:
-                query_id, row = str(row), row + 1
+                query_id, row = RowNumber(row), row + 1
             taken.add(query_id)
             ids.append(query_id)
         total = object.__new__(Relevance)  # its rows are checked already, and there may be thousands of pieces

@@ -190,6 +190,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         Raises:
             StoreError: Metadata hold NaN or infinity, or the store is read-only. Nothing was written.
         """
+        nodes = list(nodes)
         self._store.add(
             [node.node_id for node in nodes],
             [node.get_embedding() for node in nodes],
@@ -311,7 +312,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         return await asyncio.to_thread(self.query, query, **options)
 
     def _condition(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Condition:
-        named = TRUE if node_ids is None else one_of(self._store.layout.id, node_ids)
+        named = TRUE if node_ids is None else one_of(self._store.layout.id, list(node_ids))
         return all_of([named, condition(filters, self._store)])
 
     def _of_documents(self, ref_doc_ids: Sequence[str] | None) -> Condition:

@@ -190,12 +190,21 @@ def test_growth_says_whether_the_remembered_queries_are_used(grown_from, problem
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, p: a.remember(p.train_queries[:1], p.train.take([0])), "has a query '.*' already"),
+        (lambda a, p: a.remember(p.train_queries[:1], p.train.take([0]), query_ids=["x"]), "its own"),
+        (
+            lambda a, p: a.remember(p.train_queries[:1], [[(p.ids[0], 1.0)]], query_ids=[str(p.train.query_ids[0])]),
+            "has a query '.*' already",
+        ),
         (lambda a, p: a.remember(p.train_queries[60:61], [[("nowhere", 1.0)]]), "'nowhere' .*pass their vectors"),
         (lambda a, p: a.remember(p.train_queries[60:62], p.train.take([60])), "2 query vectors for 1"),
-        (lambda a, p: a.forget(query_ids=["nobody"]), "no query 'nobody'"),
-        (lambda a, p: a.forget(document_ids=["nothing"]), "no document 'nothing'"),
+        (
+            lambda a, p: a.forget(query_ids=["nobody"]),
+            "none of the ids to forget: query_ids 'nobody'\\. The ids that it knows are in remembered_queries",
+        ),
+        (lambda a, p: a.forget(document_ids=["nothing"]), "document_ids 'nothing'"),
+        (lambda a, p: a.forget(query_ids=(n for n in "ab"), document_ids=["c"]), "query_ids 'a', 'b'; document_ids 'c'"),
         (lambda a, p: a.forget(query_ids="abc"), "list of ids"),
+        (lambda a, p: a.forget(query_ids=3), "query_ids is a list of ids; got 3"),
         (lambda a, p: a.linear_only().forget(query_ids=["q"]), "no attention part"),
         (lambda a, p: a.linear_only().remember(p.train_queries[:1], p.train.take([0])), "no attention part"),
     ],
@@ -357,3 +366,35 @@ def test_an_explanation_names_what_was_judged_irrelevant(grown_from, problem):
     assert explanation.votes[0].documents == {name: -1.0}
     assert f"→ not {name}" in str(explanation)
     assert name not in [document.id for document in explanation.documents]
+
+
+@pytest.mark.parametrize("kind", [list, set, tuple, dict.fromkeys, iter, np.array, lambda ids: (name for name in ids)])
+def test_ids_to_forget_come_in_any_iterable(grown_from, problem, kind):
+    gone, document = problem.train.query_ids[3:9], problem.train.labels[0][0][0]
+    adapter = grown_from.forget(query_ids=kind(gone), document_ids=kind([document]))
+    assert not {*gone} & {*adapter.remembered_queries.query_ids}
+    assert document not in adapter.remembered_queries.document_ids
+
+
+def test_ids_that_are_not_known_are_named_and_the_others_forgotten(grown_from, problem, caplog):
+    gone = problem.train.query_ids[3]
+    adapter = grown_from.forget(query_ids=[gone, "nobody", *map(str, range(1000, 1020))], document_ids=["nothing"])
+    assert gone not in adapter.remembered_queries.query_ids
+    assert "query_ids '1000', '1001'" in caplog.text
+    assert "and 11 more; document_ids 'nothing'" in caplog.text
+    assert grown_from.forget() is grown_from.forget(query_ids=[], document_ids=iter(())) is grown_from
+
+
+def test_ids_that_nobody_gave_are_always_new(grown_from, problem):
+    """Both the training and what is remembered later may have row numbers in place of ids."""
+    labels, vector = [[(problem.train.labels[0][0][0], 1.0)]], problem.train_queries[60:61]
+    adapter, size = grown_from, len(grown_from.remembered_queries.query_ids)
+    for step in range(3):
+        taken = adapter.remembered_queries.query_ids[0]
+        unnamed = Relevance(["x"] * 60, labels * 60).take([int(taken)] if taken.isdigit() else [0])
+        adapter = adapter.remember(vector, unnamed)
+        adapter = adapter.remember(vector, labels)
+        adapter = adapter.forget(query_ids=[taken])
+        ids = adapter.remembered_queries.query_ids
+        assert len(set(ids)) == len(ids) == size + step + 1
+    assert adapter.remember(vector, Relevance(["x"], labels, ["mine"])).remembered_queries.query_ids[-1] == "mine"

@@ -80,3 +80,14 @@ def test_a_document_cannot_close_its_own_tag():
 def test_options_are_checked(options, message):
     with pytest.raises(GenerationError, match=message):
         Prompt(**options)
+
+
+def test_lists_may_be_iterators_which_are_read_once():
+    lists = {"kinds": ["question", "keywords"], "personas": ["a nurse"], "examples": ["how so"]}
+    prompt, same = Prompt(**{name: iter(values) for name, values in lists.items()}), Prompt(**lists)
+    for number in range(2):
+        task = (Source(f"doc-{number}", "Run git revert."),)
+        assert prompt.request(task) == same.request(task)
+    assert prompt.fingerprint == same.fingerprint
+    with pytest.raises(GenerationError, match="kinds is empty"):
+        Prompt(kinds=iter([]))

@@ -421,3 +421,15 @@ def test_a_store_with_a_deep_memory_is_let_go_at_once(trained, problem):
         assert [reference() for reference in let_go] == [None] * 2
     finally:
         gc.enable()
+
+
+def test_nodes_and_ids_may_be_iterators(problem, tmp_path):
+    store = DeepLakeVectorStore(tmp_path / "ds")
+    store.add(iter(nodes_of(problem)[:9]))
+    half = MetadataFilters(filters=[MetadataFilter(key="half", value=1)])
+    names = problem.ids[:6]
+    assert ids(store.get_nodes(iter(names))) == names
+    assert ids(store.get_nodes(iter(names), half)) == names[1::2]
+    store.delete_nodes(iter(names), half)
+    store.delete_nodes(iter(names[:1]))
+    assert ids(store.get_nodes()) == [*names[2::2], *problem.ids[6:9]]
