@@ -16,6 +16,10 @@ class TransformedQueryBundle(QueryBundle):
     """A query whose embedding has been transformed."""
 
 
+class OnlyThese(list[str]):
+    """Ids of nodes to which a search is restricted. An index passes the ids of the nodes that it knows in the same place."""
+
+
 def is_transformed(query_bundle: QueryBundle) -> bool:
     """Tell whether the query carries an embedding that this package has transformed."""
     # LlamaIndex makes new bundles from a query, and these keep the same vector object.

@@ -19,6 +19,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.llama_index_stores import measure
 from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
+from deepmem_integrations.llama_index.queries import OnlyThese
 
 
 class NodeSearch:
@@ -164,7 +165,11 @@ class NodeSearch:
         narrowed = copy.copy(self.retriever)
         narrowed._similarity_top_k = k
         if ids is not None:
-            narrowed._node_ids = ids
+            narrowed._node_ids = OnlyThese(ids)
+        elif narrowed._node_ids is not None and narrowed._node_ids is not self._every_id:
+            narrowed._node_ids = OnlyThese(narrowed._node_ids)
+        elif self.store.stores_text:  # of the nodes in such a store, an index knows those that are no texts, if any
+            narrowed._node_ids = None
         return narrowed
 
     def _in_full(self, nodes: list[BaseNode]) -> Sequence[BaseNode]:

@@ -13,7 +13,7 @@ import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
-from llama_index.core.schema import BaseNode, MetadataMode, TextNode
+from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
@@ -30,8 +30,12 @@ from deepmem_integrations.deeplake.tql import Condition
 from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.filters import TRUE, all_of, condition, key, one_of
+from deepmem_integrations.llama_index.queries import OnlyThese
 from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.models import beside, check_outside
+
+_KNOWN_TO_INDEX = ("ImageNode", "ImageDocument", "IndexNode")
+"""The kinds of nodes that an index keeps itself even over a store that keeps texts."""
 
 
 class DeepLakeVectorStore(BasePydanticVectorStore):
@@ -47,6 +51,10 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
 
     The data sets of llama-index-vector-stores-deeplake and of LangChain open as they are. A node that is added replaces a node
     with the same id.
+
+    Over a store that keeps texts, an index passes the ids of its ``ImageNode`` and ``IndexNode`` objects to every search as
+    ``node_ids``. Ids that name nothing but such nodes therefore restrict no search; ids of text nodes do. To find images alone,
+    use filters, or a `DeepMemoryRetriever` with ``node_ids``.
 
     Args:
         dataset_path: A local folder, ``mem://…``, ``s3://…``, ``gcs://…``, ``az://…`` or ``al://…``.
@@ -92,6 +100,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
     _embed_model: BaseEmbedding | None = PrivateAttr()
     _deep_memory_path: str | os.PathLike[str] | None = PrivateAttr()
     _deep_memory: DeepMemory | None = PrivateAttr(default=None)
+    _known_to_index: set[str] = PrivateAttr(default_factory=set)
 
     def __init__(
         self,
@@ -197,6 +206,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
             [node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes],
             [_metadata(node) for node in nodes],
         )
+        self._known_to_index.update(node.node_id for node in nodes if isinstance(node, ImageNode | IndexNode))
         return [node.node_id for node in nodes]
 
     async def async_add(self, nodes: Sequence[BaseNode]) -> list[str]:
@@ -284,8 +294,8 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         if deep_memory:
             model = None if self._embed_model is None else self.deep_memory.embedder
             vector = self.deep_memory.served.transform(vector, model)
-        # An index over a store that keeps texts passes empty lists of ids where it sets no restriction.
-        filter = all_of([self._condition(query.node_ids or None, query.filters), self._of_documents(query.doc_ids or None)])
+        restricted = query.node_ids if self._restricts(query.node_ids) else None
+        filter = all_of([self._condition(restricted, query.filters), self._of_documents(query.doc_ids or None)])
         k = query.similarity_top_k
         match query.mode:
             case VectorStoreQueryMode.DEFAULT:
@@ -310,6 +320,19 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
     async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Run `query` in a thread, off the event loop."""
         return await asyncio.to_thread(self.query, query, **options)
+
+    def _restricts(self, node_ids: Sequence[str] | None) -> bool:
+        """Tell whether ids restrict a search. An index passes the ids of the nodes that it knows, which are no texts, if any."""
+        if not node_ids or isinstance(node_ids, OnlyThese):
+            return bool(node_ids)
+        others = [name for name in node_ids if name not in self._known_to_index]
+        if not others:
+            return False
+        named = one_of(self._store.layout.id, others)
+        texts = Condition(f"NOT ({one_of(key('_node_type', self._store), _KNOWN_TO_INDEX)})")
+        if self._store.find(all_of([named, texts]), limit=1):
+            return True
+        return len(others) == len(node_ids) and not self._store.find(named, limit=1)
 
     def _condition(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Condition:
         named = TRUE if node_ids is None else one_of(self._store.layout.id, list(node_ids))

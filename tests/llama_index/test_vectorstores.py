@@ -7,16 +7,17 @@ import weakref
 import numpy as np
 import pytest
 from llama_index.core import Document, StorageContext, VectorStoreIndex
-from llama_index.core.schema import ImageNode, IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import ImageDocument, ImageNode, IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
-from deepmem_integrations import DeepMemory
+from deepmem_integrations import DeepMemory, QueryAdapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake
 from deepmem_integrations.errors import EmbeddingMismatchError, ModelNotFoundError, StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
 from tests.embeddings import LookupEmbeddings
-from tests.llama_index.helpers import Lookup, expected, ids, nodes_of
+from tests.llama_index.helpers import Lookup, expected, ids, nodes_of, remembering
 
 X = (np.eye(6, 8) + 0.3 * np.random.default_rng(0).random((6, 8))).astype(np.float32)
 NAMES = list("abcdef")
@@ -433,3 +434,67 @@ def test_nodes_and_ids_may_be_iterators(problem, tmp_path):
     store.delete_nodes(iter(names), half)
     store.delete_nodes(iter(names[:1]))
     assert ids(store.get_nodes()) == [*names[2::2], *problem.ids[6:9]]
+
+
+def found_by(index, **options):
+    return {node.node_id for node in index.as_retriever(similarity_top_k=500, **options).retrieve("anything")}
+
+
+@pytest.mark.parametrize("other", [ImageNode, ImageDocument, IndexNode])
+def test_nodes_that_are_no_texts_hide_no_text(problem, tmp_path, other):
+    """An index over a store that keeps texts passes the ids of such nodes, and of no others, to its retriever."""
+    store, model = DeepLakeVectorStore(tmp_path / "ds"), Lookup(problem)
+    context = StorageContext.from_defaults(vector_store=store)
+    index = VectorStoreIndex(nodes_of(problem), storage_context=context, embed_model=model)
+    before = index.as_retriever(similarity_top_k=500)
+    options = {"index_id": "x"} if other is IndexNode else {}
+    first, second = (other(id_=name, text=problem.ids[0], **options) for name in ("first", "second"))
+    index.insert_nodes([first])
+    early = index.as_retriever(similarity_top_k=500)
+    index.insert_nodes([second])
+    everything = {*problem.ids, "first", "second"}
+    assert found_by(index) == everything
+    for retriever in (before, early):
+        assert {node.node_id for node in retriever.retrieve("anything")} == everything
+    assert {node.node_id for node in asyncio.run(early.aretrieve("anything"))} == everything
+
+    again = VectorStoreIndex.from_vector_store(DeepLakeVectorStore(tmp_path / "ds"), embed_model=model)
+    again.insert_nodes([other(id_="third", text=problem.ids[1], **options)])
+    assert found_by(again) == {*everything, "third"}
+
+    store.store.refresh()
+    index.delete_nodes(["first", "second", "third"])
+    assert found_by(index) == {*problem.ids}, "the index still passes the ids of deleted nodes"
+
+
+def test_ids_still_restrict_a_search(problem, tmp_path):
+    store, model = DeepLakeVectorStore(tmp_path / "ds"), Lookup(problem)
+    context = StorageContext.from_defaults(vector_store=store)
+    index = VectorStoreIndex(nodes_of(problem), storage_context=context, embed_model=model)
+    index.insert_nodes([ImageNode(id_="picture", text=problem.ids[0])])
+
+    def found(*node_ids):
+        query = VectorStoreQuery(query_embedding=problem.corpus[0].tolist(), node_ids=list(node_ids), similarity_top_k=500)
+        return store.query(query).ids
+
+    assert found("doc-3") == ["doc-3"]
+    assert sorted(found("doc-3", "picture")) == ["doc-3", "picture"]
+    assert found("gone") == []
+    retriever = DeepMemoryRetriever(index, memory=QueryAdapter(32), node_ids=["picture"])
+    assert ids(retriever.retrieve("anything")) == ["picture"], "which says that the ids are a restriction"
+
+
+def test_a_ranking_finds_texts_beside_images(problem, tmp_path):
+    store, model = DeepLakeVectorStore(tmp_path / "ds"), Lookup(problem)
+    context = StorageContext.from_defaults(vector_store=store)
+    index = VectorStoreIndex(nodes_of(problem), storage_context=context, embed_model=model)
+    index.insert_nodes([ImageNode(id_="picture", text=problem.ids[0])])
+    memory = remembering(Ranking(answers=1.0), 32, problem.test_queries[:1], [["picture", problem.ids[5]]])
+    for retriever in (
+        DeepMemoryRetriever(index, memory=memory, similarity_top_k=500),
+        DeepMemoryRetriever(index.as_retriever(similarity_top_k=500), memory=memory),
+        DeepMemoryRetriever(index, memory=memory, similarity_top_k=500, deep_memory=False),
+    ):
+        assert {*ids(retriever.retrieve("anything"))} == {*problem.ids, "picture"}
+    few = DeepMemoryRetriever(index, memory=memory, similarity_top_k=2, fetch_k=2).retrieve(problem.test.queries[0])
+    assert {*ids(few)} == {"picture", problem.ids[5]}, "answers are looked up by id, the image too"
