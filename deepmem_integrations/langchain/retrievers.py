@@ -23,6 +23,11 @@ from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.serving import MemoryLike
 from deepmem_integrations.words import LexicalSearch
 
+_RETRIEVING = (
+    *("_get_relevant_documents", "_aget_relevant_documents", "invoke", "ainvoke"),
+    *("batch", "abatch", "stream", "astream", "transform", "atransform"),
+)
+"""The methods in which a class of retrievers may search in its own way."""
 _OWN = ("k", "deep_memory", "words", "answers", "evidence")
 """The options that are fields and may be given in ``search_kwargs`` or for one call as well."""
 
@@ -148,13 +153,13 @@ class DeepMemoryRetriever(BaseRetriever):
             >>> DeepMemoryRetriever.from_retriever(plain, memory=QueryAdapter(8)).k
             2
         """
-        if (
-            not isinstance(retriever, VectorStoreRetriever)
-            or type(retriever)._get_relevant_documents is not VectorStoreRetriever._get_relevant_documents
+        kind = type(retriever)
+        if not isinstance(retriever, VectorStoreRetriever) or any(
+            getattr(kind, name) is not getattr(VectorStoreRetriever, name) for name in _RETRIEVING
         ):
             raise StoreError(
-                f"from_retriever takes a retriever of vectorstore.as_retriever(); a {type(retriever).__name__} searches in its "
-                "own way. Give its store DeepMemoryEmbeddings(embeddings, memory) as its embedding model instead."
+                f"from_retriever takes a retriever of vectorstore.as_retriever(); a {kind.__name__} searches in its own way. "
+                "Give its store DeepMemoryEmbeddings(embeddings, memory) as its embedding model instead."
             )
         kept = {name: getattr(retriever, name) for name in ("search_type", "name", "tags", "metadata")}
         return cls(vectorstore=retriever.vectorstore, memory=memory, search_kwargs=dict(retriever.search_kwargs), **kept)

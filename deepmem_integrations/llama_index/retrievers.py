@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from llama_index.core import VectorStoreIndex
@@ -259,7 +260,7 @@ def _scored(node: BaseNode, choice: Choice, evidence: bool) -> NodeWithScore:
 
 
 def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) -> VectorIndexRetriever:
-    if isinstance(source, VectorIndexRetriever) and _defines_retrieve(source) is VectorIndexRetriever:
+    if isinstance(source, VectorIndexRetriever) and not _retrieves_its_own_way(source):
         if options:
             raise StoreError(
                 f"A retriever brings its own settings: set {', '.join(options)} on the retriever, or pass its index instead."
@@ -291,9 +292,10 @@ def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) 
     )
 
 
-def _defines_retrieve(retriever: VectorIndexRetriever) -> type:
-    """Return the class that defines the retriever's ``_retrieve``.
+def _retrieves_its_own_way(retriever: VectorIndexRetriever) -> bool:
+    """Tell whether the retriever's class overrides one of the methods that retrieve, sync or async.
 
     The methods themselves cannot be compared, because LlamaIndex's instrumentation wraps them.
     """
-    return next(base for base in type(retriever).__mro__ if "_retrieve" in vars(base))
+    below = takewhile(lambda base: base is not VectorIndexRetriever, type(retriever).__mro__)
+    return any(name in vars(base) for base in below for name in ("_retrieve", "_aretrieve", "retrieve", "aretrieve"))

@@ -244,7 +244,14 @@ def test_an_existing_retriever_keeps_its_settings(db, problem, adapter):
         def _get_relevant_documents(self, query, *, run_manager):
             return []
 
-    for other in (Own(vectorstore=db), after, db):
+    def of_async_callers(self, query, *, run_manager):
+        return []
+
+    others = [
+        type("Own", (VectorStoreRetriever,), {name: of_async_callers})(vectorstore=db)
+        for name in ("_aget_relevant_documents", "invoke", "ainvoke", "batch", "astream")
+    ]
+    for other in (Own(vectorstore=db), *others, after, db):
         with pytest.raises(StoreError, match=r"takes a retriever of vectorstore\.as_retriever\(\); a .* DeepMemoryEmbeddings"):
             DeepMemoryRetriever.from_retriever(other, adapter)
 

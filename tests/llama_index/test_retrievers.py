@@ -179,6 +179,11 @@ async def test_parallel_calls_while_the_model_changes_get_one_or_the_other(probl
 
 
 def test_what_cannot_work_is_refused(problem, index, adapter):
+    for name in ("_aretrieve", "retrieve", "aretrieve"):
+        own = type("Own", (VectorIndexRetriever,), {name: lambda self, query: []})
+        with pytest.raises(StoreError, match="Own does not search by query vector"):
+            DeepMemoryRetriever(own(index), adapter)
+
     class Own(VectorIndexRetriever):
         def _retrieve(self, query_bundle):
             return []

@@ -127,6 +127,17 @@ def test_langchains_own_bm25_retriever():
     assert len(search.search("the error and the format", 10).ids) > 1
 
 
+def test_a_class_of_ones_own_below_the_bm25_retriever_is_asked_itself():
+    plain = langchain_bm25()
+
+    class Own(type(plain)):
+        def _get_relevant_documents(self, query, *, run_manager):
+            return self.docs[-1:]
+
+    own = Own(**{name: getattr(plain, name) for name in ("vectorizer", "docs", "k", "preprocess_func")})
+    assert RetrieverWords(own).search("anything", 5).ids == [plain.docs[-1].id]
+
+
 def test_llama_indexs_own_bm25_retriever():
     bm25 = pytest.importorskip("llama_index.retrievers.bm25")
     nodes = [TextNode(id_=name, text=text) for name, text in TEXTS.items()]

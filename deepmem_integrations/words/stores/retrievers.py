@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,13 @@ class RetrieverWords:
 
 
 def _has_bm25_scores(retriever: Any) -> bool:
-    """Tell whether a retriever is LangChain's BM25Retriever, which has the scores of all documents at hand."""
+    """Tell whether a retriever is LangChain's BM25Retriever, which has the scores of all documents at hand.
+
+    A class of one's own below it may retrieve in another way, and is asked itself.
+    """
+    below = takewhile(lambda base: base.__name__ != "BM25Retriever", type(retriever).__mro__)
+    if any(name in vars(base) for base in below for name in ("_get_relevant_documents", "invoke")):
+        return False
     return all(hasattr(retriever, name) for name in ("docs", "preprocess_func")) and hasattr(
         getattr(retriever, "vectorizer", None), "get_scores"
     )
