@@ -91,7 +91,10 @@ class Checkpoint:
     def _write(self, file: BinaryIO, line: dict[str, Any]) -> int:
         try:
             place = file.seek(0, os.SEEK_END)
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            text = json.dumps(line, ensure_ascii=False)
+            if not text.isprintable():  # half of a surrogate pair cannot be encoded
+                text = json.dumps(line)
+            file.write(text.encode() + b"\n")
             file.flush()
         except OSError as error:
             raise StorageError(f"Cannot write the checkpoint {self._path}: {error.strerror or error}.") from error
@@ -113,7 +116,7 @@ class Checkpoint:
                 break  # the process was killed while it wrote this line
             try:
                 value = json.loads(line)
-                if number > 0:
+                if number > 0 and value["answer"].get("fault") != "malformed":  # which earlier versions kept
                     self._places[value["key"]] = place
             except (ValueError, TypeError, KeyError) as error:
                 raise GenerationError(

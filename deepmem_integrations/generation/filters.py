@@ -8,6 +8,11 @@ from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.sources import Source
 
 _WORD = re.compile(r"\w+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BULLET = re.compile(r"^[-–—*•·‣▪◦]\s+")
+_NUMBER = re.compile(r"\(?(?P<number>[0-9]{1,3})[.):]\s+")
+_NAME = re.compile(r"^(?:query|question|q)\s*(?:[0-9]+\s*)?[:.)]\s+", re.IGNORECASE)
+_AROUND = [pair.split() for pair in """** **|__ __|" "|' '|` `|“ ”|„ “|„ ”|‘ ’|« »|» «|「 」|『 』""".split("|")]
 _TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
 _REFUSAL = re.compile(
     r"^\W*(i['’ ]?a?m sorry|sorry,|i (can ?not|can['’]t|am (unable|not able)|won['’]t|['’]m (unable|not able)) .*"
@@ -105,6 +110,8 @@ def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filte
     """
     if not text.strip():
         return "empty", "no text"
+    if _SURROGATE.search(text):
+        return "malformed", "holds half of a surrogate pair, which no file can hold"
     if filters.malformed:
         if len(text) > filters.longest:
             return "malformed", f"{len(text)} characters"
@@ -121,6 +128,36 @@ def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filte
     if filters.language and (foreign := _foreign(text, kind, sources)):
         return "language", foreign
     return None
+
+
+def bare(text: str, number: int | None) -> str:
+    """Strip what language models put around a query: its number, a bullet, a name such as "Query 1:", quotes and bold type.
+
+    Args:
+        text: The query as the model wrote it.
+        number: The number of the query in the answer, which is stripped; None strips any number.
+
+    Example:
+        >>> bare('2. "how do I undo a commit?"', 2)
+        'how do I undo a commit?'
+    """
+    before = None
+    while text != before:
+        before, text = text, _BULLET.sub("", text.strip())
+        found = _NUMBER.match(text)
+        if found and (number is None or int(found["number"]) == number):
+            text = text[found.end() :]
+        text = _NAME.sub("", text)
+        for opening, closing in _AROUND:
+            inner = text[len(opening) : -len(closing)]
+            if text == f"{opening}{inner}{closing}" and inner and opening not in inner and closing not in inner:
+                text = inner
+    return text
+
+
+def numbered(text: str) -> bool:
+    """Tell whether a text begins with a number as items of a list do."""
+    return _NUMBER.match(_BULLET.sub("", text.strip())) is not None
 
 
 def plain(text: str) -> str:

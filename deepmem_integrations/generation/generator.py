@@ -309,8 +309,6 @@ class QueryGenerator:
                 yield run
             finally:
                 run.close()
-                if run.stopped:
-                    _logger.warning("The run ended early: %s.", run.stopped)
 
     @contextlib.asynccontextmanager
     async def _arun(self, documents: Iterable[Any]) -> AsyncIterator[Run]:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -13,6 +14,8 @@ from deepmem_integrations.generation.sources import Source
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+_JSON_START = re.compile(r"[{\[]")
 
 Message = dict[str, str]
 """A chat message: ``{"role": "system" | "user", "content": …}``."""
@@ -80,6 +83,8 @@ class Answer:
     def of(cls, request: Request, value: Any, *, input_tokens: int = 0, output_tokens: int = 0) -> "Answer":
         """Check the value that a model returned: JSON text, JSON values, an instance of the schema, or a bare list of queries.
 
+        The JSON may stand in a code fence or between words, and fields that models forget may be missing.
+
         Args:
             request: The request that is answered.
             value: The value that the model returned.
@@ -90,18 +95,21 @@ class Answer:
             The answer. Its ``fault`` is ``"malformed"`` where the value does not fit the schema.
         """
         try:
-            if isinstance(value, str):
-                value = json.loads(value)
-            if isinstance(value, list) and all(isinstance(text, str) for text in value):
-                value = {"queries": [{"kind": "", "text": text} for text in value]}
-            fields = request.schema.model_validate(value).model_dump()
+            fields = request.schema.model_validate(_read(value) if isinstance(value, str) else value).model_dump()
         except ValueError as error:
             return replace(cls.of_error(error), input_tokens=input_tokens, output_tokens=output_tokens)
         return cls(fields, input_tokens=input_tokens, output_tokens=output_tokens)
 
     @classmethod
-    def of_error(cls, error: Exception) -> "Answer":
-        """Return an answer with a fault for an error that says that the model answered in another form than it should.
+    def of_error(cls, error: Exception, request: Request | None = None) -> "Answer":
+        """Return an answer for an error that says that the model answered in another form than it should.
+
+        Args:
+            error: The error.
+            request: The request that is answered; None where the text that the error may hold is not to be read.
+
+        Returns:
+            The answer that stands in the text, where the error holds a text that can be read; else an answer with a fault.
 
         Raises:
             Exception: The error means that there is no answer. It is raised again as it is.
@@ -114,8 +122,44 @@ class Answer:
         if kind == "ContentFilterFinishReasonError":
             return cls(fault="refusal", detail=detail, **tokens)
         if kind == "LengthFinishReasonError" or isinstance(error, ValueError):
+            if request is not None and (text := _text_of(error)):
+                answer = cls.of(request, text, **tokens)
+                if not answer.fault:
+                    return answer
             return cls(fault="malformed", detail=detail, **tokens)
         raise error
+
+
+def _read(text: str) -> Any:
+    """Read the JSON in the text of an answer, around which models put code fences, words and what they thought.
+
+    Raises:
+        ValueError: There is no JSON in the text.
+    """
+    text = text.rpartition("</think>")[2]
+    decoder, values, place = json.JSONDecoder(strict=False), [], 0
+    while (start := _JSON_START.search(text, place)) is not None:
+        try:
+            value, place = decoder.raw_decode(text, start.start())
+            values.append(value)
+        except (ValueError, RecursionError):
+            place = start.end()
+    if not values:
+        raise ValueError(f"there is no JSON in the answer {text[:100]!r}")
+    whole = [value for value in values if isinstance(value, dict) and not {"queries", "answered_by"}.isdisjoint(value)]
+    if whole:
+        return whole[-1]
+    # The answer is a list, or a few queries without one, or was cut off after a few queries.
+    return values[0] if len(values) == 1 else [value for value in values if isinstance(value, dict)]
+
+
+def _text_of(error: Exception) -> str:
+    """Return the text of the answer that an error of pydantic or LangChain holds; empty where it holds none."""
+    if isinstance(text := getattr(error, "llm_output", None), str):
+        return text
+    if callable(errors := getattr(error, "errors", None)):
+        return next((str(one["input"]) for one in errors() if one.get("type") == "json_invalid"), "")
+    return ""
 
 
 @runtime_checkable

@@ -76,7 +76,7 @@ class OpenAIModel:
         try:
             return self._answer(request, self._method(self._client)(**self._arguments(request)))
         except Exception as error:
-            return Answer.of_error(error)
+            return Answer.of_error(error, request)
 
     async def aask(self, request: Request) -> Answer:
         """Do the same as `ask` with the client's async methods."""
@@ -84,7 +84,7 @@ class OpenAIModel:
             async with self._async_client(request) as client:
                 return self._answer(request, await self._method(client)(**self._arguments(request)))
         except Exception as error:
-            return Answer.of_error(error)
+            return Answer.of_error(error, request)
 
     @contextlib.asynccontextmanager
     async def _async_client(self, request: Request) -> AsyncIterator[Any]:

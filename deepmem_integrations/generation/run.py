@@ -1,6 +1,7 @@
 """One pass over the documents: `Run` makes the next request and turns answers into labels. It knows no threads or event loops."""
 
-from collections import deque
+import logging
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,12 +14,14 @@ from deepmem_integrations.generation.budget import Budget, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.generation.document_vectors import DocumentVectors
 from deepmem_integrations.generation.extractive import KINDS as EXTRACTED_KINDS
-from deepmem_integrations.generation.filters import Filters, plain, text_fault
+from deepmem_integrations.generation.filters import Filters, bare, numbered, plain, text_fault
 from deepmem_integrations.generation.model import Answer, Model, Request
 from deepmem_integrations.generation.prompt import Prompt, Task, key_of
 from deepmem_integrations.generation.result import GeneratedQuery, Generation, RejectedQuery, labels
 from deepmem_integrations.generation.sources import Source
 from deepmem_integrations.labels import Relevance
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Run:
         judged_documents: How many documents the language model judges at most for each query, out of those that rank above the
             query's own document.
         judgeable: The documents that may be judged, by id.
-        patience: The number of failures in a row after which the run stops.
+        patience: The number of failures in a row, or of answers in a row that cannot be read, after which the run stops.
         wanted: Stop starting tasks once finished and running ones could yield this many queries. None sets no limit.
         skipped: The documents that are left out: id → reason.
         progress: Whether to show a progress bar.
@@ -113,6 +116,8 @@ class Run:
         self._used = Usage()
         self._reserved = Usage()
         self._failures_in_a_row = 0
+        self._unread: list[tuple[str, str]] = []  # id of the document, detail
+        self._unread_in_a_row = 0
         self._answered = 0
         self._recorded = 0
         self.stopped = ""
@@ -163,7 +168,7 @@ class Run:
             answer = self._model.ask(request)
         except Exception as error:
             return Failure(f"{type(error).__name__}: {error}")
-        self._checkpoint.add(request.key, answer)
+        self._record(request, answer)
         return answer
 
     async def aattempt(self, request: Request) -> Outcome:
@@ -174,8 +179,13 @@ class Run:
             answer = await self._model.aask(request)
         except Exception as error:
             return Failure(f"{type(error).__name__}: {error}")
-        self._checkpoint.add(request.key, answer)
+        self._record(request, answer)
         return answer
+
+    def _record(self, request: Request, answer: Answer) -> None:
+        """Write an answer to the checkpoint, unless it is malformed: a later run may ask a function that was mended since."""
+        if answer.fault != "malformed":
+            self._checkpoint.add(request.key, answer)
 
     def _may_ask(self, request: Request) -> bool:
         if request.key in self._checkpoint:
@@ -228,8 +238,21 @@ class Run:
         )
 
     def close(self) -> None:
-        """Close the progress bar."""
+        """Close the progress bar. Warn of a run that ended early, of answers that cannot be read, and where nothing is kept."""
         self._bar.close()
+        if self.stopped:
+            _logger.warning("The run ended early: %s.", self.stopped)
+        if self._unread:
+            _logger.warning(
+                "%d answers of %s could not be read and were left out. A later run asks again. The first, for document %r: %s",
+                len(self._unread),
+                self._model.name,
+                *self._unread[0],
+            )
+        if self._rejected and not self._queries:
+            counts = Counter(one.filter for one in self._rejected)
+            listed = ", ".join(f"{count} × {name}" for name, count in counts.most_common())
+            _logger.warning("Not one query was kept. Left out: %s. generate() tells the reason for each.", listed)
 
     def _account(self, request: Request, outcome: Outcome) -> None:
         if request.key in self._recorded_before:
@@ -249,6 +272,11 @@ class Run:
         self._used += Usage.of(request, outcome)
         self._answered += 1
         self._failures_in_a_row = 0
+        if outcome.fault == "malformed":
+            self._unread.append((request.sources[0].id, outcome.detail))
+        self._unread_in_a_row = self._unread_in_a_row + 1 if outcome.fault == "malformed" else 0
+        if self._unread_in_a_row >= self._patience and not self.stopped:
+            self.stopped = f"{self._unread_in_a_row} answers in a row could not be read, the last for {outcome.detail}"
         kept, out = len(self._queries), len(self._rejected)
         self._bar.set_postfix(kept=kept, left_out=out, failed=len(self._failed), tokens=self._used.tokens, refresh=False)
 
@@ -286,8 +314,9 @@ class Run:
         if outcome.fault:
             draft.rejected.append(RejectedQuery("", task[0].id, outcome.fault, outcome.detail))
         written = outcome.value.get("queries", [])
+        all_numbered = len(written) > 1 and all(numbered(query["text"]) for query in written)
         for place, query in enumerate(written):
-            text = query["text"].strip()
+            text = bare(query["text"], None if all_numbered else place + 1)
             kind = query["kind"] if query["kind"] in self._kinds else kinds[min(place, len(kinds) - 1)]
             words = plain(text)
             if place >= len(kinds):

@@ -1,6 +1,12 @@
-"""The schemas of the structured output that a language model is asked for. Their docstrings and descriptions reach the model."""
+"""The schemas of the structured output that a language model is asked for. Their docstrings and descriptions reach the model.
 
-from pydantic import BaseModel, Field
+Language models forget a field, or leave out what stands around a list. The validators read such answers, and change no schema.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, Field, model_validator
 
 
 class Query(BaseModel):
@@ -15,8 +21,35 @@ class Queries(BaseModel):
 
     queries: list[Query]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_asked_for(cls, value: Any) -> Any:
+        given = value.get("queries", value) if isinstance(value, Mapping) else value
+        if isinstance(given, str | Mapping):
+            given = [given]
+        if not isinstance(given, list | tuple):
+            return value
+        read = [_query(one) for one in given]
+        return {"queries": [one or {"kind": "", "text": ""} for one in read]} if any(read) or not given else value
+
 
 class Judgement(BaseModel):
     """Which documents answer the query."""
 
     answered_by: list[int] = Field(description="The numbers of the documents that answer the query fully by themselves")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_asked_for(cls, value: Any) -> Any:
+        return {"answered_by": value} if isinstance(value, list | tuple) else value
+
+
+def _query(value: Any) -> Any:
+    """Return the fields of a query, or None. A query that cannot be read costs the others nothing."""
+    if isinstance(value, str):
+        return {"kind": "", "text": value}
+    if not isinstance(value, Mapping):
+        return value if isinstance(value, Query) else None
+    kind, texts = value.get("kind"), [value.get(name) for name in ("text", "query", "question")]
+    text = next((one for one in texts if isinstance(one, str)), None)
+    return None if text is None else {"kind": kind if isinstance(kind, str) else "", "text": text}

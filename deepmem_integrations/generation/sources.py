@@ -1,15 +1,19 @@
 """The documents to write queries for: documents of any framework, read as ids and texts, and the junk among them."""
 
 import hashlib
+import logging
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from deepmem_integrations.corpora import Corpus, id_and_text
+from deepmem_integrations.corpora import Corpus, id_and_text, well_formed
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
+
+_logger = logging.getLogger(__name__)
 
 _WORD = re.compile(r"\w+")
 _BOILERPLATE = re.compile(
@@ -65,10 +69,20 @@ def sources_of(documents: Iterable[Any], id_of_text: Callable[[str], str | None]
     Raises:
         GenerationError: A document is of another type, it has no id and none is found, or two documents have the same id.
     """
-    sources = []
+    sources: list[Source] = []
     seen: set[str] = set()
+    broken: list[int] = []
     for row, document in enumerate(documents):
         source = _source(document, row)
+        whole = Source(source.id, well_formed(source.text), well_formed(source.title))
+        if whole != source:
+            broken.append(row)
+            source = whole
+        if well_formed(source.id) != source.id:
+            raise GenerationError(
+                f"The id {source.id!r} of document {row} holds half of a surrogate pair, so no file of labels can name it: give "
+                "the document another id."
+            )
         if not source.id:
             source = Source(id_of_text(source.text) or "", source.text, source.title)
         if not source.id:
@@ -81,6 +95,14 @@ def sources_of(documents: Iterable[Any], id_of_text: Callable[[str], str | None]
             raise GenerationError(f"The document id {source.id!r} appears twice (again in row {row}).")
         seen.add(source.id)
         sources.append(source)
+    if broken:
+        _logger.warning(
+            "%d documents hold broken characters (half of a surrogate pair), which the language model sees as U+FFFD. The first "
+            "is document %d, %r.",
+            len(broken),
+            broken[0],
+            sources[broken[0]].id,
+        )
     return sources
 
 
@@ -117,9 +139,14 @@ def junk(sources: Sequence[Source]) -> dict[str, str]:
     return found
 
 
+def size(text: str) -> int:
+    """Count the letters, the digits and the marks, which are half of what a text of India has."""
+    return sum(one.isalnum() or unicodedata.category(one).startswith("M") for one in text)
+
+
 def _junk(text: str) -> str | None:
     words = _WORD.findall(text)
-    if sum(map(str.isalnum, text)) < 40:  # characters are counted, because not every language has spaces between words
+    if size(text) < 40:  # characters are counted, because not every language has spaces between words
         return "too short"
     if len(words) < 60 and len(_BOILERPLATE.findall(text)) >= 2:
         return "boilerplate"

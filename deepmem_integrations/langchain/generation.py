@@ -35,14 +35,14 @@ class LangChainModel:
         try:
             return _answer(request, self._structured(request).invoke(_messages(request)))
         except Exception as error:  # some models raise an error where others return an answer that cannot be parsed
-            return Answer.of_error(error)
+            return Answer.of_error(error, request)
 
     async def aask(self, request: Request) -> Answer:
         """Do the same as `ask` with the model's async methods."""
         try:
             return _answer(request, await self._structured(request).ainvoke(_messages(request)))
         except Exception as error:
-            return Answer.of_error(error)
+            return Answer.of_error(error, request)
 
     def _structured(self, request: Request) -> Runnable[Any, Any]:
         structured: Runnable[Any, Any] = self._llm.with_structured_output(request.schema, include_raw=True)
@@ -184,5 +184,18 @@ def _answer(request: Request, output: Any) -> Answer:
     if refusal := getattr(raw, "additional_kwargs", {}).get("refusal"):
         return Answer(fault="refusal", detail=str(refusal)[:300], **tokens)
     if output["parsed"] is None:
+        for said in _said(raw):
+            answer = Answer.of(request, said, **tokens)
+            if not answer.fault:
+                return answer
         return Answer(fault="malformed", detail=f"{output['parsing_error'] or 'an empty answer'}"[:300], **tokens)
     return Answer.of(request, output["parsed"], **tokens)
+
+
+def _said(raw: Any) -> Iterator[Any]:
+    """Yield what a message may hold the answer in: its text, and the arguments of its tool calls, those that are no JSON too."""
+    content = getattr(raw, "content", None)
+    blocks = content if isinstance(content, list) else [content]
+    yield "\n".join(block["text"] if isinstance(block, dict) and "text" in block else str(block or "") for block in blocks)
+    for call in (*getattr(raw, "tool_calls", ()), *getattr(raw, "invalid_tool_calls", ())):
+        yield call["args"]

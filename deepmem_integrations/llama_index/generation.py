@@ -40,7 +40,7 @@ class LlamaIndexModel:
         try:
             return Answer.of(request, self._llm.structured_predict(request.schema, _TEMPLATE.model_copy(), **_texts(request)))
         except Exception as error:
-            return _of_error(error)
+            return _of_error(error, request)
 
     async def aask(self, request: Request) -> Answer:
         """Do the same as `ask` with the model's async methods."""
@@ -48,7 +48,7 @@ class LlamaIndexModel:
             output = await self._llm.astructured_predict(request.schema, _TEMPLATE.model_copy(), **_texts(request))
             return Answer.of(request, output)
         except Exception as error:
-            return _of_error(error)
+            return _of_error(error, request)
 
 
 class SyntheticQueryGenerator(QueryGenerator):
@@ -122,10 +122,10 @@ class GenerationWorkflow(Workflow):
         return StopEvent(result=(await self._generator.agenerate(ev.nodes, stream)).relevance)
 
 
-def _of_error(error: Exception) -> Answer:
+def _of_error(error: Exception, request: Request) -> Answer:
     if isinstance(error, TypeError) and "structured_predict expected" in str(error):  # LlamaIndex says so of a missing answer
         error = ValueError(str(error))
-    return Answer.of_error(error)
+    return Answer.of_error(error, request)
 
 
 def _texts(request: Request) -> dict[str, str]:

@@ -1,3 +1,5 @@
+import pytest
+
 from deepmem_integrations.generation import Extractive, Filters, QueryGenerator
 from deepmem_integrations.generation.sources import Source
 
@@ -65,3 +67,49 @@ def test_it_has_the_same_interface_and_filters():
     assert labels.left_out == {"document: too short": 1}
     copies = QueryGenerator(Extractive(), 6, progress=False, filters=Filters(copy=True)).generate([("d", GUIDE)])
     assert {one.filter for one in copies.rejected} == {"copy"}
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        [
+            "¿Cómo se deshace un cambio en git?",
+            "Se usa el comando revert.",
+            "¡Cuidado con la rama principal!",
+            "«Nada se pierde aquí».",
+        ],
+        ["यह पंप एक घंटे में लगाया जाता है।", "इसके मालिक को एक रिंच चाहिए।", "टंकी को पानी से भरें!", "फिर वाल्व को आधा घुमाएँ।"],
+        [
+            "暖房用のポンプは一時間ほどで設置できます。",
+            "「まずタンクに水を入れてください」。",
+            "それからバルブを半分だけ開けてください！",
+        ],
+        ["يتم تركيب المضخة في غضون ساعة.", "هل يتسرب الماء من الخزان؟", "املأ الخزان بالماء أولا."],
+        ["پمپ ایک گھنٹے میں لگایا جاتا ہے۔", "پہلے ٹینک کو پانی سے بھریں۔"],
+        ["ፓምፑ በአንድ ሰዓት ውስጥ ይጫናል ማለት ነው።", "መጀመሪያ ታንኩን በውሃ መሙላት አለብህ።"],
+        ["ပန့်ကို တစ်နာရီအတွင်း တပ်ဆင်နိုင်ပါသည်။", "ပထမဦးစွာ ကန်ကို ရေဖြည့်ပါ အားလုံး။"],
+        ["Պոմպը տեղադրվում է մեկ ժամում։", "Նախ ջրով լցրեք բաքը։"],
+        ["Насос ставят за час, т. е. быстро и без мастера.", "«Сначала налейте воду»!", "Затем откройте кран."],
+        ['She said "Fill the tank first."', "Then she opened the valve (by half a turn).", "Élan vital is no word for it."],
+    ],
+    ids=["Spanish", "Hindi", "Japanese", "Arabic", "Urdu", "Amharic", "Burmese", "Armenian", "Russian", "English"],
+)
+def test_sentences_of_many_scripts(sentences):
+    space = "" if "。" in sentences[0] else " "
+    filters = Filters(language=False)
+    queries = written(Source("d", space.join(sentences)), len(sentences), filters=filters)
+    assert sorted(text for _, text in queries) == sorted(sentences)
+
+
+def test_numbers_and_bullets_of_headings_and_lists_stay_out():
+    text = (
+        "## 1. Install the pump\n\n"
+        + "2) Fill the tank with clean water.\n\n"
+        + "• Open the valve by half a turn.\n\n3.11 brings faster loops to everybody."
+    )
+    assert {query for _, query in written(Source("d", text), 4)} == {
+        "Install the pump",
+        "Fill the tank with clean water.",
+        "Open the valve by half a turn.",
+        "3.11 brings faster loops to everybody.",
+    }

@@ -6,7 +6,7 @@ import pytest
 
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import Filters
-from deepmem_integrations.generation.filters import text_fault
+from deepmem_integrations.generation.filters import bare, text_fault
 from deepmem_integrations.generation.sources import Source
 
 TEXT = (
@@ -106,3 +106,31 @@ def test_the_window_is_wide():
     windows = [Filters().window_of(size) for size in (5, 100, 400, 5_000, 1_000_000)]
     assert windows == [10, 40, 160, 200, 1000]
     assert Filters(window=7).window_of(1_000_000) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "expected"),
+    [
+        ("2. how do I undo a commit?", 2, "how do I undo a commit?"),
+        ("(2) how do I undo a commit?", 2, "how do I undo a commit?"),
+        ("- 2) how do I undo a commit?", 2, "how do I undo a commit?"),
+        ("• “how do I undo a commit?”", 1, "how do I undo a commit?"),
+        ("Query 3: how do I undo a commit?", 1, "how do I undo a commit?"),
+        ('**1. "how do I undo a commit?"**', 1, "how do I undo a commit?"),
+        ("「コミットを取り消すには」", 1, "コミットを取り消すには"),
+        ("7. how do I undo a commit?", None, "how do I undo a commit?"),
+        ("1. Mai offen?", 2, "1. Mai offen?"),
+        ("3.11 or 3.12 for asyncio", 3, "3.11 or 3.12 for asyncio"),
+        ("2024 budget by quarter", 2, "2024 budget by quarter"),
+        ('"revert" or "reset"', 1, '"revert" or "reset"'),
+        ("-v and --verbose at once", 1, "-v and --verbose at once"),
+        ("question marks in URLs", 1, "question marks in URLs"),
+    ],
+)
+def test_what_models_put_around_a_query_is_stripped(text, number, expected):
+    assert bare(text, number) == expected
+
+
+def test_no_query_holds_half_a_surrogate_pair():
+    off = Filters(malformed=False, refusal=False, copy=False, mention=False, language=False)
+    assert text_fault("pump \ud83d broken", "question", (SOURCE,), off)[0] == "malformed"

@@ -38,7 +38,7 @@ def test_documents_in_and_labels_out():
     assert set(labels.generated) == {True}
     assert labels.query_ids[:4] == ("d0/0", "d0/1", "d0/2", "d1/0")
     assert labels.labels[4] == (("d1", 1.0),)
-    assert "1: what about" in labels.queries[4]
+    assert labels.queries[4].startswith("what about"), "without its number"
     query = result.queries[4]
     assert (query.id, query.documents, query.kind) == ("d1/1", (("d1", 1.0),), "question")
     assert query.model.endswith("<lambda>")
@@ -106,7 +106,7 @@ def test_a_reader_who_stops_early_ends_the_run():
 def test_what_repeats_the_task_or_an_example_is_left_out():
     echo = "Question 1: a natural question, as one asks a colleague"
     result = writer(says(echo, "Pump broken?", "how is it set up"), examples=["pump broken??"]).generate(documents(1))
-    assert outcome(result) == {echo: "malformed", "Pump broken?": "duplicate"}
+    assert outcome(result) == {"a natural question, as one asks a colleague": "malformed", "Pump broken?": "duplicate"}
     assert [query.text for query in result.queries] == ["how is it set up"]
 
 
@@ -380,3 +380,104 @@ def test_a_checkpoint_of_other_documents_or_another_prompt_is_refused(tmp_path):
         writer(checkpoint=path, count=4)(documents(3))
     assert writer(checkpoint=path).generate(reversed(documents(3))).recorded == 3, "in any order"
     assert writer(checkpoint=path, filters=Filters(copy=False)).generate(documents(3)).recorded == 3, "with other filters"
+
+
+ONE, TWO = "how does the pump work", "who makes the pump"
+BOTH = json.dumps(queries(ONE, TWO))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"```json\n{BOTH}\n```",
+        f"Sure! Here are the queries [for document 1]:\n\n{BOTH}\n\nLet me know if you need more {{or fewer}}.",
+        f"<think>Perhaps {json.dumps(queries('a draft'))}?</think>{BOTH}",
+        f"First try: {json.dumps(queries('a draft'))}. Better: {BOTH}",
+        json.dumps({"queries": [{"text": ONE}, {"text": TWO, "kind": None}]}),
+        json.dumps({"queries": [{"query": ONE}, {"question": TWO}]}),
+        json.dumps({"queries": [ONE, TWO]}),
+        json.dumps([{"text": ONE}, {"text": TWO}]),
+        f'```\n["{ONE}", "{TWO}"]\n```',
+        json.dumps({"text": ONE}) + "\n" + json.dumps({"text": TWO}),
+        BOTH.replace(TWO, TWO + "\n"),
+        BOTH[:-2] + ', {"kind": "keyw',
+        [{"text": ONE}, {"text": TWO}],
+        {"queries": [{"text": ONE}, {"text": TWO}]},
+    ],
+)
+def test_answers_are_read_although_models_forget_the_form(said):
+    result = writer(lambda messages, schema: said, 2).generate(documents(1))
+    assert [query.text for query in result.queries] == [ONE, TWO]
+
+
+def test_a_query_that_cannot_be_read_costs_the_others_nothing():
+    said = {"queries": [{"text": ONE}, {"nothing": "of the kind"}, 3, {"kind": "question", "text": TWO}]}
+    result = writer(lambda messages, schema: said, 4).generate(documents(1))
+    assert [query.text for query in result.queries] == [ONE, TWO]
+    assert [one.filter for one in result.rejected] == ["empty", "empty"]
+
+
+@pytest.mark.parametrize("said", ["I cannot do that.", "", "[[[[" * 5000, 3, None, '{"nothing": "of the kind"}', "[1, 2]"])
+def test_answers_that_cannot_be_read_are_told_and_never_kept(said, tmp_path, caplog):
+    """The same run after the function was mended asks again, also with a checkpoint of an earlier version, which kept them."""
+    answers = {"now": said}
+    generator = writer(lambda messages, schema: answers["now"], 2, checkpoint=tmp_path / "run.jsonl")
+    first = generator.generate(documents(6))
+    assert [one.filter for one in first.rejected] == ["malformed"] * 6
+    assert "6 answers of" in caplog.text
+    assert "could not be read" in caplog.text
+    assert "Not one query was kept. Left out: 6 × malformed" in caplog.text
+    with (tmp_path / "run.jsonl").open("a") as file:
+        file.write(json.dumps({"key": '["write", "d0"]', "answer": {"fault": "malformed", "detail": "x"}}) + "\n")
+    answers["now"] = queries(ONE, TWO)
+    again = generator.generate(documents(6))
+    assert (again.recorded, again.usage.requests) == (0, 6)
+    assert [query.text for query in again.queries] == [ONE, TWO]
+
+
+def test_a_model_that_is_never_understood_stops_the_run():
+    result = writer(lambda messages, schema: "I cannot do that.", concurrency=2).generate(documents(100))
+    assert "20 answers in a row could not be read, the last for ValueError: there is no JSON" in result.stopped
+    assert 20 <= result.usage.requests <= 24
+
+
+def test_a_judgement_that_cannot_be_read_is_told(caplog):
+    def function(messages, schema):
+        return "I cannot say." if schema.__name__ == "Judgement" else honest(messages, 1)
+
+    writer(function, embedding=embed_texts, judged_documents=3, filters=Filters(round_trip=False)).generate(documents(12))
+    assert "could not be read" in caplog.text
+
+
+def test_bad_text_anywhere_ends_no_run(tmp_path, caplog):
+    """Half of a surrogate pair cannot be encoded: PDF readers leave it in documents, and models write it as an escape."""
+    half = "\ud83d"
+    asked = []
+
+    def function(messages, schema):
+        json.dumps(messages, ensure_ascii=False).encode()
+        asked.append(messages)
+        return json.dumps(queries(f"where is number {len(asked)} of the pump", f"broken {half} pump"))
+
+    (name, text), *others = documents(30)
+    bad = [(name, text + half), *others]
+    options = {
+        "checkpoint": tmp_path / "run.jsonl",
+        "embedding": embed_texts,
+        "filters": Filters(round_trip=False, malformed=False),
+    }
+    result = writer(function, 2, **options, personas=["a nurse"]).generate(bad)
+    assert len(result.queries) == 30
+    assert {one.filter for one in result.rejected} == {"malformed"}
+    assert "1 documents hold broken characters" in caplog.text
+    assert f"is document 0, '{name}'" in caplog.text
+    result.relevance.to_jsonl(tmp_path / "labels.jsonl")
+    again = writer(function, 2, **options, personas=["a nurse"]).generate(bad)
+    assert (again.recorded, again.queries) == (30, result.queries)
+    with pytest.raises(GenerationError, match="The id .* of document 1 holds half of a surrogate pair"):
+        writer(function).generate([("d", text), (f"e{half}", text + "x")])
+
+
+def test_numbers_of_a_list_are_no_part_of_its_queries():
+    assert writer(says(f"1. {ONE}", f"2. {TWO}"), 2)(documents(1)).queries == (ONE, TWO)
+    assert writer(says(f"5) {ONE}", f"6) {TWO}"), 2)(documents(1)).queries == (ONE, TWO)

@@ -48,7 +48,7 @@ def misbehave(pairs):
 
 
 @pytest.mark.parametrize("door", ["generate", "agenerate"])
-def test_every_fault_is_survived_and_counted(server, tmp_path, door):
+def test_every_fault_is_survived_and_counted(server, tmp_path, door, caplog):
     pairs = documents(20)
     texts = dict(pairs)
     server.script = misbehave(pairs)
@@ -77,14 +77,16 @@ def test_every_fault_is_survived_and_counted(server, tmp_path, door):
     assert result.usage.requests == 20
     assert result.stopped == ""
 
-    # A second run has all answers but those of the two that failed, and asks for nothing else.
+    # A second run asks again where a request failed or an answer could not be read, and asks for nothing else.
     before = len(server.requests)
     server.script = honest
     again = run()
-    assert {documents_in(request["messages"])[0] for _, _, request in server.requests[before:]} == {texts["d8"], texts["d9"]}
-    assert len(server.requests) - before == 2
-    assert (again.recorded, again.usage.requests, again.failed) == (18, 2, {})
-    assert set(again.queries) - set(result.queries) == {one for one in again.queries if one.documents[0][0] in {"d8", "d9"}}
+    repeated = {"d5", "d7", "d8", "d9", "d11", "d12"}
+    asked_again = [documents_in(request["messages"])[0] for _, _, request in server.requests[before:]]
+    assert sorted(asked_again) == sorted(texts[name] for name in repeated)
+    assert (again.recorded, again.usage.requests, again.failed) == (14, 6, {})
+    assert set(again.queries) - set(result.queries) == {one for one in again.queries if one.documents[0][0] in repeated}
+    assert "4 answers of openai:gpt-test" in caplog.text
 
 
 def test_a_run_that_no_request_of_answers_says_why(server, generator):
@@ -262,3 +264,12 @@ def test_a_checkpoint_is_json_that_a_person_can_read(generator, tmp_path):
     assert head["model"] == "openai:gpt-test max_completion_tokens=4096"
     assert sorted(line["key"] for line in lines) == ['["write", "d0"]', '["write", "d1"]']
     assert textwrap.shorten(lines[0]["answer"]["value"]["queries"][0]["text"], 80).startswith("0: what about")
+
+
+@pytest.mark.parametrize("json_object", [False, True])
+def test_an_answer_in_a_code_fence_is_read(server, json_object):
+    reply = Reply(content='Sure!\n```json\n{"queries": [{"text": "where does the pump stand"}]}\n```')
+    server.script = lambda messages, attempt: reply
+    model = OpenAIModel("gpt-test", api_key="good-key", base_url=server.url, json_object=json_object)
+    for labels in (writer := QueryGenerator(model, 1, progress=False))(documents(1)), asyncio.run(writer.acall(documents(1))):
+        assert labels.queries == ("where does the pump stand",)

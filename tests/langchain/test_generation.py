@@ -160,3 +160,13 @@ def test_the_tutorials_shape_is_one_call(generator):
     questions, relevances = generator.generate_queries(docs, ids, n=12)
     assert len(questions) == len(relevances) == 12
     assert all(row[0][0] in ids for row in relevances)
+
+
+@pytest.mark.parametrize("call", ["generate", "agenerate"])
+def test_an_answer_in_a_code_fence_is_read(server, generator, call):
+    """Servers and models without structured output answer so; ``kind`` is missing as well."""
+    reply = Reply(content='Sure!\n```json\n{"queries": [{"text": "where does the pump stand"}]}\n```')
+    server.script = lambda messages, attempt: reply
+    result = getattr(generator, call)(langchain_documents(1))
+    result = result if call == "generate" else asyncio.run(result)
+    assert [query.text for query in result.queries] == ["where does the pump stand"]

@@ -96,3 +96,15 @@ async def test_the_tutorials_shape_is_one_call(generator):
     questions, relevances = generator.generate_queries(docs, ids, n=12)
     assert len(questions) == len(relevances) == 12
     assert all(row[0][0] in ids for row in relevances)
+
+
+@pytest.mark.parametrize("call", ["generate", "agenerate"])
+async def test_an_answer_in_a_code_fence_is_read(server, generator, call):
+    """Models without structured output answer so; ``kind`` is missing as well. Tool calls are LlamaIndex's to read."""
+    fenced = generator.model._llm.pydantic_program_mode == PydanticProgramMode.LLM
+    fence = ("Sure!\n```json\n", "\n```") if fenced else ("", "")
+    reply = Reply(content='{"queries": [{"text": "where does the pump stand"}]}'.join(fence))
+    server.script = lambda messages, attempt: reply
+    result = getattr(generator, call)(nodes(1))
+    result = result if call == "generate" else await result
+    assert [query.text for query in result.queries] == ["where does the pump stand"]
