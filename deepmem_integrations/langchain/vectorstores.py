@@ -172,6 +172,8 @@ class DeepLake(VectorStore):
         texts: Iterable[str],
         metadatas: list[dict[str, Any]] | None = None,
         ids: Sequence[str | None] | None = None,
+        *,
+        batch_size: int | None = None,
     ) -> list[str]:
         """Embed texts and add them in one commit, replacing documents of the same id.
 
@@ -179,6 +181,8 @@ class DeepLake(VectorStore):
             texts: The texts of the documents.
             metadatas: A JSON-like dict for each text.
             ids: An id for each text. An id is made up where it is None.
+            batch_size: How many texts to embed in one call of the embedding model, as ``langchain_core.indexing.index`` asks for;
+                by default all.
 
         Returns:
             The ids of the documents.
@@ -186,7 +190,9 @@ class DeepLake(VectorStore):
         texts = list(texts)
         names = [name or str(uuid.uuid4()) for name in (ids if ids is not None else [None] * len(texts))]
         if texts:
-            self.store.add(names, self._embedder().embed_documents(texts), texts, metadatas)
+            model = self._embedder()
+            vectors = [vector for batch in _batches(texts, batch_size) for vector in model.embed_documents(batch)]
+            self.store.add(names, vectors, texts, metadatas)
         return names
 
     async def aadd_texts(
@@ -194,12 +200,15 @@ class DeepLake(VectorStore):
         texts: Iterable[str],
         metadatas: list[dict[str, Any]] | None = None,
         ids: Sequence[str | None] | None = None,
+        *,
+        batch_size: int | None = None,
     ) -> list[str]:
         """Do the same as `add_texts` with the embedding model's async methods."""
         texts = list(texts)
         names = [name or str(uuid.uuid4()) for name in (ids if ids is not None else [None] * len(texts))]
         if texts:
-            vectors = await self._embedder().aembed_documents(texts)
+            model = self._embedder()
+            vectors = [vector for batch in _batches(texts, batch_size) for vector in await model.aembed_documents(batch)]
             await run_in_executor(None, self.store.add, names, vectors, texts, metadatas)
         return names
 
@@ -448,6 +457,15 @@ class HybridRetriever(VectorStoreRetriever):
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         return await self.vectorstore.asearch(query, self.search_type, **(self.search_kwargs | kwargs))
+
+
+def _batches(texts: list[str], size: int | None) -> list[list[str]]:
+    """Split texts into batches of this size; None makes one batch."""
+    if size is None:
+        return [texts]
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise StoreError(f"batch_size is a number of texts, 1 or more; got {size!r}.")
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
 def _metric(name: str | None) -> Metric:

@@ -1,15 +1,18 @@
+import asyncio
 import gc
 import weakref
 
 import numpy as np
 import pytest
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.errors import ModelNotFoundError, StoreError
 from deepmem_integrations.langchain import DeepLake
-from tests.langchain.helpers import Lookup, expected, ids
+from tests.langchain.helpers import Lookup, documents_of, expected, ids
 
 
 class TestDeepLakeStandard(VectorStoreIntegrationTests):
@@ -114,3 +117,53 @@ def test_a_store_with_a_deep_memory_is_let_go_at_once(trained, problem):
         assert [reference() for reference in let_go] == [None] * 3
     finally:
         gc.enable()
+
+
+# ---- LangChain's indexing API --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", ["index", "aindex"])
+@pytest.mark.parametrize("cleanup", [None, "incremental", "full", "scoped_full"])
+async def test_langchains_indexing_api_works_in_every_mode(problem, tmp_path, run, cleanup):
+    db, records = DeepLake(tmp_path / "ds", embedding=Lookup(problem)), InMemoryRecordManager("pages")
+    records.create_schema()
+    options = {"cleanup": cleanup, "source_id_key": "source", "key_encoder": "sha256", "batch_size": 2}
+
+    async def ingest(documents, **more):
+        if run == "index":
+            return index(documents, records, db, **options, **more)
+        return await aindex(documents, records, db, **options, **more)
+
+    pages = [Document(name, metadata={"source": f"page-{row // 2}"}) for row, name in enumerate(problem.ids[:6])]
+    assert await ingest(pages) == {"num_added": 6, "num_updated": 0, "num_skipped": 0, "num_deleted": 0}
+    assert len(db.store) == 6
+    again = await ingest(pages, force_update=True)
+    assert (again["num_added"], again["num_updated"], again["num_deleted"]) == (0, 6, 0)
+    assert len(db.store) == 6, "documents replace those of the same id"
+    changed = [Document("changed", metadata={"source": "page-0"}), *pages[1:4]]
+    after = await ingest(changed)
+    gone = {None: 0, "incremental": 1, "scoped_full": 1, "full": 3}[cleanup]
+    assert after == {"num_added": 1, "num_updated": 0, "num_skipped": 3, "num_deleted": gone}
+    assert len(db.store) == 7 - gone
+    assert [found.page_content for found in db.similarity_search("changed", k=1)] == ["changed"]
+    if cleanup == "full":
+        assert (await ingest([]))["num_deleted"] == 4
+        assert len(db.store) == 0
+
+
+async def test_the_batch_size_is_that_of_the_embedding_model(problem, tmp_path):
+    class Counting(Lookup):
+        sizes = []
+
+        def embed_documents(self, texts):
+            self.sizes.append(len(texts))
+            return super().embed_documents(texts)
+
+    db = DeepLake(tmp_path / "ds", embedding=Counting(problem))
+    db.add_documents(documents_of(problem)[:5], batch_size=2)
+    await db.aadd_documents(documents_of(problem)[:5], batch_size=3)
+    assert Counting.sizes == [2, 2, 1, 3, 2]
+    assert len(db.store) == 5
+    for call in (db.add_texts, lambda texts, **options: asyncio.run(db.aadd_texts(texts, **options))):
+        with pytest.raises(StoreError, match="batch_size is a number of texts, 1 or more; got 0"):
+            await asyncio.to_thread(call, ["x"], batch_size=0)
