@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,12 @@ def user_path(path: str | os.PathLike[str]) -> str:
         ('data/~x', 's3://bucket/~x')
     """
     return os.path.expanduser(os.fspath(path))
+
+
+def printable(text: str) -> str:
+    """Return a text that the standard output can hold, with escapes for what its encoding lacks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def patiently(action: Callable[[], _Result]) -> _Result:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._files import printable
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees, id_set
 from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus, unit_batches
@@ -378,7 +379,7 @@ class DeepMemory:
             StorageError: The job's file is damaged.
         """
         job = self.jobs.job(job_id)
-        print(job)  # noqa: T201 - as v3 did
+        print(printable(str(job)))  # noqa: T201 - as v3 did
         return job
 
     def list_jobs(self, debug: bool | None = None) -> JobList:
@@ -391,7 +392,7 @@ class DeepMemory:
         if debug is not None:
             warnings.warn("debug is ignored: str(list_jobs()) is the table.", UserWarning, stacklevel=2)
         jobs = self.jobs.all()
-        print(jobs)  # noqa: T201 - as v3 did
+        print(printable(str(jobs)))  # noqa: T201 - as v3 did
         return jobs
 
     def cancel(self, job_id: str) -> bool:

@@ -1,10 +1,12 @@
+import io
 import os
 import stat
+import sys
 import threading
 
 import pytest
 
-from deepmem_integrations._files import read_text, write_bytes, write_text
+from deepmem_integrations._files import printable, read_text, write_bytes, write_text
 from deepmem_integrations.errors import StorageError
 
 
@@ -98,3 +100,10 @@ def test_windows_is_asked_again_while_another_process_has_the_file_open(tmp_path
     with pytest.raises(StorageError, match="A file that was there before is unchanged"):
         write_text(path, "newer")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_is_printed_fits_the_output(monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    print(printable("größer τ"))
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue().split() == ["größer".encode("cp1252"), b"\\u03c4"]

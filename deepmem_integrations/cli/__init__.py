@@ -1,5 +1,6 @@
 """The entry point of ``deepmem``."""
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: By default those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows, for one, cannot hold every character of a document
+            stream.reconfigure(errors="backslashreplace")
     try:
         from deepmem_integrations.cli.app import app
 

@@ -79,7 +79,9 @@ def printing(as_json: bool) -> Iterator[Show]:
     out = sys.stdout
 
     def show(value: Any, text: str) -> None:
-        print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else text, file=out, flush=True)
+        # JSON has an escape for every character, which a reader turns back.
+        holds_all = (getattr(out, "encoding", None) or "utf-8").lower().startswith("utf")
+        print(json.dumps(value, ensure_ascii=not holds_all, indent=2) if as_json else text, file=out, flush=True)
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield show

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepmem_integrations._files import printable
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.demo.documents import ApiDocument, api_documents
@@ -150,4 +151,4 @@ def heading(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a line at once, in order with the progress bars."""
-    print(text, flush=True)  # noqa: T201 - the demo talks to its user
+    print(printable(text), flush=True)  # noqa: T201 - the demo talks to its user

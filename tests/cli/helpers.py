@@ -41,7 +41,10 @@ def deepmem(*arguments):
 def process(*arguments, **environment):
     """As a shell runs it."""
     done = subprocess.run(
-        [SCRIPT, *map(str, arguments)], capture_output=True, text=True, env={**os.environ, "COLUMNS": "120", **environment}
+        [SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+        env={**os.environ, "COLUMNS": "120", **environment},
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 

@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 import deepmem_integrations
 from tests.cli.helpers import deepmem, process
 
@@ -56,3 +58,37 @@ def test_shells_complete_it():
     assert done.out.split() == ["evaluate"]
     done = process(_DEEPMEM_COMPLETE="complete_bash", COMP_WORDS="deepmem train --val", COMP_CWORD="2")
     assert done.out.split() == ["--validation", "--validation-split"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "models {jobs}",
+        "jobs {jobs}",
+        "status {id} {jobs}",
+        "evaluate {folder}/test.jsonl {store}",
+        "search où+est+le+資料+τ {store} --evidence",
+        "explain où+est+le+資料+τ {store}",
+        "doctor {store}",
+        "generate {folder}/τ.jsonl {store} --llm extractive --max-documents 3 --force",
+    ],
+)
+def test_every_command_writes_to_output_that_is_not_utf_8(shop, command):
+    """Windows gives pipes such an encoding, and few of them have a τ."""
+    names = {"jobs": " ".join(map(str, shop.jobs)), "store": " ".join(shop.store), "id": shop.job["id"], "folder": shop.folder}
+    arguments = [word.replace("+", " ") for word in command.format(**names).split()]
+    done = process(*arguments, PYTHONIOENCODING="cp1252")
+    assert done.code in (0, 1), done.err
+    assert "Traceback" not in done.err
+    assert done.out
+    if arguments[0] == "models":
+        assert "\\u03c4" in done.out
+    if arguments[0] in ("models", "search"):
+        assert process(*arguments, "--json", PYTHONIOENCODING="ascii").json == process(*arguments, "--json").json
+
+
+def test_an_error_with_any_character_is_written(tmp_path):
+    done = process("models", "--store", f"deeplake:{tmp_path}", "--path", tmp_path / "資料 τ", PYTHONIOENCODING="ascii")
+    assert (done.code, done.out) == (1, "")
+    assert "lies in the data set" in done.err
