@@ -22,6 +22,7 @@ ORDER = (
     "_vectors",
     "_kmeans",
     "_language",
+    "_unicode",
     "labels",
     "adapter",
     "embedding",

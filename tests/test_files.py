@@ -104,6 +104,6 @@ def test_windows_is_asked_again_while_another_process_has_the_file_open(tmp_path
 
 def test_what_is_printed_fits_the_output(monkeypatch):
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
-    print(printable("größer τ"))
+    print(printable("größer τ"))  # noqa: T201 - what is tested
     sys.stdout.flush()
     assert sys.stdout.buffer.getvalue().split() == ["größer".encode("cp1252"), b"\\u03c4"]

@@ -15,7 +15,7 @@ from deepmem_integrations.corpora.corpus import (
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
-from deepmem_integrations.corpora.texts import id_and_text, well_formed
+from deepmem_integrations.corpora.texts import id_and_text
 
 __all__ = [
     "Batch",
@@ -28,5 +28,4 @@ __all__ = [
     "id_and_text",
     "read_corpus",
     "unit_batches",
-    "well_formed",
 ]

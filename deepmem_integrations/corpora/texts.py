@@ -3,16 +3,6 @@
 from typing import Any
 
 
-def well_formed(text: str) -> str:
-    r"""Return a text that UTF-8 can hold: halves of surrogate pairs are joined, and a lone half becomes U+FFFD.
-
-    Example:
-        >>> well_formed("half \ud83d, whole \ud83d\ude00")
-        'half �, whole 😀'
-    """
-    return text if text.isprintable() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def id_and_text(document: Any) -> tuple[str | None, str] | None:
     """Read the id and the text of a document of LangChain, LlamaIndex or Deep Lake, or of an (id, text) pair.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._files import user_path
+from deepmem_integrations._unicode import well_formed
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.deeplake.metadata import EXACT_METADATA, check_survives, decode, encode
 from deepmem_integrations.deeplake.package import import_deeplake
@@ -323,7 +324,7 @@ class DeepLakeStore:
         if not 0 <= alpha <= 1:
             raise StoreError(f"alpha lies between 0 (words) and 1 (vectors); got {alpha!r}.")
         fetch_k = max(k, fetch_k)
-        words = f"BM25_SIMILARITY({self.layout.text}, {literal(text)})"
+        words = f"BM25_SIMILARITY({self.layout.text}, {literal(well_formed(text))})"
         rankings = (
             self.search(vector, fetch_k, filter=filter),
             self._select(f"{where(filter, self.layout.metadata)} ORDER BY {words} DESC LIMIT {fetch_k}", False),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import StoreError
 
 
@@ -30,11 +31,16 @@ def literal(value: str | bool | float) -> str:
     if isinstance(value, str):
         if "\0" in value:
             raise StoreError(f"{value!r} holds a NUL character, which no query can contain.")
+        if well_formed(value) != value:
+            raise StoreError(f"{value!r} holds half of a surrogate pair, which no data set and no query can contain.")
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value):
-        return repr(value.item() if isinstance(value, np.generic) else value)
+        number = value.item() if isinstance(value, np.generic) else value
+        if isinstance(number, int) and not -(2**63) <= number < 2**63:
+            raise StoreError(f"A filter compares with integers of 64 bits, not with {number}.")
+        return repr(number)
     raise StoreError(f"A filter compares with strings and finite numbers, not with {value!r}.")
 
 

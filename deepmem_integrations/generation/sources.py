@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from deepmem_integrations.corpora import Corpus, id_and_text, well_formed
+from deepmem_integrations._unicode import well_formed
+from deepmem_integrations.corpora import Corpus, id_and_text
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
 

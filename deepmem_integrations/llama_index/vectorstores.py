@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
+from deepmem_integrations.deeplake.metadata import find_fault
 from deepmem_integrations.deeplake.tql import Condition
 from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
 from deepmem_integrations.errors import StoreError
@@ -357,9 +358,12 @@ def _metadata(node: BaseNode) -> dict[str, Any]:
     try:
         # LlamaIndex would write NaN as null without a warning. Dates are allowed, because they become texts.
         json.dumps(node.metadata, allow_nan=False, default=str)
-    except ValueError as error:
-        raise StoreError(f"The metadata of node {node.node_id!r} cannot be stored: {error}.") from error
-    return node_to_metadata_dict(node, remove_text=True)
+        if numbers := {key: value.item() for key, value in node.metadata.items() if isinstance(value, np.generic)}:
+            node = node.model_copy(update={"metadata": {**node.metadata, **numbers}})
+        return node_to_metadata_dict(node, remove_text=True)
+    except (ValueError, TypeError, RecursionError) as error:
+        fault = "they are nested too deeply" if isinstance(error, RecursionError) else find_fault(node.metadata) or f"{error}."
+        raise StoreError(f"The metadata of node {node.node_id!r} cannot be stored: {fault}") from error
 
 
 def _node(found: StoredDocument) -> BaseNode:

@@ -43,6 +43,9 @@ def test_filters_become_clauses(filter, clause):
         ({"year": {"a": 1}}, "compares with strings and finite numbers"),
         ({"year": [float("nan")]}, "compares with strings and finite numbers"),
         ({"a\0": 1}, "NUL"),
+        ({"year": "\ud83d"}, "half of a surrogate pair"),
+        ({"year": 2**63}, "integers of 64 bits, not with 9223372036854775808"),
+        ({"year": [-(2**70)]}, "integers of 64 bits"),
     ],
 )
 def test_what_is_no_filter_is_named(filter, message):

@@ -216,8 +216,10 @@ async def test_what_there_is_not_is_refused(filled, call, tmp_path):
         await call(filled, "query", VectorStoreQuery(query_str="q"))
     with pytest.raises(TypeError, match="deepmemory"):
         await call(filled, "query", query(0), deepmemory=True)
-    with pytest.raises(StoreError, match=r"metadata of node 'a' cannot be stored: .*not JSON compliant"):
+    with pytest.raises(StoreError, match=r"metadata of node 'a' cannot be stored: under the key '.*' stands nan"):
         await call(filled, "add", [node(0, metadata={"x": [float("nan")]})])
+    with pytest.raises(StoreError, match=r"'a' cannot be stored: under the key 'x' the text holds half of a surrogate pair"):
+        await call(filled, "add", [node(0, metadata={"x": "\ud83d"})])
     assert len(filled.get_nodes()) == 6
     reader = DeepLakeVectorStore(tmp_path / "dataset", read_only=True)
     assert ids(await call(reader, "get_nodes")) == NAMES
@@ -498,3 +500,11 @@ def test_a_ranking_finds_texts_beside_images(problem, tmp_path):
         assert {*ids(retriever.retrieve("anything"))} == {*problem.ids, "picture"}
     few = DeepMemoryRetriever(index, memory=memory, similarity_top_k=2, fetch_k=2).retrieve(problem.test.queries[0])
     assert {*ids(few)} == {"picture", problem.ids[5]}, "answers are looked up by id, the image too"
+
+
+def test_numbers_of_numpy_are_stored(tmp_path):
+    store = DeepLakeVectorStore(tmp_path / "ds")
+    given = TextNode(id_="a", text="t", metadata={"n": np.int64(3), "x": np.float32(0.5), "big": 2**70}, embedding=[1.0, 0.0])
+    store.add([given])
+    assert store.get_nodes()[0].metadata == {"n": 3, "x": 0.5, "big": 2**70}
+    assert type(given.metadata["n"]) is np.int64, "the caller's node is left alone"
