@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 import uuid
 
@@ -295,3 +298,35 @@ def test_threads_may_search_and_write_at_once(tmp_path):
     assert not any(thread.is_alive() for thread in threads), "a deadlock"
     assert not failures
     assert [len(store) for store in stores] == [215, 215]
+
+
+FORKS = """
+import os, sys
+from deepmem_integrations.deeplake import DeepLakeStore
+
+store = DeepLakeStore(sys.argv[1])
+store.add(["a", "b"], [[1.0, 0.0], [0.0, 1.0]], ["first", "second"])
+store.create_text_index()
+assert store.search([0.1, 0.9], 1)[0].id == "b"
+children = []
+for _ in range(4):
+    if not (child := os.fork()):
+        try:
+            assert store.search([0.1, 0.9], 1)[0].id == "b"
+            assert store.get(["a"])[0].text == "first"
+            assert store.hybrid_search("first", [0.1, 0.9], 1, alpha=0)[0].id == "a"
+            assert [sorted(ids) for ids, _ in store.vectors()] == [["a", "b"]]
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+    children.append(child)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], len(store))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_data_set_that_was_opened_before_a_fork_is_read_in_the_child(tmp_path):
+    """Servers load an application and fork afterwards, gunicorn with --preload for one."""
+    done = subprocess.run([sys.executable, "-c", FORKS, tmp_path / "ds"], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[0, 0, 0, 0] 2\n", done.stderr
