@@ -81,7 +81,7 @@ class ModelFolder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path alone: another process reads the models and opens the word index itself."""
-        return type(self), (self.path,)
+        return type(self), (self.path.absolute(),)
 
     def lock(self) -> FileLock:
         """Return the lock that every process holds while it puts a model in use or deletes one."""

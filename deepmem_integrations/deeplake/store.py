@@ -74,7 +74,8 @@ class StoredDocument:
 class DeepLakeStore:
     """Documents, metadata and vectors in a Deep Lake v4 data set, searched by cosine similarity.
 
-    The data set is opened if it exists, and else created with the first documents. All methods may be called from any thread.
+    The data set is opened if it exists, and else created with the first documents. All methods may be called from any thread. A
+    pickle of a store holds its path, its token and its credentials.
 
     Args:
         path: A local folder, ``mem://…``, or ``s3://``, ``gcs://``, ``az://``, ``al://`` with ``creds`` or ``token``.
@@ -128,6 +129,19 @@ class DeepLakeStore:
         self.layout = LAYOUTS[0]
         if not self._open_if_there() and read_only:
             raise StoreError(f"There is no Deep Lake data set at {self.path!r} to open read-only.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path and the credentials: another process opens the data set itself."""
+        path = self.path if "://" in self.path else os.path.abspath(self.path)
+        return _reopen, (type(self), path, self.read_only, self._access, self._open_if_there())
+
+    def __copy__(self) -> "DeepLakeStore":
+        """Return the store itself, so that copies of what holds it see what is written through one another."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DeepLakeStore":
+        """Return the store itself: see `__copy__`."""
+        return self
 
     def __len__(self) -> int:
         """Count the documents."""
@@ -525,6 +539,18 @@ class DeepLakeStore:
             )
             for row in range(len(metadata))
         ]
+
+
+def _reopen(kind: type[DeepLakeStore], path: str, read_only: bool, access: dict[str, Any], there: bool) -> DeepLakeStore:
+    """Open a data set again that was open where the store was pickled.
+
+    Raises:
+        StoreError: The data set was there, and is not here.
+    """
+    store = kind(path, read_only=read_only, **access)
+    if there and not store._open_if_there():
+        raise StoreError(f"There is no Deep Lake data set at {path!r} here. One at mem://… stays in the process that made it.")
+    return store
 
 
 def _check_k(k: int) -> None:

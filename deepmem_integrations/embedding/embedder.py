@@ -53,6 +53,15 @@ class Embedder:
                 "a sentence-transformers model, or a function from a list of texts to their vectors."
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the model and its fingerprint, because the model's methods may be wrapped by what cannot be pickled."""
+        return {"model": self.model, "_fingerprint": self._fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up the model and its fingerprint."""
+        self.__init__(state["model"])  # type: ignore[misc]
+        self._fingerprint = state["_fingerprint"]
+
     @classmethod
     def of(cls, model: Any) -> "Embedder":
         """Wrap a model, unless it is an `Embedder` already."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr
 from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
 from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import (
@@ -143,6 +143,14 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
     def class_name(cls) -> str:
         """Return the name that LlamaIndex writes for the class."""
         return "DeepLakeVectorStore"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle everything or raise an error. LlamaIndex's own method leaves out what it cannot pickle."""
+        return BaseModel.__getstate__(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up the state. LlamaIndex's own method calls the constructor."""
+        BaseModel.__setstate__(self, state)
 
     @property
     def store(self) -> DeepLakeStore:
