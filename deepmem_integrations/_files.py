@@ -1,5 +1,6 @@
 """Functions that read text files, and that write files whole or not at all."""
 
+import codecs
 import contextlib
 import os
 import secrets
@@ -88,13 +89,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: str | Path) -> str:
-    """Return the content of a UTF-8 text file.
+    """Return the content of a UTF-8 text file. With a byte order mark, as Excel and PowerShell write it, it may also be UTF-16.
 
     Raises:
         StorageError: The file cannot be read, or is not UTF-8.
     """
     try:
-        return Path(user_path(path)).read_text(encoding="utf-8-sig")  # Excel and Notepad put a byte order mark first
+        data = Path(user_path(path)).read_bytes()
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if marked else "utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

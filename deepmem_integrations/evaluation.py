@@ -1,6 +1,6 @@
 """How good retrieval is with and without a model, and with its parts alone: recall@k, nDCG@k, MRR@k, and intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -253,6 +253,18 @@ def _marked(gain: Interval) -> str:
     return f"{gain}{' *' if gain.low > 0 or gain.high < 0 else ''}"
 
 
+def cutoffs(top_k: Iterable[int]) -> list[int]:
+    """Return cut-offs as a list of plain integers, from any iterable.
+
+    Raises:
+        ValueError: There is no cut-off, or one is no integer of 1 or more.
+    """
+    found = list(top_k) if isinstance(top_k, Iterable) and not isinstance(top_k, str) else []
+    if not found or not all(isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 1 for k in found):
+        raise ValueError(f"top_k is a list of cut-offs, each 1 or more; got {top_k!r}.")
+    return [int(k) for k in found]
+
+
 def evaluate(
     query_vectors: ArrayLike,
     relevance: Relevance | Labels,
@@ -297,8 +309,7 @@ def evaluate(
         raise InvalidRelevanceError(
             "All judged documents are irrelevant: recall needs queries with a document that answers them."
         )
-    if not isinstance(top_k, Sequence) or not top_k or not all(isinstance(k, int) and k >= 1 for k in top_k):
-        raise ValueError(f"top_k is a list of cut-offs, each 1 or more; got {top_k!r}.")
+    top_k = cutoffs(top_k)
 
     if words is not None and not isinstance(relevance, Relevance):
         raise InvalidRelevanceError("To search by words, the queries need texts: pass a Relevance in place of bare labels.")

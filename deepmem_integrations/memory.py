@@ -28,7 +28,7 @@ from deepmem_integrations.errors import (
     StorageError,
     StoreError,
 )
-from deepmem_integrations.evaluation import FETCHED, LISTED, TOP_K, WITH, WITHOUT, Evaluation, evaluate
+from deepmem_integrations.evaluation import FETCHED, LISTED, TOP_K, WITH, WITHOUT, Evaluation, cutoffs, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import write_inputs
@@ -215,7 +215,7 @@ class DeepMemory:
         embedding_function: Callable[[list[str]], ArrayLike] | None = None,
         token: str | None = None,
         *,
-        validation: Relevance | None = None,
+        validation: Relevance | tuple[Sequence[str], Labels] | None = None,
         max_unseen_loss: float | None = None,
         seed: int = 0,
         keep_texts: bool = False,
@@ -231,7 +231,8 @@ class DeepMemory:
             relevance: For each query, its documents as (id, weight), weight > 0.
             embedding_function: Embeds the queries in place of the store's embedding model.
             token: Ignored, with a warning. Deep Lake v3 trained on a server; this training runs on this machine.
-            validation: Labelled queries of your own to choose by, in place of held-out training queries.
+            validation: Labelled queries of your own to choose by, in place of held-out training queries: a `Relevance`, or the
+                pair (queries, relevance).
             max_unseen_loss: How many points the model may lose on answers that no training query asks for: see
                 `train_adapter`.
             seed: Fixes the result.
@@ -261,10 +262,16 @@ class DeepMemory:
         labels = Relevance.of(queries, relevance)
         if not len(labels):
             raise InvalidRelevanceError("There is no labelled query to learn from.")
+        if validation is not None and not isinstance(validation, Relevance):
+            if not isinstance(validation, list | tuple) or len(validation) != 2:
+                raise InvalidRelevanceError("validation is a Relevance, or the pair (queries, relevance).")
+            validation = Relevance.of(*validation)
         if max_unseen_loss is not None and not max_unseen_loss >= 0:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
         options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
+        if isinstance(words, np.bool_):
+            words = bool(words)
         if not isinstance(words, bool | LexicalSearch):
             raise TypeError(f"words is True, False, or a search with search(text, k, filter); got {type(words).__name__}.")
         own = words if isinstance(words, LexicalSearch) else None
@@ -456,6 +463,7 @@ class DeepMemory:
             raise InvalidRelevanceError(
                 "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
             )
+        top_k = cutoffs(top_k)
         result = self.measure(
             Relevance.of(queries, relevance),
             embedding_function=embedding_function,
@@ -505,6 +513,7 @@ class DeepMemory:
                 f"measure takes one Relevance; got {type(labels).__name__}. Pass Relevance(queries, relevance), or call "
                 "evaluate(relevance, queries)."
             )
+        top_k = cutoffs(top_k)
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
         model, adapter = self.folder.in_use() if model is None else (model, self.folder.load_model(model))
@@ -597,7 +606,7 @@ class DeepMemory:
 
     # ---- growing and explaining --------------------------------------------------------------------------------
 
-    def remember(self, relevance: Relevance) -> str:
+    def remember(self, queries: Relevance | Sequence[str] | None = None, relevance: Labels | Relevance | None = None) -> str:
         """Add labelled queries to the model in use, without a training, and put the new model in use.
 
         The attention part learns from the queries, and their answers count at once where the model ranks by answers: see
@@ -605,8 +614,10 @@ class DeepMemory:
         remembered queries yet: see `QueryAdapter.growth`.
 
         Args:
-            relevance: Labelled queries. Ids that they were given must be new to the model. A row number, which stands where no id
-                was given, becomes ``added 48`` or so if the model has it already.
+            queries: The texts of the queries, or a `Relevance` with texts and labels. The ids that a `Relevance` was given must
+                be new to the model. A row number, which stands where no id was given, becomes ``added 48`` or so if the model
+                has it already.
+            relevance: For each query, its documents as (id, weight), weight > 0; left out with a `Relevance`.
 
         Returns:
             The name of the new model.
@@ -617,22 +628,23 @@ class DeepMemory:
                 a query of the same id; or a document is not in the store.
             EmbeddingMismatchError: The model was trained with another embedding model.
         """
-        if not len(relevance):
+        labels = Relevance.of(queries, relevance)
+        if not len(labels):
             raise InvalidRelevanceError("There is no labelled query to remember.")
 
         documents: dict[str, Vectors] = {}
 
         @functools.cache
         def embed() -> Vectors:
-            return self.embedder.embed_queries(relevance.queries, progress="Embedding queries")
+            return self.embedder.embed_queries(labels.queries, progress="Embedding queries")
 
         def grow(adapter: QueryAdapter) -> QueryAdapter:
             known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
-            if wanted := relevance.document_ids - known - documents.keys():
+            if wanted := labels.document_ids - known - documents.keys():
                 documents.update(self._vectors_of(wanted, adapter.dimension))
-                relevance.check(known | documents.keys())
+                labels.check(known | documents.keys())
             self.served.check(adapter, self.embedder)
-            return adapter.remember(embed(), relevance, documents, query_texts=relevance.queries)
+            return adapter.remember(embed(), labels, documents, query_texts=labels.queries)
 
         return self._grown(grow, "remember")
 

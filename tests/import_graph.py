@@ -23,6 +23,7 @@ ORDER = (
     "_kmeans",
     "_language",
     "_unicode",
+    "_ordered",
     "labels",
     "adapter",
     "embedding",

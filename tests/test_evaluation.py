@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import pytrec_eval
@@ -227,3 +229,11 @@ def test_an_evaluation_draws_questions(problem):
     result = evaluate(vectors, Relevance(texts, labels), problem.corpus, problem.ids, top_k=[10])
     assert result.questions == 60
     assert "120 queries, 60 different questions" in result.table()
+
+
+@pytest.mark.parametrize("top_k", [np.array([1, 2]), [np.int64(1), np.int32(2)], iter([1, 2]), range(1, 3)])
+def test_cut_offs_come_in_any_form(top_k):
+    result = evaluate([[1.0, 0.1]], [[("b", 1.0)]], [[1.0, 0.0], [0.0, 1.0]], iter(["a", "b"]), top_k=top_k)
+    assert result["with model"]["recall@1"] == 0.0
+    assert result.top_k == (1, 2)
+    json.dumps(result.to_json())

@@ -724,3 +724,24 @@ def test_thumbs_down_go_through_a_training_an_evaluation_and_growth(memory, prob
     assert not {"new", "only"} & set(memory.adapter.remembered_queries.query_ids)
     with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
         memory.train(Relevance(["q"], [[("nowhere", -1.0)]]))
+
+
+def test_labels_come_in_either_shape(memory, problem):
+    train, judges = problem.train.take(range(100)), problem.test.take(range(40))
+    pair = judges.queries, judges.relevance
+    memory.train(train, validation=judges, seed=np.int64(0), words=np.bool_(True))
+    one = memory.adapter.transform(problem.test_queries)
+    memory.train(train.queries, train.relevance, validation=pair)
+    np.testing.assert_array_equal(memory.adapter.transform(problem.test_queries), one)
+    new = problem.train.take(range(100, 103))
+    memory.remember(new.queries, new.relevance)
+    memory.remember(relevance=problem.train.take(range(103, 105)))
+    assert memory.adapter.growth.added == 5
+    with pytest.raises(
+        InvalidRelevanceError, match="Pass one Relevance and nothing beside it, or queries together with relevance"
+    ):
+        memory.remember(["a query"])
+    for wrong in (pair[0], [pair[1]], "labels.jsonl"):
+        with pytest.raises(InvalidRelevanceError, match="validation is a Relevance, or the pair"):
+            memory.train(train, validation=wrong)
+    assert memory.measure(judges, top_k=np.array([1, 5])).top_k == (1, 5)

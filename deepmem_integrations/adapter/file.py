@@ -96,7 +96,7 @@ def encode(parts: Parts) -> bytes:
     }
     if parts.ranking is not None:
         header["ranking"] = {name: getattr(parts.ranking, name) for name in _RANKING}
-    header = json.loads(json.dumps(header))  # as it will be read
+    header = json.loads(json.dumps(header, default=np.generic.item))  # as it will be read
     # One entry, since safetensors writes several in random order.
     return save_tensors(tensors, metadata={FORMAT: json.dumps({"checksum": _checksum(header, tensors), "header": header})})
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._files import user_path, write_bytes
 from deepmem_integrations._immutable import Immutable
+from deepmem_integrations._ordered import ordered
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter.answers import answer_scores, vote_shares
 from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, Lists
@@ -81,7 +82,7 @@ class QueryAdapter(Immutable):
     ) -> None:
         self.__setstate__(
             {
-                "dimension": dimension,
+                "dimension": int(dimension),
                 "linear": linear,
                 "attention": attention,
                 "remembered_queries": remembered_queries if attention is not None else None,
@@ -321,14 +322,13 @@ class QueryAdapter(Immutable):
         """
         attention, remembered = self._growing("remember more")
         if not isinstance(relevance, Relevance):
-            rows = list(relevance)
-            relevance = Relevance([f"query {row}" for row in range(len(rows))], rows, query_ids)
+            relevance = Relevance.unnamed(relevance, query_ids)
             new_ids = _new_ids(remembered.query_ids, relevance.query_ids, taken=relevance.query_ids)
         elif query_ids is not None:
             raise InvalidRelevanceError("query_ids go with a bare relevance; a Relevance has its own.")
         else:
             new_ids = _new_ids(remembered.query_ids, relevance.query_ids, taken=())
-        query_texts = None if query_texts is None else list(query_texts)
+        query_texts = None if query_texts is None else ordered(query_texts, "query_texts", InvalidRelevanceError)
         queries = unit_rows(query_vectors, "query vector", dimension=self.dimension)
         if len(queries) != len(relevance) or (query_texts is not None and len(query_texts) != len(queries)):
             raise InvalidRelevanceError(f"Got {len(queries)} query vectors for {len(relevance)} labelled queries.")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deepmem_integrations._ordered import ordered
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.corpora.texts import id_and_text
 from deepmem_integrations.embedding import Embedder
@@ -230,6 +231,7 @@ def _batches(vectors: CorpusVectors, ids: Sequence[str] | None) -> Iterator[tupl
         return
     if not is_matrix:
         raise InvalidVectorsError("corpus_ids go with an array of corpus vectors; batches bring their own ids.")
+    ids = ordered(ids, "corpus_ids", InvalidVectorsError)
     matrix = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors)
     if len(ids) != len(matrix):
         raise InvalidVectorsError(f"Got {len(ids)} ids for {len(matrix)} corpus vectors.")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._files import user_path
+from deepmem_integrations._ordered import ordered
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.deeplake.metadata import EXACT_METADATA, check_survives, decode, encode
@@ -182,15 +183,15 @@ class DeepLakeStore:
             EmbeddingMismatchError: The store holds vectors of another dimension. Nothing was written.
         """
         self._must_be_writable()
-        ids = _id_list(ids)
+        ids = ordered(ids, "ids", StoreError)
         if not ids:
             return
         try:
             matrix = np.asarray(vectors, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise InvalidVectorsError(f"The vectors are not a matrix of numbers: {error}.") from error
-        texts = [""] * len(ids) if texts is None else list(texts)
-        metadatas = [{}] * len(ids) if metadatas is None else list(metadatas)
+        texts = [""] * len(ids) if texts is None else ordered(texts, "texts", StoreError)
+        metadatas = [{}] * len(ids) if metadatas is None else ordered(metadatas, "metadatas", StoreError)
         if not len(ids) == len(matrix) == len(texts) == len(metadatas):
             raise StoreError(
                 f"Got {len(ids)} ids, {len(matrix)} vectors, {len(texts)} texts and {len(metadatas)} metadatas; "

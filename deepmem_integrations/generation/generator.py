@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from dataclasses import replace
 from typing import Any, TypedDict
 
+from deepmem_integrations._ordered import ordered
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
@@ -120,7 +121,7 @@ class QueryGenerator:
             pair_share,
             judged_documents,
         )
-        self._seed, self._progress = seed, progress
+        self._seed, self._progress = int(seed), progress
         extractive = isinstance(self.model, Extractive)
         has_vectors = self._embedding is not None
         self.filters = replace(
@@ -261,7 +262,7 @@ class QueryGenerator:
             GenerationError: n is below 1, ``docs`` is empty, or ``docs`` and ``ids`` differ in length. Further errors are those
                 of a call of the generator.
         """
-        docs, ids = list(docs), list(ids)
+        docs, ids = ordered(docs, "docs", GenerationError), ordered(ids, "ids", GenerationError)
         if n < 1 or len(docs) != len(ids) or not docs:
             raise GenerationError(
                 "generate_queries needs n ≥ 1, at least one text, and an id for each text; "

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 
 from deepmem_integrations._language import NAMES
@@ -89,7 +89,11 @@ class Prompt:
         for name in ("personas", "examples"):
             if isinstance(getattr(self, name), str):
                 raise GenerationError(f"{name} is a list of texts; got one text.")
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # every request reads it
+            texts = getattr(self, name)
+            # Every request reads them, and a set has another order in another process.
+            object.__setattr__(self, name, tuple(sorted(texts) if isinstance(texts, Set) else texts))
+        for name in ("count", "seed"):
+            object.__setattr__(self, name, int(getattr(self, name)))
         given = self.kinds if isinstance(self.kinds, Mapping) else {kind: _instruction(kind) for kind in self.kinds}
         object.__setattr__(self, "kinds", dict(given) if isinstance(self.kinds, Mapping) else tuple(given))
         object.__setattr__(self, "instructions", dict(given))

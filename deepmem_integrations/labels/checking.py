@@ -1,16 +1,45 @@
 """What makes a row of labels invalid, and how times are read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from deepmem_integrations._unicode import well_formed
+from deepmem_integrations.errors import InvalidRelevanceError
+
 Time = datetime | str | int | float
 """A datetime, an ISO 8601 string, or POSIX seconds. A time without a time zone is in UTC."""
 
 _EXAMPLE = '[("an id", 1.0)]'
+
+
+def by_query(relevance: Mapping[str, Any], query_ids: Sequence[str] | None) -> list[Any]:
+    """Put the labels of queries, query id → labels, into the order of the ids.
+
+    Raises:
+        InvalidRelevanceError: The queries have no ids, or none of them has an id of the mapping.
+    """
+    if query_ids is None:
+        raise InvalidRelevanceError("relevance maps query ids to documents, so the queries need ids: pass query id → text.")
+    known = set(query_ids)
+    unknown = [name for name in relevance if name not in known]
+    if unknown:
+        raise InvalidRelevanceError(f"relevance has the query id {unknown[0]!r}, which no query has ({len(unknown)} in all).")
+    return [relevance.get(name, []) for name in query_ids]
+
+
+def as_lists(judged: Any) -> Any:
+    """Return the labels of a query as lists, which may be arrays, as they come back from Parquet, or a mapping."""
+    if isinstance(judged, Mapping):
+        return list(judged.items())
+    if isinstance(judged, np.ndarray):
+        judged = judged.tolist()
+    if not isinstance(judged, list | tuple):
+        return judged
+    return [label.tolist() if isinstance(label, np.ndarray) else label for label in judged]
 
 
 def fault_of(query: Any, judged: Any, time: Any) -> tuple[str, str] | None:
@@ -19,6 +48,8 @@ def fault_of(query: Any, judged: Any, time: Any) -> tuple[str, str] | None:
         return "the query is not a string", f"got {type(query).__name__}"
     if not query.strip():
         return "the query is empty", ""
+    if well_formed(query) != query:
+        return "the query holds half of a surrogate pair", f"replace it: {query[:60]!r}"
     if isinstance(judged, str) or not isinstance(judged, Sequence):
         return "the relevance is not a list of (document id, weight)", f"got {judged!s:.60}, write {_EXAMPLE}"
     if not judged:
@@ -31,6 +62,8 @@ def fault_of(query: Any, judged: Any, time: Any) -> tuple[str, str] | None:
             return "a document has no id", "take documents that have the store's ids, as memory.documents() gives them"
         if not isinstance(document, str):
             return "a document id is not a string", f"got {document!r}"
+        if well_formed(document) != document:
+            return "a document id holds half of a surrogate pair", f"got {document!r}"
         if isinstance(weight, bool | str) or not isinstance(weight, int | float | np.integer | np.floating):
             return "a weight is not a number", f"got {weight!r} for document {document!r}"
         if not _is_finite(weight):

@@ -1,6 +1,8 @@
 """Files of labelled queries: JSON lines, BEIR folders, and LlamaIndex's ``EmbeddingQAFinetuneDataset``."""
 
+import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +42,9 @@ def read_jsonl(path: str | Path) -> Columns:
     rows = [_jsonl_row(value, number, path) for number, value in _json_lines(path)]
     query_ids = None
     if any(query_id is not None for query_id, *_ in rows):
-        query_ids = [str(row) if query_id is None else str(query_id) for row, (query_id, *_) in enumerate(rows)]
+        given = {str(query_id) for query_id, *_ in rows}
+        numbers = (str(number) for number in itertools.count() if str(number) not in given)
+        query_ids = [next(numbers) if query_id is None else str(query_id) for query_id, *_ in rows]
     _, queries, relevance, generated, times = zip(*rows, strict=True) if rows else [()] * 5
     return Columns(queries, relevance, query_ids, generated, times)
 
@@ -155,9 +159,13 @@ def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any
     """Take the query id, text, judgements, generated and time out of one line."""
     if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
         raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance: {JSON_LINE}")
-    if not isinstance(generated := value.get("generated", False), bool):
+    value = {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in value.items()}  # of pandas
+    generated = value.get("generated")
+    if not isinstance(generated := False if generated is None else generated, bool):
         raise InvalidRelevanceError(f"{path}, line {number}: generated is true or false; got {generated!r}.")
     labels = value["relevance"]
+    if isinstance(labels, dict):
+        labels = list(labels.items())
     if isinstance(labels, list):
         labels = [(label, 1.0) if isinstance(label, str) else label for label in labels]
     if (time := value.get("time")) is not None and (not isinstance(time, str) or fault_of_time(time)):

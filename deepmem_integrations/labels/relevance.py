@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._immutable import Immutable
+from deepmem_integrations._ordered import ordered
+from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import files
-from deepmem_integrations.labels.checking import Time, fault_of, time_of
+from deepmem_integrations.labels.checking import Time, as_lists, by_query, fault_of, time_of
 from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.grouping import document_groups, drop_shared, question_groups
 
@@ -40,10 +42,11 @@ class Relevance(Immutable):
     one `Relevance` as well. A `Relevance` never changes.
 
     Args:
-        queries: The n texts.
-        relevance: For each query its documents as (id, weight). A weight above 0 says how well the document answers the query.
-            A weight of 0 or below says that the document was *judged irrelevant*, as a thumb down or TREC's 0. Of a document
-            that a query names twice, the larger weight stays.
+        queries: The n texts, or query id → text.
+        relevance: For each query its documents as (id, weight), or as id → weight; or query id → its documents, where the queries
+            have ids. A weight above 0 says how well the document answers the query. A weight of 0 or below says that the
+            document was *judged irrelevant*, as a thumb down or TREC's 0. Of a document that a query names twice, the larger
+            weight stays.
         query_ids: A distinct id for each query; by default its row number.
         on_invalid: ``"raise"`` names the first invalid row in an error; ``"drop"`` leaves invalid rows out with one warning
             that counts them.
@@ -62,9 +65,9 @@ class Relevance(Immutable):
         times: A tuple of n datetimes in UTC, or None where a time is not known.
 
     Raises:
-        InvalidRelevanceError: The two lists differ in length, or (with ``on_invalid="raise"``) a row is invalid: the query is
-            empty or no string, it has no document, a document id is no string or is empty, a weight is no finite number, or a
-            time is none.
+        InvalidRelevanceError: The two lists differ in length or have no order, or (with ``on_invalid="raise"``) a row is invalid:
+            the query is empty or no string, it has no document, a document id is no string or is empty, a weight is no finite
+            number, or a time is none.
 
     Example:
         >>> labelled = Relevance(["how do I undo a commit?"], [[("doc-12", 1.0), ("doc-40", 0.5)]])
@@ -84,16 +87,25 @@ class Relevance(Immutable):
 
     def __init__(
         self,
-        queries: Sequence[str],
-        relevance: Labels,
-        query_ids: Sequence[str] | None = None,
+        queries: Iterable[str] | Mapping[str, str],
+        relevance: Labels | Mapping[str, Any],
+        query_ids: Iterable[str] | None = None,
         *,
         on_invalid: OnInvalid = "raise",
         generated: bool | Sequence[bool] = False,
         times: Sequence[Time | None] | None = None,
         left_out: Mapping[str, int] | None = None,
     ) -> None:
-        if isinstance(queries, str) or len(queries) != len(relevance):
+        if isinstance(queries, Mapping):
+            if query_ids is not None:
+                raise InvalidRelevanceError("queries map ids to texts, so leave query_ids out.")
+            query_ids, queries = list(queries), list(queries.values())
+        queries = ordered(queries, "queries", InvalidRelevanceError)
+        query_ids = None if query_ids is None else ordered(query_ids, "query_ids", InvalidRelevanceError)
+        if isinstance(relevance, Mapping):
+            relevance = by_query(relevance, query_ids)
+        relevance = ordered(relevance, "relevance", InvalidRelevanceError)
+        if len(queries) != len(relevance):
             raise InvalidRelevanceError(
                 f"queries and relevance need the same length, a list of documents for each query; "
                 f"got {len(queries)} queries and {len(relevance)} lists."
@@ -114,13 +126,16 @@ class Relevance(Immutable):
         for row, query_id in enumerate(ids):
             if not isinstance(query_id, str):
                 raise InvalidRelevanceError(f"query_ids are strings; row {row} has {query_id!r} ({type(query_id).__name__}).")
+            if well_formed(query_id) != query_id:
+                raise InvalidRelevanceError(f"Row {row}: the query id {query_id!r} holds half of a surrogate pair.")
         repeated = [name for name, count in Counter(ids).items() if count > 1]
         if repeated:
             raise InvalidRelevanceError(f"query_ids must differ from one another; {repeated[0]!r} appears twice.")
 
         counts: Counter[str] = Counter()
         kept: list[tuple[str, str, Judgements, Judgements, bool, datetime | None]] = []
-        for row, (query_id, query, judged, flag, time) in enumerate(zip(ids, queries, relevance, flags, asked, strict=True)):
+        for row, (query_id, query, given, flag, time) in enumerate(zip(ids, queries, relevance, flags, asked, strict=True)):
+            judged = as_lists(given)
             fault = fault_of(query, judged, time)
             if fault is None:
                 merged: dict[str, float] = {}
@@ -146,7 +161,9 @@ class Relevance(Immutable):
         super().__setstate__({"irrelevant": ((),) * count, "times": (None,) * count, **state})
 
     @classmethod
-    def of(cls, queries: "Relevance | Sequence[str] | None", relevance: "Relevance | Labels | None" = None) -> "Relevance":
+    def of(
+        cls, queries: "Relevance | Iterable[str] | Mapping[str, str] | None", relevance: "Relevance | Labels | None" = None
+    ) -> "Relevance":
         """Accept what users pass: a `Relevance` in either place, or v3's two lists.
 
         Raises:
@@ -161,6 +178,12 @@ class Relevance(Immutable):
                 "Pass one Relevance and nothing beside it, or queries together with relevance: [[(document id, weight)]]."
             )
         return cls(queries, relevance)
+
+    @classmethod
+    def unnamed(cls, relevance: Labels, query_ids: Iterable[str] | None = None) -> "Relevance":
+        """Return labels of queries whose vectors alone are known."""
+        rows = ordered(relevance, "relevance", InvalidRelevanceError)
+        return cls([f"query {row}" for row in range(len(rows))], rows, query_ids)
 
     def __len__(self) -> int:
         """Count the labelled queries."""

@@ -193,7 +193,7 @@ def labelled_vectors(
         EmbeddingMismatchError: The query vectors do not have ``dimension``.
     """
     if not isinstance(relevance, Relevance):
-        relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance)
+        relevance = Relevance.unnamed(relevance)
     rows = {name: row for row, name in enumerate(corpus_ids)}
     labels, irrelevant = LabelRows.of(relevance.check(rows), rows), LabelRows.of_irrelevant(relevance, rows)
     queries = unit_rows(query_vectors, "query vector", dimension=dimension)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ class DeepMemoryRetriever(BaseRetriever):
     @model_validator(mode="after")
     def _has_a_threshold(self) -> "DeepMemoryRetriever":
         threshold = self.search_kwargs.get("score_threshold")
-        if self.search_type == "similarity_score_threshold" and not isinstance(threshold, int | float):
+        if self.search_type == "similarity_score_threshold" and not isinstance(threshold, Real):
             raise ValueError('search_type="similarity_score_threshold" needs search_kwargs={"score_threshold": a number}.')
         return self
 

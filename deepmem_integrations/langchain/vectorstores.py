@@ -16,6 +16,7 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
+from deepmem_integrations._ordered import ordered
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, Filter, Metric, StoredDocument
 from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
@@ -187,8 +188,9 @@ class DeepLake(VectorStore):
         Returns:
             The ids of the documents.
         """
-        texts = list(texts)
-        names = [name or str(uuid.uuid4()) for name in (ids if ids is not None else [None] * len(texts))]
+        texts = ordered(texts, "texts", StoreError)
+        given = [None] * len(texts) if ids is None else ordered(ids, "ids", StoreError)
+        names = [name or str(uuid.uuid4()) for name in given]
         if texts:
             model = self._embedder()
             vectors = [vector for batch in _batches(texts, batch_size) for vector in model.embed_documents(batch)]
@@ -204,8 +206,9 @@ class DeepLake(VectorStore):
         batch_size: int | None = None,
     ) -> list[str]:
         """Do the same as `add_texts` with the embedding model's async methods."""
-        texts = list(texts)
-        names = [name or str(uuid.uuid4()) for name in (ids if ids is not None else [None] * len(texts))]
+        texts = ordered(texts, "texts", StoreError)
+        given = [None] * len(texts) if ids is None else ordered(ids, "ids", StoreError)
+        names = [name or str(uuid.uuid4()) for name in given]
         if texts:
             model = self._embedder()
             vectors = [vector for batch in _batches(texts, batch_size) for vector in await model.aembed_documents(batch)]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._ordered import ordered
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQueries, sorted_into_lists
 from deepmem_integrations.corpora import CorpusVectors
@@ -131,6 +132,15 @@ def train_adapter(
     require("torch", extra="train")
     if max_unseen_loss is not None and not max_unseen_loss >= 0:
         raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
+    if max_unseen_loss is not None:
+        max_unseen_loss = float(max_unseen_loss)
+    if isinstance(validation, Relevance) or (validation is not None and len(validation) != 2):
+        raise InvalidRelevanceError(
+            "validation is the pair (query vectors, Relevance), since train_adapter embeds no texts. DeepMemory.train takes a "
+            "Relevance."
+        )
+    query_texts = None if query_texts is None else ordered(query_texts, "query_texts", InvalidRelevanceError)
+    corpus_ids = None if corpus_ids is None else ordered(corpus_ids, "corpus_ids", InvalidVectorsError)
     texts = _texts(relevance, query_texts, validation, needed=corpus_texts is not None or words is not None)
     spellings = relevance.queries if isinstance(relevance, Relevance) else query_texts
     given, relevance = _labelled(query_vectors, relevance, query_ids, "labelled")
@@ -292,7 +302,7 @@ def _labelled(
 ) -> tuple[Vectors, Relevance]:
     """Check that there is one vector for each labelled query, and return the unit vectors and the labels."""
     if not isinstance(relevance, Relevance):
-        relevance = Relevance([f"query {row}" for row in range(len(relevance))], relevance, query_ids)
+        relevance = Relevance.unnamed(relevance, query_ids)
     elif query_ids is not None:
         raise InvalidRelevanceError("query_ids go with a bare relevance; a Relevance has its own.")
     queries = unit_rows(vectors, "query vector" if what == "labelled" else "validation query vector")

@@ -292,3 +292,9 @@ def test_a_damaged_header_is_an_error(tmp_path):
             read_header(path)
     with pytest.raises(FileNotFoundError):
         read_header(tmp_path / "none")
+
+
+def test_scalars_of_numpy_are_written_as_numbers():
+    adapter = QueryAdapter(np.int64(4)).with_metadata(queries=np.int64(3), loss=np.float32(0.5))
+    again = QueryAdapter.from_bytes(adapter.to_bytes())
+    assert (again.dimension, again.metadata) == (4, {"queries": 3, "loss": 0.5})

@@ -481,3 +481,15 @@ def test_bad_text_anywhere_ends_no_run(tmp_path, caplog):
 def test_numbers_of_a_list_are_no_part_of_its_queries():
     assert writer(says(f"1. {ONE}", f"2. {TWO}"), 2)(documents(1)).queries == (ONE, TWO)
     assert writer(says(f"5) {ONE}", f"6) {TWO}"), 2)(documents(1)).queries == (ONE, TWO)
+
+
+def test_scalars_of_numpy_ask_the_same(tmp_path):
+    one = writer(says(ONE, TWO), 2, seed=3, max_documents=5, checkpoint=tmp_path / "run.jsonl").generate(documents(9))
+    again = writer(
+        *(says(ONE, TWO), np.int64(2)), seed=np.int64(3), max_documents=np.int32(5), checkpoint=tmp_path / "run.jsonl"
+    ).generate(documents(9))
+    assert (again.queries, again.recorded) == (one.queries, 5)
+
+
+def test_examples_in_a_set_are_the_same_in_every_process():
+    assert QueryGenerator(says(ONE), examples={"b", "a"}).prompt == QueryGenerator(says(ONE), examples=["a", "b"]).prompt

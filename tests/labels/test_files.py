@@ -97,3 +97,41 @@ def test_llama_index_round_trip(tmp_path):
     path.write_text('{"queries": []}')
     with pytest.raises(DeepMemoryError, match="is not an EmbeddingQAFinetuneDataset"):
         Relevance.from_llama_index(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_files_as_windows_writes_them(tmp_path, encoding, newline):
+    """Excel, Notepad and PowerShell put a byte order mark first; ``>`` of PowerShell writes UTF-16."""
+    mark = "\ufeff" if encoding.startswith("utf-16-") else ""
+
+    def write(path, text):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((mark + text.replace("\n", newline)).encode(encoding))
+
+    expected = Relevance(["wö ist es?", "who"], [[("ä", 1.0)], [("b", 2.0)]], ["q1", "q2"])
+    expected.to_jsonl(tmp_path / "plain.jsonl")
+    write(tmp_path / "labels.jsonl", (tmp_path / "plain.jsonl").read_text(encoding="utf-8"))
+    assert Relevance.from_jsonl(tmp_path / "labels.jsonl") == expected
+    write(tmp_path / "beir" / "queries.jsonl", '{"_id": "q1", "text": "wö ist es?"}\n{"_id": "q2", "text": "who"}\n')
+    write(tmp_path / "beir" / "qrels" / "train.tsv", "query-id\tcorpus-id\tscore\nq1\tä\t1\nq2\tb\t2\n")
+    assert Relevance.from_beir(tmp_path / "beir") == expected
+    value = {"queries": {"q1": "wö ist es?"}, "corpus": {}, "relevant_docs": {"q1": ["ä"]}, "mode": "text"}
+    write(tmp_path / "llama.json", json.dumps(value, ensure_ascii=False, indent=1))
+    assert Relevance.from_llama_index(tmp_path / "llama.json") == expected.take([0])
+
+
+def test_what_pandas_writes_where_a_value_is_missing(tmp_path):
+    lines = [
+        '{"query": "one", "relevance": [["a", 1.0]], "query_id": NaN, "generated": NaN}',
+        '{"query": "two", "relevance": ["b"], "query_id": null, "generated": null}',
+        '{"query": "three", "relevance": {"c": 0.5}, "query_id": "0", "generated": true}',
+    ]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+    found = Relevance.from_jsonl(tmp_path / "labels.jsonl")
+    assert found.query_ids == ("1", "2", "0"), "row numbers that are ids of others give way"
+    assert found.labels == ((("a", 1.0),), (("b", 1.0),), (("c", 0.5),))
+    assert found.generated == (False, False, True)
+    (tmp_path / "labels.jsonl").write_text('{"query": NaN, "relevance": [["a", 1.0]]}')
+    with pytest.raises(InvalidRelevanceError, match="not a string: got NoneType"):
+        Relevance.from_jsonl(tmp_path / "labels.jsonl")

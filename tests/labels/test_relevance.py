@@ -39,7 +39,7 @@ def test_keeps_queries_ids_and_labels_in_order():
         ("q", [("a", float("inf"))], "NaN or infinite"),
         ("q", [("a", "1")], "a weight is not a number"),
         ("q", [("a", 10**400)], "NaN or infinite"),
-        ("q", {"a": 1.0}, r"not a list of .*write \[\(\"an id\", 1.0\)\]"),
+        ("q", {("a", 1.0)}, r"not a list of .*write \[\(\"an id\", 1.0\)\]"),
         ("q", [("a", True)], "a weight is not a number"),
     ],
 )
@@ -62,7 +62,7 @@ def test_lengths_must_agree():
         Relevance(["q"], [GOOD], ["x", "y"])
     with pytest.raises(InvalidRelevanceError, match="'x' appears twice"):
         Relevance(["q", "r"], [GOOD, GOOD], ["x", "x"])
-    with pytest.raises(InvalidRelevanceError, match="same length"):
+    with pytest.raises(InvalidRelevanceError, match="queries is a list, .* got a str"):
         Relevance("a query", [GOOD])
 
 
@@ -439,3 +439,69 @@ def test_a_split_draws_questions_and_not_their_spellings(by, seed):
 def test_a_single_question_cannot_be_split():
     with pytest.raises(InvalidRelevanceError, match="20 queries are spellings of 1 questions, none of which fits"):
         Relevance(["The Same question"] * 10 + ["the same QUESTION!"] * 10, [GOOD] * 20).split(0.2)
+
+
+def test_mappings_are_read_by_their_keys():
+    """BEIR and sentence-transformers have queries as id → text, and qrels as id → documents."""
+    expected = Relevance(["one", "two"], [[("a", 1.0), ("b", 0.5)], GOOD], ["q1", "q2"])
+    texts, qrels = {"q1": "one", "q2": "two"}, {"q2": {"a": 1.0}, "q1": {"a": 1, "b": 0.5}}
+    assert Relevance(texts, expected.relevance) == expected
+    assert Relevance(texts, qrels) == expected
+    assert Relevance(["one", "two"], qrels, ["q1", "q2"]) == expected
+    assert Relevance(texts, {name: list(labels.items()) for name, labels in qrels.items()}) == expected
+    with pytest.warns(InvalidLabelsWarning, match="1 × no relevant document"):
+        assert Relevance({**texts, "q3": "three"}, qrels, on_invalid="drop") == expected
+    for queries, relevance, ids, message in (
+        ({**texts, "q3": "three"}, qrels, None, "query id 'q3'.: no relevant document"),
+        (texts, {**qrels, "q4": GOOD}, None, "the query id 'q4', which no query has"),
+        (["one", "two"], qrels, None, "relevance maps query ids to documents, so the queries need ids"),
+        (texts, qrels, ["q1", "q2"], "leave query_ids out"),
+    ):
+        with pytest.raises(InvalidRelevanceError, match=message):
+            Relevance(queries, relevance, ids)
+
+
+def test_what_has_no_order_is_refused():
+    for queries, relevance, ids in (
+        ({"one", "two"}, [GOOD, GOOD], None),
+        (["one", "two"], frozenset([(("a", 1.0),), (("b", 1.0),)]), None),
+        (["one", "two"], [GOOD, GOOD], {"q1", "q2"}),
+    ):
+        with pytest.raises(InvalidRelevanceError, match="paired at random"):
+            Relevance(queries, relevance, ids)
+    with pytest.raises(InvalidRelevanceError, match="queries is a list; got a int"):
+        Relevance(3, [GOOD])
+
+
+@pytest.mark.parametrize("kind", [iter, tuple, np.array, lambda items: dict.fromkeys(items).keys()])
+def test_lists_come_in_any_form_that_has_an_order(kind):
+    expected = Relevance(["one", "two"], [GOOD, GOOD], ["q1", "q2"])
+    assert Relevance(kind(list(expected.queries)), iter([GOOD, GOOD]), kind(list(expected.query_ids))) == expected
+
+
+def test_labels_come_back_from_parquet_as_arrays():
+    pd = pytest.importorskip("pandas")
+    rows = [np.array([np.array(pair, dtype=object) for pair in row], dtype=object) for row in ([("a", 1.0), ("b", 0.5)], GOOD)]
+    frame = pd.DataFrame({"query": ["one", "two"], "relevance": rows})
+    expected = Relevance(["one", "two"], [[("a", 1.0), ("b", 0.5)], GOOD])
+    assert Relevance(frame["query"], frame["relevance"]) == expected
+    assert Relevance(frame["query"], [list(row) for row in rows]) == expected
+    for missing, message in ((float("nan"), "not a list"), (None, "not a list"), (np.array([]), "no relevant document")):
+        with pytest.raises(InvalidRelevanceError, match=f"Row 1 .*{message}"):
+            Relevance(frame["query"], [rows[0], missing])
+    with pytest.raises(InvalidRelevanceError, match="Row 1 .*not a string: got float"):
+        Relevance(pd.Series(["one", float("nan")]), frame["relevance"])
+
+
+def test_half_a_surrogate_pair_is_named():
+    """No file of labels and no data set could hold it."""
+    half = "\ud83d"
+    for queries, labels, ids, message in (
+        ([f"q{half}"], [GOOD], None, "Row 0 .*the query holds half of a surrogate pair"),
+        (["q"], [[(f"a{half}", 1.0)]], None, "Row 0 .*a document id holds half"),
+        (["q"], [GOOD], [half], "Row 0: the query id .* holds half"),
+    ):
+        with pytest.raises(InvalidRelevanceError, match=message):
+            Relevance(queries, labels, ids)
+    with pytest.warns(InvalidLabelsWarning, match="1 × the query holds half of a surrogate pair"):
+        assert len(Relevance([f"q{half}", "r"], [GOOD, GOOD], on_invalid="drop")) == 1

@@ -285,7 +285,7 @@ class Unscored(InMemoryVectorStore):
 
 
 def test_a_search_that_the_store_cannot_do_points_to_what_works(db, problem, adapter):
-    threshold = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": 0.5}}
+    threshold = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": np.float32(0.5)}}
     with pytest.raises(StoreError, match=r"Unscored gives no scores .* DeepMemoryEmbeddings\(embeddings, memory\)"):
         DeepMemoryRetriever(vectorstore=Unscored(Lookup(problem)), memory=adapter, **threshold).invoke("q")
     with pytest.raises(ValidationError, match='needs search_kwargs={"score_threshold": a number}'):

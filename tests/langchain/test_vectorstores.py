@@ -167,3 +167,18 @@ async def test_the_batch_size_is_that_of_the_embedding_model(problem, tmp_path):
     for call in (db.add_texts, lambda texts, **options: asyncio.run(db.aadd_texts(texts, **options))):
         with pytest.raises(StoreError, match="batch_size is a number of texts, 1 or more; got 0"):
             await asyncio.to_thread(call, ["x"], batch_size=0)
+
+
+async def test_texts_that_cannot_be_paired_are_refused(problem, tmp_path):
+    db = DeepLake(tmp_path / "ds", embedding=Lookup(problem))
+    for call in (db.add_texts, lambda *given, **options: asyncio.run(db.aadd_texts(*given, **options))):
+        for texts, options, message in (
+            ({"doc-1": "one"}, {}, "texts is a list, .* got a dict"),
+            ({"one", "two"}, {"ids": ["1", "2"]}, "texts is a list; got a set, whose items would be paired at random"),
+            (["one", "two"], {"ids": {"1", "2"}}, "ids is a list; got a set"),
+            (["one"], {"metadatas": {"a": 1}}, "metadatas is a list, .* got a dict"),
+            ("one", {}, "texts is a list, .* got a str"),
+        ):
+            with pytest.raises(StoreError, match=message):
+                await asyncio.to_thread(call, texts, **options)
+    assert len(db.store) == 0

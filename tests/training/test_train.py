@@ -256,3 +256,25 @@ def test_a_corpus_in_any_form_gives_the_same_adapter(problem, trained, form, tmp
     np.testing.assert_allclose(
         result.adapter.transform(problem.test_queries), trained.adapter.transform(problem.test_queries), atol=1e-4
     )
+
+
+def test_scalars_of_numpy_and_iterators_train_the_same(problem, trained):
+    ids = iter(problem.ids)
+    result = train_adapter(
+        problem.train_queries, problem.train, problem.corpus, ids, seed=np.int64(0), max_unseen_loss=np.float32(1)
+    )
+    given = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids, max_unseen_loss=1.0)
+    assert result.adapter.transform(problem.test_queries[0]).tolist() == given.adapter.transform(problem.test_queries[0]).tolist()
+
+
+def test_lists_that_cannot_be_right_are_named(problem):
+    few, labels = problem.train_queries[:5], problem.train.relevance[:5]
+    for options, message in (
+        ({"validation": problem.test}, r"the pair \(query vectors, Relevance\).* DeepMemory.train takes a Relevance"),
+        ({"query_texts": {"q": "text"}}, "query_texts is a list, .*got a dict"),
+        ({"query_texts": {"a", "b", "c", "d", "e"}}, "query_texts is a list; got a set, whose items would be paired at random"),
+    ):
+        with pytest.raises(InvalidRelevanceError, match=message):
+            train_adapter(few, labels, problem.corpus, problem.ids, **options)
+    with pytest.raises(InvalidVectorsError, match="corpus_ids is a list; got a set"):
+        train_adapter(few, labels, problem.corpus, set(problem.ids))
