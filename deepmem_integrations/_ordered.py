@@ -22,7 +22,9 @@ def ordered(items: Iterable[Any], name: str, error: type[DeepMemoryError]) -> li
         >>> ordered((name for name in "ab"), "ids", StoreError)
         ['a', 'b']
     """
-    if isinstance(items, str | bytes | Mapping):
+    if isinstance(items, str | bytes):
+        raise error(f"{name} is a list: [{items!r:.60}], not {items!r:.60}.")
+    if isinstance(items, Mapping):
         raise error(f"{name} is a list, in the order of what stands beside it; got a {type(items).__name__}.")
     if isinstance(items, Set) and not isinstance(items, KeysView | ItemsView):  # of a dict, which has an order
         raise error(f"{name} is a list; got a {type(items).__name__}, whose items would be paired at random.")

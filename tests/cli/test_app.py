@@ -83,7 +83,7 @@ def test_every_command_writes_to_output_that_is_not_utf_8(shop, command):
     assert "Traceback" not in done.err
     assert done.out
     if arguments[0] == "models":
-        assert "\\u03c4" in done.out
+        assert "\\u03" in done.out, "τ or β"
     if arguments[0] in ("models", "search"):
         assert process(*arguments, "--json", PYTHONIOENCODING="ascii").json == process(*arguments, "--json").json
 

@@ -136,7 +136,7 @@ def test_an_id_is_just_an_id(filled):
         ({"vectors": [[1.0, 2.0], [1.0]]}, InvalidVectorsError, "not a matrix of numbers"),
         ({"texts": ["x", 3]}, StoreError, "text of document 'y' is not a string but int"),
         ({"texts": ["x", "\ud800"]}, StoreError, "'y' is no valid Unicode"),
-        ({"ids": "xy"}, StoreError, r"Ids come as a list: \['xy'\]"),
+        ({"ids": "xy"}, StoreError, r"ids is a list: \['xy'\]"),
     ],
 )
 def test_a_refused_write_changes_nothing(filled, change, error, message):

@@ -62,7 +62,7 @@ def test_lengths_must_agree():
         Relevance(["q"], [GOOD], ["x", "y"])
     with pytest.raises(InvalidRelevanceError, match="'x' appears twice"):
         Relevance(["q", "r"], [GOOD, GOOD], ["x", "x"])
-    with pytest.raises(InvalidRelevanceError, match="queries is a list, .* got a str"):
+    with pytest.raises(InvalidRelevanceError, match="queries is a list: .*, not 'a query'"):
         Relevance("a query", [GOOD])
 
 

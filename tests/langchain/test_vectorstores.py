@@ -177,7 +177,7 @@ async def test_texts_that_cannot_be_paired_are_refused(problem, tmp_path):
             ({"one", "two"}, {"ids": ["1", "2"]}, "texts is a list; got a set, whose items would be paired at random"),
             (["one", "two"], {"ids": {"1", "2"}}, "ids is a list; got a set"),
             (["one"], {"metadatas": {"a": 1}}, "metadatas is a list, .* got a dict"),
-            ("one", {}, "texts is a list, .* got a str"),
+            ("one", {}, r"texts is a list: \['one'\], not 'one'"),
         ):
             with pytest.raises(StoreError, match=message):
                 await asyncio.to_thread(call, texts, **options)
