@@ -49,6 +49,11 @@ class Candidate:
         """The candidate without words and answers."""
         return Candidate(self.linear, self.attention)
 
+    @property
+    def untaught(self) -> "Candidate":
+        """The candidate without what grows with the number of training queries: with the weight of words alone."""
+        return Candidate(vector=self.vector or not self.words, words=self.words, by_rank=self.by_rank)
+
     def ranking(self, word_unit: float) -> Ranking:
         """Return how the candidate ranks.
 

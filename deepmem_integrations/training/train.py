@@ -534,12 +534,11 @@ def _usual_cosines(data: TrainingData, transform: QueryAdapter) -> NDArray[np.fl
 
 def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingReport:
     views, candidates = decision.views, merged.candidates
-    chosen = candidates.index(decision.transform.candidate)
     return TrainingReport(
         chosen=str(decision.transform.candidate),
         reason=decision.transform.reason,
-        seen=_view_report(views["seen"], chosen, "seen", decision.transform) if views else None,
-        unseen=_view_report(views["unseen"], chosen, "unseen", decision.transform) if views else None,
+        seen=_view_report(merged, views, "seen", decision.transform) if views else None,
+        unseen=_view_report(merged, views, "unseen", decision.transform) if views else None,
         ranking=_ranking_report(merged, decision),
         agreement=decision.agreement,
         queries=len(merged.data.queries),
@@ -564,7 +563,6 @@ def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | Non
     views, candidates = decision.views, merged.candidates
     if not views:
         return None
-    index = candidates.index(decision.ranking.candidate)
     shown = {
         "without model": Candidate(),
         "transform alone": decision.transform.candidate,
@@ -576,22 +574,32 @@ def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | Non
     return RankingReport(
         chosen=str(decision.ranking.candidate),
         reason=decision.ranking.reason,
-        seen=_view_report(views["seen"], index, "seen", decision.ranking),
-        unseen=_view_report(views["unseen"], index, "unseen", decision.ranking),
+        seen=_view_report(merged, views, "seen", decision.ranking),
+        unseen=_view_report(merged, views, "unseen", decision.ranking),
         channels=[
             _means(views, candidates.index(candidate), title) for title, candidate in shown.items() if candidate in candidates
         ],
     )
 
 
-def _view_report(held_out: HeldOut, index: int, view: View, choice: Choice) -> ViewReport:
+def _view_report(merged: _Merged, views: Mapping[View, HeldOut], view: View, choice: Choice) -> ViewReport:
+    held_out, index = views[view], merged.candidates.index(choice.candidate)
     scores = {"ndcg@10": held_out.ndcg.astype(np.float64), "recall@10": held_out.recall.astype(np.float64)}
-    gain = promised if index else lambda *_: Interval(0.0, 0.0, 0.0)  # the identity changes nothing
+    # All but the weight of words grows with the number of queries. With validation queries, all others were learned from.
+    all_learned_from = view == "seen" and merged.validation is not None
+    untaught = index if all_learned_from else merged.candidates.index(choice.candidate.untaught)
+
+    def gain(name: str, values: NDArray[np.float64]) -> Interval:
+        if index == 0:
+            return Interval(0.0, 0.0, 0.0)  # the identity changes nothing
+        learned = float((values[index] - values[untaught]).mean())
+        return promised(values[index] - values[0], choice.optimism.get((view, name), 0.0), learned)
+
     return ViewReport(
         queries=f"{scores['ndcg@10'].shape[1]:,} {held_out.queries}",
         base={name: float(values[0].mean()) for name, values in scores.items()},
         chosen={name: float(values[index].mean()) for name, values in scores.items()},
-        gains={name: gain(values[index] - values[0], choice.optimism.get((view, name), 0.0)) for name, values in scores.items()},
+        gains={name: gain(name, values) for name, values in scores.items()},
     )
 
 

@@ -30,6 +30,14 @@ def test_the_identity_comes_first_and_every_pair_of_settings_is_there_once():
         assert Candidate(negatives, strength) in TRANSFORMS
 
 
+def test_every_candidate_without_what_was_taught_is_one():
+    candidates = rankings(words=True)
+    assert {candidate.untaught for candidate in candidates} < set(candidates)
+    assert Candidate("labelled", 2.0, words=0.2).untaught == Candidate(words=0.2)
+    assert Candidate(vector=False, answers=1.0).untaught == Candidate()
+    assert Candidate(vector=False, words=1.0).untaught == Candidate(vector=False, words=1.0)
+
+
 @pytest.mark.parametrize("words", [True, False])
 def test_rankings_differ_and_begin_with_the_transforms(words):
     candidates = rankings(words)

@@ -104,6 +104,14 @@ def test_the_luck_of_the_best_of_many_is_known():
     assert interval.low < interval.mean - 0.05 < interval.mean < interval.high
 
 
+def test_a_promise_allows_for_a_third_more_queries():
+    gains = np.random.default_rng(0).normal(0.1, 0.2, size=90)
+    plain, taught = promised(gains, 0.0), promised(gains, 0.0, learned=0.08)
+    assert (taught.mean, taught.low) == (plain.mean, plain.low)
+    assert taught.high == pytest.approx(plain.high + 0.04), "half as many again as two thirds"
+    assert promised(gains, 0.0, learned=-0.08) == plain
+
+
 def test_a_promise_on_few_queries_is_careful():
     few, many = promised(np.array([0.0] * 14 + [1.0]), 0.0), promised(np.array(([0.0] * 14 + [1.0]) * 20), 0.0)
     assert few.mean == many.mean
