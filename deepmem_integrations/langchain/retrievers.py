@@ -73,7 +73,8 @@ class DeepMemoryRetriever(BaseRetriever):
             was trained with one of the same kind.
         answers: Whether remembered answers count. Where neither words nor answers count, the order of the store's search stands.
         evidence: Whether each document says in ``metadata["deepmem"]`` why it has its place: its score, and its score and rank
-            by each kind of evidence.
+            by each kind of evidence. Documents that differ in their evidence alone are equal, so that chains which join the
+            results of several queries find each document once.
         search_type: ``"similarity"``; ``"mmr"``, which re-ranks by the transformed vector alone and tells no evidence; or
             ``"similarity_score_threshold"``, which compares the store's own relevance score of the transformed vector. Under a
             threshold, documents that only words or answers found are left out, and the rest is ranked by all evidence.

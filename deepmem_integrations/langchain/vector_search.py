@@ -12,7 +12,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from deepmem_integrations.corpora.langchain_stores import id_if_any
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.stores import SCORED, acall, store_access
-from deepmem_integrations.ranking import NAMELESS, RankedQuery, Shortlist
+from deepmem_integrations.ranking import EVIDENCE, NAMELESS, Metadata, RankedQuery, Shortlist
 from deepmem_integrations.words import Found
 
 SearchType = Literal["similarity", "mmr", "similarity_score_threshold"]
@@ -209,6 +209,6 @@ class RankedSearch(VectorSearch):
             return [document for document, _ in best]
         # The store may have handed out its own objects.
         return [
-            document.model_copy(update={"metadata": {**document.metadata, "deepmem": choice.to_json()}})
+            document.model_copy(update={"metadata": Metadata({**document.metadata, EVIDENCE: choice.to_json()})})
             for document, choice in best
         ]

@@ -18,12 +18,9 @@ from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import check_vectors, given, is_transformed, with_embedding
 from deepmem_integrations.llama_index.stores import search_of
-from deepmem_integrations.ranking import Choice, RankedQuery, Ranker, Shortlist
+from deepmem_integrations.ranking import EVIDENCE, Choice, Metadata, RankedQuery, Ranker, Shortlist
 from deepmem_integrations.serving import HasModels, MemoryLike
 from deepmem_integrations.words import Found, LexicalSearch
-
-EVIDENCE = "deepmem"
-"""The key of the metadata that holds the evidence for a node."""
 
 
 class DeepMemoryRetriever(BaseRetriever):
@@ -53,6 +50,7 @@ class DeepMemoryRetriever(BaseRetriever):
         answers: Whether remembered answers count.
         evidence: True puts the evidence for each node into ``node.metadata["deepmem"]`` of a copy of the node, where neither the
             embedding model nor the language model sees it: the score, and the score and rank by vector, words and answers.
+            ``node.hash`` leaves the evidence out, so that nodes of several queries can be fused.
             Where the store ranks by its own rule, there is no evidence.
         **options: Options of ``index.as_retriever``, for an index or a store: ``similarity_top_k``, ``filters``,
             ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model; by default the
@@ -251,7 +249,7 @@ def _scored(node: BaseNode, choice: Choice, evidence: bool) -> NodeWithScore:
         # The store may return its own object.
         node = node.model_copy(
             update={
-                "metadata": {**node.metadata, EVIDENCE: choice.to_json()},
+                "metadata": Metadata({**node.metadata, EVIDENCE: choice.to_json()}),
                 "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, EVIDENCE],
                 "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, EVIDENCE],
             }

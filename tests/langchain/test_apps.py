@@ -7,12 +7,13 @@ from itertools import repeat
 import pytest
 from langchain.agents import create_agent
 from langchain_classic.chains import RetrievalQA
+from langchain_classic.retrievers import EnsembleRetriever, MultiQueryRetriever
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableParallel, RunnablePassthrough
+from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
 from pydantic import Field
 
@@ -122,6 +123,21 @@ async def test_an_agent_with_the_retriever_as_its_tool(swapped, problem):
         (answer,) = [message for message in result["messages"] if isinstance(message, ToolMessage)]
         assert answer.content.split("\n\n") == right(2)
         assert result["messages"][-1].content == "Found it."
+
+
+async def test_several_queries_find_a_document_once_with_evidence_too(db, problem, adapter):
+    plain = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=40)
+    retriever = plain.model_copy(update={"evidence": True})
+    written = RunnableLambda(lambda _: list(problem.test.queries[:3]))
+    answers = []
+    for one in (plain, retriever):
+        several = MultiQueryRetriever(retriever=one, llm_chain=written)
+        fused = EnsembleRetriever(retrievers=[one, one.model_copy(update={"k": 30})])
+        answers.append([several.invoke("?"), await several.ainvoke("?"), fused.invoke(problem.test.queries[0])])
+        for found in answers[-1]:
+            assert len({document.id for document in found}) == len(found)
+    assert answers[0] == answers[1]
+    assert all("deepmem" in document.metadata for found in answers[1] for document in found)
 
 
 async def test_retrieval_qa(swapped, model, problem):

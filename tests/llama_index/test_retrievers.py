@@ -11,6 +11,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever, RouterRetriever, VectorIndexAutoRetriever
+from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
 from llama_index.core.schema import IndexNode, MetadataMode, TextNode
 from llama_index.core.tools import RetrieverTool
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
@@ -22,7 +23,7 @@ from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsEr
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
 from deepmem_integrations.llama_index.queries import TransformedQueryBundle
 from deepmem_integrations.words import WordIndex
-from tests.llama_index.helpers import Lookup, expected, ids, nodes_of, remembering
+from tests.llama_index.helpers import Lookup, Scripted, expected, ids, nodes_of, remembering
 
 
 @pytest.fixture(params=["SimpleVectorStore", "DeepLakeVectorStore"])
@@ -411,6 +412,20 @@ async def test_what_is_built_of_retrievers_keeps_the_order(problem, index, words
     node = IndexNode(text="points", index_id="ours", obj=ours, embedding=problem.corpus[0].tolist())
     outer = VectorStoreIndex(nodes=[], objects=[node], embed_model=index._embed_model).as_retriever(similarity_top_k=1)
     assert ids(outer.retrieve(bundle)) == ids(found)
+
+
+@pytest.mark.parametrize("mode", FUSION_MODES)
+def test_several_queries_find_a_node_once_with_evidence_too(problem, index, words, ranking_model, mode):
+    fused = []
+    for evidence in (False, True):
+        ours = DeepMemoryRetriever(index, memory=ranking_model, words=words, similarity_top_k=40, evidence=evidence)
+        llm = Scripted(script=["\n".join(problem.test.queries[1:3])])
+        several = QueryFusionRetriever([ours], mode=mode, llm=llm, num_queries=3, similarity_top_k=60, use_async=False)
+        found = several.retrieve(problem.test.queries[0])
+        assert len(set(ids(found))) == len(found) > 40
+        fused.append([(one.node_id, one.score) for one in found])
+    assert fused[0] == fused[1]
+    assert all("deepmem" in one.metadata for one in found)
 
 
 class First(BaseSelector):

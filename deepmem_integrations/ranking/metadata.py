@@ -1,0 +1,36 @@
+"""`Metadata`: the metadata of a document together with the evidence for its place in a ranking."""
+
+from typing import Any
+
+EVIDENCE = "deepmem"
+"""The key of the metadata that holds the evidence."""
+
+
+class Metadata(dict[str, Any]):
+    """The metadata of a document or a node, with the evidence for its place under ``"deepmem"``.
+
+    Evidence belongs to one query, and a document that two queries find is one document. Chains recognise it by comparing
+    documents (LangChain's ``MultiQueryRetriever``) or by a hash of ``str(metadata)`` (LlamaIndex's ``QueryFusionRetriever``). So
+    a comparison and ``str`` leave the evidence out. ``repr`` shows it.
+
+    Example:
+        >>> first, second = (Metadata({"page": 3, "deepmem": {"score": score}}) for score in (0.9, 0.4))
+        >>> first["deepmem"], first == second == {"page": 3}, str(first)
+        ({'score': 0.9}, True, "{'page': 3}")
+    """
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all but the evidence."""
+        return isinstance(other, dict) and _bare(self) == _bare(other)
+
+    def __ne__(self, other: object) -> bool:
+        """Compare all but the evidence."""
+        return not self == other
+
+    def __str__(self) -> str:
+        """Write all but the evidence."""
+        return str(_bare(self))
+
+
+def _bare(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if name != EVIDENCE}
