@@ -17,7 +17,7 @@ class Found(NamedTuple):
 
     Attributes:
         ids: n document ids.
-        scores: (n,) float32, descending. Scores of different searches have no common scale.
+        scores: (n,) float32, descending. Scores of different searches have no common scale. `search_words` raises negative ones.
     """
 
     ids: list[str]
@@ -48,7 +48,8 @@ def search_words(search: LexicalSearch, text: str, k: int) -> Found:
     """Search by words, and put in order what a search of the user's own returns.
 
     Scores become float32, best first. Of an id that comes twice the best score counts, and a document whose score is NaN or
-    infinite is left out.
+    infinite is left out. A ranking gives documents that the search does not find the score 0: where a search gives scores below
+    0, all of its scores are raised by the same amount, so that the lowest is above 0 by the mean distance between neighbours.
 
     Args:
         search: Any search by words.
@@ -64,6 +65,9 @@ def search_words(search: LexicalSearch, text: str, k: int) -> Found:
         ...         return ["a", "b", "a"], [1.0, 2.0, 3.0]
         >>> search_words(Mine(), "words", 10)
         Found(ids=['a', 'b'], scores=array([3., 2.], dtype=float32))
+        >>> Mine.search = lambda self, text, k: (["a", "b", "c"], [-3.0, -4.0, -9.0])
+        >>> search_words(Mine(), "words", 10).scores
+        array([9., 8., 3.], dtype=float32)
     """
     found = search.search(text, k)
     try:
@@ -80,7 +84,15 @@ def search_words(search: LexicalSearch, text: str, k: int) -> Found:
     for row in np.argsort(-scores, kind="stable").tolist():
         if np.isfinite(scores[row]):
             best.setdefault(ids[row], scores[row])
-    return Found(list(best), np.array(list(best.values()), dtype=np.float32))
+    return Found(list(best), _above_zero(np.array(list(best.values()), dtype=np.float32)))
+
+
+def _above_zero(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Raise (n,) scores, best first, of which any is below 0."""
+    if not len(scores) or scores[-1] >= 0:
+        return scores
+    above = scores.astype(np.float64) - scores[-1]
+    return np.asarray(above + (above[0] / (len(scores) - 1) if above[0] else 1.0), dtype=np.float32)
 
 
 def _not_found(search: LexicalSearch, returned: str) -> StoreError:

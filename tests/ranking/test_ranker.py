@@ -168,6 +168,8 @@ class Scored:
         (["error", "manual", "error"], np.array([2.0, 1.0, 0.5])),  # twice
         (["reset", "error", "manual"], np.array([np.nan, 2.0, 1.0])),
         (["reset", "error", "manual"], np.array([1e300, 2.0, 1.0])),
+        (["error", "manual"], [-7.0, -8.0]),  # logarithms of probabilities, for one
+        (["error", "manual"], [0.5, -0.5]),
     ],
 )
 def test_a_search_of_the_users_own_is_put_in_order(ids, scores):
@@ -175,6 +177,19 @@ def test_a_search_of_the_users_own_is_put_in_order(ids, scores):
     choices = query.rank(IDS, COSINES, query.words(10)).choices()
     assert [choice.id for choice in choices] == ["error", "manual", "reset", "invoice"]
     assert [choice.evidence["words"].rank for choice in choices] == [1, 2, None, None]
+
+
+@pytest.mark.parametrize("by_rank", [False, True])
+def test_what_a_search_finds_ranks_above_what_it_does_not_find_whatever_the_scores(by_rank):
+    model = remembering(words=1.0, search="Scored", by_rank=by_rank)
+    for scores in ([-2.0], [-2.0, -2.0], [3.0, -2.0]):
+        found = IDS[: len(scores)]
+        query = Ranker(model, words=Scored(found, scores)).query("fuse", [0.0, 1.0])
+        choices = {choice.id: choice for choice in query.rank(IDS, [0.5] * 4, query.words(10)).choices()}
+        assert list(choices) == IDS
+        lowest = min(choices[name].evidence["words"].score for name in found)
+        assert lowest > choices[IDS[-1]].evidence["words"].score == 0
+        assert choices[found[-1]].score > choices[IDS[-1]].score
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_words_are_looked_up_once_and_unknown_documents_do_not_count():
 
 
 def test_the_unit_is_above_0_whatever_a_search_scores_by():
-    for scores in ([0.0, 0.0], [-1.0, -2.0], [float("nan"), float("inf")], []):
+    for scores in ([0.0, 0.0], [-2.0, -2.0], [float("nan"), float("inf")], []):
         search = SimpleNamespace(search=lambda text, k, found=scores: Found(["a", "b"][: len(found)], np.array(found)))
         assert QueryWords(search, ["one", "two"], {"a": 0, "b": 1}, ["a", "b"]).unit == 1.0
 
