@@ -323,12 +323,12 @@ def evaluate(
 
     def rank(model: QueryAdapter, side: str) -> NDArray[np.int64]:
         """Rank as a retriever does: what the vectors find, what the words find, and what remembered queries ask for."""
-        ranker, fetched = Ranker(model, words=words or False), max(depth, FETCHED)
+        fetched = max(depth, FETCHED)
         transformed = model.for_ranking().transform(queries)
         rows = nearest(transformed, corpus, fetched)
         rankings = np.full((len(queries), min(depth, len(ids))), -1, dtype=np.int64)
         for number in tqdm(range(len(queries)), desc=f"Ranking, {side}", unit="query", delay=1):
-            query = ranker.query(texts[number], queries[number])
+            query = ranker.query(texts[number], queries[number], adapter=model)
             cosines = corpus[rows[number]] @ transformed[number]
             shortlist: Shortlist[str] = query.rank([ids[row] for row in rows[number].tolist()], cosines, query.words(fetched))
             best = [row_of[name] for name in shortlist.ids if name in row_of][:depth]
@@ -342,6 +342,7 @@ def evaluate(
         rankings[WITH] = moved
     else:
         rankings[TRANSFORM] = moved
+        ranker = Ranker(adapter, words=words or False)  # one for all sides, so that each warning comes once
         if words is not None:
             for side, ranking in ((WORDS, Ranking(vector=0, words=1)), (HYBRID, Ranking(words=1, by_rank=True))):
                 named = replace(ranking, search=search_name(words))

@@ -151,6 +151,13 @@ def test_a_model_that_ranks_by_words_is_judged_beside_its_parts(pages):
     assert result.to_json()["gain over hybrid"]["recall@1"]["mean"] == result.gains_over("hybrid (RRF)")["recall@1"].mean
 
 
+def test_an_index_older_than_the_documents_is_told_once(pages, caplog):
+    queries, labels, corpus, ids, index = pages
+    new = np.concatenate([corpus, corpus.mean(axis=0, keepdims=True)])
+    evaluate(queries, labels, new, [*ids, "new page"], adapter=QueryAdapter(4, ranking=Ranking(words=1.0)), words=index)
+    assert caplog.text.count("is older than the store: it lacks the document 'new page'") == 1
+
+
 def test_answers_are_judged_without_words(problem):
     answered = [name for ((name, _),) in problem.train.labels]
     adapter = remembering(problem.train_queries, answered, ranking=Ranking(answers=0.8))
