@@ -333,7 +333,7 @@ def test_what_cannot_be_remembered_is_told(memory, problem):
 
 def test_a_document_that_is_not_in_the_store_cannot_be_remembered(memory, problem):
     name = memory.train(problem.train.take(range(100)))
-    with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
+    with pytest.raises(InvalidRelevanceError, match=r"'nowhere' is not in the corpus \(1 such label in all\)"):
         memory.remember(Relevance(["new"], [[("nowhere", 1.0)]], ["new"]))
     assert memory.get_model() == name
 

@@ -306,7 +306,7 @@ class QueryAdapter(Immutable):
             query_vectors: (n, d), any real dtype.
             relevance: The labels of these n queries. The ids that a `Relevance` was given must be new to the adapter. A row
                 number, which stands where no id was given, becomes ``added 48`` or so if the adapter has it already.
-            documents: Document id → (d,) vector, for the documents that no query of the training judged. Vectors of other
+            documents: Document id → (d,) vector, for the documents that no remembered query judged. Vectors of other
                 documents may be passed, too, and are not used.
             query_ids: The ids of a bare ``relevance``; by default ``added 48`` and so on.
             query_texts: The texts, which are kept if the adapter keeps texts.
@@ -341,7 +341,7 @@ class QueryAdapter(Immutable):
         missing = sorted(wanted - set(documents or {}))
         if missing:
             raise InvalidRelevanceError(
-                f"No query of the training asked for the document {missing[0]!r} ({len(missing)} in all are new): pass their "
+                f"No remembered query asked for the document {missing[0]!r} ({len(missing)} in all are new): pass their "
                 "vectors, documents={id: vector}."
             )
         vectors = {

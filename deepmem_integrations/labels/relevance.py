@@ -291,7 +291,7 @@ class Relevance(Immutable):
             row, document = unknown[0]
             raise InvalidRelevanceError(
                 f"Row {row} (query id {self.query_ids[row]!r}): document {document!r} is not in the corpus "
-                f"of {len(known)} documents ({len(unknown)} such labels in all). "
+                f"({len(unknown)} such label{'s' * (len(unknown) > 1)} in all). "
                 "Use the ids of the store, as memory.documents() gives them, or drop such labels with "
                 'Relevance.check(ids, on_invalid="drop").'
             )
