@@ -166,13 +166,25 @@ class Relevance(Immutable):
     ) -> "Relevance":
         """Accept what users pass: a `Relevance` in either place, or v3's two lists.
 
+        The two lists of one `Relevance`, its ``queries`` and its ``relevance``, are that `Relevance` again, with its ids and its
+        ``generated`` marks.
+
         Raises:
             InvalidRelevanceError: The arguments are neither one `Relevance` nor two lists.
+
+        Example:
+            >>> labelled = Relevance(["how do I undo a commit?"], [[("doc-12", 1.0)]], generated=True)
+            >>> Relevance.of(labelled.queries, labelled.relevance) is labelled
+            True
         """
         if isinstance(queries, Relevance) and relevance is None:
             return queries
         if isinstance(relevance, Relevance) and queries is None:
             return relevance
+        if isinstance(relevance, _Lists):
+            whole = relevance.whole
+            if isinstance(queries, Sequence) and (list(queries), relevance) == (list(whole.queries), whole.relevance):
+                return whole  # nobody has changed the lists
         if queries is None or relevance is None or isinstance(queries, Relevance) or isinstance(relevance, Relevance):
             raise InvalidRelevanceError(
                 "Pass one Relevance and nothing beside it, or queries together with relevance: [[(document id, weight)]]."
@@ -245,8 +257,11 @@ class Relevance(Immutable):
 
     @property
     def relevance(self) -> list[list[tuple[str, float]]]:
-        """All judgements in v3's shape: of each query first its labels, then what was judged irrelevant."""
-        return [[*labels, *irrelevant] for labels, irrelevant in zip(self.labels, self.irrelevant, strict=True)]
+        """All judgements in v3's shape: of each query first its labels, then what was judged irrelevant.
+
+        The lists know the `Relevance` that they come from: see `of`.
+        """
+        return _Lists(self)
 
     @property
     def documents(self) -> tuple[tuple[tuple[str, float], ...], ...]:
@@ -472,6 +487,14 @@ class Relevance(Immutable):
     def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid) -> "Relevance":
         queries, relevance, query_ids, generated, times = columns
         return cls(queries, relevance, query_ids, on_invalid=on_invalid, generated=generated, times=times)
+
+
+class _Lists(list[list[tuple[str, float]]]):
+    """The judgements of a `Relevance` in v3's shape, and the `Relevance` itself."""
+
+    def __init__(self, whole: Relevance) -> None:
+        super().__init__([*labels, *irrelevant] for labels, irrelevant in zip(whole.labels, whole.irrelevant, strict=True))
+        self.whole = whole
 
 
 def _drawn(groups: Iterable[Sequence[int]], size: int) -> list[int]:

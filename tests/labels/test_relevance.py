@@ -316,7 +316,7 @@ def test_judgements_go_wherever_rows_go(tmp_path):
 def test_check_looks_at_what_was_judged_irrelevant_too():
     relevance = judged()
     assert relevance.check({"a", "b", "c"}) is relevance
-    with pytest.raises(InvalidRelevanceError, match=r"Row 0 .*'b' is not in the corpus of 2 documents \(2 such labels"):
+    with pytest.raises(InvalidRelevanceError, match=r"Row 0 .*'b' is not in the corpus \(2 such labels"):
         relevance.check({"a", "c"})
     with pytest.warns(InvalidLabelsWarning, match="Left out 1 of 3 .*2 × document not in the corpus; 1 × no document left"):
         kept = relevance.check({"a", "c"}, on_invalid="drop")
@@ -505,3 +505,15 @@ def test_half_a_surrogate_pair_is_named():
             Relevance(queries, labels, ids)
     with pytest.warns(InvalidLabelsWarning, match="1 × the query holds half of a surrogate pair"):
         assert len(Relevance([f"q{half}", "r"], [GOOD, GOOD], on_invalid="drop")) == 1
+
+
+def test_the_two_lists_of_a_relevance_are_that_relevance_until_someone_changes_them():
+    labelled = Relevance(["one", "two"], [[("a", 1.0)], [("b", 0.5)]], ["q1", "q2"], generated=[True, False])
+    for queries in (labelled.queries, list(labelled.queries)):
+        assert Relevance.of(queries, labelled.relevance) is labelled
+        assert Relevance.of(queries, pickle.loads(pickle.dumps(labelled.relevance))) == labelled
+    changed = labelled.relevance
+    changed[0].append(("c", 1.0))
+    shuffled = labelled.relevance[::-1]
+    for queries, relevance in ((labelled.queries, changed), (labelled.queries, shuffled), (["one", "three"], labelled.relevance)):
+        assert Relevance.of(queries, relevance) == Relevance(queries, relevance)
