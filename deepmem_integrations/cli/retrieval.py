@@ -141,7 +141,10 @@ def _side_by_side(sides: dict[str, Found], choices: Sequence[Choice] = ()) -> st
 
 
 def _evidence(choice: Choice, width: int) -> list[str]:
-    """Write the score and the rank by each kind of evidence, in a line if it is wide enough; a dash stands for no rank."""
+    """Write the score, and the score and the rank by each kind of evidence; a dash stands for no rank.
+
+    The kinds of evidence share a line if it is wide enough.
+    """
     cells = [f"{name} {one.score:.2f} {'–' if one.rank is None else f'#{one.rank}'}" for name, one in choice.evidence.items()]
     line = "  ".join(cells)
-    return [line] if len(line) <= width else cells
+    return [f"score {choice.score:.4f}", *([line] if len(line) <= width else cells)]

@@ -112,11 +112,11 @@ def test_search_shows_the_evidence_below_each_document(shop, ranking, monkeypatc
     query = shop.train.queries[3]
     wide = deepmem("search", query, *where, "-k", 2, "--evidence")
     assert wide.code == 0, wide.err
-    shown = r"vector -?\d\.\d\d [#–]\d*  words \d+\.\d\d [#–]\d*  answers \d\.\d\d [#–]\d*\n"
+    shown = r"score -?\d\.\d{4}\n +vector -?\d\.\d\d [#–]\d*  words \d+\.\d\d [#–]\d*  answers \d\.\d\d [#–]\d*\n"
     assert len(re.findall(shown, f"{wide.out}\n")) == 2
     monkeypatch.setenv("COLUMNS", "80")
     narrow = deepmem("search", query, *where, "-k", 1, "--evidence").out.splitlines()
-    assert [line.split()[0] for line in narrow[-3:]] == ["vector", "words", "answers"]
+    assert [line.split()[0] for line in narrow[-4:]] == ["score", "vector", "words", "answers"]
     alone = deepmem("search", query, *where, "-k", 1, "--evidence", "--without")
     assert "words" not in alone.out.splitlines()[0]
 
