@@ -26,6 +26,7 @@ from deepmem_integrations.cli.options import (
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.errors import JobNotFoundError
 from deepmem_integrations.jobs import JobStatus
+from deepmem_integrations.labels import Relevance
 
 ENDED_BADLY = 3
 """The exit code of a training that failed or was cancelled."""
@@ -70,6 +71,9 @@ def train(
             "both sides (document); or the latest queries (time)."
         ),
     ] = None,
+    save_held_out: Annotated[
+        Path | None, typer.Option(help="A file for the queries of --hold-out, as JSON lines, which the command evaluate takes.")
+    ] = None,
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
     ] = False,
@@ -78,16 +82,23 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model on labelled queries and put it in use."""
-    if background and hold_out is not None:
-        raise typer.BadParameter("--hold-out measures after the training, so it cannot be combined with --background.")
     if hold_out_by is not None and hold_out is None:
         raise typer.BadParameter("--hold-out-by says how --hold-out draws: give both, as in --hold-out 0.2 --hold-out-by time.")
+    if save_held_out is not None and hold_out is None:
+        raise typer.BadParameter("--save-held-out saves the queries of --hold-out: give a share, e.g. --hold-out 0.2.")
+    if background and hold_out is not None and save_held_out is None:
+        raise typer.BadParameter(
+            "--hold-out measures after the training, which --background does not wait for: keep the queries for the command "
+            "evaluate with --save-held-out FILE."
+        )
     with printing(as_json) as show:
         relevance, test = read_labels(labels, split), None
         if hold_out is not None:
             relevance, test = relevance.split(hold_out, by=hold_out_by or "query", seed=seed)
         judges = None if validation is None else read_labels(validation, validation_split)
         memory = open_store(store, embedding, path).memory
+        if test is not None and save_held_out is not None:
+            _save(test, save_held_out)
         job_id = memory.train(
             relevance,
             validation=judges,
@@ -98,7 +109,7 @@ def train(
             words=not no_words,
         )
         job = memory.jobs.job(job_id)
-        if test is not None:
+        if test is not None and not background:
             evaluation = memory.measure(test, model=job_id)
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
@@ -211,6 +222,13 @@ def use(
         folder = folder_of(store, path).models
         folder.use(model)
         show({"name": model, "in_use": True}, f"{model} is in use.")
+
+
+def _save(labels: Relevance, file: Path) -> None:
+    """Write labelled queries, unless others are in the file. The same ones are there where a training is run again."""
+    if file.exists() and Relevance.from_jsonl(file) != labels:
+        raise typer.BadParameter(f"{file} has other queries: name another file, or delete this one.")
+    labels.to_jsonl(file)
 
 
 def _show_job(show: Show, job: JobStatus, hint: str = "") -> None:

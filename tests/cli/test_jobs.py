@@ -190,7 +190,9 @@ def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     assert answer["report"]["queries"] == len(shop.train) - held
     assert answer["evaluation"]["queries"] == held
     assert answer["evaluation"]["with model"]["recall@10"] > answer["evaluation"]["without model"]["recall@10"]
-    assert deepmem(*arguments, "--background").code == 2
+    refused = deepmem(*arguments, "--background")
+    assert refused.code == 2
+    assert "--save-held-out" in refused.err
     nothing = deepmem(*arguments[:-1], "1.0")
     assert nothing.code == 1
     assert "leaves one side empty" in nothing.err
@@ -220,6 +222,31 @@ def test_train_holds_the_latest_queries_out(shop, tmp_path):
     latest = timed.split(0.25, by="time")[1]
     assert answer["evaluation"]["queries"] == len(latest)
     assert not set(remembered.query_ids) & set(latest.query_ids)
+
+
+def test_train_saves_the_queries_that_it_holds_out(shop, tmp_path):
+    file = tmp_path / "held.jsonl"
+    arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path / "models", "--save-held-out", file)
+    assert deepmem(*arguments).code == 2, "no share is given"
+    assert not file.exists()
+    held_out = deepmem(*arguments, "--hold-out", "0.25", "--json").json
+    kept = Relevance.from_jsonl(file)
+    assert len(kept) == round(len(shop.train) / 4)
+    assert set(kept.queries) < set(shop.train.queries)
+    later = deepmem("evaluate", file, *shop.store, "--path", tmp_path / "models", "--json").json
+    for side in ("without model", "with model"):
+        assert later[side] == held_out["evaluation"][side]
+
+    background = deepmem(*arguments, "--hold-out", "0.25", "--background", "--json")
+    assert background.code == 0, background.err
+    done = deepmem("status", background.json["id"], "--path", tmp_path / "models", "--wait", "--json").json
+    assert done["report"]["queries"] == len(shop.train) - len(kept)
+    assert Relevance.from_jsonl(file) == kept
+
+    other = deepmem(*arguments, "--hold-out", "0.5")
+    assert other.code == 2
+    assert "has other queries" in other.err
+    assert Relevance.from_jsonl(file) == kept
 
 
 @pytest.mark.parametrize(
