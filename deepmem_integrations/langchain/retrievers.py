@@ -19,7 +19,13 @@ from deepmem_integrations.corpora.langchain_stores import check_lengths, embeddi
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
 from deepmem_integrations.langchain.stores import acall
-from deepmem_integrations.langchain.vector_search import RankedSearch, SearchType, VectorSearch, search_method
+from deepmem_integrations.langchain.vector_search import (
+    RankedSearch,
+    SearchType,
+    VectorSearch,
+    check_spelling,
+    search_method,
+)
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.serving import MemoryLike
 from deepmem_integrations.words import LexicalSearch
@@ -79,7 +85,8 @@ class DeepMemoryRetriever(BaseRetriever):
             ``"similarity_score_threshold"``, which compares the store's own relevance score of the transformed vector. Under a
             threshold, documents that only words or answers found are left out, and the rest is ranked by all evidence.
         search_kwargs: Options of the store's search: ``filter``, ``score_threshold``, … ``fetch_k`` is the store's own option
-            with ``"mmr"``, and else the field. The other fields may be given here, too.
+            with ``"mmr"``, and else the field. The other fields may be given here, too. Many stores ignore an option that they
+            do not know, so a name that is nearly that of a known option is refused when the retriever searches.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -221,6 +228,7 @@ class DeepMemoryRetriever(BaseRetriever):
         for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
             if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
                 raise StoreError(f"{name} is a number of documents, 1 or more; got {given!r}.")
+        check_spelling(store, search_type, options, (*_OWN, "fetch_k"))
         check_lengths(store)
         ranker, mmr = self._serve(own["words"], own["answers"]), search_type == "mmr"
         query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr)

@@ -1,8 +1,10 @@
 """One search of a vector store with a query vector: `VectorSearch` in the store's order, `RankedSearch` by all evidence."""
 
 import asyncio
+import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.documents import Document
@@ -21,6 +23,8 @@ _DEFAULT_K = 4
 """LangChain's own number of documents."""
 _FARTHER = 4
 """By how much a look-up reaches farther down the list where documents were gone or forbidden."""
+_ALIKE = 0.85
+"""The similarity, between 0 and 1, of names that are the same but for a slip: one letter of five, two of ten."""
 
 
 def search_method(store: VectorStore, search_type: SearchType) -> str:
@@ -49,6 +53,26 @@ def search_method(store: VectorStore, search_type: SearchType) -> str:
             'and use its own as_retriever(search_type="similarity_score_threshold").'
         )
     return name
+
+
+def check_spelling(store: VectorStore, search_type: SearchType, options: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a misspelt option, which a store that takes any option would ignore. Other unknown options are the store's affair.
+
+    Args:
+        store: The store.
+        search_type: How the store searches.
+        options: The names of the options.
+        known: The names of the retriever's own options.
+
+    Raises:
+        StoreError: An option is no parameter of the store's search, and nearly has the name of one, or of an option in ``known``.
+    """
+    methods = [getattr(store, name, None) for name in (search_method(store, search_type), *SCORED, "similarity_search")]
+    parameters = (inspect.signature(method).parameters for method in methods if method is not None)
+    known = [*known, "score_threshold", *itertools.chain.from_iterable(parameters)]
+    for name in options:
+        if name not in known and (meant := difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)):
+            raise StoreError(f"{name} is no option of this search. Did you mean {meant[0]}?")
 
 
 class VectorSearch:

@@ -1,6 +1,7 @@
 import asyncio
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -424,6 +425,43 @@ async def test_every_option_of_the_ranking_holds_for_one_call_and_for_all(any_st
         DeepMemoryRetriever(vectorstore=any_store, memory=adapter, fetch_k=0)
     with pytest.raises(ValidationError, match="words"):
         DeepMemoryRetriever(vectorstore=any_store, memory=adapter, words=object())
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ({"fech_k": 50}, "fetch_k"),
+        ({"evidance": True}, "evidence"),
+        ({"answer": False}, "answers"),
+        ({"filters": {"half": 1}}, "filter"),
+        ({"score_treshold": 0.5}, "score_threshold"),
+    ],
+)
+async def test_a_misspelt_option_is_told(problem, adapter, slip, meant):
+    store = InMemoryVectorStore(Lookup(problem))  # ignores options that it does not know
+    store.add_documents(documents_of(problem))
+    query, right = problem.test.queries[0], f"{next(iter(slip))} is no option of this search. Did you mean {meant}?"
+    with pytest.raises(StoreError, match=re.escape(right)):
+        DeepMemoryRetriever(vectorstore=store, memory=adapter, k=3).invoke(query, **slip)
+    with pytest.raises(StoreError, match=re.escape(right)):
+        await DeepMemoryRetriever(vectorstore=store, memory=adapter, search_kwargs=slip).ainvoke(query)
+
+
+def test_options_that_only_the_store_knows_go_to_the_store(problem, adapter):
+    class Store(InMemoryVectorStore):
+        def similarity_search_with_score_by_vector(self, embedding, k=4, filter=None, **kwargs):
+            asked.append(kwargs)
+            return super().similarity_search_with_score_by_vector(embedding, k, filter)
+
+        def similarity_search_by_vector(self, embedding, k=4, prefetch_k=None, **kwargs):
+            return [found for found, _ in self.similarity_search_with_score_by_vector(embedding, k, **kwargs)]
+
+    asked = []
+    store = Store(Lookup(problem))
+    store.add_documents(documents_of(problem))
+    options = {"namespace": "a", "efficient_filter": {}, "pre_filter": {}, "top_k": 3, "where_document": {}, "search_params": 1}
+    DeepMemoryRetriever(vectorstore=store, memory=adapter, search_kwargs=options).invoke(problem.test.queries[0])
+    assert asked == [options]
 
 
 def test_evidence_where_the_vectors_alone_count(db, problem, adapter):
