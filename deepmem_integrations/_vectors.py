@@ -13,6 +13,10 @@ Vectors = NDArray[np.float32]
 
 _BLOCK_FLOATS = 1 << 23
 """The size of a block of scores, 32 MB of float32."""
+_SMALLEST = np.float32(1e-20)
+"""Squared lengths between this number and its reciprocal are computed without underflow or overflow that matters."""
+_UNIT = np.float32(4e-6)
+"""How far the squared length of a row that has been scaled to length 1 is from 1 at most, in float32."""
 
 
 def unit_rows(
@@ -54,6 +58,12 @@ def unit_rows(
         row = int(faulty.argmax())
         return f"{what.capitalize()} {first + row}" + (f" (id {ids[row]!r})" if ids is not None else "")
 
+    squares = np.einsum("nd,nd->n", matrix, matrix)
+    if (squares > _SMALLEST).all() and (squares < 1 / _SMALLEST).all():
+        longer = np.abs(squares - 1) > _UNIT  # rows of length 1 stay as they are
+        if longer.any():
+            matrix /= np.sqrt(np.where(longer, squares, 1))[:, None]
+        return matrix
     # Dividing by the largest component first keeps the squares of very large and very small rows representable.
     scale = np.abs(matrix).max(axis=1, initial=0.0, keepdims=True)
     bad = ~np.isfinite(scale[:, 0])

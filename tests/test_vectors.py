@@ -42,6 +42,15 @@ def test_rows_of_any_size_become_unit_rows(vectors):
     np.testing.assert_array_equal(vectors, before)
 
 
+@given(st.integers(1, 2_000), st.integers(0, 1000))
+def test_unit_rows_stay_as_they_are_however_they_are_batched(dimension, seed):
+    vectors = np.random.default_rng(seed).normal(size=(5, dimension)) + 1
+    unit = unit_rows(vectors, "row")
+    np.testing.assert_array_equal(unit_rows(unit, "row"), unit)
+    np.testing.assert_array_equal(unit_rows(np.concatenate([unit[:2], vectors[2:]]), "row"), unit)
+    np.testing.assert_array_equal(np.concatenate([unit_rows(vectors[row : row + 1], "row") for row in range(5)]), unit)
+
+
 @pytest.mark.parametrize(
     ("vectors", "error", "message"),
     [

@@ -1,7 +1,9 @@
 import numpy as np
 
 from deepmem_integrations import train_adapter
+from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.training import corpus_sample
+from deepmem_integrations.training.corpus_sample import read_corpus_sample
 
 
 def test_of_a_large_corpus_a_part_stands_for_all(problem, monkeypatch):
@@ -27,3 +29,30 @@ def test_of_a_large_corpus_a_part_stands_for_all(problem, monkeypatch):
     report = train_adapter(queries, problem.train.take(range(60)), corpus, ids).report
     assert (report.documents, report.ranked_documents) == (2_300, 400)
     assert "corpus: a sample of 400 documents: " in str(report)
+
+
+def test_a_sample_is_what_a_full_sort_gives(monkeypatch):
+    monkeypatch.setattr(corpus_sample, "MAX_DOCUMENTS", 300)
+    monkeypatch.setattr(corpus_sample, "NEAR", 2)
+    monkeypatch.setattr(corpus_sample, "_MINED_TOGETHER", 7)
+    rng = np.random.default_rng(3)
+    corpus = unit_rows(rng.normal(size=(6_000, 8)), "document")
+    queries = unit_rows(rng.normal(size=(60, 8)), "query")
+    ids = [f"{row}" for row in range(6_000)]
+    # With 250 labelled documents and some 120 near ones, the sample outgrows its size.
+    for labelled in (set(), set(ids[::24])):
+        batches = ((ids[start : start + 100], corpus[start : start + 100]) for start in range(0, 6_000, 100))
+        kept = read_corpus_sample(batches, None, queries, labelled, 5)
+        near = np.argsort(-(queries @ corpus.T), axis=1)[:, :2]
+        must = {int(name) for name in labelled} | set(near.ravel().tolist())
+        assert len(kept.ids) >= max(300, len(must))
+        rows = [int(name) for name in kept.ids]
+        assert rows == sorted(set(rows))
+        assert must <= set(rows)
+        np.testing.assert_array_equal(kept.vectors, corpus[rows])
+        if len(must) < 300:
+            lots = np.random.default_rng(5)
+            lots.permutation(len(queries))  # the draw of the queries comes first
+            order = np.argsort(lots.random(6_000))
+            others = [row for row in order.tolist() if row not in must][: 300 - len(must)]
+            assert len(set(rows) & set(others)) > 0.9 * len(others), "but for some that were near for a while"
