@@ -237,8 +237,9 @@ class DeepMemory:
                 `train_adapter`.
             seed: Fixes the result.
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
-            wait: Whether to wait until the training is done, with a progress bar. False returns as soon as the vectors are
-                gathered, and trains in a process of its own that outlives this one: see `status`, `list_jobs` and `cancel`.
+            wait: Whether to wait until the training is done. A progress bar tells about how long it takes. False returns as soon
+                as the vectors are gathered, and trains in a process of its own that outlives this one: see `status`, `list_jobs`
+                and `cancel`.
             words: Whether a retriever may rank by the documents' words as well. The texts of a store that can be listed are
                 indexed, or the index follows the store: see `refresh`. A `LexicalSearch` takes the place of the index, such as
                 the store's own search by words; give the same one to the retriever.
@@ -284,13 +285,7 @@ class DeepMemory:
             if not wait:
                 trainer.start(running)
                 return running.job.id
-            with tqdm(desc="Training", unit="step", delay=1) as bar:
-
-                def show(done: int, total: int) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
-                trainer.train(running, show)
+            trainer.train(running, bar=True)
         return running.job.id
 
     def refresh(self, language: str | None = None) -> Refreshed:

@@ -170,13 +170,15 @@ def _write_corpus(folder: Path, batches: Iterable[Batch]) -> tuple[list[str], in
         nonlocal total, dimension
         for names, vectors in unit_batches(batches):
             ids.extend(names)
+            bar.update(len(names))
             # A sum does not depend on the order of the documents, which may differ each time that a store lists them.
             for name, vector in zip(names, vectors, strict=True):
                 total += _number(name.encode("utf-8", "surrogatepass") + vector.tobytes())
             dimension = vectors.shape[1]
             yield vectors
 
-    _write_vectors(folder, "corpus", parts())
+    with tqdm(desc="Reading documents", unit="document", delay=1) as bar:
+        _write_vectors(folder, "corpus", parts())
     _write_json(folder, "corpus", {"ids": ids, "digest": f"{total % 2**64:016x}"})
     return ids, dimension
 

@@ -1,32 +1,38 @@
 """Train a job, in the process of the caller or in a separate process, ``python -m deepmem_integrations.jobs.trainer``."""
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.errors import JobFailedError, StorageError
 from deepmem_integrations.jobs.folder import JobFolder, RunningJob
 from deepmem_integrations.jobs.inputs import read_inputs
 from deepmem_integrations.models import ModelFolder
-from deepmem_integrations.training import train_adapter
+from deepmem_integrations.training import Pace, train_adapter
 
 _logger = logging.getLogger(__name__)
 
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+"""The form of the progress bar. A remaining time beside the expected time would contradict it."""
 
-def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+
+def train(running: RunningJob, *, bar: bool = False) -> None:
     """Train a job whose inputs are written, and put the model in use.
 
     If the training chooses the identity, a model that is already in use stays in use, and a warning is logged.
 
     Args:
         running: The job.
-        on_progress: Called with (steps done, steps in all) as the training goes on.
+        bar: Whether to show a progress bar, which tells at once how long the training is likely to take.
 
     Raises:
         JobCancelledError: The job was cancelled.
@@ -36,25 +42,55 @@ def train(running: RunningJob, on_progress: Callable[[int, int], None] = lambda 
     keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
     index = running.jobs.models.lexical_search if index_words else None
     running.begin()
-
-    def progress(done: int, total: int) -> None:
-        running.progress(done, total)
-        on_progress(done, total)
-
-    result = train_adapter(
-        inputs.queries,
-        inputs.labels,
-        inputs.corpus,
-        inputs.corpus_ids,
-        validation=inputs.validation,
-        query_texts=inputs.labels.queries if keep_texts else None,
-        words=inputs.words or index,
-        fingerprint=inputs.fingerprint,
-        progress=progress,
-        **inputs.options,
-    )
+    pace = Pace.of(len(inputs.queries), *inputs.corpus.shape)
+    _logger.info("The training %s takes %s.", running.job.id, pace)
+    with _bar(pace, running.progress) if bar else contextlib.nullcontext(running.progress) as progress:
+        result = train_adapter(
+            inputs.queries,
+            inputs.labels,
+            inputs.corpus,
+            inputs.corpus_ids,
+            validation=inputs.validation,
+            query_texts=inputs.labels.queries if keep_texts else None,
+            words=inputs.words or index,
+            fingerprint=inputs.fingerprint,
+            progress=progress,
+            **inputs.options,
+        )
     data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
     publish(running, result.adapter, made_by="train", data=data)
+
+
+@contextlib.contextmanager
+def _bar(pace: Pace, record: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar that moves at the expected pace between two steps, and yield a function that takes the steps.
+
+    Args:
+        pace: The expected pace.
+        record: Called with each step as well.
+    """
+    ended = threading.Event()
+    reached = (0.0, time.monotonic())  # the share that was done at the last step, and when that was
+    with tqdm(desc=f"Training ({pace})", total=100, unit="%", delay=1, bar_format=_BAR) as bar:
+
+        def move() -> None:
+            while not ended.wait(0.5):
+                done, since = reached
+                bar.update(max(0.0, round(100 * pace.share(done, time.monotonic() - since)) - bar.n))
+
+        def step(done: int, total: int) -> None:
+            nonlocal reached
+            record(done, total)
+            reached = done / total, time.monotonic()
+
+        mover = threading.Thread(target=move, name="deepmem progress", daemon=True)
+        mover.start()
+        try:
+            yield step
+        finally:
+            ended.set()
+            mover.join()
+        bar.update(100 - bar.n)
 
 
 def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> bool:

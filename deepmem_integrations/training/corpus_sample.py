@@ -1,6 +1,6 @@
 """The documents that a training ranks: the whole corpus, or a sample of a very large one."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,12 @@ class CorpusSample:
 
 
 def read_corpus_sample(
-    vectors: CorpusVectors, ids: Sequence[str] | None, queries: Vectors, labelled: Collection[str], seed: int
+    vectors: CorpusVectors,
+    ids: Sequence[str] | None,
+    queries: Vectors,
+    labelled: Collection[str],
+    seed: int,
+    on_read: Callable[[int], None] = lambda documents: None,
 ) -> CorpusSample:
     """Read a corpus once, in batches, and return it or a sample of it.
 
@@ -49,6 +54,7 @@ def read_corpus_sample(
         queries: (n, d) float32 unit rows, the training queries.
         labelled: The documents to keep in any case.
         seed: Fixes which documents are drawn.
+        on_read: Called after each batch with the number of documents that have been read.
 
     Raises:
         InvalidVectorsError: See `unit_batches`.
@@ -79,6 +85,7 @@ def read_corpus_sample(
                 parts = []
         else:
             sample.add(batch_ids, batch)
+        on_read(statistics.count)
     if sample is None:
         return CorpusSample(names, np.concatenate(parts), statistics, len(names))
     return sample.of(statistics)

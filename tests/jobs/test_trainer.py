@@ -1,5 +1,7 @@
+import logging
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import JobCancelledError, JobFailedError, JobNotFoundError, JobRunningError, StorageError
 from deepmem_integrations.jobs import JobFolder, trainer
 from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.training import Pace
 from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import add_model, kill, leftovers, process_of, until_ended
 from tests.problems import make_problem
@@ -350,3 +353,26 @@ def test_on_a_full_disk_training_is_a_clear_error_and_the_model_serves_on(memory
     assert leftovers(memory) == []
     failed = [job for job in memory.jobs.all() if job.state == "failed"]
     assert ["File too large" in job.error for job in failed] == [True, True]
+
+
+def test_the_bar_tells_the_time_and_moves_between_two_steps(capfd):
+    recorded, shown = [], ""
+    with trainer._bar(Pace(0.0, 6.0, 0.0, waves=1), lambda done, total: recorded.append((done, total))) as step:
+        step(0, 1000)
+        deadline = time.monotonic() + 60
+        while len(set(re.findall(r" (\d+)%", shown))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            shown += capfd.readouterr().err
+    shown += capfd.readouterr().err
+    assert "Training (about 6 seconds): " in shown
+    percents = [int(percent) for percent in re.findall(r" (\d+)%", shown)]
+    assert len(set(percents)) >= 4
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+    assert recorded == [(0, 1000)]
+
+
+def test_the_log_tells_about_how_long_a_training_takes(memory, problem, caplog):
+    with caplog.at_level(logging.INFO):
+        name = memory.train(problem.train)
+    assert re.search(rf"The training {name} takes about (a second|\d+ seconds)\.", caplog.text)
