@@ -1,8 +1,8 @@
-"""Measures training on very large corpora: ``bash benchmarks/run scale``.
+"""Measures how training grows with the documents and with the labelled queries: ``bash benchmarks/run scale``.
 
-The corpus is synthetic, lies on disk and is memory-mapped; there are 2,000 labelled queries. Each size runs in a separate
-process, whose largest anonymous memory is read from the kernel. The memory of the mapped file does not count, because the
-kernel can take it back at any time.
+The vectors are synthetic: documents lie around 500 topics, and queries around their answers, all shifted the same way. The corpus
+lies on disk and is memory-mapped. Each training runs in a separate process, whose largest anonymous memory is read from the
+kernel. The memory of the mapped file does not count, because the kernel can take it back at any time.
 """
 
 import argparse
@@ -11,17 +11,24 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks import results
 from deepmem_integrations import evaluate, train_adapter
 
-SIZES = (10_000, 100_000, 300_000, 1_000_000)
+DOCUMENTS = (10_000, 100_000, 1_000_000)
+"""The sizes of the corpus, each with `FIXED_QUERIES` labelled queries."""
+QUERIES = (450, 900, 1_800, 3_600)
+"""The numbers of labelled queries, each over `FIXED_DOCUMENTS` documents."""
+FIXED_QUERIES, FIXED_DOCUMENTS = 1_800, 10_000
+TEST_QUERIES = 200
 DIMENSION = 768
-QUERIES = 2_000
+SECONDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+"""Where the drawing has lines."""
+FILE = results.FOLDER / "scale.json"
 
 
 def write_corpus(path: Path, size: int) -> None:
@@ -42,15 +49,15 @@ def anonymous_bytes() -> int:
     return 1024 * int(line.split()[1])
 
 
-def train(path: Path) -> results.Row:
-    """Train on the file and watch the memory."""
+def train(path: Path, count: int) -> results.Row:
+    """Train on the file with ``count`` labelled queries, and watch the memory."""
     corpus = np.load(path, mmap_mode="r")
     rng = np.random.default_rng(1)
-    asked = rng.integers(len(corpus), size=QUERIES)
+    asked = rng.integers(len(corpus), size=count + TEST_QUERIES)
     drift = rng.normal(size=DIMENSION)
-    queries = corpus[np.sort(asked)] + 1.5 * drift + 9.0 * rng.normal(size=(QUERIES, DIMENSION))
+    queries = corpus[asked] + 1.5 * drift + 9.0 * rng.normal(size=(len(asked), DIMENSION))
     ids = [str(row) for row in range(len(corpus))]
-    labels = [[(ids[row], 1.0)] for row in np.sort(asked)]
+    labels = [[(ids[row], 1.0)] for row in asked]
     most, done = 0, threading.Event()
 
     def watch() -> None:
@@ -60,18 +67,17 @@ def train(path: Path) -> results.Row:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    started = time.perf_counter()
-    result = train_adapter(queries[:1_800], labels[:1_800], corpus, ids)
-    seconds = time.perf_counter() - started
+    result, taken = results.timed(lambda: train_adapter(queries[:count], labels[:count], corpus, ids))
     done.set()
     watcher.join()
-    sample = np.unique(np.concatenate([np.sort(asked)[1_800:], rng.integers(len(corpus), size=20_000)]))
+    sample = np.unique(np.concatenate([asked[count:], rng.integers(len(corpus), size=20_000)]))
     judged = evaluate(
-        queries[1_800:], labels[1_800:], corpus[sample], [ids[row] for row in sample], adapter=result.adapter, top_k=(10,)
+        queries[count:], labels[count:], corpus[sample], [ids[row] for row in sample], adapter=result.adapter, top_k=(10,)
     )
     return {
         "documents": len(corpus),
-        "seconds": seconds,
+        "queries": count,
+        **taken,
         "anonymous_gb": most / 1e9,
         "ranked_documents": result.report.ranked_documents,
         "chosen": result.report.chosen,
@@ -80,32 +86,74 @@ def train(path: Path) -> results.Row:
     }
 
 
+def plot(rows: list[results.Row], path: Path) -> None:
+    """Draw the CPU seconds over the number of documents, and over the number of labelled queries."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = path.name  # the same rows give the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    panels: list[tuple[Any, str, str, int]] = [
+        (axes[0], "documents", "queries", FIXED_QUERIES),
+        (axes[1], "queries", "documents", FIXED_DOCUMENTS),
+    ]
+    for axis, along, other, fixed in panels:
+        line = [row for row in rows if row[other] == fixed]
+        axis.loglog([row[along] for row in line], [row["cpu_seconds"] for row in line], "o-", color="#1f5fa8")
+        for row in line:
+            axis.annotate(
+                f"{row['cpu_seconds']:.0f} s",
+                (row[along], row["cpu_seconds"]),
+                textcoords="offset points",
+                xytext=(0, 7),
+                ha="center",
+            )
+        axis.set_xlabel(f"{along}, with {fixed:,} {other}")
+        axis.set_xticks([row[along] for row in line], [f"{row[along]:,}" for row in line])
+        axis.set_yticks(SECONDS, [str(seconds) for seconds in SECONDS])
+        axis.minorticks_off()
+        axis.grid(True, which="major", alpha=0.3)
+        axis.margins(x=0.12)
+    seconds = [row["cpu_seconds"] for row in rows]
+    axes[0].set_ylim(min(seconds) / 1.5, max(seconds) * 1.5)  # of both panels
+    axes[0].set_ylabel("CPU seconds of a training")
+    figure.suptitle(f"Training on synthetic vectors of {DIMENSION} dimensions")
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
-    """Measure each size in a separate process, print and save. Sizes in the file stay unless they are measured again."""
+    """Measure each size in a separate process, print, save and draw. Rows in the file stay unless they are measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--documents", nargs="*", type=int, default=list(DOCUMENTS))
+    parser.add_argument("--queries", nargs="*", type=int, default=list(QUERIES))
+    parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
-        print(json.dumps(train(arguments.train)))
+        print(json.dumps(train(Path(arguments.train[0]), int(arguments.train[1]))))
         return
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for size in arguments.sizes:
+    wanted = {(size, FIXED_QUERIES) for size in arguments.documents} | {(FIXED_DOCUMENTS, count) for count in arguments.queries}
+    known = json.loads(FILE.read_text())["rows"] if FILE.exists() else []
+    rows = {(row["documents"], row["queries"]): row for row in known}
+    for size in sorted({size for size, _ in wanted}):
+        with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "corpus.npy")
             write_corpus(path, size)
-            command = [sys.executable, "-m", "benchmarks.scale", "--train", str(path)]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
-            row = rows[-1]
-            print(
-                f"{size:>9,} × {DIMENSION}: {row['seconds']:6.0f} s, {row['anonymous_gb']:.2f} GB, "
-                f"{row['ranked_documents']:,} documents ranked; recall@10 over a sample "
-                f"{100 * row['recall@10 without']:.1f} → {100 * row['recall@10 with']:.1f} ({row['chosen']})"
-            )
-    path = results.FOLDER / "scale.json"
-    before = json.loads(path.read_text())["rows"] if path.exists() else []
-    rows = sorted({row["documents"]: row for row in (*before, *rows)}.values(), key=lambda row: row["documents"])
-    path.write_text(json.dumps({"dimension": DIMENSION, "queries": 1_800, "rows": rows, **results.machine([])}, indent=1) + "\n")
+            for count in sorted(count for known_size, count in wanted if known_size == size):
+                command = [sys.executable, "-m", "benchmarks.scale", "--train", str(path), str(count)]
+                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                row = rows[size, count] = json.loads(output.splitlines()[-1])
+                print(
+                    f"{size:>9,} × {DIMENSION}, {count:>5,} queries: {row['seconds']:5.0f} s, {row['cpu_seconds']:5.0f} CPU s, "
+                    f"{row['anonymous_gb']:.2f} GB, {row['ranked_documents']:,} documents ranked; recall@10 over a sample "
+                    f"{100 * row['recall@10 without']:.1f} → {100 * row['recall@10 with']:.1f} ({row['chosen']})",
+                    flush=True,
+                )
+    ordered = [rows[key] for key in sorted(rows)]
+    FILE.write_text(json.dumps({"dimension": DIMENSION, "rows": ordered, **results.machine([])}, indent=1) + "\n")
+    plot(ordered, FILE.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
