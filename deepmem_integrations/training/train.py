@@ -7,7 +7,7 @@ held-out queries, fits both on all queries, and reports.
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,7 +149,7 @@ def train_adapter(
     steps = Steps(progress, len(given), given.shape[1], documents, (FOLDS if judges is None else 1) + FOLDS)
 
     with _search(corpus_ids, corpus_texts, words) as search, single_threaded_operations():
-        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps).with_questions(spellings)
+        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read).with_questions(spellings)
         if search is not None:
             merged = merged.with_words(search, texts)
         decision = _choose(merged, max_unseen_loss, steps)
@@ -313,11 +313,11 @@ def _merge(
     corpus_vectors: CorpusVectors,
     corpus_ids: Sequence[str] | None,
     seed: int,
-    steps: Steps,
+    on_read: Callable[[int], None] = lambda documents: None,
 ) -> _Merged:
     """Read the corpus, look up the labelled documents in it, and merge queries with the same vector."""
     documents = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
-    corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed, steps.read)
+    corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed, on_read)
     row_of = {name: row for row, name in enumerate(corpus.ids)}
     labels = LabelRows.of(relevance.check(row_of), row_of)
     order, owners, merged_queries, merged_labels = merge_twins(queries, labels)
