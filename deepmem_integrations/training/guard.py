@@ -40,6 +40,8 @@ MAX_UNSEEN_LOSS = 1.0
 
 METRICS = ("ndcg", "recall")
 """The metrics that everything is chosen by, as `HeldOut` names them."""
+TIE_BREAK = 0.01
+"""The weight of nDCG@10 beside recall@10 where all labels are generated. With few queries many candidates have the same recall."""
 RECHOICES = 200
 """In how many resamples of the queries the choice is made again, to know how much of its gain is luck."""
 
@@ -100,7 +102,7 @@ def choose(
             of the unseen view. None sets no limit, as where every document carries a label and nothing is unseen. A limit above
             the default of 1 is also what a candidate may lose there against the identity.
         generated: Whether a language model wrote the labels. Generated questions are cleaner and cover more than people's, so the
-            choice is made by recall@10 alone, and loss on unseen answers is only limited by ``max_unseen_loss``.
+            choice is made by recall@10, nDCG@10 only breaks ties, and loss on unseen answers is only limited by ``max_unseen_loss``.
         seed: Fixes the bootstrap.
 
     Returns:
@@ -155,7 +157,7 @@ def _best(
     """
     scores = {(view, metric): getattr(held, metric).astype(np.float64) for view, held in views.items() for metric in METRICS}
     means = {key: shares[key[0]] @ values.T for key, values in scores.items()}
-    seen = means["seen", "recall"] if generated else means["seen", "ndcg"] + means["seen", "recall"]
+    seen = means["seen", "recall"] + (TIE_BREAK if generated else 1.0) * means["seen", "ndcg"]
     best_unseen = (means["unseen", "ndcg"] + means["unseen", "recall"]).argmax(axis=1)
     allowed = np.ones(seen.shape, dtype=bool)
     if max_unseen_loss is not None:

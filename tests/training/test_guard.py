@@ -82,6 +82,14 @@ def test_candidates_that_change_few_queries_do_not_hide_the_gain_of_another():
     assert choice.candidate == TRANSFORMS[9], choice.reason
 
 
+def test_ties_in_recall_of_generated_labels_are_broken_by_ndcg():
+    better = held_out(gains={10: 0.1})
+    zero = np.zeros_like(better.ndcg)
+    view = HeldOut(better.ndcg, zero + 0.8, zero, zero)
+    choice = choose({"seen": view, "unseen": view}, TRANSFORMS, agreement=9.0, max_unseen_loss=None, generated=True)
+    assert choice.candidate == TRANSFORMS[10]
+
+
 # ---- promises --------------------------------------------------------------------------------------------------------
 
 
