@@ -41,7 +41,7 @@ MAX_UNSEEN_LOSS = 1.0
 METRICS = ("ndcg", "recall")
 """The metrics that everything is chosen by, as `HeldOut` names them."""
 TIE_BREAK = 0.01
-"""The weight of nDCG@10 beside recall@10 where all labels are generated. With few queries many candidates have the same recall."""
+"""The weight of nDCG@10 beside recall@10 where all labels are generated. Of few queries, many candidates have the same recall."""
 RECHOICES = 200
 """In how many resamples of the queries the choice is made again, to know how much of its gain is luck."""
 
@@ -102,7 +102,7 @@ def choose(
             of the unseen view. None sets no limit, as where every document carries a label and nothing is unseen. A limit above
             the default of 1 is also what a candidate may lose there against the identity.
         generated: Whether a language model wrote the labels. Generated questions are cleaner and cover more than people's, so the
-            choice is made by recall@10, nDCG@10 only breaks ties, and loss on unseen answers is only limited by ``max_unseen_loss``.
+            choice is made by recall@10, nDCG@10 only breaks ties, and only ``max_unseen_loss`` limits the loss on unseen answers.
         seed: Fixes the bootstrap.
 
     Returns:
