@@ -15,8 +15,9 @@ import argparse
 import os
 import tempfile
 from collections import defaultdict
+from collections.abc import Collection as Names
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from math import hypot
 
 import numpy as np
@@ -35,23 +36,24 @@ from deepmem_integrations.words import WordIndex
 DRAWS = {15: 20, 25: 20, 50: 20, 100: 10, 200: 5, 400: 5}
 """The number of labelled queries → how often so many are drawn."""
 MODELS = ("minilm", "wordllama")
+COUNTS = (*map(str, DRAWS), "all")
 TESTED = 300
 SIDES = ("transform", "retriever")
 METRICS = ("ndcg@10", "recall@10")
 PATH = results.FOLDER / "promises.json"
 
 
-def draws(collection: Collection) -> Iterator[tuple[int, int]]:
+def draws(collection: Collection, counts: Names[str]) -> Iterator[tuple[int, int]]:
     """Yield (number of labels, number of the draw)."""
     for count, times in DRAWS.items():
-        if count < len(collection.train):
+        if count < len(collection.train) and str(count) in counts:
             yield from ((count, number) for number in range(times))
-    yield len(collection.train), 0
+    if "all" in counts:
+        yield len(collection.train), 0
 
 
-def measure(task: tuple[str, str]) -> list[results.Row]:
+def measure(name: str, model: str, counts: Names[str]) -> list[results.Row]:
     """Train on all draws of a collection with the vectors of a model, and return a row for each."""
-    name, model = task
     collection = load(name, model)
     corpus, test = collection.corpus, collection.test
     if len(test) > TESTED:
@@ -60,7 +62,7 @@ def measure(task: tuple[str, str]) -> list[results.Row]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         words = WordIndex.build(folder, [(corpus.ids, corpus.texts)])
-        for count, number in draws(collection):
+        for count, number in draws(collection, counts):
             drawn = np.random.default_rng(number).permutation(len(collection.train))[:count]
             train = collection.train.take(sorted(drawn.tolist()))
             result = train_adapter(train.vectors, train.relevance, corpus.vectors, corpus.ids, words=words)
@@ -132,11 +134,16 @@ def _grouped(rows: list[results.Row], *keys: str) -> list[tuple[tuple, list[resu
     return list(groups.items())
 
 
+def _key(row: results.Row) -> tuple[str, str, int, int]:
+    return row["model"], row["collection"], row["labels"], row["draw"]
+
+
 def main() -> None:
     """Measure and write ``results/promises.json``, or print what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collections", nargs="+", default=[name for name in COLLECTIONS if name != GENERATED])
     parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--labels", nargs="+", choices=COUNTS, default=COUNTS)
     parser.add_argument("--show", action="store_true", help="print the tables without measuring")
     arguments = parser.parse_args()
     rows = results.read(PATH)
@@ -144,9 +151,10 @@ def main() -> None:
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the processes, one on each core
         tasks = [(name, model) for model in arguments.models for name in arguments.collections]
         with ProcessPoolExecutor() as pool:
-            for new in tqdm(pool.map(measure, tasks), total=len(tasks), desc="collections and models"):
-                key = new[0]["collection"], new[0]["model"]
-                rows = [row for row in rows if (row["collection"], row["model"]) != key] + new
+            running = [pool.submit(measure, *task, arguments.labels) for task in tasks]
+            for future in tqdm(as_completed(running), total=len(tasks), desc="collections and models"):
+                merged = {_key(row): row for row in (*rows, *future.result())}
+                rows = [merged[key] for key in sorted(merged)]
                 results.write(PATH, rows)
     show(rows)
 
