@@ -7,6 +7,7 @@ DeepMemoryError
 ├── EmbeddingMismatchError   an adapter and an embedding model that do not belong together (also a ValueError)
 ├── AdapterFileError         a file that is not a whole adapter (also a ValueError)
 ├── ModelNotFoundError       no trained model, or none of that name (also a ValueError)
+│   └── NotTrainedError      no model is in use yet (also a ValueError)
 ├── ModelInUseError          a model that cannot be deleted, since it is in use (also a ValueError)
 ├── JobNotFoundError         no training job of that id (also a ValueError)
 ├── JobRunningError          a job that cannot be deleted, since it is running (also a ValueError)
@@ -77,6 +78,10 @@ class AdapterFileError(DeepMemoryError, ValueError):
 
 class ModelNotFoundError(DeepMemoryError, ValueError):
     """There is no trained model, or none with this name."""
+
+
+class NotTrainedError(ModelNotFoundError):
+    """No model is in use yet: nothing was trained."""
 
 
 class ModelInUseError(DeepMemoryError, ValueError):

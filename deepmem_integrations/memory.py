@@ -101,7 +101,9 @@ class DeepMemory:
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
-        self.served = ServedAdapter(self.folder)  # with self in it, a circle of references would keep stores open
+        self.served = ServedAdapter(
+            self.folder, untrained="error"
+        )  # with self in it, a circle of references would keep stores open
         self._lexical_search: LexicalSearch | None = None
 
     @classmethod

@@ -7,7 +7,7 @@ models share and which follows the store. Readers take no lock.
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from deepmem_integrations._files import user_path, write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import QueryAdapter, Ranking
+from deepmem_integrations.adapter.cache import AdapterCache, shared
 from deepmem_integrations.adapter.file import read_header
-from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StorageError, StoreError
+from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, NotTrainedError, StorageError, StoreError
 from deepmem_integrations.words import WordIndex
 
 
@@ -71,10 +72,12 @@ class ModelFolder:
 
     Args:
         path: The folder.
+        cache: The cache that keeps the model in use for other `ModelFolder`s of the folder; by default the process's own.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], cache: AdapterCache = shared) -> None:
         self.path = Path(user_path(path))
+        self._cache = cache
         self._lock = threading.Lock()
         self._loaded: tuple[str, QueryAdapter] | None = None
         self._words: WordIndex | None = None
@@ -161,9 +164,12 @@ class ModelFolder:
             ModelNotFoundError: No model has this name.
             AdapterFileError: The model's file is damaged.
         """
+        return self._load(name, QueryAdapter.load)
+
+    def _load(self, name: str, read: Callable[[Path], QueryAdapter]) -> QueryAdapter:
         path = self._existing(name)
         try:
-            return QueryAdapter.load(path)
+            return read(path)
         except StorageError:
             if path.exists():
                 raise
@@ -214,7 +220,8 @@ class ModelFolder:
         """Return the name of the model in use and the model. A file is read once: models never change.
 
         Raises:
-            ModelNotFoundError: No model is in use yet; the message says how to train one.
+            NotTrainedError: No model is in use yet; the message says how to train one.
+            ModelNotFoundError: The file of the model in use is gone.
             AdapterFileError: The model's file is damaged.
         """
         loaded, name = self._loaded, self.in_use_name()
@@ -251,9 +258,9 @@ class ModelFolder:
             path.unlink(missing_ok=True)
         write_text(self.path / "current", name)
 
-    def nothing_trained(self) -> ModelNotFoundError:
+    def nothing_trained(self) -> NotTrainedError:
         """Make the error for a folder without a model in use."""
-        return ModelNotFoundError(
+        return NotTrainedError(
             f"Deep Memory has no trained model in {self.path}. Train one: deep_memory.train(queries, relevance), where "
             "relevance[i] lists the (document id, 1.0) that answer queries[i]; or on the command line, deepmem train."
         )
@@ -264,7 +271,7 @@ class ModelFolder:
             if name is None:
                 raise self.nothing_trained()
             try:
-                return name, self.load_model(name)
+                return name, self._load(name, self._cache.load)
             except ModelNotFoundError:  # another model may have been put in use since, and this one deleted
                 if self.in_use_name() == name:
                     raise

@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.labels import Labels, Relevance
-from deepmem_integrations.serving import HasModels, MemoryLike, ServedAdapter
+from deepmem_integrations.serving import HasModels, MemoryLike, OnBroken, ServedAdapter, Untrained
 
 
 @runtime_checkable
@@ -24,17 +24,21 @@ class QueryTransform:
     Args:
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         model: The embedding model for texts; by default the embedding model of the `DeepMemory`.
+        untrained: What to do where there is no model yet: see `ServedAdapter`.
+        on_broken: What to do where the model cannot be used: see `ServedAdapter`.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
         StorageError: ``memory`` is the path of a file that cannot be read.
-        ModelNotFoundError: ``memory`` is the path of a folder that has no trained model yet.
+        NotTrainedError: ``memory`` is the path of a folder that has no model yet, and ``untrained="error"``.
         TypeError: ``memory`` is none of these.
     """
 
-    def __init__(self, memory: MemoryLike, model: Any = None) -> None:
+    def __init__(
+        self, memory: MemoryLike, model: Any = None, *, untrained: Untrained | None = None, on_broken: OnBroken = "error"
+    ) -> None:
         self.memory = memory
-        self._served = ServedAdapter(memory)
+        self._served = ServedAdapter(memory, untrained=untrained, on_broken=on_broken)
         self._embedder = None if model is None else Embedder(model)
         if model is None and isinstance(memory, HasModels):
             self._embedder = memory.embedder

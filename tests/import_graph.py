@@ -20,6 +20,7 @@ ORDER = (
     "_immutable",
     "_locks",
     "_vectors",
+    "_weak",
     "_kmeans",
     "_language",
     "_unicode",

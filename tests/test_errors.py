@@ -7,7 +7,7 @@ import pytest
 from deepmem_integrations import errors
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError
 
-TREE = dict(re.findall(r"^[├└]── (\w+) .*\(also an? (\w+)\)$", errors.__doc__, re.MULTILINE))
+TREE = dict(re.findall(r"^(?:│   )?[├└]── (\w+) .*\(also an? (\w+)\)$", errors.__doc__, re.MULTILINE))
 """Our errors and the built-in one that each is besides, as the module's docstring draws them."""
 
 

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 
@@ -12,8 +13,10 @@ from deepmem_integrations.errors import (
     EmbeddingMismatchError,
     InvalidVectorsError,
     ModelNotFoundError,
+    NotTrainedError,
     StorageError,
 )
+from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.serving import ServedAdapter, TransformedVector
 from tests.embeddings import LookupEmbeddings
 
@@ -21,8 +24,8 @@ from tests.embeddings import LookupEmbeddings
 def test_what_a_memory_may_be(memory, tmp_path):
     with pytest.raises(TypeError, match=r"memory is a DeepMemory, .*result\.adapter.* got NoneType"):
         ServedAdapter(None)
-    with pytest.raises(ModelNotFoundError, match="no trained model in .*or on the command line, deepmem train"):
-        ServedAdapter(tmp_path)
+    with pytest.raises(NotTrainedError, match="no trained model in .*or on the command line, deepmem train"):
+        ServedAdapter(tmp_path, untrained="error")
     with pytest.raises(StorageError, match="Cannot read the adapter .*: there is no such file or folder. Pass the folder"):
         ServedAdapter(tmp_path / "none.safetensors")
 
@@ -152,7 +155,7 @@ def test_another_embedding_model_is_refused_by_every_way(served, adapter, proble
             use()
 
 
-def test_a_model_is_checked_once_for_each_adapter(served, problem, memory):
+def test_the_probe_texts_are_embedded_once_for_each_embedding_model(served, adapter, problem, memory):
     served, _ = served
     model = Counting(problem)
     for _ in range(3):
@@ -160,7 +163,10 @@ def test_a_model_is_checked_once_for_each_adapter(served, problem, memory):
         served.transform(problem.test_queries[0], Embedder(model))
     assert model.queries == len(PROBES)
     served.check(QueryAdapter(32, fingerprint=memory.embedder.fingerprint()), model)
-    assert model.queries == 2 * len(PROBES)
+    ServedAdapter(adapter).apply(problem.test_queries, model)
+    assert model.queries == len(PROBES), "the vectors of the probe texts are known"
+    with pytest.raises(EmbeddingMismatchError):
+        served.check(QueryAdapter(32, fingerprint=Embedder(Other(problem)).fingerprint()), model)
 
 
 def test_an_adapter_of_bare_vectors_embeds_nothing_to_be_checked(problem):
@@ -189,3 +195,122 @@ def test_a_damaged_file_is_refused_at_once(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"nothing of use")
     with pytest.raises(AdapterFileError, match=r"bad\.safetensors: not a whole"):
         ServedAdapter(tmp_path / "bad.safetensors")
+
+
+# ---- until a model is there ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["deep memory", "models", "folder", "folder that is not there yet", "file that is not there yet"])
+def untrained(request, memory, adapter, tmp_path):
+    """What is passed as ``memory`` before anything is trained, how it is passed, and a function that puts a model there."""
+
+    def use(name="one"):
+        memory.folder.save_model(name, adapter)
+        memory.set_model(name)
+
+    folder, options = memory.folder.path, {}
+    if request.param == "deep memory":
+        given = memory
+    elif request.param == "models":
+        given = memory.folder
+    elif request.param.startswith("folder"):
+        given = folder
+        if request.param == "folder":
+            folder.mkdir()
+    else:
+        given, options = str(tmp_path / "adapter.safetensors"), {"untrained": "plain"}
+
+        def use():
+            adapter.save(given)
+
+    return given, options, use
+
+
+def test_queries_are_served_as_they_are_until_a_model_is_there(untrained, adapter, problem, embeddings, caplog):
+    given, options, use = untrained
+    x = problem.test_queries[:3]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):  # parts may be made anew for each request
+            served = ServedAdapter(given, **options)
+            np.testing.assert_array_equal(served.apply(2 * x, embeddings), 2 * x)
+            plain = served.transform((2 * x[0]).tolist(), embeddings)
+            assert plain == (2 * x[0]).tolist()
+            assert isinstance(plain, TransformedVector)
+    assert caplog.text.count("There is no trained model yet in") == 1
+    use()
+    np.testing.assert_array_equal(served.apply(x, embeddings), adapter.transform(x))
+    np.testing.assert_array_equal(ServedAdapter(given, **options).apply(x, embeddings), adapter.transform(x))
+
+
+def test_without_a_model_it_is_an_error_for_whoever_wants_one(memory, problem, tmp_path):
+    for given in (memory, memory.folder, memory.folder.path):
+        with pytest.raises(NotTrainedError, match="Train one"):
+            ServedAdapter(given, untrained="error").apply(problem.test_queries)
+    with pytest.raises(NotTrainedError, match="Train one"):
+        memory.transform(problem.test_queries)
+    with pytest.raises(StorageError, match="there is no such file"):
+        ServedAdapter(tmp_path / "adapter.safetensors")
+    with pytest.raises(ValueError, match='untrained is "plain" or "error"; got True'):
+        ServedAdapter(memory, untrained=True)
+    with pytest.raises(ValueError, match='on_broken is "plain" or "error"; got None'):
+        ServedAdapter(memory, on_broken=None)
+
+
+def damage(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("as_file", [False, True], ids=["folder", "file"])
+def test_a_broken_model_is_an_error_or_serves_plain_queries(memory, adapter, problem, as_file, caplog):
+    memory.folder.save_model("one", adapter)
+    memory.set_model("one")
+    file = memory.folder.model_path("one")
+    given, x = file if as_file else memory.folder.path, problem.test_queries[:3]
+    damage(file)
+    with pytest.raises(AdapterFileError):
+        ServedAdapter(given).apply(x)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            served = ServedAdapter(given, on_broken="plain")
+            for _ in range(2):
+                np.testing.assert_array_equal(served.apply(x), x)
+        assert caplog.text.count("Queries are served without Deep Memory") == 1
+        file.write_bytes(b"damaged in another way")
+        np.testing.assert_array_equal(served.apply(x), x)
+        assert caplog.text.count("Queries are served without Deep Memory") == 2
+    adapter.save(file)
+    np.testing.assert_array_equal(served.apply(x), adapter.transform(x))
+    file.unlink()
+    np.testing.assert_array_equal(served.apply(x), adapter.transform(x), "what was read serves on")
+
+
+def test_a_model_that_is_gone_or_of_another_embedding_model_is_broken(memory, adapter, problem, caplog):
+    memory.folder.save_model("one", adapter)
+    memory.set_model("one")
+    x, other = problem.test_queries[:3], Other(problem)
+    served = ServedAdapter(memory, on_broken="plain")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            np.testing.assert_array_equal(served.apply(x, other), x)
+            np.testing.assert_array_equal(served.apply(x[:, :5]), x[:, :5])
+            assert served.transform(x[0, :5]) == x[0, :5].tolist()
+    assert caplog.text.count("trained for lookup") == 2, "once for the embedding model, and once for the dimension"
+    np.testing.assert_array_equal(served.apply(x, memory.embedder), adapter.transform(x))
+    memory.folder.model_path("one").unlink()
+    gone = ModelFolder(memory.folder.path)
+    with pytest.raises(ModelNotFoundError, match="Invalid model name"):
+        ServedAdapter(gone).apply(x)
+    np.testing.assert_array_equal(ServedAdapter(gone, on_broken="plain").apply(x), x)
+
+
+def test_a_file_is_read_once_for_many_requests(memory, adapter, problem, monkeypatch):
+    memory.folder.save_model("one", adapter)
+    memory.set_model("one")
+    read, load = [], QueryAdapter.load
+    monkeypatch.setattr(QueryAdapter, "load", lambda path: read.append(path) or load(path))
+    for given in (memory.folder.path, memory.folder.model_path("one")):
+        for _ in range(3):
+            ServedAdapter(given).apply(problem.test_queries)
+    assert len(read) == 1

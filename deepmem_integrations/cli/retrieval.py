@@ -11,7 +11,7 @@ import typer
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, printing, read_labels
 from deepmem_integrations.cli.stores import Found, Hit, Opened, open_store
-from deepmem_integrations.errors import ModelNotFoundError
+from deepmem_integrations.errors import NotTrainedError
 from deepmem_integrations.evaluation import FETCHED, TOP_K
 from deepmem_integrations.ranking import Choice, Ranker, Shortlist
 
@@ -70,10 +70,10 @@ def search(
         choices: list[Choice] = []
         if not without:
             try:
-                ranker = Ranker(opened.memory, words=not no_words, answers=not no_answers)
+                ranker = Ranker(opened.memory, words=not no_words, answers=not no_answers, untrained="error")
                 ranked = _ranked(opened, ranker, query, vector, k)
                 found["with"], choices = [hit for hit, _ in ranked], [choice for _, choice in ranked]
-            except ModelNotFoundError:
+            except NotTrainedError:
                 typer.echo("There is no trained model yet, so this is the store's own answer.", err=True)
         answer: dict[str, list[dict[str, Any]]] = {
             side: [{"id": hit.id, "text": hit.text} for hit in hits] for side, hits in found.items()

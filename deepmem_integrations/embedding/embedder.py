@@ -8,11 +8,14 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._weak import WeakCache
 from deepmem_integrations.adapter import PROBES, Fingerprint
 from deepmem_integrations.errors import EmbeddingError, InvalidVectorsError
 
 _BATCH = 128
 """How many texts are passed to a model at a time."""
+_FINGERPRINTS: WeakCache[Fingerprint] = WeakCache()
+"""The fingerprint of each embedding model, so that an `Embedder` that is made for one request embeds no probe texts again."""
 
 
 class Embedder:
@@ -107,11 +110,17 @@ class Embedder:
         return self._in_batches(texts, lambda batch: np.array([self._query(text) for text in batch]), progress)
 
     def fingerprint(self) -> Fingerprint:
-        """Return the model's fingerprint, by which an adapter recognises the model. The first call embeds a few fixed texts."""
+        """Return the model's fingerprint, by which an adapter recognises the model.
+
+        The first call for an embedding model embeds a few fixed texts.
+        """
         if self._fingerprint is None:
-            probes = _unit_or_zero([self.embed_query(text) for text in PROBES])
-            self._fingerprint = Fingerprint(probes.shape[1], self.name, probes)
+            self._fingerprint = _FINGERPRINTS.get(self.model, self._probe)
         return self._fingerprint
+
+    def _probe(self) -> Fingerprint:
+        probes = _unit_or_zero([self.embed_query(text) for text in PROBES])
+        return Fingerprint(probes.shape[1], self.name, probes)
 
     def _sides_agree(self) -> bool:
         """Tell whether a query and a document of the same text get the same vector. E5 and other models with prefixes differ."""

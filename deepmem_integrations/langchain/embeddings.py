@@ -4,7 +4,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 
 from deepmem_integrations.embedding import untransformed
-from deepmem_integrations.serving import MemoryLike, ServedAdapter
+from deepmem_integrations.serving import MemoryLike, OnBroken, ServedAdapter, Untrained
 
 
 class DeepMemoryEmbeddings(Embeddings):
@@ -18,6 +18,10 @@ class DeepMemoryEmbeddings(Embeddings):
     Args:
         embeddings: The embedding model. A model that is wrapped already is unwrapped first.
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
+        untrained: What to do where there is no model yet. By default, a `DeepMemory` and a folder, also one that is not there
+            yet, serve queries as they are (``"plain"``), and a missing adapter file is an error (``"error"``).
+        on_broken: What to do where the model is damaged or belongs to another embedding model: ``"error"``, or ``"plain"``, which
+            serves queries as they are and logs an error once for each state of the model's file.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -33,9 +37,16 @@ class DeepMemoryEmbeddings(Embeddings):
         ['doc-1']
     """
 
-    def __init__(self, embeddings: Embeddings, memory: MemoryLike) -> None:
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        memory: MemoryLike,
+        *,
+        untrained: Untrained | None = None,
+        on_broken: OnBroken = "error",
+    ) -> None:
         self._embeddings: Embeddings = untransformed(embeddings)
-        self._served = ServedAdapter(memory)
+        self._served = ServedAdapter(memory, untrained=untrained, on_broken=on_broken)
 
     @property
     def untransformed(self) -> Embeddings:
@@ -54,10 +65,10 @@ class DeepMemoryEmbeddings(Embeddings):
         """Embed a query and transform its vector.
 
         Returns:
-            (d,) of length 1.
+            (d,) of length 1; the embedding model's own vector where queries are served plain.
 
         Raises:
-            ModelNotFoundError: There is no trained model yet.
+            NotTrainedError: There is no model yet, and ``untrained="error"``.
             EmbeddingMismatchError: The adapter was trained with another embedding model.
         """
         return self._served.transform(self._embeddings.embed_query(text), self._embeddings)

@@ -27,7 +27,7 @@ from deepmem_integrations.langchain.vector_search import (
     search_method,
 )
 from deepmem_integrations.ranking import Ranker
-from deepmem_integrations.serving import MemoryLike
+from deepmem_integrations.serving import MemoryLike, OnBroken, Untrained
 from deepmem_integrations.words import LexicalSearch
 
 _RETRIEVING = (
@@ -87,6 +87,11 @@ class DeepMemoryRetriever(BaseRetriever):
         search_kwargs: Options of the store's search: ``filter``, ``score_threshold``, … ``fetch_k`` is the store's own option
             with ``"mmr"``, and else the field. The other fields may be given here, too. Many stores ignore an option that they
             do not know, so a name that is nearly that of a known option is refused when the retriever searches.
+        untrained: ``"plain"`` returns plain results until a model is in use, and logs a warning once. ``"error"`` raises an
+            error. By default, a `DeepMemory` and a folder serve plain results, also a folder that is not there yet, and the path
+            of an adapter file that is missing is an error.
+        on_broken: ``"plain"`` returns plain results where the model is damaged or belongs to another embedding model, and logs an
+            error once for each state of the model's file. ``"error"`` raises the error.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -115,6 +120,8 @@ class DeepMemoryRetriever(BaseRetriever):
     evidence: bool = False
     search_type: SearchType = "similarity"
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
+    untrained: Untrained | None = None
+    on_broken: OnBroken = "error"
     # This is a field and no private attribute, because LangChain makes a new retriever from the fields for each configured call.
     ranker: Ranker | None = Field(default=None, exclude=True, repr=False, description="The ranker of memory.")
 
@@ -176,8 +183,9 @@ class DeepMemoryRetriever(BaseRetriever):
     def _serve(self, words: bool | LexicalSearch, answers: bool) -> Ranker:
         """Return the ranker of ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
         ranker = self.ranker
-        if ranker is None or ranker.served.memory is not self.memory:
-            ranker = self.ranker = Ranker(self.memory, words=self.words, answers=self.answers)
+        options: dict[str, Any] = {"untrained": self.untrained, "on_broken": self.on_broken}
+        if ranker is None or ranker.served.memory is not self.memory or ranker.served.options != options:
+            ranker = self.ranker = Ranker(self.memory, words=self.words, answers=self.answers, **options)
         return ranker.using(words=words, answers=answers)
 
     def _get_relevant_documents(

@@ -7,7 +7,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from deepmem_integrations.serving import MemoryLike
+from deepmem_integrations.serving import MemoryLike, OnBroken, Untrained
 from deepmem_integrations.transforms import QueryTransform
 
 
@@ -21,6 +21,10 @@ class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], l
     Args:
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         embeddings: The embedding model for texts; by default the embedding model of the `DeepMemory`.
+        untrained: What to do where there is no model yet. By default, a `DeepMemory` and a folder, also one that is not there
+            yet, serve queries as they are (``"plain"``), and a missing adapter file is an error (``"error"``).
+        on_broken: What to do where the model is damaged or belongs to another embedding model: ``"error"``, or ``"plain"``, which
+            serves queries as they are and logs an error once for each state of the model's file.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -33,8 +37,15 @@ class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], l
         8
     """
 
-    def __init__(self, memory: MemoryLike, embeddings: Embeddings | None = None) -> None:
-        super().__init__(memory, embeddings)
+    def __init__(
+        self,
+        memory: MemoryLike,
+        embeddings: Embeddings | None = None,
+        *,
+        untrained: Untrained | None = None,
+        on_broken: OnBroken = "error",
+    ) -> None:
+        super().__init__(memory, embeddings, untrained=untrained, on_broken=on_broken)
 
     def invoke(self, input: str | Sequence[float], config: RunnableConfig | None = None, **kwargs: Any) -> list[float]:
         """Transform one query.
@@ -45,11 +56,11 @@ class DeepMemoryQueryTransform(QueryTransform, Runnable[str | Sequence[float], l
             kwargs: No further arguments are known.
 
         Returns:
-            (d,) of length 1.
+            (d,) of length 1; the vector as it is where queries are served plain.
 
         Raises:
             StoreError: The query is a text, and there is no embedding model.
-            ModelNotFoundError: There is no trained model yet.
+            NotTrainedError: There is no model yet, and ``untrained="error"``.
             EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
         """
         return self._call_with_config(self._transformed, input, config, **kwargs)

@@ -10,7 +10,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr, SerializeAsAny
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import EmbeddingError
 from deepmem_integrations.llama_index.queries import mean_of_transformed
-from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
+from deepmem_integrations.serving import MemoryLike, OnBroken, ServedAdapter, TransformedVector, Untrained
 
 _NO_CACHE = (
     "A cache finds a vector by its text alone, so it would return the query vectors of an earlier Deep Memory model. "
@@ -34,6 +34,10 @@ class DeepMemoryEmbedding(BaseEmbedding):
         base: The embedding model. A model that is wrapped already is unwrapped first.
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         embeddings_cache: Must be None. A cache can be set on ``base`` instead.
+        untrained: What to do where there is no model yet. By default, a `DeepMemory` and a folder, also one that is not there
+            yet, serve queries as they are (``"plain"``), and a missing adapter file is an error (``"error"``).
+        on_broken: What to do where the model is damaged or belongs to another embedding model: ``"error"``, or ``"plain"``, which
+            serves queries as they are and logs an error once for each state of the model's file.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -53,7 +57,15 @@ class DeepMemoryEmbedding(BaseEmbedding):
     base: SerializeAsAny[BaseEmbedding]
     _served: ServedAdapter = PrivateAttr()
 
-    def __init__(self, base: BaseEmbedding, memory: MemoryLike, *, embeddings_cache: None = None) -> None:
+    def __init__(
+        self,
+        base: BaseEmbedding,
+        memory: MemoryLike,
+        *,
+        embeddings_cache: None = None,
+        untrained: Untrained | None = None,
+        on_broken: OnBroken = "error",
+    ) -> None:
         base = untransformed(base)
         if not isinstance(base, BaseEmbedding):
             raise EmbeddingError(f"DeepMemoryEmbedding wraps a LlamaIndex embedding model; got {type(base).__name__}.")
@@ -61,7 +73,7 @@ class DeepMemoryEmbedding(BaseEmbedding):
             raise EmbeddingError(_NO_CACHE)
         kept = {name: getattr(base, name) for name in ("model_name", *_OF_THE_MODEL) if hasattr(base, name)}
         super().__init__(base=base, **kept)  # type: ignore[call-arg]
-        self._served = ServedAdapter(memory)
+        self._served = ServedAdapter(memory, untrained=untrained, on_broken=on_broken)
 
     @classmethod
     def class_name(cls) -> str:
@@ -96,10 +108,10 @@ class DeepMemoryEmbedding(BaseEmbedding):
         """Embed a query and transform its vector.
 
         Returns:
-            (d,) of length 1.
+            (d,) of length 1; the embedding model's own vector where queries are served plain.
 
         Raises:
-            ModelNotFoundError: There is no trained model yet.
+            NotTrainedError: There is no model yet, and ``untrained="error"``.
             EmbeddingMismatchError: The adapter was trained with another embedding model.
         """
         return self._served.transform(self.base.get_query_embedding(query), self.base)

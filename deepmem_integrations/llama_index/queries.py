@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llama_index.core.base.embeddings.base import mean_agg
 from llama_index.core.schema import QueryBundle
 
 from deepmem_integrations._vectors import unit_rows
@@ -40,14 +41,17 @@ def mean_of_transformed(vectors: Sequence[Sequence[float]], served: ServedAdapte
         model: The embedding model that the vectors come from, which is checked; None where it is unknown.
 
     Returns:
-        (d,) of length 1.
+        (d,) of length 1; the plain mean, as LlamaIndex takes it, where queries are served plain.
 
     Raises:
         InvalidVectorsError: There is no vector, a vector is not finite, or the transformed vectors cancel out.
         EmbeddingMismatchError: The adapter was trained with another embedding model, or for another dimension.
     """
     check_vectors(vectors)
-    moved = served.apply(vectors, model)
+    adapter = served.serving(model, len(vectors[0]))
+    if adapter is None:
+        return TransformedVector(mean_agg([list(vector) for vector in vectors]) if len(vectors) > 1 else vectors[0])
+    moved = adapter.transform(vectors)
     if len(moved) > 1:
         moved = unit_rows(moved.mean(axis=0)[None], "mean of the query vectors")
     return TransformedVector(moved[0].tolist())

@@ -19,7 +19,7 @@ from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import check_vectors, given, is_transformed, with_embedding
 from deepmem_integrations.llama_index.stores import search_of
 from deepmem_integrations.ranking import EVIDENCE, Choice, Metadata, RankedQuery, Ranker, Shortlist
-from deepmem_integrations.serving import HasModels, MemoryLike
+from deepmem_integrations.serving import HasModels, MemoryLike, OnBroken, Untrained
 from deepmem_integrations.words import Found, LexicalSearch
 
 
@@ -52,6 +52,10 @@ class DeepMemoryRetriever(BaseRetriever):
             embedding model nor the language model sees it: the score, and the score and rank by vector, words and answers.
             ``node.hash`` leaves the evidence out, so that nodes of several queries can be fused.
             Where the store ranks by its own rule, there is no evidence.
+        untrained: What to do where there is no model yet. By default, a `DeepMemory` and a folder, also one that is not there
+            yet, return plain results (``"plain"``), and a missing adapter file is an error (``"error"``).
+        on_broken: What to do where the model is damaged or belongs to another embedding model: ``"error"``, or ``"plain"``, which
+            returns plain results and logs an error once for each state of the model's file.
         **options: Options of ``index.as_retriever``, for an index or a store: ``similarity_top_k``, ``filters``,
             ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model; by default the
             retriever uses the one of the `DeepMemory`, or else LlamaIndex's ``Settings.embed_model``.
@@ -81,9 +85,11 @@ class DeepMemoryRetriever(BaseRetriever):
         words: bool | LexicalSearch = True,
         answers: bool = True,
         evidence: bool = False,
+        untrained: Untrained | None = None,
+        on_broken: OnBroken = "error",
         **options: Any,
     ) -> None:
-        self._ranker = Ranker(memory, words=words, answers=answers)
+        self._ranker = Ranker(memory, words=words, answers=answers, untrained=untrained, on_broken=on_broken)
         ids_given = options.get("node_ids") is not None
         self._retriever = _vector_retriever(source, memory, options)
         self._store = search_of(self._retriever, ids_given=ids_given)

@@ -8,7 +8,7 @@ from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 
 from deepmem_integrations.llama_index.queries import given, is_transformed, transformed
-from deepmem_integrations.serving import MemoryLike
+from deepmem_integrations.serving import MemoryLike, OnBroken, Untrained
 from deepmem_integrations.transforms import QueryTransform
 
 
@@ -23,6 +23,10 @@ class DeepMemoryQueryTransform(QueryTransform, BaseQueryTransform):
     Args:
         memory: A `DeepMemory`, a `QueryAdapter`, the folder of a `DeepMemory`, or the path of an adapter file.
         embed_model: The embedding model for texts; by default the embedding model of the `DeepMemory`.
+        untrained: What to do where there is no model yet. By default, a `DeepMemory` and a folder, also one that is not there
+            yet, serve queries as they are (``"plain"``), and a missing adapter file is an error (``"error"``).
+        on_broken: What to do where the model is damaged or belongs to another embedding model: ``"error"``, or ``"plain"``, which
+            serves queries as they are and logs an error once for each state of the model's file.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -35,8 +39,15 @@ class DeepMemoryQueryTransform(QueryTransform, BaseQueryTransform):
         8
     """
 
-    def __init__(self, memory: MemoryLike, embed_model: BaseEmbedding | None = None) -> None:
-        super().__init__(memory, embed_model)
+    def __init__(
+        self,
+        memory: MemoryLike,
+        embed_model: BaseEmbedding | None = None,
+        *,
+        untrained: Untrained | None = None,
+        on_broken: OnBroken = "error",
+    ) -> None:
+        super().__init__(memory, embed_model, untrained=untrained, on_broken=on_broken)
 
     def _get_prompts(self) -> PromptDictType:
         return {}

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.errors import MissingExtraError, StorageError
-from deepmem_integrations.serving import MemoryLike, ServedAdapter, TransformedVector
+from deepmem_integrations.serving import MemoryLike, OnBroken, ServedAdapter, TransformedVector, Untrained
 from deepmem_integrations.words import Found, LexicalSearch, WordIndex, search_name, search_words
 
 _logger = logging.getLogger(__name__)
@@ -120,9 +120,11 @@ class Ranker:
         words: A search by words; True takes the word index beside the model, and False leaves words out. The attribute may be
             changed at any time, and so may ``answers``.
         answers: Whether remembered answers count.
+        untrained: What to do where there is no model yet: see `ServedAdapter`.
+        on_broken: What to do where the model cannot be used: see `ServedAdapter`.
 
     Raises:
-        AdapterFileError, StorageError, ModelNotFoundError, TypeError: See `ServedAdapter`.
+        AdapterFileError, StorageError, ModelNotFoundError, TypeError, ValueError: See `ServedAdapter`.
 
     Example:
         >>> ranker = Ranker(QueryAdapter(2, ranking=Ranking(words=1.0)), words=False)
@@ -131,11 +133,18 @@ class Ranker:
         ['b', 'a']
     """
 
-    def __init__(self, memory: MemoryLike, *, words: bool | LexicalSearch = True, answers: bool = True) -> None:
-        self.served = ServedAdapter(memory)
+    def __init__(
+        self,
+        memory: MemoryLike,
+        *,
+        words: bool | LexicalSearch = True,
+        answers: bool = True,
+        untrained: Untrained | None = None,
+        on_broken: OnBroken = "error",
+    ) -> None:
+        self.served = ServedAdapter(memory, untrained=untrained, on_broken=on_broken)
         self.words = words
         self.answers = answers
-        self._said: set[str] = set()
 
     def using(self, *, words: bool | LexicalSearch = True, answers: bool = True) -> "Ranker":
         """Return a ranker of the same memory that counts other evidence. Nothing is read or checked again.
@@ -188,35 +197,38 @@ class Ranker:
             adapter: The adapter to rank with; by default the one that is in use.
 
         Raises:
-            ModelNotFoundError: There is no trained model yet.
+            NotTrainedError, ModelNotFoundError, AdapterFileError, StorageError: There is no model, or it cannot be read.
             InvalidVectorsError: A vector holds NaN or infinity, or is all zeros, or the vectors cancel out.
             EmbeddingMismatchError: The model was trained with another embedding model, or for another dimension.
         """
-        adapter = adapter or self.served.adapter  # read once, because another model may be put in use at any time
-        if model is not None:
-            self.served.check(adapter, model)
         given = np.asarray(vector)
+        if adapter is None:  # read once, because another model may be put in use at any time
+            adapter = self.served.serving(model, given.shape[-1] if given.ndim else None)
+        elif model is not None:
+            self.served.check(adapter, model)
         return RankedQuery(self, adapter, text, given[None] if given.ndim == 1 else given, vectors_alone=vectors_alone)
 
     def describe(self) -> str:
         """Say by what results are ranked now, as in ``vector + 0.05 words``. Evidence that does not count is left out.
 
         Raises:
-            ModelNotFoundError: There is no trained model yet.
+            NotTrainedError, ModelNotFoundError, AdapterFileError, StorageError: There is no model, or it cannot be read.
         """
-        ranking = self.served.adapter.ranking or Ranking()
+        adapter = self.served.serving()
+        if adapter is None:
+            return "vector"
+        ranking = adapter.ranking or Ranking()
         if ranking.words and ((search := self.lexical_search) is None or search_name(search) != ranking.search):
             ranking = replace(ranking, words=0.0)
         return str(ranking if self.answers else replace(ranking, answers=0.0)) or "vector"
 
     def say_once(self, what: str, message: str, *values: object) -> None:
-        """Log a warning, once for each ranker and kind of warning."""
-        if what not in self._said:
-            self._said.add(what)
+        """Log a warning, once for each memory and kind of warning."""
+        if self.served.first(what):
             _logger.warning(message, *values)
 
     def say_unreadable(self, error: Exception) -> None:
-        """Log once that words cannot be searched; a ranker that has said so does not call the word index missing."""
+        """Log once that words cannot be searched; where that was said, nothing calls the word index missing."""
         self.say_once(
             "missing",
             "Words cannot be searched, so results come without words: %s `deepmem refresh` or memory.refresh() builds a damaged "
@@ -235,13 +247,16 @@ class RankedQuery:
     """
 
     def __init__(
-        self, ranker: Ranker, adapter: QueryAdapter, text: str, vectors: NDArray[Any], *, vectors_alone: bool = False
+        self, ranker: Ranker, adapter: QueryAdapter | None, text: str, vectors: NDArray[Any], *, vectors_alone: bool = False
     ) -> None:
         self.text = text
-        self.ranking = Ranking() if vectors_alone or adapter.ranking is None else adapter.ranking
+        self.ranking = Ranking() if vectors_alone or adapter is None or adapter.ranking is None else adapter.ranking
         self._ranker = ranker
         self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}
+        if adapter is None:  # the query is served as it is
+            self.vector = TransformedVector((vectors[0] if len(vectors) == 1 else vectors.mean(axis=0)).tolist())
+            return
         if ranker.answers and self.ranking.answers:
             self._answers = adapter.answers(_mean(unit_rows(vectors, "query vector", dimension=adapter.dimension)))
         # Where words and answers would count and cannot, the transform that was chosen to serve alone is the better one.

@@ -9,8 +9,9 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import AdapterFileError, EmbeddingError, EmbeddingMismatchError, ModelNotFoundError
-from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
+from deepmem_integrations.errors import AdapterFileError, EmbeddingError, EmbeddingMismatchError, NotTrainedError
+from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryQueryTransform, DeepMemoryRetriever
+from deepmem_integrations.models import ModelFolder
 from tests.langchain.helpers import Lookup, documents_of, expected, ids
 
 
@@ -55,6 +56,20 @@ def test_it_works_inside_a_store_and_follows_the_model_in_use(problem, trained):
     memory.folder.save_model("nothing", QueryAdapter(32, fingerprint=memory.adapter.fingerprint))
     memory.set_model("nothing")
     assert ids(store.similarity_search(query, k=6)) == expected(problem, vector, 6)
+
+
+async def test_queries_are_plain_until_a_model_is_in_use(problem, adapter, tmp_path):
+    folder, base, query = ModelFolder(tmp_path / "not yet"), Lookup(problem), problem.test.queries[0]
+    wrapped = DeepMemoryEmbeddings(base, folder.path)
+    transform = DeepMemoryQueryTransform(folder, base)
+    ways = (wrapped.embed_query, transform.invoke)
+    plain = base.embed_query(query)
+    assert [way(query) for way in ways] == [plain, plain]
+    assert await wrapped.aembed_query(query) == await transform.ainvoke(query) == plain
+    assert transform.invoke(plain) == plain
+    folder.save_model("one", adapter)
+    folder.use("one")
+    assert [way(query) for way in ways] == [adapter.transform(plain).tolist()] * 2
 
 
 def test_training_looks_through_it(problem, adapter, tmp_path):
@@ -104,9 +119,9 @@ def test_mistakes_are_told(problem, db, adapter, tmp_path):
     (tmp_path / "bad").write_bytes(b"x")
     with pytest.raises(AdapterFileError):
         DeepMemoryEmbeddings(Lookup(problem), tmp_path / "bad")
-    untrained = DeepMemoryEmbeddings(Lookup(problem), db.deep_memory)
+    untrained = DeepMemoryEmbeddings(Lookup(problem), db.deep_memory, untrained="error")
     assert len(untrained.embed_documents(["a"])) == 1, "a store can be filled before anything is trained"
-    with pytest.raises(ModelNotFoundError, match="Train one"):
+    with pytest.raises(NotTrainedError, match="Train one"):
         untrained.embed_query("q")
     with pytest.raises(EmbeddingMismatchError):
         DeepMemoryEmbeddings(DeterministicFakeEmbedding(size=32), adapter).embed_query("q")

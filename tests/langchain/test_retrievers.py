@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.adapter import Ranking
-from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, ModelNotFoundError, StoreError
+from deepmem_integrations.errors import AdapterFileError, EmbeddingMismatchError, NotTrainedError, StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
 from deepmem_integrations.models import ModelFolder
-from deepmem_integrations.words import Found
+from deepmem_integrations.words import Found, WordIndex
 from tests.langchain.helpers import Lookup, documents_of, expected, ids, remembering
 
 
@@ -178,6 +178,46 @@ def test_mistakes_show_at_once(db, tmp_path):
     for bad in ("doc-1", b"x"):
         with pytest.raises(StoreError, match="Ids come as a list"):
             db.delete(bad)
+
+
+async def test_results_are_plain_until_a_model_is_in_use(any_store, problem, adapter, tmp_path):
+    folder = ModelFolder(tmp_path / "not yet")
+    WordIndex.build(folder.words_path, [(problem.ids, problem.ids)])
+    queries = problem.test.queries[:3]
+    for search_type, options in (
+        ("similarity", {"k": 7}),
+        ("similarity", {}),
+        ("similarity", {"filter": {"half": 1}} if isinstance(any_store, DeepLake) else {}),
+        ("mmr", {"k": 3, "fetch_k": 9}),
+        ("similarity_score_threshold", {"score_threshold": 0.1, "k": 5}),
+    ):
+        if search_type == "similarity_score_threshold" and not isinstance(any_store, DeepLake):
+            continue  # the store has no relevance scores of its own
+        plain = any_store.as_retriever(search_type=search_type, search_kwargs=options)
+        ours = DeepMemoryRetriever(vectorstore=any_store, memory=str(folder.path), search_type=search_type, search_kwargs=options)
+        for query in queries:
+            assert ids(ours.invoke(query)) == ids(await ours.ainvoke(query)) == ids(plain.invoke(query))
+    told = DeepMemoryRetriever(vectorstore=any_store, memory=folder, k=2, evidence=True).invoke(queries[0])
+    assert [document.metadata["deepmem"]["vector"]["rank"] for document in told] == [1, 2]
+    folder.save_model("one", adapter)
+    folder.use("one")
+    ours = DeepMemoryRetriever(vectorstore=any_store, memory=folder, k=7)
+    assert ids(ours.invoke(queries[0])) == expected(problem, adapter.transform(problem.test_queries[0]), 7)
+
+
+async def test_a_broken_model_may_leave_plain_results(any_store, problem, adapter, tmp_path):
+    folder = ModelFolder(tmp_path)
+    folder.save_model("one", adapter)
+    folder.use("one")
+    folder.model_path("one").write_bytes(b"damaged")
+    query, plain = problem.test.queries[0], expected(problem, problem.test_queries[0], 4)
+    broken = DeepMemoryRetriever(vectorstore=any_store, memory=folder, k=4)
+    with pytest.raises(AdapterFileError):
+        await broken.ainvoke(query)
+    broken.on_broken = "plain"
+    assert ids(broken.invoke(query)) == ids(await broken.ainvoke(query)) == plain
+    other = DeepMemoryRetriever(vectorstore=any_store, memory=QueryAdapter(5), k=4, on_broken="plain")
+    assert ids(other.invoke(query)) == ids(await other.ainvoke(query)) == plain, "a model for other vectors"
 
 
 def test_from_langchain_shares_the_stores_own_deep_memory(problem, tmp_path):
@@ -548,12 +588,12 @@ async def test_traces_say_by_what_results_are_ranked(db, problem, learned, train
 
 async def test_a_model_that_is_not_there_is_an_error_that_callbacks_hear(db, problem, tmp_path):
     recorder = Recorder()
-    retriever = DeepMemoryRetriever(vectorstore=db, memory=ModelFolder(tmp_path))
-    with pytest.raises(ModelNotFoundError):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=ModelFolder(tmp_path), untrained="error")
+    with pytest.raises(NotTrainedError):
         retriever.invoke("q", config={"callbacks": [recorder]})
-    with pytest.raises(ModelNotFoundError):
+    with pytest.raises(NotTrainedError):
         await retriever.ainvoke("q", config={"callbacks": [recorder]})
-    assert [type(error) for error in recorder.failed] == [ModelNotFoundError] * 2
+    assert [type(error) for error in recorder.failed] == [NotTrainedError] * 2
 
 
 @pytest.mark.parametrize("option", [{"k": 0}, {"k": -1}, {"k": "3"}, {"fetch_k": 0}, {"fetch_k": "9"}])

@@ -1,4 +1,5 @@
 import asyncio
+import copy
 import json
 import threading
 
@@ -19,9 +20,15 @@ from llama_index.core.vector_stores.types import VectorStoreInfo
 
 from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations.adapter import Ranking
-from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, ModelNotFoundError, StoreError
-from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, NotTrainedError, StoreError
+from deepmem_integrations.llama_index import (
+    DeepLakeVectorStore,
+    DeepMemoryEmbedding,
+    DeepMemoryQueryTransform,
+    DeepMemoryRetriever,
+)
 from deepmem_integrations.llama_index.queries import TransformedQueryBundle
+from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.words import WordIndex
 from tests.llama_index.helpers import Lookup, Scripted, expected, ids, nodes_of, remembering
 
@@ -157,13 +164,53 @@ async def test_async_uses_the_models_own_async(problem, any_index, embed_model, 
     assert embed_model.calls["aquery"] == 1
 
 
+async def test_results_are_plain_until_a_model_is_in_use(problem, any_index, embed_model, adapter, tmp_path, caplog):
+    folder = ModelFolder(tmp_path / "not yet")
+    WordIndex.build(folder.words_path, [(problem.ids, problem.ids)])
+    several = QueryBundle("q", custom_embedding_strs=list(problem.test.queries[:2]))
+    for options in ({}, {"similarity_top_k": 7}, {"similarity_top_k": 3, "vector_store_query_mode": "mmr"}):
+        plain = any_index.as_retriever(**options)
+        ours = DeepMemoryRetriever(any_index, memory=str(folder.path), evidence=True, **options)
+        for query in (QueryBundle(problem.test.queries[0]), several):
+            right = [(node.node_id, pytest.approx(node.score, abs=1e-6)) for node in plain.retrieve(copy.copy(query))]
+            assert [(node.node_id, node.score) for node in ours.retrieve(copy.copy(query))] == right
+            assert [(node.node_id, node.score) for node in await ours.aretrieve(copy.copy(query))] == right
+    assert caplog.text.count("There is no trained model yet") == 1
+    with pytest.raises(NotTrainedError):
+        DeepMemoryRetriever(any_index, memory=str(folder.path), untrained="error")
+    folder.save_model("one", adapter)
+    folder.use("one")
+    moved = expected(problem, adapter.transform(problem.test_queries[0]), 5)
+    ours = DeepMemoryRetriever(any_index, memory=folder, similarity_top_k=5)
+    assert ids(ours.retrieve(problem.test.queries[0])) == moved
+    folder.model_path("one").write_bytes(b"damaged")
+    ours = DeepMemoryRetriever(any_index, memory=ModelFolder(folder.path), similarity_top_k=5, on_broken="plain")
+    plain = expected(problem, problem.test_queries[0], 5)
+    assert ids(ours.retrieve(problem.test.queries[0])) == ids(await ours.aretrieve(problem.test.queries[0])) == plain
+
+
+async def test_the_embeddings_and_the_transform_are_plain_until_a_model_is_in_use(problem, embed_model, adapter, tmp_path):
+    folder = ModelFolder(tmp_path / "not yet")
+    wrapped = DeepMemoryEmbedding(embed_model, memory=folder.path)
+    transform = DeepMemoryQueryTransform(memory=folder, embed_model=embed_model)
+    queries = list(problem.test.queries[:2])
+    base = embed_model.get_query_embedding(queries[0])
+    assert wrapped.get_query_embedding(queries[0]) == await wrapped.aget_query_embedding(queries[0]) == base
+    mean = embed_model.get_agg_embedding_from_queries(queries)
+    assert wrapped.get_agg_embedding_from_queries(queries) == pytest.approx(mean)
+    assert transform(QueryBundle(queries[0])).embedding == base
+    assert transform(QueryBundle("q", custom_embedding_strs=queries)).embedding == pytest.approx(mean)
+    folder.save_model("one", adapter)
+    folder.use("one")
+    moved = adapter.transform(base).tolist()
+    assert wrapped.get_query_embedding(queries[0]) == transform(QueryBundle(queries[0])).embedding == moved
+
+
 async def test_parallel_calls_while_the_model_changes_get_one_or_the_other(problem, deeplake_index, adapter):
     memory = DeepMemory.from_llama_index(deeplake_index)
     memory.folder.save_model("one", adapter)
     memory.folder.save_model("none", QueryAdapter(32, fingerprint=adapter.fingerprint))
     retriever = DeepMemoryRetriever(deeplake_index, memory=memory, similarity_top_k=10)
-    with pytest.raises(ModelNotFoundError, match="Train one"):
-        retriever.retrieve("q")
     bundle = QueryBundle("q", custom_embedding_strs=list(problem.test.queries[:2]))
     answers = []
     for model in ("one", "none"):

@@ -7,7 +7,7 @@ import pytest
 
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.adapter import Attention, Ranking, RememberedQueries, ValueSpace
-from deepmem_integrations.errors import InvalidVectorsError, ModelNotFoundError, StoreError
+from deepmem_integrations.errors import InvalidVectorsError, NotTrainedError, StoreError
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.ranking import NAMELESS, Ranker
@@ -292,7 +292,7 @@ def test_the_transform_for_searches_is_made_once_a_model(folder, monkeypatch):
         ranker.query("q", [1.0, 0.0])
         ranker.using(answers=False).query("q", [1.0, 0.0])
     assert len(made) == 1
-    folder.save_model("two", QueryAdapter(2))
+    folder.save_model("two", QueryAdapter(2, ranking=Ranking(words=0.5)))
     folder.use("two")
     ranker.query("q", [1.0, 0.0])
     assert len(made) == 2
@@ -313,8 +313,10 @@ def test_a_description_leaves_out_what_does_not_count(folder):
     assert ranker.using(words=False, answers=False).describe() == "vector"
     assert Ranker(QueryAdapter(2)).describe() == "vector"
     assert Ranker(QueryAdapter(2, ranking=Ranking(0.0, words=1.0))).describe() == "vector", "the order of the search"
-    with pytest.raises(ModelNotFoundError):
-        Ranker(ModelFolder(folder.path / "empty")).describe()
+    empty = ModelFolder(folder.path / "empty")
+    assert Ranker(empty).describe() == "vector", "queries are served as they are"
+    with pytest.raises(NotTrainedError):
+        Ranker(empty, untrained="error").describe()
 
 
 def test_documents_without_ids_are_ranked_and_not_taken_for_new_ones(folder, caplog):
