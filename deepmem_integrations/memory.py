@@ -223,6 +223,7 @@ class DeepMemory:
         keep_texts: bool = False,
         wait: bool = True,
         words: bool | LexicalSearch = True,
+        change_embedding: bool = False,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
@@ -245,6 +246,8 @@ class DeepMemory:
             words: Whether a retriever may rank by the documents' words as well. The texts of a store that can be listed are
                 indexed, or the index follows the store: see `refresh`. A `LexicalSearch` takes the place of the index, such as
                 the store's own search by words; give the same one to the retriever.
+            change_embedding: Whether the model may take the place of a model in use that belongs to another embedding model.
+                Services with that embedding model would then fail on every query: train in a folder of its own instead.
 
         Returns:
             The id of the job, which is also the name of the model.
@@ -252,6 +255,7 @@ class DeepMemory:
         Raises:
             MissingExtraError: torch is not installed.
             InvalidRelevanceError: The labels cannot be used.
+            EmbeddingMismatchError: The model in use belongs to another embedding model, or the store was filled with another.
             StorageError: The folder cannot be written, which is noticed before the training, or the disk is full. The model in
                 use stays in use.
             StoreError: The store cannot be read.
@@ -273,13 +277,16 @@ class DeepMemory:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
         options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
+        options["change_embedding"] = bool(change_embedding)
         if isinstance(words, np.bool_):
             words = bool(words)
         if not isinstance(words, bool | LexicalSearch):
             raise TypeError(f"words is True, False, or a search with search(text, k, filter); got {type(words).__name__}.")
         own = words if isinstance(words, LexicalSearch) else None
+        embedder = self._embedder(embedding_function)
+        if not change_embedding and self.folder.in_use_name() is not None:
+            self.folder.check_embedding(embedder.fingerprint())
         with self.jobs.new() as running:
-            embedder = self._embedder(embedding_function)
             folder = self.jobs.inputs(running.job.id)
             options["index_words"] = own is None and bool(words) and self._follow()
             write_inputs(folder, self.corpus, labels, validation, embedder, options, own)
@@ -580,13 +587,19 @@ class DeepMemory:
             raise self.folder.nothing_trained()
         return name
 
-    def set_model(self, name: str) -> None:
+    def set_model(self, name: str, *, change_embedding: bool = False) -> None:
         """Put a model in use. Queries that are already running finish with the old model.
+
+        Args:
+            name: The model's name.
+            change_embedding: Whether the model may belong to another embedding model than the model in use, with which services
+                would then fail on every query.
 
         Raises:
             ModelNotFoundError: No model has this name. The error is a ValueError, as in v3.
+            EmbeddingMismatchError: The model in use belongs to another embedding model.
         """
-        self.folder.use(name)
+        self.folder.use(name, change_embedding=change_embedding)
 
     def list_models(self) -> list[ModelInfo]:
         """Return what is known of all models, oldest first: their reports, data and parents, and which model is in use."""

@@ -17,10 +17,18 @@ from safetensors import SafetensorError
 
 from deepmem_integrations._files import user_path, write_text
 from deepmem_integrations._locks import FileLock
-from deepmem_integrations.adapter import QueryAdapter, Ranking
+from deepmem_integrations.adapter import Fingerprint, QueryAdapter, Ranking
 from deepmem_integrations.adapter.cache import AdapterCache, shared
 from deepmem_integrations.adapter.file import read_header
-from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, NotTrainedError, StorageError, StoreError
+from deepmem_integrations.errors import (
+    AdapterFileError,
+    EmbeddingMismatchError,
+    ModelInUseError,
+    ModelNotFoundError,
+    NotTrainedError,
+    StorageError,
+    StoreError,
+)
 from deepmem_integrations.words import WordIndex
 
 
@@ -239,17 +247,49 @@ class ModelFolder:
         except OSError as error:
             raise StorageError(f"Cannot read {self.path / 'current'}: {error.strerror or error}.") from error
 
-    def use(self, name: str) -> None:
+    def use(self, name: str, *, change_embedding: bool = False) -> None:
         """Put a model in use, if its file is whole.
+
+        Args:
+            name: The model's name.
+            change_embedding: Whether the model may belong to another embedding model than the model in use.
 
         Raises:
             ModelNotFoundError: No model has this name.
             AdapterFileError: The model's file is damaged.
+            EmbeddingMismatchError: The model in use belongs to another embedding model: see `check_embedding`.
             StorageError: The folder cannot be written.
         """
-        self.load_model(name)
+        adapter = self.load_model(name)
         with self.lock():
+            if not change_embedding:
+                self.check_embedding(adapter.fingerprint)
             self.write_in_use(name)
+
+    def check_embedding(self, fingerprint: Fingerprint) -> None:
+        """Refuse a model of another embedding model than that of the model in use, whose services would fail on every query.
+
+        Where no model is in use, or the one in use cannot be read, nothing is refused.
+
+        Args:
+            fingerprint: The fingerprint of the embedding model of the model to be put in use.
+
+        Raises:
+            EmbeddingMismatchError: The embedding models differ; the message says what to do.
+        """
+        try:
+            name, adapter = self.in_use()
+        except (AdapterFileError, ModelNotFoundError, StorageError):
+            return
+        try:
+            adapter.check(fingerprint)
+        except EmbeddingMismatchError as error:
+            raise EmbeddingMismatchError(
+                f"{self.path} serves the model {name} of {adapter.fingerprint}, and this model belongs to {fingerprint}: "
+                "services of the folder would fail on every query. Train the new embedding model in a folder of its own, path=…, "
+                "and move the services there. If no service uses this folder, or all of them change at once: "
+                f"change_embedding=True, on the command line --change-embedding. ({error})"
+            ) from error
 
     def write_in_use(self, name: str) -> None:
         """Record the name of the model in use. The caller holds the lock, and knows that the model's file is whole."""

@@ -6,12 +6,14 @@ import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
 from deepmem_integrations.adapter import Ranking
-from deepmem_integrations.corpora import DeepLakeCorpus
+from deepmem_integrations.corpora import DeepLakeCorpus, GivenCorpus
 from deepmem_integrations.deeplake import DeepLakeStore
-from deepmem_integrations.errors import ModelInUseError, ModelNotFoundError, StoreError
+from deepmem_integrations.errors import EmbeddingMismatchError, ModelInUseError, ModelNotFoundError, StoreError
+from deepmem_integrations.jobs.trainer import publish
 from deepmem_integrations.langchain import DeepLake
 from deepmem_integrations.llama_index import DeepLakeVectorStore
 from deepmem_integrations.models import ModelFolder, beside, check_outside
+from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import add_model
 from tests.langchain.helpers import Lookup, documents_of
 
@@ -212,3 +214,63 @@ def test_a_path_may_start_with_the_home_folder(problem, memory, tmp_path, monkey
     problem.test.to_beir("~/beir")
     assert Relevance.from_jsonl("~/labels.jsonl") == Relevance.from_beir("~/beir") == problem.test
     assert not os.path.exists("~")
+
+
+# ---- another embedding model -----------------------------------------------------------------------------------------
+
+
+class Other(LookupEmbeddings):
+    """Another model with vectors of the same length."""
+
+    model_name = "other"
+
+    def embed_query(self, text):
+        return list(np.roll(super().embed_query(text), 1))
+
+
+@pytest.fixture
+def green(memory, problem):
+    """A Deep Memory of another embedding model over the same documents, in the folder that serves the first one."""
+    other = Other(problem)
+    return DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, other), other, memory.folder.path)
+
+
+TOLD = r"serves the model \w+ of lookup \(32 dimensions\), and this model belongs to other .* in a folder of its own, path=….*"
+
+
+def test_training_does_not_replace_a_model_of_another_embedding_model(memory, green, problem):
+    few = problem.train.take(range(60))
+    first = memory.train(few)
+    for options in ({}, {"wait": False}):
+        with pytest.raises(EmbeddingMismatchError, match=TOLD + "change_embedding=True, on the command line --change-embedding"):
+            green.train(few, **options)
+    with pytest.raises(EmbeddingMismatchError, match="serves the model"):
+        memory.train(few, embedding_function=Other(problem).embed_documents)
+    assert memory.get_model() == first
+    assert len(memory.jobs.all()) == 1, "nothing was begun"
+    memory.train(few)
+    second = green.train(few, change_embedding=True)
+    assert green.get_model() == second
+    with pytest.raises(EmbeddingMismatchError):
+        memory.transform(problem.test_queries)
+    with pytest.raises(EmbeddingMismatchError, match="serves the model"):
+        memory.set_model(first)
+    memory.set_model(first, change_embedding=True)
+    memory.transform(problem.test_queries)
+
+
+def test_a_model_that_came_into_use_during_the_training_is_not_replaced_either(memory, green):
+    with green.jobs.new() as running:
+        first = add_model(memory)
+        with pytest.raises(EmbeddingMismatchError, match=TOLD):
+            publish(running, QueryAdapter(32, fingerprint=green.embedder.fingerprint()), made_by="train")
+    assert memory.get_model() == first
+    assert memory.folder.models() == [first]
+
+
+def test_where_nothing_serves_nothing_is_refused(memory, green, problem):
+    few = problem.train.take(range(60))
+    first = memory.train(few)
+    memory.folder.model_path(first).write_bytes(b"damaged")
+    second = DeepMemory(green.corpus, green.embedder, memory.folder.path).train(few)
+    assert ModelFolder(memory.folder.path).in_use_name() == second

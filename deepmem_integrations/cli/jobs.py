@@ -10,6 +10,7 @@ import typer
 
 from deepmem_integrations.cli.options import (
     AsJson,
+    ChangeEmbedding,
     Embedding,
     Folder,
     LabelsFile,
@@ -77,6 +78,7 @@ def train(
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
     ] = False,
+    change_embedding: ChangeEmbedding = False,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -107,6 +109,7 @@ def train(
             keep_texts=keep_texts,
             wait=not background,
             words=not no_words,
+            change_embedding=change_embedding,
         )
         job = memory.jobs.job(job_id)
         if test is not None and not background:
@@ -212,6 +215,7 @@ def use(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model.")],
     store: StoreOfJobs = None,
     path: Folder = None,
+    change_embedding: ChangeEmbedding = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a model in use.
@@ -220,7 +224,7 @@ def use(
     """
     with printing(as_json) as show:
         folder = folder_of(store, path).models
-        folder.use(model)
+        folder.use(model, change_embedding=change_embedding)
         show({"name": model, "in_use": True}, f"{model} is in use.")
 
 

@@ -59,6 +59,13 @@ Folder = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to the standard output.")]
+ChangeEmbedding = Annotated[
+    bool,
+    typer.Option(
+        "--change-embedding",
+        help="Replace a model in use that belongs to another embedding model. Services with that one then fail on every query.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[
     Path,

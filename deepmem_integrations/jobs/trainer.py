@@ -40,6 +40,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     """
     inputs = read_inputs(running.jobs.inputs(running.job.id))
     keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
+    change_embedding = inputs.options.pop("change_embedding", False)
     index = running.jobs.models.lexical_search if index_words else None
     running.begin()
     pace = Pace.of(len(inputs.queries), *inputs.corpus.shape)
@@ -58,7 +59,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
             **inputs.options,
         )
     data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
-    publish(running, result.adapter, made_by="train", data=data)
+    publish(running, result.adapter, made_by="train", change_embedding=change_embedding, data=data)
 
 
 @contextlib.contextmanager
@@ -93,7 +94,15 @@ def _bar(pace: Pace, record: Callable[[int, int], None]) -> Iterator[Callable[[i
         bar.update(100 - bar.n)
 
 
-def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent: str | None = None, **known: Any) -> bool:
+def publish(
+    running: RunningJob,
+    adapter: QueryAdapter,
+    *,
+    made_by: str,
+    parent: str | None = None,
+    change_embedding: bool = False,
+    **known: Any,
+) -> bool:
     """Write a job's model, put it in use, and mark the job completed. A job cannot be cancelled once its model is written.
 
     If a training chose the identity and a ranking by the vectors alone, the model is written but does not replace a model that is
@@ -105,12 +114,14 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
         made_by: ``train``, ``remember`` or ``forget``: see `ModelInfo`.
         parent: The name of the model that was grown: see `ModelInfo`. Nothing is written if another model is in use by now. By
             default the model in use.
+        change_embedding: Whether the model may belong to another embedding model than the model in use.
         known: Further metadata for the model's file.
 
     Returns:
         Whether the model was written; False if the parent is no longer in use.
 
     Raises:
+        EmbeddingMismatchError: The model in use belongs to another embedding model: see `ModelFolder.check_embedding`.
         JobCancelledError: The job was cancelled.
         StorageError: The folder cannot be written, or the disk is full. The model in use stays in use.
     """
@@ -120,6 +131,8 @@ def publish(running: RunningJob, adapter: QueryAdapter, *, made_by: str, parent:
         in_use = models.in_use_name()
         if parent not in (None, in_use):
             return False
+        if not change_embedding:  # another process may have put a model in use since the training began
+            models.check_embedding(adapter.fingerprint)
         of_file = {"made_by": made_by, "parent": in_use, "created": time.time(), **known}
         adapter = adapter.with_metadata(**of_file)
         models.save_model(name, adapter)

@@ -67,6 +67,20 @@ def test_jobs_models_use_and_delete(shop, tmp_path):
     assert wrong.code == 1
     assert "Please choose from the following models" in wrong.err
 
+    ModelFolder(models).save_model("other", QueryAdapter(3))
+    refused = deepmem("use", "other", "--path", models)
+    assert refused.code == 1
+    assert "on the command line --change-embedding" in refused.err
+    assert deepmem("use", "other", "--path", models, "--change-embedding").code == 0
+    refused = deepmem("train", few, *where)
+    assert refused.code == 1
+    assert "in a folder of its own" in refused.err
+    assert deepmem("train", few, *where, "--change-embedding", "--json").json["state"] == "completed"
+    newest = deepmem("status", "--path", models, "--json").json["id"]
+    assert deepmem("use", first, "--path", models, "--change-embedding").code == 0
+    assert deepmem("delete", newest, "--path", models, "--model").code == 0
+    ModelFolder(models).delete_model("other")
+
     refused = deepmem("delete", first, "--path", models, "--model")
     assert refused.code == 1
     assert f"set_model() another one first: {second}" in refused.err
