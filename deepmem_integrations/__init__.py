@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from deepmem_integrations.evaluation import Evaluation, evaluate
     from deepmem_integrations.labels import Relevance
     from deepmem_integrations.memory import DeepMemory
+    from deepmem_integrations.tenants import Tenants
     from deepmem_integrations.training import TrainingReport, TrainingResult, train_adapter
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "QueryAdapter",
     "Relevance",
+    "Tenants",
     "TrainingReport",
     "TrainingResult",
     "__version__",
@@ -33,6 +35,7 @@ _MODULES = {
     "Evaluation": "evaluation",
     "QueryAdapter": "adapter",
     "Relevance": "labels",
+    "Tenants": "tenants",
     "TrainingReport": "training",
     "TrainingResult": "training",
     "evaluate": "evaluation",

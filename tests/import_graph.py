@@ -33,6 +33,7 @@ ORDER = (
     "words",
     "generation",
     "models",
+    "tenants",
     "serving",
     "ranking",
     "evaluation",
