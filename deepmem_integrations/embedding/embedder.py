@@ -152,15 +152,27 @@ def untransformed(model: Any) -> Any:
     """
     if hasattr(model, "untransformed"):
         return untransformed(model.untransformed)
+    if (wrapper := _wrapper_inside(model, set())) is not None:
+        outer, inner = type(model).__name__, type(wrapper).__name__
+        raise EmbeddingError(
+            f"{outer} holds a {inner}, which transforms queries already, so queries would be transformed twice; and a cache "
+            f"would keep the vectors of an earlier model. Put the {inner} outside, {inner}({outer}(…)), or use {outer} around "
+            "the embedding model itself."
+        )
+    return model
+
+
+def _wrapper_inside(model: Any, seen: set[int]) -> Any:
+    """Return a wrapper of this package that lies inside another tool's wrapper, however deep; None where there is none."""
+    seen.add(id(model))
     # LlamaIndex's models are pydantic models, which keep private attributes apart.
     for part in [*getattr(model, "__dict__", {}).values(), *(getattr(model, "__pydantic_private__", None) or {}).values()]:
         if hasattr(part, "untransformed"):
-            outer, inner = type(model).__name__, type(part).__name__
-            raise EmbeddingError(
-                f"{outer} holds a {inner}, which transforms queries already, so queries would be transformed twice. "
-                f"Put the {inner} outside, {inner}({outer}(…)), or use {outer} around the embedding model itself."
-            )
-    return model
+            return part
+        embeds = hasattr(part, "embed_query") or hasattr(part, "get_query_embedding")
+        if embeds and id(part) not in seen and (found := _wrapper_inside(part, seen)) is not None:
+            return found
+    return None
 
 
 def _unit_or_zero(vectors: ArrayLike) -> Vectors:

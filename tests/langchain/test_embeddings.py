@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 from langchain_classic.embeddings import CacheBackedEmbeddings
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_classic.retrievers.document_compressors import EmbeddingsFilter
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from deepmem_integrations import DeepMemory, QueryAdapter
+from deepmem_integrations.adapter import PROBES
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import AdapterFileError, EmbeddingError, EmbeddingMismatchError, NotTrainedError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryQueryTransform, DeepMemoryRetriever
@@ -113,6 +116,67 @@ def test_inside_another_wrapper_it_is_refused_where_it_would_be_applied_twice(pr
             use()
     right = DeepMemoryEmbeddings(CacheBackedEmbeddings(Lookup(problem), InMemoryByteStore()), adapter)
     np.testing.assert_allclose(right.embed_query(problem.test.queries[0]), adapter.transform(problem.test_queries[0]), atol=1e-6)
+
+
+class Retrying(Embeddings):
+    """Somebody's wrapper of an embedding model."""
+
+    def __init__(self, inner):
+        self.inner, self.itself = inner, self
+
+    def embed_query(self, text):
+        return self.inner.embed_query(text)
+
+    def embed_documents(self, texts):
+        return self.inner.embed_documents(texts)
+
+
+def test_deep_inside_other_wrappers_it_is_refused_too(problem, adapter):
+    deep = CacheBackedEmbeddings(Retrying(Retrying(DeepMemoryEmbeddings(Lookup(problem), adapter))), InMemoryByteStore())
+    with pytest.raises(EmbeddingError, match=r"a cache would keep the vectors of an earlier model.* DeepMemoryEmbeddings\(Cache"):
+        DeepMemoryEmbeddings(deep, adapter)
+    Embedder(CacheBackedEmbeddings(Retrying(Retrying(Lookup(problem))), InMemoryByteStore()))
+
+
+def test_a_cache_of_queries_goes_inside(problem, adapter, tmp_path):
+    """A cache finds a vector by its text alone, so it may only hold vectors that no model changes."""
+    base, folder, kept = Lookup(problem), ModelFolder(tmp_path), InMemoryByteStore()
+    folder.save_model("one", adapter)
+    folder.save_model("none", QueryAdapter(32, fingerprint=adapter.fingerprint))
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+
+    def cached(model):
+        return CacheBackedEmbeddings.from_bytes_store(
+            model, kept, namespace="n", query_embedding_cache=True, key_encoder="sha256"
+        )
+
+    right = DeepMemoryEmbeddings(cached(base), folder)
+    for name in ("one", "none", "one"):
+        folder.use(name)
+        np.testing.assert_allclose(right.embed_query(query), folder.in_use()[1].transform(vector), atol=1e-6)
+    assert len(list(kept.yield_keys())) == 1 + len(PROBES), "the cache works"
+
+
+def test_a_filter_by_embeddings_takes_the_wrapped_model(problem, adapter):
+    """With the plain model it ranks what the retriever found by the untransformed query, and the gain is lost."""
+    base = Lookup(problem)
+    store = InMemoryVectorStore(base)
+    store.add_documents(documents_of(problem))
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=20)
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    moved = adapter.transform(vector)
+    found = expected(problem, moved, 20)
+
+    def first(embeddings):
+        compressor = EmbeddingsFilter(embeddings=embeddings, k=4)
+        filtered = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=retriever)
+        return [document.page_content for document in filtered.invoke(query)]  # the filter drops ids
+
+    def nearest(to):
+        return sorted(found, key=lambda name: -(problem.corpus[problem.ids.index(name)] @ to))[:4]
+
+    assert first(DeepMemoryEmbeddings(base, adapter)) == nearest(moved) == found[:4]
+    assert first(base) == nearest(vector) != found[:4]
 
 
 def test_mistakes_are_told(problem, db, adapter, tmp_path):
