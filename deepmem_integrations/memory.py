@@ -35,6 +35,7 @@ from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
+from deepmem_integrations.remote import publish
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
 
@@ -604,6 +605,25 @@ class DeepMemory:
     def list_models(self) -> list[ModelInfo]:
         """Return what is known of all models, oldest first: their reports, data and parents, and which model is in use."""
         return self.folder.list_models()
+
+    def publish(self, url: str, *, change_embedding: bool = False, **options: Any) -> str:
+        """Put the model in use and the word index into an object store. Services with ``memory=url`` have both within a minute.
+
+        Args:
+            url: Where to publish to, such as ``s3://bucket/support.deepmemory``: whatever fsspec can write.
+            change_embedding: Whether the model may replace a published one that belongs to another embedding model.
+            options: The options of fsspec's file system. By default, the machine's own configuration holds the credentials.
+
+        Returns:
+            The name of the model.
+
+        Raises:
+            NotTrainedError: There is no model yet.
+            EmbeddingMismatchError: The published model belongs to another embedding model.
+            StorageError: The store cannot be written.
+            MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
+        """
+        return publish(self.folder, url, change_embedding=change_embedding, options=options)
 
     def delete_model(self, name: str) -> None:
         """Delete a model that is not in use. The record of its job stays.

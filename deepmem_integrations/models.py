@@ -84,6 +84,10 @@ class ModelFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], cache: AdapterCache = shared) -> None:
+        if "://" in str(path):
+            raise StorageError(
+                f"{path} is no folder of this machine: give path= a folder here to train into, and memory.publish({str(path)!r})."
+            )
         self.path = Path(user_path(path))
         self._cache = cache
         self._lock = threading.Lock()
@@ -93,6 +97,11 @@ class ModelFolder:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path alone: another process reads the models and opens the word index itself."""
         return type(self), (self.path.absolute(),)
+
+    @property
+    def place(self) -> str:
+        """Where the models are, for messages."""
+        return str(self.path)
 
     def lock(self) -> FileLock:
         """Return the lock that every process holds while it puts a model in use or deletes one."""
@@ -281,15 +290,7 @@ class ModelFolder:
             name, adapter = self.in_use()
         except (AdapterFileError, ModelNotFoundError, StorageError):
             return
-        try:
-            adapter.check(fingerprint)
-        except EmbeddingMismatchError as error:
-            raise EmbeddingMismatchError(
-                f"{self.path} serves the model {name} of {adapter.fingerprint}, and this model belongs to {fingerprint}: "
-                "services of the folder would fail on every query. Train the new embedding model in a folder of its own, path=…, "
-                "and move the services there. If no service uses this folder, or all of them change at once: "
-                f"change_embedding=True, on the command line --change-embedding. ({error})"
-            ) from error
+        check_same_embedding(self.place, name, adapter, fingerprint)
 
     def write_in_use(self, name: str) -> None:
         """Record the name of the model in use. The caller holds the lock, and knows that the model's file is whole."""
@@ -326,6 +327,29 @@ class ModelFolder:
             f"Invalid model name. Please choose from the following models: {', '.join(self.models()) or 'none yet'} "
             f"(asked for {name!r} in {self.path})"
         )
+
+
+def check_same_embedding(place: str, name: str, adapter: QueryAdapter, fingerprint: Fingerprint) -> None:
+    """Refuse a model of another embedding model than that of the model that a place serves: see `ModelFolder.check_embedding`.
+
+    Args:
+        place: Where the model serves.
+        name: The name of the model that serves.
+        adapter: The model that serves.
+        fingerprint: The fingerprint of the embedding model of the model to be put in use.
+
+    Raises:
+        EmbeddingMismatchError: The embedding models differ.
+    """
+    try:
+        adapter.check(fingerprint)
+    except EmbeddingMismatchError as error:
+        raise EmbeddingMismatchError(
+            f"{place} serves the model {name} of {adapter.fingerprint}, and this model belongs to {fingerprint}: services there "
+            "would fail on every query. Train the new embedding model in a folder of its own, path=…, and move the services "
+            "there. If no service uses this place, or all of them change at once: change_embedding=True, on the command line "
+            f"--change-embedding. ({error})"
+        ) from error
 
 
 def is_plain_name(name: str) -> bool:

@@ -26,6 +26,7 @@ from deepmem_integrations.errors import (
     StorageError,
 )
 from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.remote import is_url, remote_models
 from deepmem_integrations.words import LexicalSearch
 
 _logger = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ class HasLexicalSearch(Protocol):
 MemoryLike = HasModels | ModelFolder | QueryAdapter | str | os.PathLike[str]
 """The type of every ``memory`` parameter.
 
-A ``memory`` is a `DeepMemory`, a `QueryAdapter`, a folder of models (a `ModelFolder` or its path), or the path of an adapter
-file. A path that does not exist yet is that of a folder, unless it ends in ``.safetensors``.
+A ``memory`` is a `DeepMemory`, a `QueryAdapter`, a folder of models (a `ModelFolder` or its path), the URL that models were
+published to, or the path of an adapter file. A path that does not exist yet is that of a folder, unless it ends in
+``.safetensors``.
 """
 Untrained = Literal["plain", "error"]
 """What an ``untrained`` parameter says: serve queries as they are where there is no model yet, or raise an error."""
@@ -143,6 +145,8 @@ class ServedAdapter:
             self._source = memory.folder
         elif isinstance(memory, ModelFolder | QueryAdapter):
             self._source = memory
+        elif is_url(memory):
+            self._source = remote_models(str(memory))
         elif isinstance(memory, str | os.PathLike):
             path = Path(user_path(memory))
             is_file = path.is_file() or (path.suffix == _SUFFIX and not path.is_dir())
@@ -214,11 +218,10 @@ class ServedAdapter:
 
     def _log_untrained(self) -> None:
         if self.first("untrained"):
-            path = self._source.path if isinstance(self._source, ModelFolder) else self._source
             _logger.warning(
                 "There is no trained model yet in %s: queries are served as they are, without Deep Memory, until a training puts "
                 'a model in use there. untrained="error" makes an error of it.',
-                path,
+                self._place,
             )
 
     def first(self, *what: Hashable) -> bool:
@@ -228,13 +231,19 @@ class ServedAdapter:
         """
         if isinstance(self._source, QueryAdapter):
             return self._logged.first(*what)
-        path = self._source.path if isinstance(self._source, ModelFolder) else self._source
-        return _LOGGED.first(os.path.abspath(path), *what)
+        return _LOGGED.first(self._place if is_url(self._place) else os.path.abspath(self._place), *what)
+
+    @property
+    def _place(self) -> str:
+        return self._source.place if isinstance(self._source, ModelFolder) else str(self._source)
 
     def _state(self) -> Hashable:
         """Return what tells a model's file from its successor."""
         if isinstance(self._source, ModelFolder):
-            name = self._source.in_use_name()
+            try:
+                name = self._source.in_use_name()
+            except StorageError:  # which is told already
+                return None
             return name and (name, state_of(self._source.model_path(name)))
         return state_of(self._source) if isinstance(self._source, Path) else None
 
@@ -242,8 +251,8 @@ class ServedAdapter:
     def name(self) -> str:
         """The adapter's name in traces: the model in use and its folder, the path of the adapter file, or the adapter's parts."""
         if isinstance(self._source, ModelFolder):
-            return f"{self._source.in_use_name() or 'no model'} in {self._source.path}"
-        return str(self._source) if isinstance(self._source, Path) else repr(self._source)
+            return f"{self._source.in_use_name() or 'no model'} in {self._place}"
+        return self._place
 
     @property
     def lexical_search(self) -> LexicalSearch | None:

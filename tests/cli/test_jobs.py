@@ -306,3 +306,10 @@ def test_training_on_what_cannot_be_trained_on(shop, tmp_path, arguments, code, 
     assert "Traceback" not in done.err
     if code == 1:
         assert len(done.err.splitlines()) == 1, "one line"
+
+
+def test_publish(shop):
+    url = f"memory://{shop.folder.name}/support.deepmemory"
+    told = deepmem("publish", url, *shop.jobs)
+    assert (told.code, told.out) == (0, f"{shop.job['id']} is published to {url}.\n")
+    assert deepmem("publish", url, *shop.jobs, "--json").json == {"name": shop.job["id"], "url": url}

@@ -1,0 +1,356 @@
+"""Models in an object store: `RemoteModels` serves them from a local copy, and `publish` puts them there.
+
+An object store holds what a folder of models holds, ``current``, ``models/<name>.safetensors`` and ``words/``, for one model in
+use. Whatever a file names is written before it, so that readers find a whole state at every moment.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deepmem_integrations._extras import require
+from deepmem_integrations._files import write_bytes, write_text
+from deepmem_integrations._locks import LOCKS_AVAILABLE, FileLock
+from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter.cache import AdapterCache, shared
+from deepmem_integrations.errors import AdapterFileError, DeepMemoryError, MissingExtraError, NotTrainedError, StorageError
+from deepmem_integrations.models import ModelFolder, check_same_embedding, is_plain_name
+
+_logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_INDEX = "words/index.json"
+
+
+def is_url(path: object) -> bool:
+    """Tell whether a path leads to an object store, as ``s3://bucket/support.deepmemory`` does."""
+    return isinstance(path, str) and "://" in path
+
+
+class Store:
+    """The files below a URL, read and written with fsspec.
+
+    Args:
+        url: The URL of the folder, such as ``s3://bucket/support.deepmemory``.
+        options: The options of fsspec's file system, such as credentials.
+
+    Raises:
+        MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
+        StorageError: fsspec does not know this kind of URL.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        self.url = url.rstrip("/")
+        self._options = options
+        self._opened: tuple[int, Any, str] | None = None
+
+    def _files(self) -> tuple[Any, str]:
+        """Return the file system and the path of the folder there. A forked process opens its own file system."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            core = require("fsspec", extra="object-store")
+            try:
+                files, path = core.core.url_to_fs(self.url, skip_instance_cache=True, **self._options)
+            except (ImportError, ValueError) as error:  # which names the package to install
+                if isinstance(error, ImportError) and self.url.startswith("s3://"):
+                    raise MissingExtraError("s3fs", "object-store") from error
+                raise StorageError(f"Cannot open {self.url}: {error}") from error
+            self._opened = os.getpid(), files, path
+        return self._opened[1], self._opened[2]
+
+    def _asked(self, name: str, ask: Callable[[Any, str], _T]) -> _T:
+        files, folder = self._files()
+        try:
+            return ask(files, f"{folder}/{name}")
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each kind of store has errors of its own
+            raise StorageError(f"Cannot reach {self.url}/{name}: {type(error).__name__}: {error}") from error
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            StorageError: The store cannot be reached, or refuses.
+        """
+        return self._asked(name, lambda files, path: bytes(files.cat_file(path)))
+
+    def find(self, name: str) -> bytes | None:
+        """Return the content of a file; None where there is no such file."""
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file.
+
+        Raises:
+            StorageError: The store cannot be reached, or refuses.
+        """
+
+        def write(files: Any, path: str) -> None:
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files.pipe_file(path, data)
+
+        self._asked(name, write)
+
+    def clean(self, folders: Iterable[str], keep: Collection[str]) -> None:
+        """Delete the adapters and word segments in some folders that are not to be kept. Where that is not allowed, they stay."""
+
+        def names(files: Any, path: str) -> list[str]:
+            return [str(one).rpartition("/")[2] for one in files.ls(path, detail=False, refresh=True)]
+
+        for folder in folders:
+            try:
+                for name in self._asked(folder, names):
+                    if name.endswith(".safetensors") and f"{folder}/{name}" not in keep:
+                        self._asked(f"{folder}/{name}", lambda files, path: files.rm_file(path))
+            except FileNotFoundError:
+                continue
+            except StorageError as error:
+                _logger.warning("What earlier models left stays in %s: %s", self.url, error)
+
+
+class RemoteModels(ModelFolder):
+    """The model in use of an object store, served from a copy on this machine.
+
+    The copy is made when it is first needed, and shared by all processes of the machine. Every so often a thread looks whether
+    another model was published, while queries go on with the copy. Where the store cannot be reached, the copy serves on, and a
+    warning is logged once. Models are published with `DeepMemory.publish`.
+
+    Args:
+        url: The URL that was published to, such as ``s3://bucket/support.deepmemory``.
+        every: After how many seconds to look again.
+        copy: The folder of the copy; by default a folder in ``DEEPMEM_CACHE``, or else in ``~/.cache/deepmem``.
+        cache: See `ModelFolder`.
+        options: The options of fsspec's file system, such as ``key=…`` and ``secret=…``. By default, the environment and the
+            configuration of the machine tell the credentials.
+
+    Raises:
+        MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from deepmem_integrations.models import ModelFolder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trained = ModelFolder(f"{folder}/trained")
+        ...     trained.save_model("one", QueryAdapter(2))
+        ...     trained.use("one")
+        ...     publish(trained, "memory://support.deepmemory")
+        ...     RemoteModels("memory://support.deepmemory", copy=f"{folder}/copy").in_use()
+        'one'
+        ('one', QueryAdapter(2 dimensions, identity))
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        every: float = 60.0,
+        copy: str | os.PathLike[str] | None = None,
+        cache: AdapterCache = shared,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.url, self.every, self._options = url.rstrip("/"), every, dict(options or {})
+        super().__init__(_copy_of(self.url) if copy is None else copy, cache)
+        self._store = Store(self.url, self._options)
+        self._looked: float | None = None
+        self._looking = threading.Lock()
+        self._said = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the address alone."""
+        return _again, (self.url, self.every, self.path, self._options)
+
+    @property
+    def place(self) -> str:
+        """The URL, for messages."""
+        return self.url
+
+    def nothing_trained(self) -> NotTrainedError:
+        """Make the error for a URL to which nothing was published."""
+        return NotTrainedError(f"No model was published to {self.url} yet: train one, and call memory.publish({self.url!r}).")
+
+    def in_use_name(self) -> str | None:
+        """Return the name of the model in use; None where none was published yet.
+
+        Raises:
+            StorageError: There is no copy yet, and the store cannot be reached.
+        """
+        if self._looked is None:
+            with self._looking:
+                if self._looked is None:
+                    self._first_look()
+        elif time.monotonic() - self._looked > self.every and self._looking.acquire(blocking=False):
+            threading.Thread(target=self._look_again, name=f"deepmem looks at {self.url}", daemon=True).start()
+        return super().in_use_name()
+
+    def look(self) -> None:
+        """Bring the copy up to date now.
+
+        Raises:
+            StorageError: The store cannot be reached, or the copy cannot be written.
+            AdapterFileError: The published model is damaged. The copy is unchanged.
+        """
+        with FileLock(self.path / "lock") if LOCKS_AVAILABLE else contextlib.nullcontext():
+            self._update()
+        self._looked = time.monotonic()
+        self._said = False
+
+    def _first_look(self) -> None:
+        try:
+            self.look()
+        except DeepMemoryError as error:
+            if super().in_use_name() is None:
+                raise
+            self._say(error)  # an earlier process left a copy
+
+    def _look_again(self) -> None:
+        try:
+            self.look()
+        except Exception as error:  # the thread has nobody to raise to
+            self._say(error)
+        finally:
+            self._looking.release()
+
+    def _say(self, error: Exception) -> None:
+        self._looked = time.monotonic()
+        if not self._said:
+            self._said = True
+            _logger.warning("The copy of %s serves on, because it cannot be brought up to date: %s", self.url, error)
+
+    def _update(self) -> None:
+        current = self._store.find("current")
+        if current is None:
+            return
+        name = current.decode("utf-8", "replace").strip()
+        if not is_plain_name(name):
+            raise StorageError(f"{self.url}/current names no model: {name!r}. Publish again.")
+        if name != super().in_use_name() or not self.model_path(name).is_file():
+            data = self._read(f"models/{name}.safetensors")
+            QueryAdapter.from_bytes(data)  # a damaged file takes no working model's place
+            write_bytes(self.model_path(name), data)
+        self._update_words()
+        write_text(self.path / "current", name)
+        for path in self.path.glob("models/*.safetensors"):
+            if path.stem != name:
+                path.unlink(missing_ok=True)
+
+    def _update_words(self) -> None:
+        index = self._store.find(_INDEX)
+        if index is None or index == _content(self.path / _INDEX):
+            return
+        needed = word_files(index)
+        for name in needed:
+            if not (self.words_path / name).is_file():
+                write_bytes(self.words_path / name, self._read(f"words/{name}"))
+        write_bytes(self.path / _INDEX, index)
+        for path in self.words_path.glob("*.safetensors"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)  # readers that have the file mapped keep it
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._store.read(name)
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url}/{name} is missing: publish the model again.") from error
+
+    def save_model(self, name: str, adapter: QueryAdapter) -> None:
+        """Refuse: models are published, not written here."""
+        raise self._only_read()
+
+    def lock(self) -> FileLock:
+        """Refuse: a copy of published models is only read."""
+        raise self._only_read()
+
+    def _only_read(self) -> StorageError:
+        return StorageError(f"{self.url} is only read here: train in a folder of this machine, and memory.publish({self.url!r}).")
+
+
+def publish(models: ModelFolder, url: str, *, change_embedding: bool = False, options: dict[str, Any] | None = None) -> str:
+    """Put the model in use, and the word index, into an object store, where services find both within a minute.
+
+    Args:
+        models: The folder of models.
+        url: Where to publish to, such as ``s3://bucket/support.deepmemory``.
+        change_embedding: Whether the model may belong to another embedding model than the one that is published there.
+        options: The options of fsspec's file system.
+
+    Returns:
+        The name of the model.
+
+    Raises:
+        NotTrainedError: No model is in use.
+        EmbeddingMismatchError: The store serves a model of another embedding model: see `ModelFolder.check_embedding`.
+        StorageError: The store cannot be written.
+        MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
+    """
+    name, adapter = models.in_use()
+    store = Store(url, options or {})
+    published = (store.find("current") or b"").decode("utf-8", "replace").strip()
+    if published not in ("", name) and not change_embedding:
+        data = store.find(f"models/{published}.safetensors")
+        if data is not None:
+            with contextlib.suppress(AdapterFileError):  # a damaged model serves nobody
+                check_same_embedding(store.url, published, QueryAdapter.from_bytes(data), adapter.fingerprint)
+    store.write(f"models/{name}.safetensors", adapter.to_bytes())
+    old = store.find(_INDEX)
+    there = set(word_files(old)) if old else set()
+    while (index := _content(models.path / _INDEX)) is not None:
+        try:
+            files = {file: (models.words_path / file).read_bytes() for file in word_files(index) if file not in there}
+        except FileNotFoundError:  # the index changed meanwhile
+            continue
+        for file, data in files.items():
+            store.write(f"words/{file}", data)
+        store.write(_INDEX, index)
+        there.update(word_files(index))
+        break
+    store.write("current", name.encode())
+    # What the state before needs stays, for readers that are just copying it.
+    keep = {f"models/{name}.safetensors", f"models/{published}.safetensors", *(f"words/{file}" for file in there)}
+    store.clean(("models", "words"), keep)
+    return name
+
+
+def word_files(index: bytes) -> list[str]:
+    """Return the names of the files that the manifest of a word index lists."""
+    try:
+        entries = json.loads(index)["segments"]
+        return [file["name"] for entry in entries for file in (entry, entry["deleted"]) if file]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"The manifest of a word index is damaged: {error!r}.") from error
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _copy_of(url: str) -> Path:
+    root = os.environ.get("DEEPMEM_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "deepmem"
+    )
+    return Path(root, f"{url.rpartition('/')[2]}-{sha256(url.encode()).hexdigest()[:16]}")
+
+
+def _again(url: str, every: float, copy: Path, options: dict[str, Any]) -> RemoteModels:
+    return RemoteModels(url, every=every, copy=copy, options=options)
+
+
+_OPEN: dict[str, RemoteModels] = {}
+
+
+def remote_models(url: str) -> RemoteModels:
+    """Return the models of a URL, one object for all parts of the process."""
+    return _OPEN.setdefault(url.rstrip("/"), RemoteModels(url))
