@@ -11,6 +11,7 @@ class LookupEmbeddings:
     model_name = "lookup"
 
     def __init__(self, problem: Problem) -> None:
+        self.turn = problem.turn
         self.dimension = problem.corpus.shape[1]
         self.vectors = dict(zip(problem.ids, problem.corpus, strict=True))
         for queries, vectors in ((problem.train.queries, problem.train_queries), (problem.test.queries, problem.test_queries)):
@@ -19,7 +20,8 @@ class LookupEmbeddings:
     def embed_query(self, text: str) -> list[float]:
         if text not in self.vectors:
             seed = int.from_bytes(text.encode()[:16], "little")
-            self.vectors[text] = np.random.default_rng(seed).normal(size=self.dimension)
+            vector = np.random.default_rng(seed).normal(size=self.dimension)
+            self.vectors[text] = vector if self.turn is None else vector @ self.turn
         return [float(value) for value in self.vectors[text]]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

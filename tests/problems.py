@@ -18,6 +18,8 @@ class Problem:
     train: Relevance
     test_queries: np.ndarray
     test: Relevance
+    turn: np.ndarray | None = None
+    """Turns the vectors of all other texts, for another embedding model."""
 
 
 def make_problem(seed: int = 0, *, documents: int = 300, train: int = 240, test: int = 120, dimension: int = 32) -> Problem:
