@@ -3,22 +3,26 @@
 import asyncio
 import threading
 from itertools import repeat
+from typing import TypedDict
 
 import pytest
 from langchain.agents import create_agent
 from langchain_classic.chains import RetrievalQA
 from langchain_classic.retrievers import EnsembleRetriever, MultiQueryRetriever
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
+from langgraph.graph import END, START, StateGraph
 from pydantic import Field
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.langchain import DeepMemoryEmbeddings, DeepMemoryQueryTransform, DeepMemoryRetriever
+from deepmem_integrations.models import ModelFolder
 from tests.langchain.helpers import expected
 
 K = 3
@@ -138,6 +142,48 @@ async def test_several_queries_find_a_document_once_with_evidence_too(db, proble
             assert len({document.id for document in found}) == len(found)
     assert answers[0] == answers[1]
     assert all("deepmem" in document.metadata for found in answers[1] for document in found)
+
+
+async def test_a_node_of_a_graph(swapped, model, problem):
+    retriever, right = swapped
+
+    class State(TypedDict, total=False):
+        question: str
+        documents: list[Document]
+        answer: str
+
+    async def answer(state):
+        told = await model.ainvoke(joined(state["documents"]))
+        return {"answer": told.content}
+
+    async def retrieve(state):
+        return {"documents": await retriever.ainvoke(state["question"])}
+
+    graph = StateGraph(State)
+    graph.add_node("retrieve", retrieve)
+    graph.add_node("answer", answer)
+    graph.add_edge(START, "retrieve")
+    graph.add_edge("retrieve", "answer")
+    graph.add_edge("answer", END)
+    states = await graph.compile().abatch([{"question": problem.test.queries[number]} for number in range(4)])
+    for number, state in enumerate(states):
+        assert [document.id for document in state["documents"]] == right(number)
+        assert state["answer"] == "A scripted answer."
+
+
+async def test_an_agent_from_before_the_first_training(db, problem, adapter, tmp_path):
+    """The agent is made once, and its tool serves the model as soon as there is one."""
+    folder, query = ModelFolder(tmp_path / "not yet"), problem.test.queries[2]
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=str(folder.path), k=K)
+    call = {"name": "search", "args": {"query": query}, "id": "1", "type": "tool_call"}
+    model = Scripted(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("Found it.")] * 2))
+    agent = create_agent(model, [create_retriever_tool(retriever, "search", "Search the documents.")])
+    for vector in (problem.test_queries[2], adapter.transform(problem.test_queries[2])):
+        result = await agent.ainvoke({"messages": [("user", query)]})
+        (answer,) = [message for message in result["messages"] if isinstance(message, ToolMessage)]
+        assert answer.content.split("\n\n") == expected(problem, vector, K)
+        folder.save_model("one", adapter)
+        folder.use("one")
 
 
 async def test_retrieval_qa(swapped, model, problem):

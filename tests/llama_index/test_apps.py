@@ -4,7 +4,7 @@ import re
 
 import pytest
 from llama_index.core import Document, VectorStoreIndex
-from llama_index.core.agent.workflow import ReActAgent
+from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.chat_engine import CondensePlusContextChatEngine, ContextChatEngine
 from llama_index.core.evaluation import RetrieverEvaluator
@@ -14,14 +14,16 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
+from llama_index.core.llms import ChatMessage, MessageRole
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
-from llama_index.core.tools import QueryEngineTool, RetrieverTool
+from llama_index.core.tools import FunctionTool, QueryEngineTool, RetrieverTool
 
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
+from deepmem_integrations.models import ModelFolder
 from tests.llama_index.helpers import Lookup, Scripted, expected, ids
 
 K = 3
@@ -121,6 +123,35 @@ async def test_an_agent_with_the_retriever_in_its_tool(swapped, memory, problem)
     assert contexts(llm)[1] == right(2)
     (called,) = answer.tool_calls
     assert ids(called.tool_output.raw_output.source_nodes) == right(2)
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning", "ignore:is_running called:DeprecationWarning")
+async def test_an_agent_that_calls_functions(index, problem, adapter, tmp_path):
+    """The agent is made once, before the first training, and its tool serves the model as soon as there is one."""
+    blocks = pytest.importorskip("llama_index.core.base.llms.types")
+    llms = pytest.importorskip("llama_index.core.llms.mock")
+    if not hasattr(llms, "MockFunctionCallingLLM"):
+        pytest.skip("this LlamaIndex has no scripted model that calls functions")
+    folder, query = ModelFolder(tmp_path / "not yet"), problem.test.queries[2]
+    retriever = DeepMemoryRetriever(index, memory=str(folder.path), similarity_top_k=K)
+
+    async def search(query: str) -> str:
+        """Search the documents."""
+        return "\n\n".join(node.text for node in await retriever.aretrieve(query))
+
+    def answer(messages, **options):
+        if messages[-1].role == MessageRole.TOOL:
+            return ChatMessage(messages[-1].content, role="assistant")
+        call = blocks.ToolCallBlock(tool_call_id="1", tool_name="search", tool_kwargs={"query": query})
+        return ChatMessage(role="assistant", blocks=[call])
+
+    llm = llms.MockFunctionCallingLLM(response_generator=answer)
+    agent = FunctionAgent(tools=[FunctionTool.from_defaults(async_fn=search)], llm=llm, streaming=False)
+    for vector in (problem.test_queries[2], adapter.transform(problem.test_queries[2])):
+        found = await agent.run(query)
+        assert str(found).split("\n\n") == expected(problem, vector, K)
+        folder.save_model("one", adapter)
+        folder.use("one")
 
 
 async def test_a_retriever_tool(swapped, problem, adapter):
