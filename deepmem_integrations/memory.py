@@ -20,11 +20,14 @@ from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees, id_set
 from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus, unit_batches
 from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.drift import Drift, Sketch, drift_of_index, trained_on
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import (
+    AdapterFileError,
     InvalidRelevanceError,
     InvalidVectorsError,
     MissingExtraError,
+    ModelNotFoundError,
     StorageError,
     StoreError,
 )
@@ -277,7 +280,7 @@ class DeepMemory:
         if max_unseen_loss is not None and not max_unseen_loss >= 0:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
-        options = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
+        options: dict[str, Any] = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
         options["change_embedding"] = bool(change_embedding)
         if isinstance(words, np.bool_):
             words = bool(words)
@@ -290,6 +293,7 @@ class DeepMemory:
         with self.jobs.new() as running:
             folder = self.jobs.inputs(running.job.id)
             options["index_words"] = own is None and bool(words) and self._follow()
+            options["documents"] = self._sketch(options["index_words"])
             write_inputs(folder, self.corpus, labels, validation, embedder, options, own)
             self._lexical_search = own
             if not wait:
@@ -332,9 +336,46 @@ class DeepMemory:
             _logger.warning("The word index is built anew: %s", error)
             index = None
         if index is not None and language in (None, index.language):
-            return index.refresh(documents())
-        built = WordIndex.build(folder, documents(), language)
-        return Refreshed(added=len(built), changed=0, deleted=0, unchanged=0)
+            done = index.refresh(documents())
+        else:
+            done = Refreshed(added=len(WordIndex.build(folder, documents(), language)), changed=0, deleted=0, unchanged=0)
+        self._tell_drift()
+        return done
+
+    def drift(self) -> Drift | None:
+        """Tell how many documents were added, changed or deleted since the model in use was trained, and whether to train again.
+
+        The ids and texts of the store are read, and no vectors.
+
+        Returns:
+            The drift; None where the model does not know its documents, because an earlier version trained it, or because the
+            store is searched and never read in full.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+            StoreError: The store cannot be read.
+        """
+        before = trained_on(self.adapter.metadata)
+        return before.drift(Sketch.of_texts(self.corpus.texts())) if before and self.corpus.listed else None
+
+    def _sketch(self, indexed: bool) -> dict[str, Any] | None:
+        """Return the sketch of the store's documents as JSON values: from the word index, if it has just followed the store."""
+        index = self.folder.lexical_search if indexed else None
+        if index is not None:
+            return Sketch.of(index.documents()).to_json()
+        try:
+            return Sketch.of_texts(self.corpus.texts()).to_json() if self.corpus.listed else None
+        except StoreError:  # the training has its own words for it
+            return None
+
+    def _tell_drift(self) -> None:
+        """Log once for each model that documents have changed so much that a training is due."""
+        try:
+            drift = drift_of_index(self.folder)
+        except (AdapterFileError, ModelNotFoundError, StorageError):
+            return
+        if drift is not None and drift.retraining_due and self.served.first("drift", self.folder.in_use_name()):
+            _logger.warning("The model in use was %s", drift)
 
     def _follow(self) -> bool:
         """Refresh the word index for a training, and return whether there is one to train with."""

@@ -33,6 +33,7 @@ ORDER = (
     "words",
     "generation",
     "models",
+    "drift",
     "remote",
     "tenants",
     "serving",

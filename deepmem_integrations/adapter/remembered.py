@@ -215,7 +215,7 @@ class Growth:
     Example:
         >>> print(Growth(trained=100, added=5, forgotten=0, linear=False))
         trained on 100 labelled queries; since then 5 added, 0 forgotten
-        No full training is due yet.
+        The labelled queries call for no full training yet.
     """
 
     trained: int
@@ -226,7 +226,7 @@ class Growth:
 
     @property
     def retraining_due(self) -> bool:
-        """Whether a full training is due.
+        """Whether the labelled queries call for a full training; `DeepMemory.drift` tells whether the documents do.
 
         It is due where much has changed, where forgotten queries still shape the linear part, and where added queries are not
         used yet.
@@ -261,5 +261,5 @@ class Growth:
                 f"The {self.added} added queries change no result yet: the last training chose neither an attention part nor "
                 "remembered answers."
             )
-        lines.append("A full training is due." if self.retraining_due else "No full training is due yet.")
+        lines.append("A full training is due." if self.retraining_due else "The labelled queries call for no full training yet.")
         return "\n".join(lines)

@@ -16,7 +16,9 @@ from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.cli.options import EMBEDDING_HELP, STORE_HELP, AsJson, Folder, folder_of, printing, words_line
 from deepmem_integrations.cli.stores import Opened, open_store
 from deepmem_integrations.corpora import Corpus
+from deepmem_integrations.drift import drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError
+from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.words import WordIndex
 
@@ -95,6 +97,7 @@ def doctor(
         if path is not None or (store or "").startswith("deeplake:"):
             checks += _models(store, path)
             checks += _words(folder_of(store, path).models, opened[0].memory.corpus if opened else None)
+            checks += _drift(folder_of(store, path).models, opened[0].memory if opened else None)
         show([asdict(check) for check in checks], "\n".join(map(str, checks)))
         if any(check.ok is False for check in checks):
             raise typer.Exit(1)
@@ -179,6 +182,17 @@ def _models(store: str | None, path: Folder) -> Iterator[Check]:
     writable = os.access(place, os.W_OK)
     message = "" if writable else " cannot be written: no model can be trained"
     yield Check("folder of the models", writable, f"{folder.path}{message}")
+
+
+def _drift(folder: ModelFolder, memory: DeepMemory | None) -> Iterator[Check]:
+    """Tell what has become of the documents since the training: by the store, or by the word index where no store is given."""
+    name = "documents"
+    try:
+        drift = drift_of_index(folder) if memory is None else memory.drift()
+    except DeepMemoryError:  # other checks tell of it
+        return
+    if drift is not None:
+        yield Check(name, None if drift.retraining_due else True, str(drift).replace("\n", ". "), asdict(drift))
 
 
 def _words(folder: ModelFolder, corpus: Corpus | None) -> Iterator[Check]:

@@ -2,8 +2,10 @@
 
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import typer
@@ -25,9 +27,11 @@ from deepmem_integrations.cli.options import (
     words_line,
 )
 from deepmem_integrations.cli.stores import open_store
-from deepmem_integrations.errors import JobNotFoundError
+from deepmem_integrations.drift import Drift, drift_of_index
+from deepmem_integrations.errors import DeepMemoryError, JobNotFoundError
 from deepmem_integrations.jobs import JobStatus
 from deepmem_integrations.labels import Relevance
+from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.remote import publish as put
 
 ENDED_BADLY = 3
@@ -142,7 +146,9 @@ def status(
         while wait and found.running:
             time.sleep(0.2)
             found = folder.job(found.id)
-        _show_job(show, found)
+        drift = _drift(folder.models, found.id)
+        facts = {} if drift is None else {"documents": {**asdict(drift), "retraining_due": drift.retraining_due}}
+        _show_job(show, found, "" if drift is None else f"\ndocuments: {drift}", facts)
 
 
 def refresh(
@@ -252,8 +258,16 @@ def publish(
         show({"name": name, "url": url}, f"{name} is published to {url}.")
 
 
-def _show_job(show: Show, job: JobStatus, hint: str = "") -> None:
-    show(_as_json(job), f"{job}{hint}")
+def _drift(models: ModelFolder, name: str) -> Drift | None:
+    """Tell what has become of the documents since the training of the model in use, as far as the word index has followed."""
+    try:
+        return drift_of_index(models) if models.in_use_name() == name else None
+    except DeepMemoryError:  # the status of a training needs no model that can be read
+        return None
+
+
+def _show_job(show: Show, job: JobStatus, hint: str = "", known: Mapping[str, object] = MappingProxyType({})) -> None:
+    show({**_as_json(job), **known}, f"{job}{hint}")
     if job.state in ("failed", "cancelled"):
         raise typer.Exit(ENDED_BADLY)
 

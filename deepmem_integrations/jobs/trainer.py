@@ -13,6 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.drift import METADATA
 from deepmem_integrations.errors import JobFailedError, StorageError
 from deepmem_integrations.jobs.folder import JobFolder, RunningJob
 from deepmem_integrations.jobs.inputs import read_inputs
@@ -40,6 +41,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     """
     inputs = read_inputs(running.jobs.inputs(running.job.id))
     keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
+    documents = inputs.options.pop("documents", None)
     change_embedding = inputs.options.pop("change_embedding", False)
     index = running.jobs.models.lexical_search if index_words else None
     running.begin()
@@ -59,7 +61,14 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
             **inputs.options,
         )
     data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
-    publish(running, result.adapter, made_by="train", change_embedding=change_embedding, data=data)
+    publish(
+        running,
+        result.adapter,
+        made_by="train",
+        change_embedding=change_embedding,
+        data=data,
+        **({METADATA: documents} if documents else {}),
+    )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from deepmem_integrations.words.analysis import Analysis
 from deepmem_integrations.words.change import Refreshed
 from deepmem_integrations.words.index import Statistics, WordIndex
 from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch, search_name, search_words
+from deepmem_integrations.words.segment import text_hashes
 from deepmem_integrations.words.stores import (
     DeepLakeWords,
     MilvusWords,
@@ -32,4 +33,5 @@ __all__ = [
     "lexical_search_of",
     "search_name",
     "search_words",
+    "text_hashes",
 ]

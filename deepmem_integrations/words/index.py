@@ -287,6 +287,20 @@ class WordIndex:
         self._state = read_state(self.folder, before)
         return self._state.manifest.generation != before.manifest.generation
 
+    def documents(self) -> Iterator[tuple[list[str], NDArray[np.uint64]]]:
+        """Yield the documents of the index, as batches of ids and (n, 2) hashes of texts: see `text_hashes`.
+
+        Raises:
+            StorageError: The index is damaged.
+        """
+        state = self._current()
+        with state.checked():
+            for live in state.segments:
+                names, hashes = live.segment.ids.all(), live.segment.text_hashes
+                if live.alive is not None:
+                    names, hashes = [names[row] for row in np.flatnonzero(live.alive).tolist()], hashes[live.alive]
+                yield names, hashes
+
     def compare(self, documents: Documents) -> Refreshed:
         """Tell what `refresh` would change. Nothing is written, and no word is analysed.
 
