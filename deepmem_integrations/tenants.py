@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations.adapter.cache import MAX_BYTES, AdapterCache
 from deepmem_integrations.errors import ModelNotFoundError, StorageError
 from deepmem_integrations.models import ModelFolder
@@ -42,7 +43,7 @@ class Tenants:
     """
 
     def __init__(self, pattern: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> None:
-        self.pattern = os.fspath(pattern)
+        self.pattern = user_path(pattern)
         if self.pattern.count(_PLACE) != 1:
             raise ValueError(f"The pattern holds {_PLACE} once, as in models/{_PLACE}.deepmemory; got {self.pattern!r}.")
         if "://" in self.pattern:

@@ -11,7 +11,7 @@ class LookupEmbeddings:
     model_name = "lookup"
 
     def __init__(self, problem: Problem) -> None:
-        self.turn = problem.turn
+        self.turn = getattr(problem, "turn", None)
         self.dimension = problem.corpus.shape[1]
         self.vectors = dict(zip(problem.ids, problem.corpus, strict=True))
         for queries, vectors in ((problem.train.queries, problem.train_queries), (problem.test.queries, problem.test_queries)):

@@ -25,7 +25,9 @@ def test_no_name_leaves_the_folder(tmp_path, name):
                 use(name)
 
 
-def test_a_folder_for_each_tenant(tmp_path):
+def test_a_folder_for_each_tenant(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Tenants("~/{tenant}").path("acme") == tmp_path / "acme"
     with pytest.raises(ValueError, match=r"The pattern holds \{tenant\} once"):
         Tenants("models")
     for pattern in ("one/{tenant}.deepmemory", "two/{tenant}", "three/of-{tenant}/deepmemory"):

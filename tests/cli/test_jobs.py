@@ -23,7 +23,10 @@ def test_status_shows_v3s_table_or_json(shop):
         shown = deepmem("status", shop.job["id"], *where)
         assert shown.code == 0
         assert "| completed" in shown.out
-        assert deepmem("status", shop.job["id"], *where, "--wait", "--json").json == {**shop.job, "eta": 0.0}
+        answer = deepmem("status", shop.job["id"], *where, "--wait", "--json").json
+        documents = answer.pop("documents")
+        assert answer == {**shop.job, "eta": 0.0}
+        assert (documents["trained"], documents["added"], documents["retraining_due"]) == (len(shop.documents), 0, False)
     missing = deepmem("status", "0" * 24, *shop.jobs)
     assert (missing.code, missing.out) == (1, "")
     assert missing.err.startswith("deepmem: There is no training job '000")

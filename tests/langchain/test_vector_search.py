@@ -177,7 +177,7 @@ async def test_a_first_query_opens_model_and_index_off_the_event_loop(problem, s
     folder.use("one")
     WordIndex.build(folder.words_path, [(problem.ids, problem.ids)])
     opened = []
-    for kind, method in ((ModelFolder, "load_model"), (WordIndex, "__init__"), (WordIndex, "search"), (WordIndex, "scores")):
+    for kind, method in ((ModelFolder, "_load_in_use"), (WordIndex, "__init__"), (WordIndex, "search"), (WordIndex, "scores")):
         original = getattr(kind, method)
 
         def noted(self, *args, original=original, **options):
