@@ -71,7 +71,7 @@ def main() -> None:
         for _ in tqdm(range(ROUNDS), desc=name):
             for method in methods:
                 command = [sys.executable, "-m", "benchmarks.speed", name, method]
-                done = subprocess.run(command, env=os.environ | one_thread, capture_output=True, text=True, check=True)
+                done = subprocess.run(command, env=os.environ | one_thread, stdout=subprocess.PIPE, text=True, check=True)
                 runs[method].append(json.loads(done.stdout.splitlines()[-1]))
         rival = statistics.median(run["cpu_seconds"] for run in runs["NUDGE-N"])
         for method, times in runs.items():
