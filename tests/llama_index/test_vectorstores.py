@@ -450,7 +450,8 @@ def test_nodes_that_are_no_texts_hide_no_text(problem, tmp_path, other):
     index = VectorStoreIndex(nodes_of(problem), storage_context=context, embed_model=model)
     before = index.as_retriever(similarity_top_k=500)
     options = {"index_id": "x"} if other is IndexNode else {}
-    first, second = (other(id_=name, text=problem.ids[0], **options) for name in ("first", "second"))
+    # Texts of their own, because retrievers return one of nodes that are alike.
+    first, second = (other(id_=name, text=problem.ids[row], **options) for row, name in enumerate(("first", "second")))
     index.insert_nodes([first])
     early = index.as_retriever(similarity_top_k=500)
     index.insert_nodes([second])
@@ -461,7 +462,7 @@ def test_nodes_that_are_no_texts_hide_no_text(problem, tmp_path, other):
     assert {node.node_id for node in asyncio.run(early.aretrieve("anything"))} == everything
 
     again = VectorStoreIndex.from_vector_store(DeepLakeVectorStore(tmp_path / "ds"), embed_model=model)
-    again.insert_nodes([other(id_="third", text=problem.ids[1], **options)])
+    again.insert_nodes([other(id_="third", text=problem.ids[2], **options)])
     assert found_by(again) == {*everything, "third"}
 
     store.store.refresh()
