@@ -78,7 +78,12 @@ def train(
         ),
     ] = None,
     save_held_out: Annotated[
-        Path | None, typer.Option(help="A file for the queries of --hold-out, as JSON lines, which the command evaluate takes.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=typed_path,
+            help="A file for the queries of --hold-out, as JSON lines, which the command evaluate takes.",
+        ),
     ] = None,
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")

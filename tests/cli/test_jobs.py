@@ -241,6 +241,16 @@ def test_train_holds_the_latest_queries_out(shop, tmp_path):
     assert not set(remembered.query_ids) & set(latest.query_ids)
 
 
+def test_train_never_overwrites_other_queries_in_a_home_folder(shop, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shop.train.take(range(3)).to_jsonl(tmp_path / "held.jsonl")
+    arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path / "models", "--hold-out", "0.25")
+    refused = deepmem(*arguments, "--save-held-out=~/held.jsonl")
+    assert refused.code == 2
+    assert "has other queries" in refused.err
+    assert Relevance.from_jsonl(tmp_path / "held.jsonl") == shop.train.take(range(3))
+
+
 def test_train_saves_the_queries_that_it_holds_out(shop, tmp_path):
     file = tmp_path / "held.jsonl"
     arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path / "models", "--save-held-out", file)
