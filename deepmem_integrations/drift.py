@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepmem_integrations.adapter.remembered import RETRAINING
 from deepmem_integrations.models import ModelFolder
-from deepmem_integrations.words import text_hashes
+from deepmem_integrations.words import string_hashes, text_hashes
 
 SAMPLE = 512
 """How many documents a sketch holds at most: up to so many, its answers are exact; beyond, shares are off by some two points."""
@@ -80,8 +79,7 @@ class Sketch:
         count, ids, texts = 0, np.empty(0, np.uint64), np.empty(0, np.uint64)
         for names, hashes in batches:
             count += len(names)
-            digests = b"".join(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names)
-            ids = np.concatenate([ids, np.frombuffer(digests, "<u8")])
+            ids = np.concatenate([ids, string_hashes(names)])
             texts = np.concatenate([texts, np.asarray(hashes, np.uint64)[:, 0]])
             order = np.argsort(ids, kind="stable")[:SAMPLE]
             ids, texts = ids[order], texts[order]

@@ -16,6 +16,7 @@ from deepmem_integrations.words.stores import (
     RetrieverWords,
     lexical_search_of,
 )
+from deepmem_integrations.words.strings import hashes as string_hashes
 
 __all__ = [
     "Analysis",
@@ -33,5 +34,6 @@ __all__ = [
     "lexical_search_of",
     "search_name",
     "search_words",
+    "string_hashes",
     "text_hashes",
 ]
