@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 
 from deepmem_integrations._language import NAMES, language_of
+from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.sources import Source
 
 _WORD = re.compile(r"\w+")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _BULLET = re.compile(r"^[-–—*•·‣▪◦]\s+")
 _NUMBER = re.compile(r"\(?(?P<number>[0-9]{1,3})[.):]\s+")
 _NAME = re.compile(r"^(?:query|question|q)\s*(?:[0-9]+\s*)?[:.)]\s+", re.IGNORECASE)
@@ -110,7 +110,7 @@ def text_fault(text: str, kind: str, sources: tuple[Source, ...], filters: Filte
     """
     if not text.strip():
         return "empty", "no text"
-    if _SURROGATE.search(text):
+    if well_formed(text) != text:
         return "malformed", "holds half of a surrogate pair, which no file can hold"
     if filters.malformed:
         if len(text) > filters.longest:
