@@ -12,7 +12,7 @@ from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.corpora import CorpusVectors, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors, question_groups
+from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors, question_groups, sum_by_group
 from deepmem_integrations.ranking import Ranker, Shortlist
 from deepmem_integrations.words import LexicalSearch, search_name
 
@@ -131,7 +131,7 @@ def bootstrap_mean(
     known = np.isfinite(values).astype(np.float64)
     sums, counts = np.where(known > 0, values, 0.0), known
     if groups is not None:
-        sums, counts = (_sum_by_group(rows, groups) for rows in (sums, counts))
+        sums, counts = (sum_by_group(rows, groups) for rows in (sums, counts))
     n = len(sums)
     rng = np.random.default_rng(seed)
     drawn = (rng.multinomial(n, np.full(n, 1 / n), size=block) for block in [100] * (resamples // 100))
@@ -140,12 +140,6 @@ def bootstrap_mean(
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     mean = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
     return [Interval(*map(float, column)) for column in zip(mean, low, high, strict=True)]
-
-
-def _sum_by_group(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    sums = np.zeros((int(groups.max()) + 1, values.shape[1]))
-    np.add.at(sums, groups, values)
-    return sums
 
 
 class Evaluation(dict[str, dict[str, float]]):

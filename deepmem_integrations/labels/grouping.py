@@ -20,6 +20,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,26 @@ def question_groups(
                 group[joined] = row
                 left.difference_update(joined)
     return np.unique(group[alike], return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def sum_by_group(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[Any]:
+    """Sum the rows of each group.
+
+    Args:
+        values: (n, m), any real dtype.
+        groups: (n,) int64, the group of each row.
+
+    Returns:
+        (g, m), in ascending order of the groups' numbers.
+
+    Example:
+        >>> sum_by_group(np.array([[1.0], [2.0], [4.0]]), np.array([7, 3, 7])).tolist()
+        [[2.0], [5.0]]
+    """
+    if not len(groups):
+        return values
+    order = np.argsort(groups, kind="stable")
+    return np.asarray(np.add.reduceat(values[order], np.unique(groups[order], return_index=True)[1], axis=0))
 
 
 def _components(near: Sequence[set[int]]) -> list[list[int]]:

@@ -90,9 +90,7 @@ class LabelRows(ReadOnlyArrays):
 
     def only(self, kept: NDArray[np.bool_]) -> "LabelRows":
         """Return the labels of some documents alone, ``kept`` being (N,) bool. See `scaled`."""
-        entries = kept[self.documents]
-        starts = np.concatenate([[0], np.cumsum(entries)])[self.starts].astype(np.int64)
-        return LabelRows(starts, self.documents[entries], self.weights[entries])
+        return self._entries(kept[self.documents])
 
     def united(self, owners: NDArray[np.int64], count: int) -> "LabelRows":
         """Unite the labels of queries with the same owner; the larger of two weights counts.
@@ -118,12 +116,14 @@ class LabelRows(ReadOnlyArrays):
 
     def without(self, others: "LabelRows") -> "LabelRows":
         """Return the labels, query by query, of documents that ``others``, the labels of the same queries, do not name."""
-        pairs = [np.stack([np.repeat(np.arange(len(rows)), np.diff(rows.starts)), rows.documents]) for rows in (self, others)]
-        width = 1 + max((int(documents.max(initial=0)) for _, documents in pairs), default=0)
-        mine, theirs = (owners * width + documents for owners, documents in pairs)
-        entries = ~np.isin(mine, theirs)
-        starts = np.concatenate([[0], np.cumsum(entries)])[self.starts].astype(np.int64)
-        return LabelRows(starts, self.documents[entries], self.weights[entries])
+        width = 1 + max(int(rows.documents.max(initial=0)) for rows in (self, others))
+        mine, theirs = (rows.owners * width + rows.documents for rows in (self, others))
+        return self._entries(~np.isin(mine, theirs))
+
+    def _entries(self, kept: NDArray[np.bool_]) -> "LabelRows":
+        """Return some of the entries alone, ``kept`` being (labels,) bool."""
+        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts].astype(np.int64)
+        return LabelRows(starts, self.documents[kept], self.weights[kept])
 
     def named_by(self, used: NDArray[np.int64]) -> "LabelRows":
         """Return the labels with places in ``used``, ascending rows of the corpus, in place of rows of the corpus."""
@@ -131,14 +131,17 @@ class LabelRows(ReadOnlyArrays):
 
     def signed(self, irrelevant: "LabelRows", factor: float) -> "LabelRows":
         """Add what the same queries judged irrelevant, with ``-factor`` times its weight: votes for and against documents."""
-        n, counts = len(self), np.diff(self.starts) + np.diff(irrelevant.starts)
-        owners = np.concatenate([np.repeat(np.arange(n), np.diff(rows.starts)) for rows in (self, irrelevant)])
-        order = np.argsort(owners, kind="stable")
+        order = np.argsort(np.concatenate([self.owners, irrelevant.owners]), kind="stable")
         return LabelRows(
-            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            self.starts + irrelevant.starts,
             np.concatenate([self.documents, irrelevant.documents])[order],
             np.concatenate([self.weights, np.float32(-factor) * irrelevant.weights])[order],
         )
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(labels,) int64, the query of each entry."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     @property
     def labelled(self) -> NDArray[np.bool_]:

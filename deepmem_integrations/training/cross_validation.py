@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.adapter import Attention, QueryAdapter, Ranking
 from deepmem_integrations.adapter.answers import answer_scores
-from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.labels import LabelRows, sum_by_group
 from deepmem_integrations.training.candidates import TEMPERATURE, Candidate
-from deepmem_integrations.training.data import TrainingData
+from deepmem_integrations.training.data import NEAR, TrainingData
 from deepmem_integrations.training.folds import VIEWS, Fold, View, folds
 from deepmem_integrations.training.hardware import single_threaded_operations
 from deepmem_integrations.training.linear import Negatives
 
 DEPTH = 10
 """The cut-off of the metrics that everything is chosen by, nDCG@10 and recall@10."""
-NEAR, ANSWERED = 100, 50
-"""How many of the nearest documents each linear part brings into a shortlist, and how many the attention part and the answers."""
+ANSWERED = 50
+"""How many documents the attention part and the answers bring into a shortlist, to which each linear part brings `NEAR`."""
 
 HELD_OUT = "held-out training queries"
 """How reports call the queries of a training that are held out in turn."""
@@ -81,11 +81,11 @@ class HeldOut:
         Args:
             groups: (n,) int64, the question of each query; −1 leaves a query out.
         """
-        order = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
-        _, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
+        kept = groups >= 0
+        counts = np.unique(groups[kept], return_counts=True)[1].astype(np.float32)
 
         def mean(values: Values) -> Values:
-            return np.asarray(np.add.reduceat(values[:, order], starts, axis=1) / counts.astype(np.float32))
+            return np.asarray(sum_by_group(values[:, kept].T, groups[kept]).T / counts)
 
         by_popularity = mean(self.ndcg_by_popularity), mean(self.recall_by_popularity)
         return HeldOut(mean(self.ndcg), mean(self.recall), *by_popularity, self.queries)
@@ -253,7 +253,7 @@ def _shortlist(data: TrainingData, fold: Fold, block: slice, trained: _Trained) 
     answers_of = _answers(trained, queries)
     found = [data.words.found[query] for query in held.tolist()] if data.words else [{} for _ in held]
 
-    near = [*(_top(scores, NEAR) for scores in cosines.values()), _top(pulls, ANSWERED)]
+    near = [data.near[held], *(_top(scores, NEAR) for negatives, scores in cosines.items() if negatives), _top(pulls, ANSWERED)]
     lists = []
     for query in range(len(held)):
         answered, votes = answers_of[query]

@@ -72,13 +72,12 @@ def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> Expo
         weights[rows] = 1.0 if shown is None else shown.weights
         return shown and replace(shown, weights=weights)
     sizes = np.diff(labels.starts)
-    query = np.repeat(np.arange(len(labels)), sizes)
-    found = near[query] == labels.documents[:, None]
+    found = near[labels.owners] == labels.documents[:, None]
     if not len(rows) or not found.any(axis=1).all():
         return None
     rank = found.argmax(axis=1) + 1
     depth = int(rank.max())
-    order = np.lexsort((rank, query))
+    order = np.lexsort((rank, labels.owners))
     wrong = np.empty(len(rank), dtype=np.int64)  # how many documents without a label of the query stand above each label
     wrong[order] = rank[order] - 1 - (np.arange(len(rank)) - np.repeat(labels.starts[:-1], sizes))
     most = np.maximum.reduceat(wrong, labels.starts[:-1])

@@ -36,8 +36,6 @@ ROUNDING = 1e-6
 """What float32 scores may be off by, so that a candidate exactly at a limit keeps it."""
 MAX_UNSEEN_LOSS = 1.0
 """The default of ``max_unseen_loss``, in points."""
-
-
 METRICS = ("ndcg", "recall")
 """The metrics that everything is chosen by, as `HeldOut` names them."""
 TIE_BREAK = 0.01
@@ -130,7 +128,7 @@ def choose(
         belief = f"z = {z:.1f}, chance reaches {threshold:.1f}"
     metric = "recall@10 " if generated else ""
     reason = f"best {metric}on {seen.queries} ({belief})"
-    drawn = _resamples(views, RECHOICES, seed)
+    drawn = {view: _resamples(held_out.ndcg.shape[1], RECHOICES, seed) for view, held_out in views.items()}
     optimism = _optimism(views, drawn, best_of(drawn)[0])
     if max_unseen_loss is None:
         return Choice(candidates[best], reason, optimism)
@@ -202,13 +200,9 @@ def _surely_harmful(scores: Values, means: Values, shares: Shares, tolerated: fl
     return np.asarray(mean + 1.96 * np.sqrt(variance / scores.shape[1]) < -tolerated)
 
 
-def _resamples(views: Mapping[View, HeldOut], count: int, seed: int) -> dict[View, Shares]:
-    """Draw bootstrap samples of the queries of each view; the same ones where both views have the same queries."""
-    shares: dict[View, Shares] = {}
-    for view, held_out in views.items():
-        n = held_out.ndcg.shape[1]
-        shares[view] = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=count) / n
-    return shares
+def _resamples(n: int, count: int, seed: int) -> Shares:
+    """Draw bootstrap samples of n queries; both views, which have the same queries, get the same samples."""
+    return np.asarray(np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=count) / n)
 
 
 def _optimism(views: Mapping[View, HeldOut], shares: Mapping[View, Shares], chosen: NDArray[np.int64]) -> Optimism:
@@ -239,7 +233,7 @@ def _max_statistic(scores: Values, best: int, seed: int) -> tuple[float, float]:
     n = gains.shape[1]
     mean = gains.mean(axis=1)
     error = np.maximum(gains.std(axis=1) / np.sqrt(n), 1e-9)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+    drawn = _resamples(n, RESAMPLES, seed)
     means = drawn @ gains.T
     spread = np.sqrt(np.maximum(drawn @ (gains**2).T - means**2, 0))
     # A candidate that changes few queries may have no deviation at all in a resample, and no chance is that good.

@@ -172,8 +172,7 @@ def _hard_negatives(labels: LabelRows, corpus_size: int, pool: NDArray[np.int64]
     """Find for each query the nearest documents of the pool without its label, (n, HARD) int64; −1 where there are fewer."""
     inside = np.zeros(corpus_size, dtype=bool)
     inside[pool] = True
-    query = np.arange(len(labels))
-    own = np.repeat(query, np.diff(labels.starts)) * corpus_size + labels.documents
-    wrong = inside[near] & ~np.isin(query[:, None] * corpus_size + near, own)
+    own = labels.owners * corpus_size + labels.documents
+    wrong = inside[near] & ~np.isin(np.arange(len(labels))[:, None] * corpus_size + near, own)
     best = np.argsort(~wrong, axis=1, kind="stable")[:, :HARD]
     return np.where(np.take_along_axis(wrong, best, axis=1), np.take_along_axis(near, best, axis=1), -1)

@@ -20,7 +20,7 @@ from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQu
 from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import Interval
-from deepmem_integrations.labels import LabelRows, Labels, Relevance, question_groups
+from deepmem_integrations.labels import LabelRows, Labels, Relevance, question_groups, sum_by_group
 from deepmem_integrations.training.attention import target_means
 from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
@@ -445,13 +445,9 @@ def _training_questions(data: TrainingData, questions: NDArray[np.int64]) -> Ite
 
 def _by_question(questions: NDArray[np.int64], *rows: Vectors) -> list[Vectors]:
     """Average rows over the queries of each question; −1 leaves a query out."""
-    numbers, places = np.unique(questions[questions >= 0], return_inverse=True)
-    means = []
-    for values in rows:
-        sums = np.zeros((len(numbers), values.shape[1]), dtype=np.float32)
-        np.add.at(sums, places, values[questions >= 0])
-        means.append(np.asarray(sums / np.bincount(places)[:, None], dtype=np.float32))
-    return means
+    kept = questions >= 0
+    counts = np.unique(questions[kept], return_counts=True)[1].astype(np.float32)[:, None]
+    return [np.asarray(sum_by_group(values[kept], questions[kept]) / counts, dtype=np.float32) for values in rows]
 
 
 # ---- fit -----------------------------------------------------------------------------------------------------------------
