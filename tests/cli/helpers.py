@@ -28,14 +28,17 @@ class Ended:
         return json.loads(self.out)
 
 
-def deepmem(*arguments):
-    out, err, code = io.StringIO(), io.StringIO(), 0
+def deepmem(*arguments, encoding="utf-8"):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as ended:
             code = ended.code or 0
-    return Ended(code, out.getvalue(), err.getvalue())
+    for stream in (out, err):
+        stream.seek(0)
+    return Ended(code, out.read(), err.read())
 
 
 def process(*arguments, **environment):
