@@ -13,9 +13,10 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.corpora.langchain_search import SCORED
 from deepmem_integrations.deeplake.tql import Condition, is_in
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
-from deepmem_integrations.langchain.stores import SCORED, StoreAccess, store_access
+from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.words import WordIndex
 from tests.langchain.helpers import remembering
