@@ -15,7 +15,7 @@ from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
-from deepmem_integrations.corpora.langchain_search import acall
+from deepmem_integrations.corpora.langchain_search import StoreSearch, acall
 from deepmem_integrations.corpora.langchain_stores import embeddings_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
@@ -204,7 +204,7 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         request = self._request(kwargs)
         if request.embeddings is None:
-            return self.vectorstore.search(query, self.search_type, **request.asked)
+            return self._named(self.vectorstore.search(query, self.search_type, **request.asked))
         search_method(self.vectorstore, self.search_type)
         search = self._search(request, query, request.embeddings.embed_query(query))
         with self._not_implemented():
@@ -219,8 +219,7 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         request = self._request(kwargs)
         if request.embeddings is None:
-            plain: list[Document] = await acall(self.vectorstore, "search", query, self.search_type, **request.asked)
-            return plain
+            return self._named(await acall(self.vectorstore, "search", query, self.search_type, **request.asked))
         search_method(self.vectorstore, self.search_type)
         vector = await request.embeddings.aembed_query(query)
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
@@ -234,7 +233,18 @@ class DeepMemoryRetriever(BaseRetriever):
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
         told = self.vectorstore.embeddings or self.embeddings
         by_text = not own["deep_memory"] and not hasattr(told, "untransformed")
+        if by_text and self.search_type == "similarity" and StoreSearch(self.vectorstore).table is not None:
+            by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)
+
+    def _named(self, documents: list[Document]) -> list[Document]:
+        """Return documents of the store's own search with the ids that name them, as far as anybody can tell."""
+        access = store_access(self.vectorstore, id_key=self._id_key)
+        return [access.named(document) for document in documents]
+
+    @property
+    def _id_key(self) -> str | None:
+        return self.id_key or getattr(self.memory, "id_key", None)
 
     def _embeddings(self) -> Embeddings:
         """Return the embedding model of the store, as the store, the user or the `DeepMemory` tells it."""
@@ -248,7 +258,7 @@ class DeepMemoryRetriever(BaseRetriever):
         store, search_type, own, options = self.vectorstore, self.search_type, request.own, request.options
         told: dict[str, Any] = {"embeddings": request.embeddings, "metric": getattr(self.memory, "metric", None)}
         if not own["deep_memory"]:
-            access = store_access(store, id_key=self.id_key, **told)
+            access = store_access(store, id_key=self._id_key, **told)
             return VectorSearch(store, search_type, vector, request.asked, access=access, text=text)
         for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
             if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
@@ -257,7 +267,7 @@ class DeepMemoryRetriever(BaseRetriever):
         store_access(store, **told).check_lengths(options)
         ranker, mmr = self._serve(own["words"], own["answers"]), search_type == "mmr"
         query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr)
-        access = store_access(store, id_key=self.id_key or query.id_key, **told)
+        access = store_access(store, id_key=self._id_key or query.id_key, **told)
         if mmr:
             return VectorSearch(store, search_type, query.vector, request.asked, access=access, text=text)
         fetch_k = options.get("fetch_k")
