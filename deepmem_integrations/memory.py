@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from langchain_core.vectorstores import VectorStore
     from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
+    from llama_index.core.vector_stores import MetadataFilters
 
 _logger = logging.getLogger(__name__)
 
@@ -207,15 +209,29 @@ class DeepMemory:
         path: str | os.PathLike[str] | None = None,
         *,
         nodes: "Iterable[BaseNode] | None" = None,
+        embed_model: "BaseEmbedding | None" = None,
+        id_key: str | None = None,
+        metric: str | None = None,
+        filter: "MetadataFilters | None" = None,
     ) -> "DeepMemory":
         """Make a Deep Memory for a LlamaIndex vector index.
 
         Args:
             index: The index, with its embedding model. Over a ``SimpleVectorStore``, `DeepLakeVectorStore`,
-                ``ChromaVectorStore``, ``QdrantVectorStore``, ``PGVectorStore`` or ``FaissVectorStore`` the vectors are read as
-                they are; over any other store the nodes of the index's docstore are embedded again.
+                ``ChromaVectorStore``, ``QdrantVectorStore``, ``PGVectorStore``, ``FaissVectorStore``, ``LanceDBVectorStore`` or
+                ``MilvusVectorStore``, and over a store whose ``get_nodes()`` returns all nodes, the vectors are read as they are;
+                over any other store the nodes of the index's docstore are embedded again. docs/stores.md says what works on
+                which.
             path: The folder for jobs and models. A `DeepLakeVectorStore` has a default folder.
             nodes: The index's nodes. They are embedded again, and the store is not read.
+            embed_model: The embedding model of the vectors, if it is not the index's own.
+            id_key: A metadata key whose values name the nodes everywhere in place of the node ids: in labels, in `documents`, and
+                for words and remembered answers. The values are texts, and must differ. The model's file keeps the key. The
+                retriever's nodes keep their node ids, by which other parts of LlamaIndex know them.
+            metric: By what the store ranks, ``"cosine"``, ``"l2"`` or ``"dot"``, where it does not tell. This matters, and is
+                asked for, where the vectors differ in length.
+            filter: Metadata filters, such as those of one tenant. Reading, training, `refresh`, `drift` and `evaluate` keep to
+                the nodes that pass. Give a retriever the same ``filters``.
 
         Raises:
             StoreError: The argument is no vector index, its nodes cannot be listed, its store does not rank by cosine similarity
@@ -223,13 +239,14 @@ class DeepMemory:
         """
         from deepmem_integrations.corpora.llama_index import read_index
 
-        corpus, embed_model = read_index(index, nodes)
+        told = {"embed_model": embed_model, "id_key": id_key, "metric": metric, "filter": filter}
+        corpus, model = read_index(index, nodes, **told)  # type: ignore[arg-type]
         if path is None:
             if not isinstance(index.vector_store, HasDeepMemory):
                 raise StoreError('Say where the models live: DeepMemory.from_llama_index(index, path="…").')
             path = index.vector_store.deep_memory_path
         _check_outside_of(index.vector_store, path)
-        return cls(corpus, embed_model, path)
+        return cls(corpus, model, path, id_key=id_key, metric=metric)
 
     def documents(self) -> list[Any]:
         """Return all documents of the store with their ids, which labels name.

@@ -15,7 +15,7 @@ from langchain_core.documents import Document
 from numpy.typing import NDArray
 
 from deepmem_integrations.corpora.corpus import Batch
-from deepmem_integrations.corpora.stores import BATCH, StoreCorpus, batches
+from deepmem_integrations.corpora.stores import BATCH, StoreCorpus, batches, lance_metric, milvus_rows, sql_texts
 from deepmem_integrations.errors import StoreError
 
 _Row = tuple[str, str, Any]
@@ -87,12 +87,7 @@ class LanceCorpus(TableCorpus):
     @property
     def metric(self) -> str:
         # The store's own `distance` only turns scores into relevance; without an index, LanceDB searches by L2 distance.
-        table = self.store.get_table()
-        for index in table.list_indices() if table is not None else ():
-            if self.store._vector_key in index.columns:
-                statistics = table.index_stats(index.name)
-                return str(getattr(statistics, "distance_type", None) or "l2").lower()
-        return "l2"
+        return lance_metric(self.store.get_table(), self.store._vector_key)
 
     def measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         return scores if metric == "l2" else 1 - scores
@@ -103,11 +98,11 @@ class LanceCorpus(TableCorpus):
             yield batch[key].to_pylist(), np.array(batch[vector].to_pylist(), dtype=np.float32)
 
     def fetch(self, ids: Sequence[str]) -> list[Document]:
-        named = f"{self.store._id_key} IN ({_texts(ids)})"
+        named = f"{self.store._id_key} IN ({sql_texts(ids)})"
         return [_document(row) for rows in self._rows(_and(_condition(self.filter), named)) for row in rows]
 
     def fetch_by(self, key: str, names: Sequence[str]) -> list[Document]:
-        named = f"CAST(metadata.`{key}` AS STRING) IN ({_texts(names)})"
+        named = f"CAST(metadata.`{key}` AS STRING) IN ({sql_texts(names)})"
         return [_document(row) for rows in self._rows(_and(_condition(self.filter), named)) for row in rows]
 
     def _nearest(self, vector: Sequence[float], k: int, options: dict[str, Any]) -> list[tuple[_Row, float]]:
@@ -174,17 +169,7 @@ class MilvusCorpus(StoreCorpus):
         return f"({self.filter}) and {condition}" if self.filter else condition
 
     def _read(self, *columns: str) -> Iterator[list[Any]]:
-        store = self.store
-        if not store.client.has_collection(store.collection_name):
-            return
-        found = store.client.query_iterator(
-            store.collection_name, batch_size=BATCH, filter=self.filter or "", output_fields=list(columns)
-        )
-        try:
-            while rows := found.next():
-                yield list(rows)
-        finally:
-            found.close()
+        return milvus_rows(self.store.client, self.store.collection_name, self.filter or "", list(columns))
 
 
 class SQLiteVecCorpus(TableCorpus):
@@ -332,17 +317,12 @@ def _sql_row(row: Any) -> _Row:
 def _condition(filter: Any) -> Any:
     """Write a filter as LanceDB's SQL, as the store itself does with a dict."""
     if isinstance(filter, dict):
-        return " AND ".join(f"{key} = {_texts([str(value)])}" for key, value in filter.items())
+        return " AND ".join(f"{key} = {sql_texts([str(value)])}" for key, value in filter.items())
     return filter
 
 
 def _and(condition: Any, other: str) -> str:
     return f"({condition}) AND {other}" if condition else other
-
-
-def _texts(names: Sequence[str]) -> str:
-    """Write texts as SQL does, with quotes doubled."""
-    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -231,3 +231,33 @@ def qdrant_points(client: Any, collection: str, **options: Any) -> Iterator[list
             yield points
         if offset is None:
             return
+
+
+def lance_metric(table: Any, column: str) -> str:
+    """Return the metric by which LanceDB searches a column of a table: that of the column's index, or else L2 distance."""
+    for index in table.list_indices() if table is not None else ():
+        if column in index.columns:
+            return str(getattr(table.index_stats(index.name), "distance_type", None) or "l2").lower()
+    return "l2"
+
+
+def milvus_rows(client: Any, collection: str, filter: str, columns: list[str]) -> Iterator[list[Any]]:
+    """Yield batches of the rows of a Milvus collection that pass a filter."""
+    if not client.has_collection(collection):
+        return
+    found = client.query_iterator(collection, batch_size=BATCH, filter=filter, output_fields=columns)
+    try:
+        while rows := found.next():
+            yield list(rows)
+    finally:
+        found.close()
+
+
+def sql_texts(texts: Sequence[str]) -> str:
+    """Write texts as a list in SQL, with quotes doubled.
+
+    Example:
+        >>> sql_texts(["a", "it's"])
+        "'a', 'it''s'"
+    """
+    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)

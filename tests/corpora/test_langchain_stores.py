@@ -77,6 +77,10 @@ class Opened:
         """The store's own relevance score of a cosine similarity."""
         return cosine
 
+    def metadata(self, document):
+        """The metadata as the store keeps it."""
+        return document.metadata
+
     mmr_order = list
     """In which order the store returns what MMR chose: mostly as it was chosen."""
 
@@ -92,6 +96,9 @@ class InMilvus(Opened):
 
     def relevance(self, cosine):
         return 1 - (2 - 2 * cosine) / 4
+
+    def metadata(self, document):
+        return {"pk": document.id, **document.metadata}
 
 
 class InLanceDB(Opened):
@@ -345,7 +352,8 @@ def test_the_reader_gives_every_document_as_it_lies_in_the_store(trained, asked,
         vectors |= dict(zip(ids, np.asarray(batch), strict=True))
     assert vectors.keys() == set(asked.ids)
     np.testing.assert_allclose([vectors[name] for name in asked.ids], asked.corpus, atol=1e-6)
-    assert sorted(trained.memory.documents(), key=lambda d: d.id) == sorted(documents, key=lambda d: d.id)
+    in_store = [document.model_copy(update={"metadata": trained.opened.metadata(document)}) for document in documents]
+    assert sorted(trained.memory.documents(), key=lambda d: d.id) == sorted(in_store, key=lambda d: d.id)
 
 
 async def check_all_search_types(trained, asked, texts, retrieve):

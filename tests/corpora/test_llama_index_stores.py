@@ -16,14 +16,15 @@ from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddi
 from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters, SimpleVectorStore
 
 from deepmem_integrations import DeepMemory, QueryAdapter
-from deepmem_integrations.errors import StoreError
+from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
-from tests.llama_index.helpers import Lookup, ids, nodes_of
+from tests.llama_index.helpers import Lookup, ids, in_milvus, nodes_of
 from tests.problems import make_problem, with_uuids
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning"),  # Chroma reads its own
+    pytest.mark.filterwarnings("ignore:table_names\\(\\) is deprecated:DeprecationWarning"),  # LlamaIndex's store in LanceDB
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant:UserWarning"),
 ]
 
@@ -67,6 +68,9 @@ class Opened:
     async def aindex(self, model):
         """An index for async calls."""
         return self.index
+
+    async def aclose(self, store):
+        """Close the store of an index that was made for async calls."""
 
     def close(self):
         pass
@@ -130,8 +134,34 @@ class InQdrant(Opened):
         await store.async_add(self.given())
         return VectorStoreIndex.from_vector_store(store, embed_model=model)
 
+    async def aclose(self, store):
+        await store._aclient.close()
+
     def close(self):
         self.index.vector_store.client.close()
+
+
+class InLanceDB(Opened):
+    mmr = None  # the store always searches by vector
+
+    def store(self):
+        from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
+        return LanceDBVectorStore(uri=str(self.folder / "lance"))
+
+
+class InMilvus(Opened):
+    mmr = {"mmr_threshold": 0.5, "mmr_prefetch_k": 20}
+
+    def store(self):
+        return in_milvus(self.folder, 32)
+
+    async def aindex(self, model):
+        store = in_milvus(self.folder, 32, overwrite=False, use_async_client=True)
+        return VectorStoreIndex.from_vector_store(store, embed_model=model)
+
+    async def aclose(self, store):
+        await store.aclient.close()
 
 
 class InPostgres(Opened):
@@ -170,6 +200,8 @@ KINDS = {
     "faiss-map": InMappedFaiss,
     "chroma": InChroma,
     "qdrant": InQdrant,
+    "lancedb": InLanceDB,
+    "milvus": InMilvus,
 }
 
 
@@ -227,6 +259,16 @@ def test_the_reader_gives_every_node_as_it_lies_in_the_store(trained, asked, tex
         assert (found[node.node_id].text, found[node.node_id].metadata) == (node.text, node.metadata)
 
 
+def test_a_filter_keeps_to_a_tenants_nodes(trained, asked, tmp_path):
+    memory = DeepMemory.from_llama_index(trained.index, path=tmp_path, filter=HALF)
+    odd = set(asked.ids[1::2])
+    assert {name for batch, _ in memory.corpus.vectors() for name in batch} == odd
+    assert {node.node_id for node in memory.documents()} == odd
+    assert memory.refresh().added == len(odd)
+    with pytest.raises(InvalidRelevanceError):
+        memory.train(asked.train, words=False)
+
+
 async def check_all_query_modes(trained, asked, texts, index, retrieve):
     """Query modes, filters and options against exact search with the same transformed query."""
 
@@ -265,7 +307,7 @@ async def test_all_query_modes_async(trained, asked, texts):
     index = await trained.opened.aindex(Lookup(texts))
     await check_all_query_modes(trained, asked, texts, index, retrieve)
     if index is not trained.index:
-        await index.vector_store._aclient.close()
+        await trained.opened.aclose(index.vector_store)
 
 
 def test_wrapped_embeddings_serve_inside_the_index_and_are_applied_once(trained, asked, texts):
