@@ -13,6 +13,7 @@ from deepmem_integrations.corpora.langchain_stores import KINDS
 from deepmem_integrations.corpora.langchain_tables import TableCorpus
 from deepmem_integrations.corpora.stores import kind_of, kind_of_class
 from deepmem_integrations.embedding import untransformed
+from deepmem_integrations.errors import StoreError
 
 BY_VECTOR = "similarity_search_by_vector"
 SCORED = ("similarity_search_with_score_by_vector", "similarity_search_by_vector_with_relevance_scores")
@@ -100,7 +101,7 @@ class StoreSearch:
         """
         if self.table is not None and name in (BY_VECTOR, *SCORED):
             return list(self.table.find(vector, **options))
-        store, own, query = self._call(name, vector, text)
+        store, own, query = self._call(name, vector, text, options)
         if not hasattr(store, own):
             raise NotImplementedError(f"{type(store).__name__} has only a{own}, for async calls")
         found: list[Any] = getattr(store, own)(query, **options)
@@ -110,17 +111,24 @@ class StoreSearch:
         """Do the same as `find`, off the event loop."""
         if self.table is not None and name in (BY_VECTOR, *SCORED):
             return await run_in_executor(None, lambda: self.find(name, vector, text, **options))
-        store, own, query = self._call(name, vector, text)
+        store, own, query = self._call(name, vector, text, options)
         found: list[Any] = await acall(store, own, query, **options)
         return found
 
-    def _call(self, name: str, vector: Sequence[float], text: str) -> tuple[VectorStore, str, Any]:
+    def _call(self, name: str, vector: Sequence[float], text: str, options: Mapping[str, Any]) -> tuple[VectorStore, str, Any]:
         """Return the store to search, the name of the search, and the query."""
         by_text = _BY_TEXT.get(name)
         if by_text is None or _has(self.store, name) or _has(self.store, f"a{name}") or not _has(self.store, by_text):
             return self.store, name, vector
         other = _embedding(self.store, self._embeddings, vector)
-        return (self.store, name, vector) if other is None else (other, by_text, text)
+        if other is None:
+            return self.store, name, vector
+        if options.get("filter") is not None and "filter" not in inspect.signature(getattr(other, by_text)).parameters:
+            raise StoreError(
+                f"The search of a {type(self.store).__name__} has no option named filter, and might ignore it. A store for each "
+                "tenant, or another kind of store, keeps tenants apart."
+            )
+        return other, by_text, text
 
 
 class _Fixed(Embeddings):

@@ -17,12 +17,14 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from deepmem_integrations import DeepMemory, QueryAdapter, train_adapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.corpora.langchain_stores import document_id
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
+from tests import store_table
 from tests.embeddings import LookupEmbeddings
-from tests.langchain.helpers import Lookup
+from tests.langchain.helpers import Lookup, remembering
 from tests.langchain.opening import in_duckdb, in_lancedb, in_milvus, in_sklearn, in_sqlitevec
 from tests.problems import Problem, make_problem, with_uuids
 
@@ -55,6 +57,7 @@ def documents(texts, asked):
 class Opened:
     """A store of one kind, filled once, that can be opened with any embedding model."""
 
+    name: str | None = None  # in the table of docs/stores.md
     filter: Any = {"half": 1}  # None where the store has no filters
     filter_option = "filter"
     filtered: dict[str, Any] = {}  # what a filtered search of this store needs besides
@@ -89,6 +92,7 @@ class Opened:
 
 
 class InMilvus(Opened):
+    name = "Milvus"
     filter, filter_option = "half == 1", "expr"
 
     def open(self, embeddings):
@@ -102,6 +106,7 @@ class InMilvus(Opened):
 
 
 class InLanceDB(Opened):
+    name = "LanceDB"
     filter, filtered = "metadata.half = 1", {"prefilter": True}
     mmr_order = sorted
 
@@ -113,6 +118,7 @@ class InLanceDB(Opened):
 
 
 class InSQLiteVec(Opened):
+    name = "SQLiteVec"
     filter, mmr, threshold, tells_embeddings = None, False, False, False
 
     def open(self, embeddings):
@@ -124,6 +130,7 @@ class InSQLiteVec(Opened):
 
 
 class InSKLearn(Opened):
+    name = "SKLearnVectorStore"
     filter, threshold = None, False
     store = None
 
@@ -137,6 +144,7 @@ class InSKLearn(Opened):
 
 
 class InDuckDB(Opened):
+    name = "DuckDB"
     filter, mmr, threshold = None, False, False
     connection = None
 
@@ -154,6 +162,8 @@ class InDuckDB(Opened):
 
 
 class InDeepLake(Opened):
+    name = "DeepLake"
+
     def open(self, embeddings):
         return DeepLake(self.folder / "dataset", embedding=embeddings)
 
@@ -169,6 +179,7 @@ class OnS3(Opened):
 
 
 class InMemory(Opened):
+    name = "InMemoryVectorStore"
     filter = staticmethod(lambda document: document.metadata["half"] == 1)
     store = None
 
@@ -181,6 +192,7 @@ class InMemory(Opened):
 
 
 class InFaiss(Opened):
+    name = "FAISS"
     filtered = {"fetch_k": 300}  # FAISS filters what it has fetched
 
     def __init__(self, embeddings, documents, folder) -> None:
@@ -197,6 +209,7 @@ class InFaiss(Opened):
 
 
 class InChroma(Opened):
+    name = "Chroma"
     mmr_order = sorted
 
     def open(self, embeddings):
@@ -207,6 +220,7 @@ class InChroma(Opened):
 
 
 class InQdrant(Opened):
+    name = "QdrantVectorStore"
     client = None
 
     @property
@@ -238,6 +252,7 @@ class InQdrant(Opened):
 
 
 class InPostgres(Opened):
+    name = "PGVector"
     filter = {"half": {"$eq": 1}}
     mmr_order = sorted
 
@@ -265,6 +280,7 @@ class InPostgres(Opened):
 
 
 class InPostgresTable(Opened):
+    name = "PGVectorStore"
     filter = {"half": {"$eq": 1}}
     mmr_order = sorted
 
@@ -481,6 +497,52 @@ def test_the_search_alone_trains(trained, asked, texts, tmp_path):
     result = memory.evaluate(asked.test, embedding=asked.test_queries, top_k=[1])
     assert result["with model"]["recall@1"] == pytest.approx(first_right(moved))
     assert result["without model"]["recall@1"] == pytest.approx(first_right(asked.test_queries))
+
+
+async def test_the_table_in_the_docs_says_what_works(trained, asked, texts):
+    """Try everything, and compare with docs/stores.md: see `tests.store_table`."""
+    opened, query = trained.opened, texts.test.queries[0]
+    if opened.name is None:
+        return
+    moved = trained.memory.transform(asked.test_queries[0])
+    first = nearest(asked, moved, 6)
+    embeddings = {} if opened.tells_embeddings else {"embeddings": Lookup(texts)}
+    async_store = await opened.aopen(Lookup(texts))
+
+    def retriever(store=trained.store, memory=trained.memory, **options):
+        return DeepMemoryRetriever(vectorstore=store, memory=memory, k=6, **{**embeddings, **options})
+
+    def works(right, **options):
+        try:
+            found = retriever(**options).invoke(query)
+        except StoreError:  # which says what to do instead
+            return False
+        assert [document.metadata["name"] for document in found] == names(asked, right)
+        return True
+
+    threshold = float(opened.relevance((asked.corpus @ moved)[first[2:4]].mean()))
+    half = {opened.filter_option: opened.filter or {"half": 1}, **opened.filtered}
+    chosen = maximal_marginal_relevance(moved, list(asked.corpus[nearest(asked, moved, 20)]), lambda_mult=0.5, k=6)
+    by_mmr = [nearest(asked, moved, 20)[place] for place in opened.mmr_order(chosen)]
+    far = asked.ids[int(np.argmin(asked.corpus @ asked.test_queries[0]))]
+    unit = asked.test_queries[:1] / np.linalg.norm(asked.test_queries[0])
+    answering = retriever(memory=remembering(unit, [{far: 1.0}], Ranking(answers=9.0)), fetch_k=6, id_key=trained.memory.id_key)
+    found = await retriever(async_store).ainvoke(query)
+    store_table.check(
+        "langchain",
+        opened.name,
+        {
+            "search": works(first),
+            "filter": works(nearest(asked, moved, 6, keep=lambda row: row % 2 == 1), search_kwargs=half),
+            "threshold": works(first[:3], search_type="similarity_score_threshold", search_kwargs={"score_threshold": threshold}),
+            "MMR": works(by_mmr, search_type="mmr", search_kwargs={"lambda_mult": 0.5, "fetch_k": 20}),
+            "async": [document.id for document in found] == names(asked, first),
+            "reading": {name for ids, _ in trained.memory.corpus.vectors() for name in ids} == set(asked.ids),
+            "words": answering.invoke(query)[0].id == far,
+            "ids": "own" if trained.memory.id_key is None else "`id_key=`",
+            "model": "told" if trained.store.embeddings is not None else "`embeddings=`",
+        },
+    )
 
 
 def test_stores_that_rank_vectors_of_unequal_length_by_anything_but_cosine_are_refused(asked, tmp_path, postgres):

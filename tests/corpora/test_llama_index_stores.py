@@ -16,9 +16,11 @@ from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddi
 from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters, SimpleVectorStore
 
 from deepmem_integrations import DeepMemory, QueryAdapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
-from tests.llama_index.helpers import Lookup, ids, in_milvus, nodes_of
+from tests import store_table
+from tests.llama_index.helpers import Lookup, ids, in_milvus, nodes_of, remembering
 from tests.problems import make_problem, with_uuids
 
 pytestmark = [
@@ -54,6 +56,7 @@ def nodes(asked, texts):
 class Opened:
     """A store of one kind, filled through an index."""
 
+    name: str | None = None  # in the table of docs/stores.md
     filters = True
     mmr: dict[str, Any] | None = {"mmr_threshold": 0.5, "mmr_prefetch_k": 20}
 
@@ -77,6 +80,7 @@ class Opened:
 
 
 class Simple(Opened):
+    name = "SimpleVectorStore"
     mmr = {"mmr_threshold": 0.5}
 
     def store(self):
@@ -84,11 +88,14 @@ class Simple(Opened):
 
 
 class InDeepLake(Opened):
+    name = "DeepLakeVectorStore"
+
     def store(self):
         return DeepLakeVectorStore(self.folder / "dataset")
 
 
 class InFaiss(Opened):
+    name = "FaissVectorStore"
     filters, mmr = False, None
 
     def store(self):
@@ -99,6 +106,8 @@ class InFaiss(Opened):
 
 
 class InMappedFaiss(InFaiss):
+    name = "FaissMapVectorStore"
+
     def store(self):
         import faiss
         from llama_index.vector_stores.faiss import FaissMapVectorStore
@@ -107,6 +116,8 @@ class InMappedFaiss(InFaiss):
 
 
 class InChroma(Opened):
+    name = "ChromaVectorStore"
+
     def store(self):
         import chromadb
         from llama_index.vector_stores.chroma import ChromaVectorStore
@@ -117,6 +128,7 @@ class InChroma(Opened):
 
 
 class InQdrant(Opened):
+    name = "QdrantVectorStore"
     mmr = None
 
     def store(self, **options):
@@ -142,6 +154,7 @@ class InQdrant(Opened):
 
 
 class InLanceDB(Opened):
+    name = "LanceDBVectorStore"
     mmr = None  # the store always searches by vector
 
     def store(self):
@@ -151,6 +164,7 @@ class InLanceDB(Opened):
 
 
 class InMilvus(Opened):
+    name = "MilvusVectorStore"
     mmr = {"mmr_threshold": 0.5, "mmr_prefetch_k": 20}
 
     def store(self):
@@ -165,6 +179,8 @@ class InMilvus(Opened):
 
 
 class InPostgres(Opened):
+    name = "PGVectorStore"
+
     def __init__(self, given, model, folder, uri, **options) -> None:
         self.uri = uri
         super().__init__(given, model, folder, **options)
@@ -187,6 +203,7 @@ class InPostgres(Opened):
 
 
 class InHalfPrecision(InPostgres):
+    name = None
     mmr = None  # a fault of PGVectorStore's: it cannot read the vectors that MMR needs
 
     def store(self):
@@ -291,6 +308,55 @@ async def check_all_query_modes(trained, asked, texts, index, retrieve):
             _, chosen = get_top_k_mmr_embeddings(moved, list(asked.corpus[fetched]), similarity_top_k=4, mmr_threshold=0.5)
             options = {"vector_store_query_mode": "mmr", "vector_store_kwargs": trained.opened.mmr}
             assert await found(number, similarity_top_k=4, **options) == names(asked, [fetched[place] for place in chosen])
+
+
+async def test_the_table_in_the_docs_says_what_works(trained, asked, texts):
+    """Try everything, and compare with docs/stores.md: see `tests.store_table`."""
+    opened, query = trained.opened, texts.test.queries[0]
+    if opened.name is None:
+        return
+    moved = trained.memory.transform(asked.test_queries[0])
+    first = nearest(asked, moved, 6)
+
+    def works(right, **options):
+        try:
+            found = DeepMemoryRetriever(trained.index, memory=trained.memory, similarity_top_k=6, **options).retrieve(query)
+        except (NotImplementedError, StoreError, ValueError):
+            return False
+        return ids(found) == names(asked, right)
+
+    # The store's own scores, which a SimilarityPostprocessor compares with its cutoff.
+    by_store = DeepMemoryRetriever(trained.index, memory=trained.memory, similarity_top_k=6, words=False, answers=False)
+    scores = [one.score for one in by_store.retrieve(query)]
+    odd = nearest(asked, moved, 6, keep=lambda row: row % 2 == 1)
+    by_mmr = False
+    if opened.mmr:
+        fetched = nearest(asked, moved, opened.mmr.get("mmr_prefetch_k", 300))
+        _, chosen = get_top_k_mmr_embeddings(moved, list(asked.corpus[fetched]), similarity_top_k=6, mmr_threshold=0.5)
+        by_mmr = works([fetched[place] for place in chosen], vector_store_query_mode="mmr", vector_store_kwargs=opened.mmr)
+    far = asked.ids[int(np.argmin(asked.corpus @ asked.test_queries[0]))]
+    unit = asked.test_queries[:1] / np.linalg.norm(asked.test_queries[0])
+    memory = remembering(Ranking(1.0, answers=9.0), 32, unit, [[far]])
+    answering = DeepMemoryRetriever(trained.index, memory=memory, similarity_top_k=6, fetch_k=6)
+    index = await opened.aindex(Lookup(texts))
+    found = await DeepMemoryRetriever(index, memory=trained.memory, similarity_top_k=6).aretrieve(query)
+    if index is not trained.index:
+        await opened.aclose(index.vector_store)
+    store_table.check(
+        "llama-index",
+        opened.name,
+        {
+            "search": works(first),
+            "filter": works(odd, filters=HALF),
+            "threshold": None not in scores and scores == sorted(scores, reverse=True),
+            "MMR": by_mmr,
+            "async": ids(found) == names(asked, first),
+            "reading": {name for batch, _ in trained.memory.corpus.vectors() for name in batch} == set(asked.ids),
+            "words": ids(answering.retrieve(query))[0] == far,
+            "ids": "own",
+            "model": "told",
+        },
+    )
 
 
 async def test_all_query_modes_sync(trained, asked, texts):
