@@ -20,7 +20,7 @@ from deepmem_integrations.corpora.corpus import (
     check_metric,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
-from deepmem_integrations.corpora.langchain_search import StoreSearch
+from deepmem_integrations.corpora.langchain_search import VectorCalls
 from deepmem_integrations.corpora.langchain_stores import (
     KINDS,
     check_lengths,
@@ -106,7 +106,7 @@ class FoundCorpus:
     ) -> None:
         self._store = vectorstore
         self._embedder = Embedder(embeddings)
-        self._search = StoreSearch(vectorstore, embeddings)
+        self._search = VectorCalls(vectorstore, embeddings)
         self._id_key, self._metric = id_key, metric
         self._options = {} if filter is None else {self._filter_option(filter): filter}
 

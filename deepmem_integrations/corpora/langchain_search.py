@@ -1,4 +1,4 @@
-"""`StoreSearch`: the search of a LangChain vector store by vector, under whatever name the store has it."""
+"""`VectorCalls`: the search of a LangChain vector store by vector, under whatever name the store has it."""
 
 import copy
 import inspect
@@ -43,7 +43,7 @@ def own_searches(store: VectorStore, known: type) -> bool:
     return any("by_vector" in name for one in own for name in vars(one))
 
 
-class StoreSearch:
+class VectorCalls:
     """Searches a store by vector.
 
     - A store may return scores with every search by vector, as Elasticsearch does: then that search is the one.

@@ -15,7 +15,7 @@ from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
-from deepmem_integrations.corpora.langchain_search import StoreSearch, acall
+from deepmem_integrations.corpora.langchain_search import VectorCalls, acall
 from deepmem_integrations.corpora.langchain_stores import embeddings_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
@@ -233,7 +233,7 @@ class DeepMemoryRetriever(BaseRetriever):
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
         told = self.vectorstore.embeddings or self.embeddings
         by_text = not own["deep_memory"] and not hasattr(told, "untransformed")
-        if by_text and self.search_type == "similarity" and StoreSearch(self.vectorstore).table is not None:
+        if by_text and self.search_type == "similarity" and VectorCalls(self.vectorstore).table is not None:
             by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)
 

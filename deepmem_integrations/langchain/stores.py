@@ -16,7 +16,7 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from numpy.typing import NDArray
 
-from deepmem_integrations.corpora.langchain_search import SCORED, StoreSearch, acall, own_searches
+from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls, acall, own_searches
 from deepmem_integrations.corpora.langchain_stores import KINDS, check_lengths, id_if_any, named
 from deepmem_integrations.corpora.langchain_tables import MilvusCorpus, TableCorpus
 from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
@@ -31,7 +31,7 @@ class StoreAccess:
 
     Args:
         store: The store.
-        embeddings: The store's embedding model: see `StoreSearch`.
+        embeddings: The store's embedding model: see `VectorCalls`.
         id_key: The metadata key that names documents; None where the store's own ids do.
         metric: By what the caller says that the store ranks; by default the store tells.
     """
@@ -47,7 +47,7 @@ class StoreAccess:
         self, store: Any, embeddings: Embeddings | None = None, id_key: str | None = None, metric: str | None = None
     ) -> None:
         self.store, self.id_key, self.metric = store, id_key, metric
-        self.calls = StoreSearch(store, embeddings)
+        self.calls = VectorCalls(store, embeddings)
 
     # ---- names -------------------------------------------------------------------------------------------------
 

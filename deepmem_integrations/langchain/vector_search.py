@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from deepmem_integrations.corpora.langchain_search import SCORED, StoreSearch
+from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import EVIDENCE, NAMELESS, Metadata, RankedQuery, Shortlist
@@ -43,7 +43,7 @@ def search_method(store: VectorStore, search_type: SearchType) -> str:
             f"transformed vector would leave the rest out. {instead}, and keep its search_type."
         )
     if search_type == "similarity":
-        return StoreSearch(store).name
+        return VectorCalls(store).name
     if search_type == "mmr":
         return "max_marginal_relevance_search_by_vector"
     name = next((name for name in SCORED if hasattr(store, name)), None)
