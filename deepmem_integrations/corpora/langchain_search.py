@@ -66,6 +66,12 @@ class VectorCalls:
         self.table: TableCorpus | None = corpus if is_table else None  # type: ignore[assignment]
 
     @property
+    def transforms(self) -> bool:
+        """Whether the store was made with this package's wrapper of an embedding model, so that its search by text transforms."""
+        held = [self.store.embeddings, *(value for value in vars(self.store).values() if isinstance(value, Embeddings))]
+        return any(hasattr(model, "untransformed") for model in held)
+
+    @property
     def name(self) -> str:
         """The name of the store's search by vector. It may return scores."""
         names = (BY_VECTOR, *SCORED, *_ALSO_SCORED)

@@ -231,9 +231,9 @@ class DeepMemoryRetriever(BaseRetriever):
         """Return what a call asks for, by the fields, by ``search_kwargs``, and by the options of the call."""
         options = {**self.search_kwargs, **kwargs}
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
-        told = self.vectorstore.embeddings or self.embeddings
-        by_text = not own["deep_memory"] and not hasattr(told, "untransformed")
-        if by_text and self.search_type == "similarity" and VectorCalls(self.vectorstore).table is not None:
+        calls = VectorCalls(self.vectorstore)
+        by_text = not own["deep_memory"] and not calls.transforms
+        if by_text and self.search_type == "similarity" and calls.table is not None:
             by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)
 
