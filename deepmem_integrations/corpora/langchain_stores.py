@@ -238,8 +238,8 @@ KINDS: dict[str, type[StoreCorpus]] = {
     )
 }
 
-_measures: "WeakKeyDictionary[VectorStore, Measure]" = WeakKeyDictionary()
-"""The measures of the stores that `check_lengths` has checked."""
+_measures: "WeakKeyDictionary[VectorStore, dict[str | None, Measure]]" = WeakKeyDictionary()
+"""The measures of the stores that `check_lengths` has checked, by the metric that the caller named."""
 
 
 def document_id(document: Document, vectorstore: VectorStore, id_key: str | None = None) -> str:
@@ -332,15 +332,16 @@ def check_lengths(vectorstore: VectorStore, metric: str | None = None) -> Measur
     """
     if kind_of(vectorstore, KINDS) is None:
         return None
-    if metric is None and vectorstore in _measures:
-        return _measures[vectorstore]
+    known = _measures.setdefault(vectorstore, {})
+    if metric in known:
+        return known[metric]
     corpus = store_corpus(vectorstore, metric=metric)
     # A PGVector that is opened for async alone cannot be read from here.
     if getattr(vectorstore, "async_mode", False) and corpus.metric_used != "cosine":
         return None
     measure = corpus.measure()
-    if measure is not None and metric is None:
-        _measures[vectorstore] = measure
+    if measure is not None:
+        known[metric] = measure
     return measure
 
 

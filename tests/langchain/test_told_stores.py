@@ -10,6 +10,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.corpora import read_corpus
+from deepmem_integrations.corpora.langchain_tables import SKLearnCorpus
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepMemoryEmbeddings, DeepMemoryRetriever
 from tests.langchain.helpers import Lookup, documents_of, expected, ids, remembering
@@ -169,6 +170,16 @@ def test_where_lengths_differ_the_metric_is_asked_for(problem, tmp_path, how):
     assert vectors(metric="cosine")
     with pytest.raises(StoreError, match=r"metric says by what the store ranks: 'cosine', 'l2', 'dot'; got 'L2'"):
         vectors(metric="L2")
+
+
+def test_a_metric_that_is_told_is_checked_once(problem, tmp_path, monkeypatch):
+    store = in_sklearn(Lookup(problem), tmp_path)
+    store.add_documents(named_documents(problem))
+    memory = DeepMemory.from_langchain(store, path=tmp_path, metric="dot")
+    monkeypatch.delattr(SKLearnCorpus, "read_vectors")
+    memory.folder.save_model("identity", QueryAdapter(32))
+    memory.set_model("identity")
+    assert len(DeepMemoryRetriever(vectorstore=store, memory=memory, k=3).invoke("q")) == 3
 
 
 def test_vectors_of_one_length_need_no_metric(problem, tmp_path):
