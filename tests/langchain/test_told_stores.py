@@ -176,10 +176,12 @@ def test_a_metric_that_is_told_is_checked_once(problem, tmp_path, monkeypatch):
     store = in_sklearn(Lookup(problem), tmp_path)
     store.add_documents(named_documents(problem))
     memory = DeepMemory.from_langchain(store, path=tmp_path, metric="dot")
-    monkeypatch.delattr(SKLearnCorpus, "read_vectors")
     memory.folder.save_model("identity", QueryAdapter(32))
     memory.set_model("identity")
-    assert len(DeepMemoryRetriever(vectorstore=store, memory=memory, k=3).invoke("q")) == 3
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=memory, k=3)
+    assert len(retriever.invoke("q")) == 3
+    monkeypatch.delattr(SKLearnCorpus, "read_vectors")
+    assert len(retriever.invoke("q")) == 3
 
 
 def test_vectors_of_one_length_need_no_metric(problem, tmp_path):
