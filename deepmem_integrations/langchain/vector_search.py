@@ -11,9 +11,9 @@ from langchain_core.documents import Document
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from deepmem_integrations.corpora.langchain_stores import id_if_any
+from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.stores import SCORED, acall, store_access
+from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import EVIDENCE, NAMELESS, Metadata, RankedQuery, Shortlist
 from deepmem_integrations.words import Found
 
@@ -43,7 +43,7 @@ def search_method(store: VectorStore, search_type: SearchType) -> str:
             f"transformed vector would leave the rest out. {instead}, and keep its search_type."
         )
     if search_type == "similarity":
-        return "similarity_search_by_vector"
+        return VectorCalls(store).name
     if search_type == "mmr":
         return "max_marginal_relevance_search_by_vector"
     name = next((name for name in SCORED if hasattr(store, name)), None)
@@ -85,6 +85,8 @@ class VectorSearch:
         options: The options of the store's search, without ``k`` and ``fetch_k``.
         k: How many documents to return; None leaves the number to the store.
         fetch_k: What ``fetch_k`` the caller gave with the options. Stores that know such an option receive it.
+        access: The access to the store; by default that of its kind.
+        text: The query, which a store that searches by text alone needs as well.
 
     Raises:
         StoreError: See `search_method`.
@@ -98,7 +100,10 @@ class VectorSearch:
         options: Mapping[str, Any],
         k: int | None = None,
         fetch_k: int | None = None,
+        access: StoreAccess | None = None,
+        text: str = "",
     ) -> None:
+        self._access, self._text = access or store_access(store), text
         self.store, self.vector, self.options, self.k = store, vector, dict(options), k
         self.method = search_method(store, search_type)
         self.threshold = self.options.pop("score_threshold") if search_type == "similarity_score_threshold" else None
@@ -113,23 +118,21 @@ class VectorSearch:
             self._asked["fetch_k"] = fetch_k
 
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(getattr(self.store, self.method)).parameters
+        return self._access.calls.parameters(self.method)
 
     def run(self) -> list[Document]:
         """Search."""
-        return [document for document, _ in self._read(self._search())]
+        return [self._access.named(document) for document, _ in self._read(self._search())]
 
     async def arun(self) -> list[Document]:
         """Do the same as `run` without blocking the event loop."""
-        return [document for document, _ in self._read(await self._asearch())]
+        return [self._access.named(document) for document, _ in self._read(await self._asearch())]
 
     def _search(self) -> list[Any]:
-        found: list[Any] = getattr(self.store, self.method)(self.vector, **self._asked)
-        return found
+        return self._access.calls.find(self.method, self.vector, self._text, **self._asked)
 
     async def _asearch(self) -> list[Any]:
-        found: list[Any] = await acall(self.store, self.method, self.vector, **self._asked)
-        return found
+        return await self._access.calls.afind(self.method, self.vector, self._text, **self._asked)
 
     def _read(self, found: Sequence[Any]) -> list[tuple[Document, float | None]]:
         """Return documents with their scores, as far as there are scores, and those alone that reach the threshold."""
@@ -155,6 +158,7 @@ class RankedSearch(VectorSearch):
         fetch_k: As for `VectorSearch`.
         candidates: How many documents the store's search and the search by words find, where words or answers count.
         evidence: Whether the documents carry their evidence in ``metadata["deepmem"]``.
+        access: See `VectorSearch`.
 
     Raises:
         StoreError: See `search_method`.
@@ -171,10 +175,11 @@ class RankedSearch(VectorSearch):
         *,
         candidates: int,
         evidence: bool,
+        access: StoreAccess | None = None,
     ) -> None:
-        super().__init__(store, search_type, query.vector, options, k, fetch_k)
+        super().__init__(store, search_type, query.vector, options, k, fetch_k, access, query.text)
         self.query, self.evidence, self.candidates = query, evidence, candidates
-        self._access, self._reach = store_access(store), 0
+        self._reach = 0
         self._others = self.threshold is None and self._access.obeys(self.options)
         if self.threshold is None:
             self.method = self._access.search_method
@@ -209,8 +214,9 @@ class RankedSearch(VectorSearch):
         pairs = self._read(found)
         documents: dict[str, Document] = {}
         others = self._others
-        for row, (document, _) in enumerate(pairs):
-            name = id_if_any(document, self.store)
+        for row, (found_document, _) in enumerate(pairs):
+            document = self._access.named(found_document)
+            name = self._access.name_of(document)
             if name is None:
                 others = False  # a document without an id could come back a second time
             documents[f"{NAMELESS}{row}" if name is None or name in documents else name] = document
