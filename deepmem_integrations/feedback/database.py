@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable  # noqa: E402
 
 _PATIENCE = 10.0
 """For how many seconds SQLite waits while another process writes."""
+_PATIENCE_OF_WRITER = "PRAGMA busy_timeout=500"
+"""The thread that writes the queue tries again by itself, and is not to hold up the end of a process or a fork."""
 _CHUNK = 500
 """How many queries are read or deleted at a time."""
 _MAKING = 0x6465_6570_6D65_6D
@@ -126,12 +128,13 @@ class Database:
         self._lock = threading.Lock()
         self._connection: sql.Connection | None = None
         with self._errors("open"), self._engine.begin() as connection:
-            if self._postgres:
-                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_MAKING)))
-            for table in _TABLES.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    connection.execute(CreateIndex(index, if_not_exists=True))
+            if not self._postgres:
+                _make_tables(connection)
+                return
+            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_MAKING)))
+            # Making an index locks its table, even where the index is there, and two openings would wait for each other's writes.
+            if not all(map(sql.inspect(connection).has_table, _TABLES.tables)):
+                _make_tables(connection)
 
     @property
     def _postgres(self) -> bool:
@@ -151,42 +154,40 @@ class Database:
     # ---- writing -----------------------------------------------------------------------------------------------
 
     def write(self, entries: Sequence[LoggedQuery | Event]) -> None:
-        """Write queries and events in one transaction. What the log holds already stays as it is.
+        """Do the same as `add`, over a connection that stays open, and without waiting long for other processes.
 
         Raises:
             StorageError: The database cannot be written now.
             FeedbackError: An entry cannot be stored at all. Nothing is written.
         """
-        rows: dict[sql.Table, list[dict[str, Any]]] = {QUERIES: [], SHOWN: [], EVENTS: []}
-        for given in entries:
-            if isinstance(given, Event):
-                rows[EVENTS].append(_event_row(clean(given)))
-                continue
-            entry = clean(given)
-            rows[QUERIES].append(_query_row(entry))
-            rows[EVENTS] += [_event_row(event) for event in entry.events]
-            rows[SHOWN] += [
-                {
-                    "query_id": entry.query_id,
-                    "position": position,
-                    "document_id": one.document_id,
-                    "score": one.score,
-                    "channels": dict(one.channels),
-                }
-                for position, one in enumerate(entry.shown, start=1)
-                if one is not None
-            ]
+        rows = _rows(entries)
         with self._errors("write"), self._lock:
             try:
                 if self._connection is None:
                     self._connection = self._engine.connect()
+                    if not self._postgres:
+                        self._connection.exec_driver_sql(_PATIENCE_OF_WRITER)
+                        self._connection.commit()
                 with self._connection.begin():
-                    for table, these in rows.items():
-                        if these:
-                            self._connection.execute(self._insert(table).on_conflict_do_nothing(), these)
+                    self._add(self._connection, rows)
             except BaseException:
                 self._close()
                 raise
+
+    def add(self, entries: Sequence[LoggedQuery | Event]) -> None:
+        """Write queries and events in one transaction. What the log holds already stays as it is.
+
+        Raises:
+            StorageError: The database cannot be written.
+            FeedbackError: An entry cannot be stored at all. Nothing is written.
+        """
+        with self._errors("write"), self._engine.begin() as connection:
+            self._add(connection, _rows(entries))
+
+    def _add(self, connection: sql.Connection, rows: Mapping[sql.Table, Sequence[Mapping[str, Any]]]) -> None:
+        for table, these in rows.items():
+            if these:
+                connection.execute(self._insert(table).on_conflict_do_nothing(), these)
 
     def release(self) -> None:
         """Close the connection that `write` keeps open."""
@@ -346,12 +347,44 @@ _COUNTED = (
 )
 
 
+def _make_tables(connection: sql.Connection) -> None:
+    """Make what is missing of the tables and their indexes."""
+    for table in _TABLES.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            connection.execute(CreateIndex(index, if_not_exists=True))
+
+
 def _counted_as(kind: str, of_document: bool, value: float | None) -> str:
     if kind != "thumb":
         return {"click": "clicks", "cite": "citations", "grade": "grades"}[kind]
     if value is None:
         return "thumbs_taken_back"
     return f"thumbs_{'up' if value > 0 else 'down'}_on_{'documents' if of_document else 'answers'}"
+
+
+def _rows(entries: Sequence[LoggedQuery | Event]) -> dict[sql.Table, list[dict[str, Any]]]:
+    """Return table → the rows that entries make there."""
+    rows: dict[sql.Table, list[dict[str, Any]]] = {QUERIES: [], SHOWN: [], EVENTS: []}
+    for given in entries:
+        if isinstance(given, Event):
+            rows[EVENTS].append(_event_row(clean(given)))
+            continue
+        entry = clean(given)
+        rows[QUERIES].append(_query_row(entry))
+        rows[EVENTS] += [_event_row(event) for event in entry.events]
+        rows[SHOWN] += [
+            {
+                "query_id": entry.query_id,
+                "position": position,
+                "document_id": one.document_id,
+                "score": one.score,
+                "channels": dict(one.channels),
+            }
+            for position, one in enumerate(entry.shown, start=1)
+            if one is not None
+        ]
+    return rows
 
 
 def _query_row(query: LoggedQuery) -> dict[str, Any]:

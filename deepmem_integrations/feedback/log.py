@@ -20,6 +20,7 @@ from deepmem_integrations.feedback.records import (
     Event,
     LoggedQuery,
     Shown,
+    checked_grade,
     checked_id,
     checked_position,
 )
@@ -269,11 +270,7 @@ class FeedbackLog:
         Raises:
             FeedbackError: An argument has the wrong type, or a grade is no finite number.
         """
-        for document, value in grades.items():
-            checked_id("grades", document)
-            if isinstance(value, bool) or not abs(float(value)) < float("inf"):
-                raise FeedbackError(f"A grade is a finite number; {document!r} has {value!r}.")
-        graded = {document: float(value) for document, value in grades.items()}
+        graded = {checked_id("grades", document): checked_grade(document, value) for document, value in grades.items()}
         self._put(query_id, "grade", graded, source=source, user=user)
 
     def _put(
@@ -509,17 +506,13 @@ class FeedbackLog:
             StorageError: The file cannot be read, or the log cannot be written.
         """
         count, batch = 0, list[LoggedQuery | Event]()
-        try:
-            for entry in read_file(path):
-                batch.append(self._without_text(entry) if isinstance(entry, LoggedQuery) else entry)
-                count += isinstance(entry, LoggedQuery)
-                if len(batch) == BATCH:
-                    self._database.write(batch)
-                    batch.clear()
-            self._database.write(batch)
-        finally:
-            if not self._writer.pending:
-                self._database.release()
+        for entry in read_file(path):
+            batch.append(self._without_text(entry) if isinstance(entry, LoggedQuery) else entry)
+            count += isinstance(entry, LoggedQuery)
+            if len(batch) == BATCH:
+                self._database.add(batch)
+                batch.clear()
+        self._database.add(batch)
         return count
 
     # ---- helpers -----------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """What a feedback log holds: queries with what was shown, and events with what users thought of it."""
 
+import contextlib
 import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
 from deepmem_integrations._unicode import well_formed
@@ -12,6 +14,8 @@ from deepmem_integrations.errors import FeedbackError
 Kind = Literal["thumb", "click", "cite", "grade"]
 """What an event says: a thumb, a click, a citation by the answer, or a grade."""
 
+LONGEST_ID = 500
+"""How many characters an id has at most. Postgres refuses longer ones in an index."""
 _LARGEST = 2**31 - 1
 """The largest number that a column of integers holds."""
 
@@ -180,6 +184,7 @@ _Entry = TypeVar("_Entry", LoggedQuery, Event)
 def clean(entry: _Entry) -> _Entry:
     """Return an entry that every database holds, whatever a search has returned."""
     texts: dict[str, Any] = {one.name: plain(getattr(entry, one.name)) for one in fields(entry) if one.name not in _NO_TEXT}
+    texts |= {name: text[:LONGEST_ID] for name, text in texts.items() if name in _INDEXED and text is not None}
     if isinstance(entry, Event):
         return replace(entry, **texts)
     shown = tuple(
@@ -189,6 +194,7 @@ def clean(entry: _Entry) -> _Entry:
     return replace(entry, **texts, shown=shown, events=tuple(map(clean, entry.events)))
 
 
+_INDEXED = ("query_id", "event_id", "run_id", "session", "user")
 _NO_TEXT = ("shown", "events", "time", "value", "position")
 
 
@@ -200,10 +206,12 @@ def checked_id(name: str, value: Any) -> str:
     """Check an id that a user gives.
 
     Raises:
-        FeedbackError: The id is no string, or is empty.
+        FeedbackError: The id is no string, is empty, or is too long.
     """
     if not isinstance(value, str) or not value:
         raise FeedbackError(f"{name} is a string that is not empty; got {value!r} ({type(value).__name__}).")
+    if name == "query_id" and len(value) > LONGEST_ID:
+        raise FeedbackError(f"query_id has at most {LONGEST_ID} characters; got {len(value)}: {value!r:.60}….")
     return value
 
 
@@ -222,3 +230,15 @@ def checked_position(value: Any) -> int | None:
     if isinstance(value, bool) or not 1 <= position <= _LARGEST:
         raise FeedbackError(f"position is the rank of the document, 1 for the first; got {value!r}.")
     return int(position)
+
+
+def checked_grade(document_id: str, value: Any) -> float:
+    """Check a grade that a user gives.
+
+    Raises:
+        FeedbackError: The grade is no finite number.
+    """
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    raise FeedbackError(f"A grade is a finite number; {document_id!r} has {value!r:.60}.")

@@ -194,6 +194,8 @@ class Writer(Generic[_T]):
             if not self._write_all(batch):
                 return
             with self._condition:
+                if self._is_replaced():
+                    return
                 for _ in batch:
                     self._entries.popleft()
                 self._done += len(batch)
@@ -221,9 +223,16 @@ class Writer(Generic[_T]):
                     return True
                 return all(self._write_all([entry]) for entry in batch)
             with self._condition:
-                if self._stopping or self._condition.wait_for(lambda: self._stopping, pause):
+                if self._condition.wait_for(self._is_over, pause):
                     return False
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _is_over(self) -> bool:
+        return self._stopping or self._is_replaced()
+
+    def _is_replaced(self) -> bool:
+        """Tell whether the log was closed and did not wait for this thread any longer."""
+        return self._thread is not threading.current_thread()
 
     def _try_upkeep(self, upkeep: Callable[[], object]) -> None:
         try:
