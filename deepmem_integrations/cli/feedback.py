@@ -13,7 +13,7 @@ from deepmem_integrations.feedback import FeedbackLog, Policy
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Read, export and forget what a feedback log holds, and make labels of it.",
+    help="Read a feedback log, make labels of it, and forget.",
 )
 
 Log = Annotated[

@@ -293,7 +293,7 @@ class DeepMemoryRetriever(BaseRetriever):
             return VectorSearch(store, search_type, query.vector, request.asked), model
         fetch_k = options.get("fetch_k")
         options = {name: value for name, value in options.items() if name != "fetch_k"}
-        if query.vectors_alone and not own["evidence"]:
+        if query.vectors_alone and not own["evidence"] and self.record is None:  # both want scores
             return VectorSearch(store, search_type, query.vector, options, own["k"], fetch_k), model
         candidates = self.fetch_k if fetch_k is None else fetch_k
         search = RankedSearch(
