@@ -344,6 +344,8 @@ class FeedbackLog:
         self,
         *,
         tenant: str | None = None,
+        session: str | None = None,
+        user: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         judged: bool = False,
@@ -352,6 +354,8 @@ class FeedbackLog:
 
         Args:
             tenant: Only those of a tenant.
+            session: Only those of a session.
+            user: Only those of a user.
             since: Only those asked at this time or later. A time without a time zone is in UTC.
             until: Only those asked before this time.
             judged: Only those of which more is known than what was shown.
@@ -359,7 +363,8 @@ class FeedbackLog:
         Raises:
             StorageError: The log cannot be read.
         """
-        return self._read(tenant=tenant, since=_seconds(since), until=_seconds(until), judged=judged)
+        whose = {"tenant": tenant, "session": session, "user": user}
+        return self._read(**whose, since=_seconds(since), until=_seconds(until), judged=judged)
 
     def labels(
         self,

@@ -215,6 +215,8 @@ def test_what_is_forgotten_is_gone(log):
     for query_id in ("run-1", "q-2", "q-3", "q-4", "q-5"):
         log.thumb(query_id, "doc-1", up=True, user="anna" if query_id == "q-5" else None)
         log.click(query_id, "doc-1")
+    assert [query.query_id for query in log.queries(user="anna")] == ["q-1", "q-2"]
+    assert [query.query_id for query in log.queries(session="s-2")] == ["q-2", "q-3"]
     assert log.forget(["run-1", "nobody"]) == 1
     assert left()[0] == ["q-2", "q-3", "q-4", "q-5"]
     assert (left()[1]["clicks"], left()[1]["documents_shown"]) == (4, 4), "with what was shown and thought"
