@@ -1,9 +1,10 @@
 """Measures what a feedback log costs a query: ``python -m benchmarks.feedback [--queries N]``.
 
-The retrievers of both frameworks answer the same queries over 1,000 documents in memory, without a log, with a log in SQLite and
-with a log in a Postgres server on this machine, sync and async. They take turns in blocks of 100 queries, so that other load on
-the machine slows all of them alike. The log's thread writes beside the queries, and the process time counts it. Another run has
-eight processes, which write into one log at a time.
+The retrievers of both frameworks answer the same queries over 100 documents in memory, without a log, with a log in SQLite and
+with a log in a Postgres server on this machine, sync and async. They take turns in blocks of 20 queries, so that other load on
+the machine slows all of them alike; the difference is the median over the blocks. "thread" is the processor time of the thread
+that asks, and "process" that of the whole process, where the log's thread writes beside the queries. Another run has eight
+processes, which write into one log at a time.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from llama_index.core.schema import TextNode
 from benchmarks.results import FOLDER, machine
 from deepmem_integrations import FeedbackLog, QueryAdapter, langchain, llama_index
 
-DIMENSION, DOCUMENTS, K, BLOCK, PROCESSES = 384, 1_000, 10, 100, 8
+DIMENSION, DOCUMENTS, K, BLOCK, PROCESSES = 384, 100, 10, 20, 8
 
 
 def retriever(framework: str, log: FeedbackLog | None) -> Callable[[str], object]:
@@ -68,49 +69,54 @@ def places() -> Iterator[dict[str, str]]:
 
 
 def in_turns(framework: str, logs: dict[str, FeedbackLog | None], queries: int) -> dict[str, dict[str, float]]:
-    """Time queries with and without a log: milliseconds a query on the clock, and of the process's time."""
+    """Return the median milliseconds of a query, and how many more a log takes: on the clock, of the thread, of the process."""
     asks = {name: retriever(framework, log) for name, log in logs.items()}
-    clock: dict[str, list[float]] = defaultdict(list)
-    used: dict[str, float] = defaultdict(float)
+    measured = defaultdict(list)
     for start in range(-BLOCK, queries, BLOCK):
         for name, ask in asks.items():
             log, process = logs[name], time.process_time()
-            seconds = []
+            clock, thread = [], []
             for row in range(start, start + BLOCK):
-                started = time.perf_counter()
+                started = time.perf_counter(), time.thread_time()
                 ask(f"question {row}")
-                seconds.append(time.perf_counter() - started)
+                clock.append(time.perf_counter() - started[0])
+                thread.append(time.thread_time() - started[1])
             if log is not None:
                 log.flush(60)
             if start >= 0:  # the first block warms up
-                clock[name] += seconds
-                used[name] += time.process_time() - process
-    return {
-        name: {
-            "median": 1e3 * float(np.median(values)),
-            "95%": 1e3 * float(np.percentile(values, 95)),
-            "process": 1e3 * used[name] / queries,
-        }
-        for name, values in clock.items()
-    }
+                measured[name].append((np.median(clock), np.median(thread), (time.process_time() - process) / BLOCK))
+    base = 1e3 * np.array(measured["without"])
+    rows = {"without": dict(zip(("clock", "thread", "process"), np.median(base, axis=0).tolist(), strict=True))}
+    for name in logs:
+        if name != "without":
+            more = np.median(1e3 * np.array(measured[name]) - base, axis=0).tolist()
+            rows[name] = dict(zip(("clock", "thread", "process"), more, strict=True))
+    return rows
 
 
-def one_of_many(place: str, queries: int, results: "multiprocessing.Queue[dict[str, float]]") -> None:
+def one_of_many(place: str, queries: int, results: "multiprocessing.Queue[dict[str, dict[str, float]]]") -> None:
     """Time queries with and without a log while other processes do the same."""
-    measured = in_turns("langchain", {"without": None, "with": FeedbackLog(place)}, queries)
-    results.put({name: row["median"] for name, row in measured.items()})
+    results.put(in_turns("langchain", {"without": None, "with": FeedbackLog(place)}, queries))
+
+
+def show(title: str, row: dict[str, dict[str, float]]) -> None:
+    """Print what was measured."""
+    for name, values in row.items():
+        sign = "" if name == "without" else "+"
+        print(f"{title:<24} {name:<9}" + "".join(f"  {kind} {value:{sign}7.3f} ms" for kind, value in values.items()), flush=True)
 
 
 def main() -> None:
     """Measure, print, and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=2_000)
+    parser.add_argument("--queries", type=int, default=1_000)
     queries = parser.parse_args().queries
     rows = {}
     with places() as given:
         for framework in ("langchain", "langchain async", "llama_index", "llama_index async"):
             logs = {"without": None, **{name: FeedbackLog(place) for name, place in given.items()}}
             rows[framework] = in_turns(framework, logs, queries)
+            show(framework, rows[framework])
             for log in filter(None, logs.values()):
                 log.close()
         for name, place in given.items():
@@ -119,17 +125,14 @@ def main() -> None:
             processes = [context.Process(target=one_of_many, args=(place, queries // 4, results)) for _ in range(PROCESSES)]
             for process in processes:
                 process.start()
-            medians = [results.get() for _ in processes]
+            found = [results.get() for _ in processes]
             for process in processes:
                 process.join()
-            rows[f"langchain, {PROCESSES} processes, {name}"] = {
-                kind: {"median": float(np.median([one[kind] for one in medians]))} for kind in ("without", "with")
+            title = f"{PROCESSES} processes, {name}"
+            rows[title] = {
+                kind: {part: float(np.median([one[kind][part] for one in found])) for part in found[0][kind]} for kind in found[0]
             }
-    for title, row in rows.items():
-        base = row["without"]
-        for name, values in row.items():
-            more = "".join(f"{kind} {value - base[kind]:+7.3f} ms   " for kind, value in values.items())
-            print(f"{title:<34} {name:<9} median {values['median']:7.3f} ms   {more if name != 'without' else ''}")
+            show(title, rows[title])
     versions = machine(["langchain-core", "llama-index-core", "sqlalchemy"])
     (FOLDER / "feedback.json").write_text(json.dumps({**versions, "queries": queries, "milliseconds": rows}, indent=1) + "\n")
 

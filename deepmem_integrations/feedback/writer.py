@@ -20,8 +20,11 @@ _T = TypeVar("_T")
 _In = TypeVar("_In", contravariant=True)
 BATCH = 500
 """How many entries are written in one transaction at most."""
-_LINGER = 0.05
-"""For how many seconds entries gather before they are written."""
+_LINGER, _LONGEST_LINGER = 0.05, 1.0
+"""For how many seconds entries gather before they are written: as many as the last write took, within these bounds, so that many
+processes leave the storage time for one another."""
+_TELL_AFTER = 5.0
+"""After how many seconds a message says that the storage is away. Other processes may write for a moment."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """After how many seconds a write that failed is tried again: the pause doubles with each failure."""
 _AT_EXIT = 10.0
@@ -81,11 +84,9 @@ class Writer(Generic[_T]):
     def _start_anew(self) -> None:
         """Begin with an empty queue and no thread, as at first and in a forked process."""
         self._condition = threading.Condition()
-        self._writing = threading.Lock()
-        self._forking = False
         self._entries: deque[_T] = deque()
         self._thread: threading.Thread | None = None
-        self._flushing, self._stopping = 0, False
+        self._flushing, self._stopping, self._forking = 0, False, False
         self._accepted = self._done = 0
         self.dropped = self._told_dropped = 0
         self._failure: Exception | None = None
@@ -176,23 +177,25 @@ class Writer(Generic[_T]):
         return True
 
     def _run(self) -> None:
-        next_upkeep = time.monotonic()
+        next_upkeep, linger = time.monotonic(), _LINGER
         while True:
             if self._upkeep is not None and time.monotonic() >= next_upkeep:
                 next_upkeep = time.monotonic() + self._upkeep_seconds
                 self._try_upkeep(self._upkeep)
             with self._condition:
-                if not self._entries and not self._stopping:
+                if not (self._entries or self._stopping or self._forking):
                     self._condition.wait(None if self._upkeep is None else max(0.0, next_upkeep - time.monotonic()))
+                if self._forking or (self._stopping and not self._entries):
+                    return
                 if not self._entries:
-                    if self._stopping:
-                        return
                     continue
                 if not self._flushing and not self._stopping and len(self._entries) < BATCH:
-                    self._condition.wait(_LINGER)
+                    self._condition.wait(linger)
                 batch = list(islice(self._entries, BATCH))
+            started = time.monotonic()
             if not self._write_all(batch):
                 return
+            linger = min(max(_LINGER, time.monotonic() - started), _LONGEST_LINGER)
             with self._condition:
                 if self._is_replaced():
                     return
@@ -203,16 +206,16 @@ class Writer(Generic[_T]):
 
     def _write_all(self, batch: list[_T]) -> bool:
         """Write a batch, as often as it takes. Returns False where the log is closed before that."""
-        pause = _FIRST_PAUSE
+        pause, started, told = _FIRST_PAUSE, time.monotonic(), False
         while True:
             try:
-                with self._writing:
-                    self._storage.write(batch)
-                if pause > _FIRST_PAUSE:
+                self._storage.write(batch)
+                if told:
                     _logger.warning("The feedback log %s is written again.", self._name)
                 return True
             except StorageError as error:
-                if pause == _FIRST_PAUSE:
+                if not told and time.monotonic() - started >= _TELL_AFTER:
+                    told = True
                     _logger.warning("%s Feedback waits in memory, and the write is tried again.", error)
                 self._failure = error
             except Exception as error:  # one of the entries is at fault
@@ -228,7 +231,7 @@ class Writer(Generic[_T]):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _is_over(self) -> bool:
-        return self._stopping or self._is_replaced()
+        return self._stopping or self._forking or self._is_replaced()
 
     def _is_replaced(self) -> bool:
         """Tell whether the log was closed and did not wait for this thread any longer."""
@@ -252,15 +255,22 @@ class Writer(Generic[_T]):
     # ---- forks -------------------------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
-        """Close the connection, which a forked process must neither use nor close."""
-        self._forking = self._writing.acquire(timeout=_AT_EXIT)
-        if self._forking:
+        """End the thread, and close the connection, which a forked process must neither use nor close."""
+        with self._condition:
+            thread, self._forking = self._thread, True
+            self._condition.notify_all()
+        if thread is not None:
+            thread.join(_AT_EXIT)
+        self._condition.acquire()  # nothing is queued until the fork is over
+        if thread is None or not thread.is_alive():
+            self._thread = None
             self._storage.release()
 
     def _after_fork_in_parent(self) -> None:
-        if self._forking:
-            self._forking = False
-            self._writing.release()
+        self._forking = False
+        if self._entries or self._upkeep is not None:
+            self._start()
+        self._condition.release()
 
     def _after_fork_in_child(self) -> None:
         self._storage.abandon()
@@ -268,6 +278,8 @@ class Writer(Generic[_T]):
 
 
 _WRITERS: "weakref.WeakSet[Writer[Any]]" = weakref.WeakSet()
+_FORKS = threading.local()
+"""The writers that wait until this thread has forked."""
 
 
 def _close_all() -> None:
@@ -280,12 +292,13 @@ def _close_all() -> None:
 
 
 def _before_fork() -> None:
-    for writer in list(_WRITERS):
+    _FORKS.writers = sorted(_WRITERS, key=id)
+    for writer in _FORKS.writers:
         writer._before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for writer in list(_WRITERS):
+    for writer in _FORKS.writers:
         writer._after_fork_in_parent()
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from deepmem_integrations.errors import StorageError
-from deepmem_integrations.feedback import FeedbackLog, Shown
+from deepmem_integrations.feedback import FeedbackLog, Shown, writer
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -44,7 +44,7 @@ def ids(path):
         return [query.query_id for query in log.queries()]
 
 
-def test_neither_queries_nor_verbs_wait_for_the_storage_and_what_waited_is_written(path, caplog):
+def test_neither_queries_nor_verbs_wait_for_the_storage_and_what_waited_is_written(path):
     with FeedbackLog(path) as log:
         with locked(path):
             query_id = log.record("a question", ["doc-1"])
@@ -85,7 +85,7 @@ def test_an_entry_that_cannot_be_stored_takes_no_other_along(path, caplog):
 
 
 @pytest.mark.slow
-def test_a_connection_that_breaks_is_made_anew(postgres, postgres_server, caplog):
+def test_a_connection_that_breaks_is_made_anew(postgres, postgres_server):
     with FeedbackLog(postgres.replace("postgresql://", "postgresql+psycopg://")) as log:
         first = log.record("a question", ["doc-1"])
         log.flush()
@@ -97,8 +97,26 @@ def test_a_connection_that_breaks_is_made_anew(postgres, postgres_server, caplog
         log.flush(60)
         assert {query.query_id for query in log.queries()} == {first, second}
         assert len(log.get(first).events) == 1
-    assert any("Feedback waits in memory" in message for message in caplog.messages)
-    assert any("is written again" in message for message in caplog.messages)
+
+
+def test_storage_that_is_away_for_long_is_told_once_and_what_waited_is_written(path, caplog, monkeypatch):
+    with FeedbackLog(path) as log:
+        with locked(path):
+            log.record("a question", ["doc-1"])
+            with pytest.raises(StorageError):
+                log.flush(timeout=0.8)
+        log.flush(60)
+        assert caplog.messages == [], "other processes may write for a moment"
+        monkeypatch.setattr(writer, "_TELL_AFTER", 0.1)
+        with locked(path):
+            query_id = log.record("another", ["doc-1"])
+            with pytest.raises(StorageError, match="database is locked"):
+                log.flush(timeout=2)
+        log.flush(60)
+        assert log.get(query_id).text == "another"
+    assert len(caplog.messages) == 2
+    assert "database is locked. Feedback waits in memory" in caplog.messages[0]
+    assert "is written again" in caplog.messages[1]
 
 
 def test_a_closed_log_opens_again(path):

@@ -209,4 +209,6 @@ def test_a_model_is_trained_on_what_users_thought(store, problem, log, tmp_path)
     assert len(labels) > 50
     assert all(dict(found).keys() <= true[query].keys() for query, found in zip(labels.queries, labels.labels, strict=True))
     job = memory.train(labels)
-    assert memory.status(job).state == "completed"
+    report = memory.status(job).report
+    assert report["queries"] + report["near_duplicates"] == len(labels)
+    assert 0 < report["shown"] <= 20, "the training knows labels of what was shown, and compares candidates by it"
