@@ -265,7 +265,7 @@ def test_queries_are_read_in_pieces_in_the_order_of_time(log):
     log.flush()
     assert [query.query_id for query in log.queries()] == [f"q-{row:04}" for row in range(1203)]
     assert len(list(log.queries(tenant="t-1"))) == 601
-    first, last = (datetime.fromtimestamp(now + offset, UTC) for offset in (50, 100))
+    first, last = (datetime.fromtimestamp(now + offset, UTC) for offset in (49.5, 99.5))
     assert [query.query_id for query in log.queries(since=first, until=last)] == [f"q-{row:04}" for row in range(350, 700)]
     assert len(list(log.queries(since=first.replace(tzinfo=None)))) == 1203 - 350, "a time without a time zone is in UTC"
 
