@@ -132,13 +132,16 @@ class Writer(Generic[_T]):
             if not written:
                 raise StorageError(
                     f"{target - self._done} entries of the feedback log {self._name} were not written in {timeout:g} seconds: "
-                    f"{self._failure or 'the storage is slow'}. They stay queued, and are written as soon as that is possible."
+                    f"{self._reason('the storage is slow')}. They stay queued, and are written as soon as that is possible."
                 )
             if dropped:
                 raise StorageError(
                     f"{dropped} entries of the feedback log {self._name} were dropped since the last flush: "
-                    f"{self._failure or 'the queue was full'}. What was queued beside them is written."
+                    f"{self._reason('the queue was full')}. What was queued beside them is written."
                 )
+
+    def _reason(self, otherwise: str) -> str:
+        return otherwise if self._failure is None else str(self._failure).rstrip(".")
 
     def close(self, timeout: float) -> None:
         """Write what is queued, and end the thread. An entry that is put later starts another.

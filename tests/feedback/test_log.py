@@ -144,6 +144,10 @@ def test_a_place_that_cannot_be_opened_is_told(tmp_path):
         FeedbackLog(tmp_path / "file")
     with pytest.raises(StorageError, match="Cannot open the feedback log"):
         FeedbackLog(tmp_path / "file" / "feedback.db")
+
+
+def test_a_server_that_does_not_answer_is_told_without_its_password():
+    pytest.importorskip("psycopg")
     with pytest.raises(StorageError, match=r"Cannot open the feedback log postgresql\+psycopg://u:\*\*\*@") as caught:
         FeedbackLog("postgresql+psycopg://u:secret-password@127.0.0.1:1/database")
     assert "secret-password" not in str(caught.value)
