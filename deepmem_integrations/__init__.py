@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepmem_integrations.adapter import QueryAdapter
     from deepmem_integrations.evaluation import Evaluation, evaluate
+    from deepmem_integrations.feedback import FeedbackLog
     from deepmem_integrations.labels import Relevance
     from deepmem_integrations.memory import DeepMemory
     from deepmem_integrations.tenants import Tenants
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DeepMemory",
     "Evaluation",
+    "FeedbackLog",
     "QueryAdapter",
     "Relevance",
     "Tenants",
@@ -33,6 +35,7 @@ __all__ = [
 _MODULES = {
     "DeepMemory": "memory",
     "Evaluation": "evaluation",
+    "FeedbackLog": "feedback",
     "QueryAdapter": "adapter",
     "Relevance": "labels",
     "Tenants": "tenants",

@@ -15,6 +15,7 @@ DeepMemoryError
 ├── JobFailedError           a training process could not be started (also a RuntimeError)
 ├── StorageError             a folder or file that cannot be written or read (also an OSError)
 ├── EmbeddingError           an embedding model that is not known, not set up, or does not answer (also a RuntimeError)
+├── FeedbackError            feedback that cannot be recorded or turned into labels (also a ValueError)
 ├── GenerationError          queries cannot be written: no model, no ids, another run's checkpoint (also a RuntimeError)
 └── StoreError               a data set or a search that the vector store cannot serve (also a ValueError)
 """
@@ -117,3 +118,7 @@ class GenerationError(DeepMemoryError, RuntimeError):
 
     For example, no language model is given, documents have no ids, or the checkpoint belongs to another run.
     """
+
+
+class FeedbackError(DeepMemoryError, ValueError):
+    """Feedback cannot be recorded or turned into labels. The message names the argument, the line or the database at fault."""

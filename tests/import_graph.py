@@ -26,6 +26,7 @@ ORDER = (
     "_unicode",
     "_ordered",
     "labels",
+    "feedback",
     "adapter",
     "embedding",
     "deeplake",

@@ -6,7 +6,19 @@ import pytest
 import deepmem_integrations
 from tests import import_graph
 
-HEAVY = ["torch", "deeplake", "openai", "langchain_core", "llama_index", "pydantic", "typer", "scipy", "sklearn", "Stemmer"]
+HEAVY = [
+    "torch",
+    "deeplake",
+    "openai",
+    "langchain_core",
+    "llama_index",
+    "pydantic",
+    "typer",
+    "scipy",
+    "sklearn",
+    "Stemmer",
+    "sqlalchemy",
+]
 
 
 def modules_after(statement):
@@ -16,16 +28,22 @@ def modules_after(statement):
 
 def test_the_import_loads_nothing_heavy():
     assert modules_after("import deepmem_integrations") == []
-    assert modules_after("from deepmem_integrations import QueryAdapter, Relevance, evaluate, train_adapter, DeepMemory") == []
+    assert (
+        modules_after(
+            "from deepmem_integrations import QueryAdapter, Relevance, evaluate, train_adapter, DeepMemory, FeedbackLog"
+        )
+        == []
+    )
 
 
 def test_each_part_loads_only_its_own():
     assert "torch" not in modules_after("import deepmem_integrations.langchain")
-    assert "deeplake" not in modules_after("import deepmem_integrations.langchain")
+    assert not {"deeplake", "sqlalchemy"} & set(modules_after("import deepmem_integrations.langchain"))
     assert not {"torch", "deeplake", "openai"} & set(modules_after("import deepmem_integrations.llama_index"))
     assert modules_after("import deepmem_integrations.cli") == []
     assert modules_after("import deepmem_integrations.generation") == []
     assert modules_after("import deepmem_integrations.words") == []
+    assert modules_after("import deepmem_integrations.feedback") == []
 
 
 def test_all_public_names_are_there():

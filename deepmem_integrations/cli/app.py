@@ -11,6 +11,7 @@ import typer  # noqa: E402 - after the check above
 
 from deepmem_integrations.cli.demo import demo  # noqa: E402
 from deepmem_integrations.cli.doctor import doctor  # noqa: E402
+from deepmem_integrations.cli.feedback import app as feedback  # noqa: E402
 from deepmem_integrations.cli.generate import generate  # noqa: E402
 from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, status, train, use  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
@@ -67,3 +68,4 @@ for _command, _example in (
     (doctor, f"deepmem doctor {_STORE}"),
 ):
     app.command(epilog=f"\b\nExample:\n  {_example}")(_command)
+app.add_typer(feedback, name="feedback")

@@ -1,7 +1,7 @@
 """The retriever for LangChain: any vector store, searched with transformed queries and ranked by all evidence."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -19,15 +19,18 @@ from deepmem_integrations.corpora.langchain_search import VectorCalls, acall
 from deepmem_integrations.corpora.langchain_stores import embeddings_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
+from deepmem_integrations.feedback import FeedbackLog, Shown, ids_in_metadata
 from deepmem_integrations.langchain.stores import store_access
 from deepmem_integrations.langchain.vector_search import (
     RankedSearch,
     SearchType,
     VectorSearch,
+    channel_of,
     check_spelling,
     search_method,
+    shown_by_store,
 )
-from deepmem_integrations.ranking import Ranker
+from deepmem_integrations.ranking import Metadata, Ranker
 from deepmem_integrations.serving import HasModels, MemoryLike, OnBroken, Untrained
 from deepmem_integrations.words import LexicalSearch
 
@@ -38,6 +41,14 @@ _RETRIEVING = (
 """The methods in which a class of retrievers may search in its own way."""
 _OWN = ("k", "deep_memory", "words", "answers", "evidence")
 """The options that are fields and may be given in ``search_kwargs`` or for one call as well."""
+
+
+_WHOSE = {
+    "session": ("session_id", "thread_id", "conversation_id"),
+    "user": ("user_id",),
+    "tenant": ("tenant", "tenant_id"),
+}
+"""Under which keys of a call's metadata applications of LangChain keep what a feedback log records."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,10 @@ class DeepMemoryRetriever(BaseRetriever):
             documents come with that name as their ``id``.
         on_broken: ``"plain"`` returns plain results where the model is damaged or belongs to another embedding model, and logs an
             error once for each state of the model's file. ``"error"`` raises the error.
+        record: A `FeedbackLog`, which keeps each query and the documents that it returned. Each document then says in
+            ``metadata["deepmem"]`` by which ``query_id`` and ``run_id`` the log knows the query. The session, the user and the
+            tenant are those of ``log.context(…)``, or of the call's own metadata: ``session_id``, ``thread_id`` or
+            ``conversation_id``, ``user_id``, and ``tenant`` or ``tenant_id``. None records nothing.
 
     Raises:
         AdapterFileError: ``memory`` is the path of a file that is no adapter.
@@ -129,6 +144,7 @@ class DeepMemoryRetriever(BaseRetriever):
     id_key: str | None = None
     untrained: Untrained | None = None
     on_broken: OnBroken = "error"
+    record: FeedbackLog | None = None
     # This is a field and no private attribute, because LangChain makes a new retriever from the fields for each configured call.
     ranker: Ranker | None = Field(default=None, exclude=True, repr=False, description="The ranker of memory.")
 
@@ -204,11 +220,13 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         request = self._request(kwargs)
         if request.embeddings is None:
-            return self._named(self.vectorstore.search(query, self.search_type, **request.asked))
+            found = self.vectorstore.search(query, self.search_type, **request.asked)
+            return self._recorded_plain(query, found, run_manager)
         search_method(self.vectorstore, self.search_type)
-        search = self._search(request, query, request.embeddings.embed_query(query))
+        search, model = self._search(request, query, request.embeddings.embed_query(query))
         with self._not_implemented():
-            return search.run()
+            documents = search.run()
+        return self._recorded(query, documents, search.shown, run_manager, model)
 
     async def _aget_relevant_documents(
         self,
@@ -219,13 +237,45 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         request = self._request(kwargs)
         if request.embeddings is None:
-            return self._named(await acall(self.vectorstore, "search", query, self.search_type, **request.asked))
+            found: list[Document] = await acall(self.vectorstore, "search", query, self.search_type, **request.asked)
+            return self._recorded_plain(query, found, run_manager)
         search_method(self.vectorstore, self.search_type)
         vector = await request.embeddings.aembed_query(query)
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
-        search = await run_in_executor(None, self._search, request, query, vector)
+        search, model = await run_in_executor(None, self._search, request, query, vector)
         with self._not_implemented():
-            return await search.arun()
+            documents = await search.arun()
+        return self._recorded(query, documents, search.shown, run_manager, model)
+
+    def _recorded_plain(
+        self,
+        query: str,
+        documents: list[Document],
+        run_manager: CallbackManagerForRetrieverRun | AsyncCallbackManagerForRetrieverRun,
+    ) -> list[Document]:
+        """Do the same as `_recorded` with what the store's own search by text returned, and name the documents."""
+        access = store_access(self.vectorstore, id_key=self._id_key)
+        documents = [access.named(document) for document in documents]
+        shown = shown_by_store(documents, access, channel_of(self.search_type))
+        return self._recorded(query, documents, shown, run_manager, None)
+
+    def _recorded(
+        self,
+        query: str,
+        documents: list[Document],
+        shown: list[Shown | None],
+        run_manager: CallbackManagerForRetrieverRun | AsyncCallbackManagerForRetrieverRun,
+        model: str | None,
+    ) -> list[Document]:
+        """Record a query where a log is given, and return copies of the documents that say by which ids the log knows it."""
+        if self.record is None:
+            return documents
+        run_id = str(run_manager.run_id)
+        whose = {name: _first_of(run_manager.metadata, keys) for name, keys in _WHOSE.items()}
+        ids = ids_in_metadata(self.record.record(query, shown, model=model, run_id=run_id, **whose), run_id)
+        return [
+            document.model_copy(update={"metadata": Metadata.with_evidence(document.metadata, ids)}) for document in documents
+        ]
 
     def _request(self, kwargs: dict[str, Any]) -> _Request:
         """Return what a call asks for, by the fields, by ``search_kwargs``, and by the options of the call."""
@@ -236,11 +286,6 @@ class DeepMemoryRetriever(BaseRetriever):
         if by_text and self.search_type == "similarity" and calls.table is not None:
             by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)
-
-    def _named(self, documents: list[Document]) -> list[Document]:
-        """Return documents of the store's own search with the ids that name them, as far as anybody can tell."""
-        access = store_access(self.vectorstore, id_key=self._id_key)
-        return [access.named(document) for document in documents]
 
     @property
     def _id_key(self) -> str | None:
@@ -253,13 +298,13 @@ class DeepMemoryRetriever(BaseRetriever):
             told = self.memory.embedder.model
         return embeddings_of(self.vectorstore, told)
 
-    def _search(self, request: _Request, text: str, vector: list[float]) -> VectorSearch:
-        """Transform the query vector, and return the search of the store with it."""
+    def _search(self, request: _Request, text: str, vector: list[float]) -> tuple[VectorSearch, str | None]:
+        """Transform the query vector, and return the search of the store with it, and the model's name for the feedback log."""
         store, search_type, own, options = self.vectorstore, self.search_type, request.own, request.options
         told: dict[str, Any] = {"embeddings": request.embeddings, "metric": getattr(self.memory, "metric", None)}
         if not own["deep_memory"]:
             access = store_access(store, id_key=self._id_key, **told)
-            return VectorSearch(store, search_type, vector, request.asked, access=access, text=text)
+            return VectorSearch(store, search_type, vector, request.asked, access=access, text=text), None
         for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
             if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
                 raise StoreError(f"{name} is a number of documents, 1 or more; got {given!r}.")
@@ -268,14 +313,15 @@ class DeepMemoryRetriever(BaseRetriever):
         ranker, mmr = self._serve(own["words"], own["answers"]), search_type == "mmr"
         query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr)
         access = store_access(store, id_key=self._id_key or query.id_key, **told)
+        model = None if self.record is None else query.model
         if mmr:
-            return VectorSearch(store, search_type, query.vector, request.asked, access=access, text=text)
+            return VectorSearch(store, search_type, query.vector, request.asked, access=access, text=text), model
         fetch_k = options.get("fetch_k")
         options = {name: value for name, value in options.items() if name != "fetch_k"}
-        if query.vectors_alone and not own["evidence"]:
-            return VectorSearch(store, search_type, query.vector, options, own["k"], fetch_k, access, text)
+        if query.vectors_alone and not own["evidence"] and self.record is None:  # both want scores
+            return VectorSearch(store, search_type, query.vector, options, own["k"], fetch_k, access, text), model
         candidates = self.fetch_k if fetch_k is None else fetch_k
-        return RankedSearch(
+        search = RankedSearch(
             store,
             search_type,
             query,
@@ -286,6 +332,7 @@ class DeepMemoryRetriever(BaseRetriever):
             evidence=own["evidence"],
             access=access,
         )
+        return search, model
 
     @contextlib.contextmanager
     def _not_implemented(self) -> Iterator[None]:
@@ -319,3 +366,7 @@ class DeepMemoryRetriever(BaseRetriever):
             # The trace describes the ranking, for which a model that was put in use and the word index are read from disk.
             await run_in_executor(None, lambda: self._serve(self.words, self.answers).describe())
         return await super().ainvoke(input, config, **kwargs)
+
+
+def _first_of(metadata: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    return next((str(metadata[key]) for key in keys if metadata.get(key) is not None), None)

@@ -13,6 +13,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls
 from deepmem_integrations.errors import StoreError
+from deepmem_integrations.feedback import Shown
 from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import EVIDENCE, NAMELESS, Metadata, RankedQuery, Shortlist
 from deepmem_integrations.words import Found
@@ -75,6 +76,29 @@ def check_spelling(store: VectorStore, search_type: SearchType, options: Iterabl
             raise StoreError(f"{name} is no option of this search. Did you mean {meant[0]}?")
 
 
+def channel_of(search_type: SearchType) -> str:
+    """Return the name of what finds documents in a search of the store alone."""
+    return "mmr" if search_type == "mmr" else "vector"
+
+
+def shown_by_store(
+    documents: Sequence[Document], access: StoreAccess, channel: str, scores: Sequence[float | None] | None = None
+) -> list[Shown | None]:
+    """Return documents in the store's own order as a feedback log takes them.
+
+    Args:
+        documents: The documents, best first.
+        access: The access to the store.
+        channel: The name of what found them.
+        scores: The store's scores, as far as it gives any.
+    """
+    names = [access.name_of(document) for document in documents]
+    return [
+        None if name is None else Shown(name, None if scores is None else scores[rank - 1], {channel: rank})
+        for rank, name in enumerate(names, start=1)
+    ]
+
+
 class VectorSearch:
     """One search of a store with a query vector, in the store's own order.
 
@@ -87,6 +111,9 @@ class VectorSearch:
         fetch_k: What ``fetch_k`` the caller gave with the options. Stores that know such an option receive it.
         access: The access to the store; by default that of its kind.
         text: The query, which a store that searches by text alone needs as well.
+
+    Attributes:
+        shown: What the last run returned, for a feedback log; None in the place of a document without an id.
 
     Raises:
         StoreError: See `search_method`.
@@ -105,6 +132,8 @@ class VectorSearch:
     ) -> None:
         self._access, self._text = access or store_access(store), text
         self.store, self.vector, self.options, self.k = store, vector, dict(options), k
+        self.shown: list[Shown | None] = []
+        self._channel = channel_of(search_type)
         self.method = search_method(store, search_type)
         self.threshold = self.options.pop("score_threshold") if search_type == "similarity_score_threshold" else None
         self._ask(k, fetch_k)
@@ -122,11 +151,16 @@ class VectorSearch:
 
     def run(self) -> list[Document]:
         """Search."""
-        return [self._access.named(document) for document, _ in self._read(self._search())]
+        return self._taken(self._read(self._search()))
 
     async def arun(self) -> list[Document]:
         """Do the same as `run` without blocking the event loop."""
-        return [self._access.named(document) for document, _ in self._read(await self._asearch())]
+        return self._taken(self._read(await self._asearch()))
+
+    def _taken(self, pairs: Sequence[tuple[Document, float | None]]) -> list[Document]:
+        documents = [self._access.named(document) for document, _ in pairs]
+        self.shown = shown_by_store(documents, self._access, self._channel, [score for _, score in pairs])
+        return documents
 
     def _search(self) -> list[Any]:
         return self._access.calls.find(self.method, self.vector, self._text, **self._asked)
@@ -235,6 +269,11 @@ class RankedSearch(VectorSearch):
 
     def _best(self, shortlist: Shortlist[Document]) -> list[Document]:
         best = shortlist.best(self.k or len(shortlist.ids))
+        names = [self._access.name_of(document) for document, _ in best]
+        self.shown = [
+            None if name is None else Shown(name, choice.score, choice.channels)
+            for name, (_, choice) in zip(names, best, strict=True)
+        ]
         if not self.evidence:
             return [document for document, _ in best]
         # The store may have handed out its own objects.

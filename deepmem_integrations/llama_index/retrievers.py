@@ -10,12 +10,15 @@ from typing import Any
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
+from llama_index.core.callbacks.base import global_stack_trace
+from llama_index.core.callbacks.schema import BASE_TRACE_EVENT
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
 
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
+from deepmem_integrations.feedback import FeedbackLog, Shown, ids_in_metadata
 from deepmem_integrations.llama_index.queries import check_vectors, given, is_transformed, with_embedding
 from deepmem_integrations.llama_index.stores import search_of
 from deepmem_integrations.ranking import EVIDENCE, Choice, Metadata, RankedQuery, Ranker, Shortlist
@@ -58,6 +61,10 @@ class DeepMemoryRetriever(BaseRetriever):
             yet, return plain results (``"plain"``), and a missing adapter file is an error (``"error"``).
         on_broken: What to do where the model is damaged or belongs to another embedding model: ``"error"``, or ``"plain"``, which
             returns plain results and logs an error once for each state of the model's file.
+        record: A `FeedbackLog`, which keeps each query and the nodes that it returned. Each node then says in
+            ``node.metadata["deepmem"]`` by which ``query_id`` and ``run_id`` (the id of the callback manager's event) the log
+            knows the query; neither the embedding model nor the language model sees it. ``log.context(…)`` says whose query it
+            is. None records nothing. The attribute may be changed at any time.
         **options: Options of ``index.as_retriever``, for an index or a store: ``similarity_top_k``, ``filters``,
             ``vector_store_query_mode``, ``node_ids``, ``embed_model``, … A bare store has no embedding model; by default the
             retriever uses the one of the `DeepMemory`, or else LlamaIndex's ``Settings.embed_model``.
@@ -90,8 +97,11 @@ class DeepMemoryRetriever(BaseRetriever):
         id_key: str | None = None,
         untrained: Untrained | None = None,
         on_broken: OnBroken = "error",
+        record: FeedbackLog | None = None,
         **options: Any,
     ) -> None:
+        if record is not None and not isinstance(record, FeedbackLog):
+            raise TypeError(f"record is a FeedbackLog, such as FeedbackLog('feedback.db'); got {type(record).__name__}.")
         self._ranker = Ranker(memory, words=words, answers=answers, untrained=untrained, on_broken=on_broken)
         ids_given = options.get("node_ids") is not None
         self._retriever = _vector_retriever(source, memory, options)
@@ -101,6 +111,7 @@ class DeepMemoryRetriever(BaseRetriever):
         self.evidence = evidence
         self.id_key = id_key or getattr(memory, "id_key", None)
         self._metric = getattr(memory, "metric", None)
+        self.record = record
         super().__init__(
             callback_manager=self._retriever.callback_manager,
             object_map=self._retriever.object_map,
@@ -141,19 +152,19 @@ class DeepMemoryRetriever(BaseRetriever):
         if self._embeds(query_bundle):
             vectors = given(query_bundle)
             if vectors is None:
-                model = self._embed_model
-                vectors = [model.get_query_embedding(text) for text in query_bundle.embedding_strs]
+                embed = self._embed_model.get_query_embedding
+                vectors = [embed(text) for text in query_bundle.embedding_strs]
         if not self.deep_memory:
-            return self._retriever._retrieve(_plain(query_bundle, vectors))
-        query_bundle, query = self._transformed(query_bundle, vectors)
+            return self._recorded(query_bundle, self._retriever._retrieve(_plain(query_bundle, vectors)), None)
+        query_bundle, query, model = self._transformed(query_bundle, vectors)
         if query is None:
-            return list(self._store.search(query_bundle, self.similarity_top_k).values())
+            return self._recorded(query_bundle, list(self._store.search(query_bundle, self.similarity_top_k).values()), model)
         k, fetch_k, evidence = self._numbers()
         id_key = self.id_key or query.id_key
         shortlist = self._ranked(query, self._store.search(query_bundle, fetch_k, id_key), query.words(fetch_k))
         for wanted in _missing(shortlist, k):
             shortlist.add(wanted, self._store.look_up(wanted, query_bundle, id_key))
-        return [_scored(node, choice, evidence) for node, choice in shortlist.best(k)]
+        return self._ordered(query_bundle, shortlist.best(k), evidence, model)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         vectors: Sequence[Sequence[float]] | None = None
@@ -163,11 +174,12 @@ class DeepMemoryRetriever(BaseRetriever):
                 embed = self._embed_model.aget_query_embedding
                 vectors = await asyncio.gather(*(embed(text) for text in query_bundle.embedding_strs))
         if not self.deep_memory:
-            return await self._retriever._aretrieve(_plain(query_bundle, vectors))
+            return self._recorded(query_bundle, await self._retriever._aretrieve(_plain(query_bundle, vectors)), None)
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
-        query_bundle, query = await asyncio.to_thread(self._transformed, query_bundle, vectors)
+        query_bundle, query, model = await asyncio.to_thread(self._transformed, query_bundle, vectors)
         if query is None:
-            return list((await self._store.asearch(query_bundle, self.similarity_top_k)).values())
+            found = await self._store.asearch(query_bundle, self.similarity_top_k)
+            return self._recorded(query_bundle, list(found.values()), model)
         k, fetch_k, evidence = self._numbers()
         id_key = self.id_key or query.id_key
         search = self._store.asearch(query_bundle, fetch_k, id_key)
@@ -175,7 +187,39 @@ class DeepMemoryRetriever(BaseRetriever):
         shortlist = await asyncio.to_thread(self._ranked, query, found, words)
         for wanted in _missing(shortlist, k):
             shortlist.add(wanted, await self._store.alook_up(wanted, query_bundle, id_key))
-        return [_scored(node, choice, evidence) for node, choice in shortlist.best(k)]
+        return self._ordered(query_bundle, shortlist.best(k), evidence, model)
+
+    def _ordered(
+        self, query_bundle: QueryBundle, best: Sequence[tuple[BaseNode, Choice]], evidence: bool, model: str | None
+    ) -> list[NodeWithScore]:
+        nodes = [_scored(node, choice, evidence) for node, choice in best]
+        return self._recorded(query_bundle, nodes, model, [choice for _, choice in best])
+
+    def _recorded(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        model: str | None,
+        choices: Sequence[Choice] | None = None,
+    ) -> list[NodeWithScore]:
+        """Record a query where a log is given, and return copies of the nodes that say by which ids the log knows it.
+
+        Args:
+            query_bundle: The query.
+            nodes: The nodes, best first.
+            model: The name of the model that serves.
+            choices: The places of the nodes; None where the store ranked by its own rule.
+        """
+        log = self.record
+        if log is None:
+            return nodes
+        mode = "vector" if self._mode == VectorStoreQueryMode.DEFAULT else self._mode.value
+        channels = [{mode: rank + 1} for rank in range(len(nodes))] if choices is None else [one.channels for one in choices]
+        shown = [Shown(one.node.node_id, one.score, found) for one, found in zip(nodes, channels, strict=True)]
+        run_id = next(iter(global_stack_trace.get()[-1:]), BASE_TRACE_EVENT)
+        known_run = None if run_id == BASE_TRACE_EVENT else run_id
+        ids = ids_in_metadata(log.record(query_bundle.query_str, shown, model=model, run_id=known_run), known_run)
+        return [NodeWithScore(node=_with_evidence(one.node, ids), score=one.score) for one in nodes]
 
     @property
     def _embed_model(self) -> BaseEmbedding:
@@ -204,22 +248,25 @@ class DeepMemoryRetriever(BaseRetriever):
 
     def _transformed(
         self, query_bundle: QueryBundle, vectors: Sequence[Sequence[float]] | None
-    ) -> tuple[QueryBundle, RankedQuery | None]:
-        """Return the query with its transformed embedding, and how to rank; None leaves the ranking to the store.
+    ) -> tuple[QueryBundle, RankedQuery | None, str | None]:
+        """Return the query with its transformed embedding, how to rank, and the name of the model for the feedback log.
+
+        Where there is no way to rank, the ranking is left to the store.
 
         Args:
             query_bundle: The query.
             vectors: The vectors of its embedding strings; None where its embedding has been transformed before.
         """
         if vectors is None:
-            return query_bundle, None
+            return query_bundle, None, None
         self._store.check_lengths(self._metric)
         check_vectors(vectors)
         ranker = self._ranker
         by_store = not (ranker.wants_words or ranker.answers) or self._mode != VectorStoreQueryMode.DEFAULT
         query = ranker.query(query_bundle.query_str, vectors, self._embed_model, vectors_alone=by_store)
         by_store |= query.vectors_alone
-        return with_embedding(query_bundle, query.vector), None if by_store else query
+        model = None if self.record is None else query.model
+        return with_embedding(query_bundle, query.vector), None if by_store else query, model
 
     def _numbers(self) -> tuple[int, int, bool]:
         """Read the attributes that hold for one query, because they may be changed at any time."""
@@ -259,16 +306,16 @@ def _missing(shortlist: Shortlist[BaseNode], k: int) -> Iterator[list[str]]:
 
 def _scored(node: BaseNode, choice: Choice, evidence: bool) -> NodeWithScore:
     """Return a node with its score, and on request a copy of the node with the evidence for it."""
-    if evidence:
-        # The store may return its own object.
-        node = node.model_copy(
-            update={
-                "metadata": Metadata({**node.metadata, EVIDENCE: choice.to_json()}),
-                "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, EVIDENCE],
-                "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, EVIDENCE],
-            }
-        )
-    return NodeWithScore(node=node, score=choice.score)
+    return NodeWithScore(node=_with_evidence(node, choice.to_json()) if evidence else node, score=choice.score)
+
+
+def _with_evidence(node: BaseNode, evidence: Mapping[str, Any]) -> BaseNode:
+    """Return a copy of a node with evidence that no model sees. The store may have returned its own object."""
+    hidden = {
+        name: [*(key for key in getattr(node, name) if key != EVIDENCE), EVIDENCE]
+        for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
+    }
+    return node.model_copy(update={"metadata": Metadata.with_evidence(node.metadata, evidence), **hidden})
 
 
 def _vector_retriever(source: Any, memory: MemoryLike, options: dict[str, Any]) -> VectorIndexRetriever:

@@ -1,5 +1,6 @@
 """`Metadata`: the metadata of a document together with the evidence for its place in a ranking."""
 
+from collections.abc import Mapping
 from typing import Any
 
 EVIDENCE = "deepmem"
@@ -18,6 +19,17 @@ class Metadata(dict[str, Any]):
         >>> first["deepmem"], first == second == {"page": 3}, str(first)
         ({'score': 0.9}, True, "{'page': 3}")
     """
+
+    @classmethod
+    def with_evidence(cls, metadata: Mapping[str, Any], evidence: Mapping[str, Any]) -> "Metadata":
+        """Return metadata with more evidence than they hold already.
+
+        Example:
+            >>> Metadata.with_evidence({"page": 3, "deepmem": {"score": 0.9}}, {"query_id": "7"})["deepmem"]
+            {'score': 0.9, 'query_id': '7'}
+        """
+        held = metadata.get(EVIDENCE)
+        return cls({**metadata, EVIDENCE: {**(held if isinstance(held, Mapping) else {}), **evidence}})
 
     def __eq__(self, other: object) -> bool:
         """Compare all but the evidence."""

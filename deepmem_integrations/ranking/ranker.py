@@ -63,6 +63,11 @@ class Choice:
     found: bool
     evidence: Mapping[str, Evidence]
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """What found the document → its rank there, from 1."""
+        return {name: one.rank for name, one in self.evidence.items() if one.rank is not None}
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as a retriever puts them into a document's metadata."""
         return {
@@ -254,6 +259,7 @@ class RankedQuery:
         self.ranking = Ranking() if vectors_alone or adapter is None or adapter.ranking is None else adapter.ranking
         self.id_key: str | None = None if adapter is None else adapter.id_key
         self._ranker = ranker
+        self._served = adapter is not None
         self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}
         if adapter is None:  # the query is served as it is
@@ -265,6 +271,11 @@ class RankedQuery:
         left_out = vectors_alone or (self.vectors_alone and not self.ranking.vectors_alone)
         transform = adapter if left_out else ranker.served.for_ranking(adapter)
         self.vector = TransformedVector(_mean(transform.transform(vectors)).tolist())
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model that serves; None where the query is served as it is. The name may be read from the disk."""
+        return self._ranker.served.name if self._served else None
 
     def _lexical_search(self) -> LexicalSearch | None:
         """Return the search by words, if words count and the search is the one whose scores the model has learned to weigh."""

@@ -33,7 +33,7 @@ def test_help_lists_every_command_and_shows_an_example_of_each():
     shown = deepmem("--help")
     assert shown.code == 0
     listed = re.search(r"Commands:\n(.*?)\n\n", shown.out, re.DOTALL)[1]
-    assert [line.split()[0] for line in listed.splitlines()] == list(COMMANDS)
+    assert [line.split()[0] for line in listed.splitlines()] == [*COMMANDS, "feedback"]
     assert "..." not in listed, "each fits on its line"
     assert "chroma:FOLDER#COLLECTION" in shown.out
     for command in COMMANDS:

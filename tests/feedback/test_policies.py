@@ -1,0 +1,117 @@
+import pytest
+
+from deepmem_integrations.feedback import FeedbackLog
+from deepmem_integrations.labels import LabelRows
+
+
+@pytest.fixture
+def log(tmp_path):
+    with FeedbackLog(tmp_path / "feedback.db") as log:
+        yield log
+
+
+def judged(log, policy):
+    """Query → document → weight."""
+    labels = log.labels(policy)
+    return {query: dict(both) for query, both in zip(labels.queries, labels.relevance, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("policy", "up", "down"),
+    [
+        ("judged", {}, {}),
+        ("cited", {"doc-2": 1.0, "doc-3": 1.0}, {"doc-2": -1.0, "doc-3": -1.0}),
+        ("first", {"doc-1": 1.0}, {"doc-1": -1.0}),
+        (
+            "shared",
+            dict.fromkeys(["doc-1", "doc-2", "doc-3", "doc-4"], 0.25),
+            dict.fromkeys(["doc-1", "doc-2", "doc-3", "doc-4"], -0.25),
+        ),
+        ("clicks", {}, {}),
+    ],
+)
+def test_a_thumb_on_the_answer_speaks_of_the_documents_that_the_policy_names(log, policy, up, down):
+    for name, thumb in (("up", True), ("down", False)):
+        query_id = log.record(name, ["doc-1", "doc-2", "doc-3", "doc-4"])
+        log.cite(query_id, ["doc-2", "doc-3"])
+        log.thumb(query_id, up=thumb)
+    assert judged(log, policy) == {name: found for name, found in (("up", up), ("down", down)) if found}
+
+
+@pytest.mark.parametrize("policy", ["judged", "cited", "first", "shared", "clicks"])
+def test_what_is_said_of_a_document_itself_counts_under_every_policy_and_the_latest_word_counts(log, policy):
+    query_id = log.record("a question", ["doc-1", "doc-2", "doc-3"])
+    log.cite(query_id, ["doc-1"])
+    log.thumb(query_id, up=True)
+    log.click(query_id, "doc-1")
+    log.thumb(query_id, "doc-1", up=True)
+    log.thumb(query_id, "doc-1", up=False)
+    log.thumb(query_id, "doc-2", up=False)
+    log.grade(query_id, {"doc-2": 3})
+    log.grade(query_id, {"doc-3": 0})
+    assert judged(log, policy) == {"a question": {"doc-1": -1.0, "doc-2": 3.0, "doc-3": 0.0}}
+
+
+def test_a_thumb_that_is_taken_back_says_nothing(log):
+    query_id = log.record("a question", ["doc-1"])
+    for document in (None, "doc-1"):
+        log.thumb(query_id, document, up=False)
+        log.thumb(query_id, document, up=None)
+    log.cite(query_id, ["doc-1"])
+    assert judged(log, "judged") == judged(log, "first") == {}
+    assert judged(log, "cited") == {"a question": {"doc-1": 1.0}}
+
+
+def test_what_gives_no_label_is_counted(log):
+    nothing = log.record("nothing was found", [])
+    log.thumb(nothing, up=False)
+    log.thumb(log.record("nothing was cited", ["doc-1"]), up=True)
+    log.thumb("unknown", "doc-1", up=True)
+    log.thumb(log.record(" ", ["doc-1"]), "doc-1", up=True)
+    stray = {"feedback on a query that is not in the log": 1}
+    assert log.labels("cited").left_out == {"a thumb on an answer that cites no document": 2, "an empty query": 1, **stray}
+    assert log.labels("shared").left_out == {"a thumb on an answer without documents": 1, "an empty query": 1, **stray}
+
+
+def test_labels_have_the_ids_and_the_times_of_the_log(log):
+    query_id = log.record("a question", ["doc-1"], tenant="acme")
+    log.record("never judged", ["doc-1"], tenant="acme")
+    log.thumb(query_id, "doc-1", up=True)
+    labels = log.labels("judged", tenant="acme")
+    assert labels.query_ids == (query_id,)
+    assert labels.times[0].timestamp() == pytest.approx(log.get(query_id).time, abs=1e-5)
+    assert len(log.labels("judged", tenant="other")) == 0
+
+
+def test_clicks_are_corrected_for_the_rank(log):
+    """Of what stands at rank 2, a fifth as much is opened as at rank 1, and at rank 3, a fortieth."""
+    for row in range(40):
+        query_id = log.record(f"question {row}", ["doc-1", "doc-2", "doc-3"])
+        log.click(query_id, "doc-1")
+        if row < 8:
+            log.click(query_id, "doc-2", position=2)
+            log.click(query_id, "doc-2", position=2)
+        if row < 1:
+            log.click(query_id, "doc-3")
+    for row in range(40):
+        log.record(f"nobody clicked {row}", ["doc-1", "doc-2", "doc-3"])
+    found = judged(log, "clicks")
+    assert len(found) == 40
+    assert found["question 0"] == {"doc-1": 1.0, "doc-2": pytest.approx(5.0), "doc-3": 10.0}, "at most 10"
+    assert found["question 39"] == {"doc-1": 1.0}
+    weights = LabelRows.of(log.labels("clicks"), {f"doc-{n}": n for n in range(1, 4)}).weight_of(0)
+    assert weights[3] > weights[2] > weights[1], "the training hears of it"
+
+
+def test_the_share_of_clicks_counts_how_often_a_rank_was_shown(log):
+    for row in range(30):  # rank 2 is there in every third list only, and is clicked as readily as rank 1
+        query_id = log.record(f"question {row}", ["doc-1", "doc-2"] if row % 3 == 0 else ["doc-1"])
+        log.click(query_id, "doc-2" if row % 3 == 0 and row % 2 else "doc-1")
+    weights = judged(log, "clicks")
+    assert weights["question 3"]["doc-2"] == pytest.approx((25 / 30) / (5 / 10))
+
+
+def test_a_click_on_what_was_not_shown_counts_once(log):
+    query_id = log.record("a question", ["doc-1"])
+    log.click(query_id, "doc-9")
+    assert judged(log, "clicks") == {"a question": {"doc-9": 1.0}}
