@@ -67,8 +67,8 @@ class Agreement:
         if not total[[0, 2]].sum() or not total[[1, 3]].sum():
             kind = "relevant" if total[[0, 2]].sum() else "irrelevant"
             raise InvalidRelevanceError(
-                f"All {total.sum()} judged pairs of the sample are {kind}, so chance agrees as well as any judge. Have people judge "
-                "documents that answer a query, and others, which weigh 0 or less."
+                f"All {total.sum()} judged pairs of the sample are {kind}, so chance agrees as well as any judge. Have people "
+                "judge documents that answer a query, and others, which weigh 0 or less."
             )
         draws = np.random.default_rng(0).multinomial(len(table), np.full(len(table), 1 / len(table)), size=_DRAWS)
         low, high = np.nanquantile(_kappa(draws @ table), [0.025, 0.975]).tolist()
