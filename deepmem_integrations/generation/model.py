@@ -50,7 +50,8 @@ class Request:
         require("pydantic", extra="openai")
         from deepmem_integrations.generation import schema
 
-        return {"judge": schema.Judgement, "grade": schema.Grade, "score": schema.Scores}.get(self.task, schema.Queries)
+        schemas: dict[str, type[BaseModel]] = {"judge": schema.Judgement, "grade": schema.Grade, "score": schema.Scores}
+        return schemas.get(self.task, schema.Queries)
 
 
 @dataclass(frozen=True)
