@@ -14,8 +14,8 @@ from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.sources import Source, sources_of
 from deepmem_integrations.labels import Relevance
+from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.ranking import Ranker, Shortlist
-from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.words import search_words
 
 Ranked = Callable[[str], Iterable[Any]]
@@ -36,8 +36,8 @@ class Rankable(Protocol):
         ...
 
     @property
-    def served(self) -> ServedAdapter:
-        """The model in use."""
+    def folder(self) -> ModelFolder:
+        """The models."""
         ...
 
     def documents(self) -> list[Any]:

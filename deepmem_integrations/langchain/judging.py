@@ -74,7 +74,7 @@ class RelevanceJudge(LabelStep[Queries]):
     @staticmethod
     def _joined(inputs: Sequence[Queries]) -> Queries:
         if all(isinstance(piece, Relevance) for piece in inputs):
-            return sum(inputs, Relevance([], []))
+            return sum((piece for piece in inputs if isinstance(piece, Relevance)), Relevance([], []))
         if all(isinstance(piece, Mapping) for piece in inputs):
             return {name: text for piece in inputs if isinstance(piece, Mapping) for name, text in piece.items()}
         return [text for piece in inputs for text in (piece.queries if isinstance(piece, Relevance) else piece)]
