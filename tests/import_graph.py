@@ -39,6 +39,7 @@ ORDER = (
     "tenants",
     "serving",
     "ranking",
+    "judging",
     "evaluation",
     "evaluation_log",
     "training",

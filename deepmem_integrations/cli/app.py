@@ -14,6 +14,7 @@ from deepmem_integrations.cli.doctor import doctor  # noqa: E402
 from deepmem_integrations.cli.feedback import app as feedback  # noqa: E402
 from deepmem_integrations.cli.generate import generate  # noqa: E402
 from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, status, train, use  # noqa: E402
+from deepmem_integrations.cli.judge import judge  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
 from deepmem_integrations.cli.retrieval import evaluate, explain, search  # noqa: E402
 
@@ -53,6 +54,7 @@ def deepmem(
 for _command, _example in (
     (demo, "deepmem demo --path ./deepmem-demo"),
     (generate, f"deepmem generate labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
+    (judge, f"deepmem judge queries.txt labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
     (train, f"deepmem train labels.jsonl {_STORE}"),
     (status, "deepmem status 6508464cd80cab681bfcfff3 --store deeplake:./ds --wait"),
     (jobs, "deepmem jobs --store deeplake:./ds"),

@@ -50,7 +50,7 @@ def generate(
     with printing(as_json) as show:
         memory = open_store(store, embedding, path, models=False).memory
         generator = generation.QueryGenerator(
-            _language_model(llm),
+            language_model(llm),
             per_document,
             memory=memory,
             max_documents=max_documents,
@@ -69,7 +69,12 @@ def generate(
         show({**counts, "stopped": result.stopped}, f"{result}\nWritten to {labels}.")
 
 
-def _language_model(uri: str) -> "generation.Extractive | generation.OpenAIModel":
+def language_model(uri: str) -> "generation.Extractive | generation.OpenAIModel":
+    """Open the language model that a URI names.
+
+    Raises:
+        GenerationError: The URI names none.
+    """
     from deepmem_integrations import generation
 
     kind, _, model = uri.partition(":")

@@ -88,13 +88,17 @@ class Usage:
 
     @classmethod
     def expected(cls, request: Request) -> "Usage":
-        """Estimate the usage of a request before it is sent."""
+        """Estimate the usage of a request before it is sent. A reranker, which gets no messages, uses no tokens."""
+        if request.task == "score":
+            return cls(1)
         output = _TOKENS_PER_QUERY * max(1, len(request.kinds))
         return cls(1, _SCHEMA_TOKENS + sum(_tokens(message["content"]) for message in request.messages), output)
 
     @classmethod
     def of(cls, request: Request, answer: Answer) -> "Usage":
         """Return the usage of an answered request: the counts of the model, or an estimate where it reports none."""
+        if request.task == "score":
+            return cls(1)
         if answer.input_tokens or answer.output_tokens:
             return cls(1, answer.input_tokens, answer.output_tokens)
         return cls(1, cls.expected(request).input_tokens, _tokens(str(answer.value or answer.detail)))

@@ -5,14 +5,16 @@ import contextvars
 import queue
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
+from typing import TypeVar
 
+from deepmem_integrations.generation.asking import Asking, Outcome
 from deepmem_integrations.generation.model import Request
-from deepmem_integrations.generation.run import Outcome, Run
-from deepmem_integrations.labels import Relevance
+
+_Piece = TypeVar("_Piece")
 
 
-def drive(run: Run, concurrency: int) -> Generator[Relevance, None, None]:
-    """Send requests from threads, at most ``concurrency`` at a time, and yield the labels of finished documents.
+def drive(run: Asking[_Piece], concurrency: int) -> Generator[_Piece, None, None]:
+    """Send requests from threads, at most ``concurrency`` at a time, and yield what is finished.
 
     The threads are daemon threads, so that the program need not wait for a server that hangs after Ctrl-C, or when the caller
     stops early.
@@ -45,7 +47,7 @@ def drive(run: Run, concurrency: int) -> Generator[Relevance, None, None]:
         yield from run.settle(_raised(batch))
 
 
-async def adrive(run: Run, concurrency: int) -> AsyncGenerator[Relevance, None]:
+async def adrive(run: Asking[_Piece], concurrency: int) -> AsyncGenerator[_Piece, None]:
     """Do the same as `drive` with the model's async methods.
 
     Everything that computes, above all the embedding of queries, runs in a thread.

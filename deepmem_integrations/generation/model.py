@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _JSON_START = re.compile(r"[{\[]")
+_WHOLE = {"queries", "answered_by", "grade"}  # a field that only a whole answer has
 
 Message = dict[str, str]
 """A chat message: ``{"role": "system" | "user", "content": …}``."""
@@ -28,15 +29,16 @@ class Request:
     Attributes:
         key: The key of the answer in the checkpoint.
         task: ``"write"`` asks for queries for one document, or for two documents at once. ``"judge"`` asks which documents
-            answer a query.
+            answer a query, and ``"grade"`` how well one document answers a query. ``"score"`` asks a reranker for the scores of
+            all documents.
         sources: The documents that the request is about.
         kinds: The kind of each query that is asked for.
-        messages: The messages for the language model.
+        messages: The messages for the language model; a reranker gets none.
         query: The query to judge; empty where the task is ``"write"``.
     """
 
     key: str
-    task: Literal["write", "judge"]
+    task: Literal["write", "judge", "grade", "score"]
     sources: tuple[Source, ...]
     kinds: tuple[str, ...]
     messages: tuple[Message, ...] = field(repr=False)
@@ -48,7 +50,8 @@ class Request:
         require("pydantic", extra="openai")
         from deepmem_integrations.generation import schema
 
-        return schema.Judgement if self.task == "judge" else schema.Queries
+        schemas: dict[str, type[BaseModel]] = {"judge": schema.Judgement, "grade": schema.Grade, "score": schema.Scores}
+        return schemas.get(self.task, schema.Queries)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Answer:
             The answer. Its ``fault`` is ``"malformed"`` where the value does not fit the schema.
         """
         try:
-            fields = request.schema.model_validate(_read(value) if isinstance(value, str) else value).model_dump()
+            fields = request.schema.model_validate(_read(value, request) if isinstance(value, str) else value).model_dump()
         except ValueError as error:
             return replace(cls.of_error(error), input_tokens=input_tokens, output_tokens=output_tokens)
         return cls(fields, input_tokens=input_tokens, output_tokens=output_tokens)
@@ -130,7 +133,7 @@ class Answer:
         raise error
 
 
-def _read(text: str) -> Any:
+def _read(text: str, request: Request) -> Any:
     """Read the JSON in the text of an answer, around which models put code fences, words and what they thought.
 
     Raises:
@@ -147,8 +150,10 @@ def _read(text: str) -> Any:
         except RecursionError:  # Reading on from the next bracket would take the square of their number.
             break
     if not values:
+        if request.task == "grade":
+            return text  # a model may answer with a number and nothing else
         raise ValueError(f"there is no JSON in the answer {text[:100]!r}")
-    whole = [value for value in values if isinstance(value, dict) and not {"queries", "answered_by"}.isdisjoint(value)]
+    whole = [value for value in values if isinstance(value, dict) and not _WHOLE.isdisjoint(value)]
     if whole:
         return whole[-1]
     # The answer is a list, or a few queries without one, or was cut off after a few queries.

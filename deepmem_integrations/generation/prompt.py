@@ -119,15 +119,17 @@ class Prompt:
         if self.examples:
             shown = rng.sample(list(self.examples), min(_EXAMPLES_SHOWN, len(self.examples)))
             lines += ["Real queries of these people, for tone and length alone:", *(f"- {example}" for example in shown)]
-        message = "\n\n".join(["\n".join(lines), *map(_shown, task)])
-        return Request(key_of(task), "write", task, kinds, _messages(_SYSTEM, message))
+        message = "\n\n".join(["\n".join(lines), *map(shown_document, task)])
+        return Request(key_of(task), "write", task, kinds, messages_of(_SYSTEM, message))
 
     def judge(self, query: str, source: Source, others: Sequence[Source]) -> Request:
         """Return the request that asks which of the other documents answer a query as well as its own document does."""
-        message = "\n\n".join([f"Query: {query}", *(_shown(other, f"{row} ") for row, other in enumerate(others, start=1))])
+        message = "\n\n".join(
+            [f"Query: {query}", *(shown_document(other, f"{row} ") for row, other in enumerate(others, start=1))]
+        )
         message += "\n\nWhich of these documents, by number, answer the query fully? None is a common answer."
         key = json.dumps(["judge", source.id, query, *(other.id for other in others)])
-        return Request(key, "judge", (source, *others), (), _messages(_JUDGE, message), query)
+        return Request(key, "judge", (source, *others), (), messages_of(_JUDGE, message), query)
 
     def _turns(self, rng: random.Random, count: int) -> tuple[str, ...]:
         names = list(self.instructions)
@@ -147,7 +149,7 @@ def _instruction(kind: str) -> str:
     return KINDS[kind]
 
 
-def _shown(source: Source, number: str = "") -> str:
+def shown_document(source: Source, number: str = "") -> str:
     """Return a document between tags that its text cannot close, because the tags hold a digest of the text."""
     title = f"Title: {source.title}\n" if source.title else ""
     text = title + source.text[:_LONGEST_DOCUMENT]
@@ -155,5 +157,6 @@ def _shown(source: Source, number: str = "") -> str:
     return f"<{tag}>\n{text}\n</{tag}>"
 
 
-def _messages(system: str, user: str) -> tuple[Message, ...]:
+def messages_of(system: str, user: str) -> tuple[Message, ...]:
+    """Return a system message and a user message."""
     return {"role": "system", "content": system}, {"role": "user", "content": user}

@@ -1,4 +1,4 @@
-"""One pass over the documents: `Run` makes the next request and turns answers into labels. It knows no threads or event loops."""
+"""One pass over the documents: `Run` makes the next request and turns answers into labels."""
 
 import logging
 from collections import Counter, deque
@@ -9,8 +9,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.errors import GenerationError
-from deepmem_integrations.generation.budget import Budget, Usage
+from deepmem_integrations.generation.asking import NOT_ASKED, Asking, Failure, Outcome
+from deepmem_integrations.generation.budget import Budget
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.generation.document_vectors import DocumentVectors
 from deepmem_integrations.generation.extractive import KINDS as EXTRACTED_KINDS
@@ -22,19 +22,6 @@ from deepmem_integrations.generation.sources import Source
 from deepmem_integrations.labels import Relevance
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A request without an answer, after the client's retries."""
-
-    reason: str
-
-
-NOT_ASKED = Failure("")
-"""The outcome of a task that a stopped run did not come to."""
-
-Outcome = Answer | Failure
 
 
 @dataclass
@@ -50,8 +37,8 @@ class _Draft:
     judgements_due: int = 0
 
 
-class Run:
-    """The state of a run.
+class Run(Asking[Relevance]):
+    """The state of a run that writes queries.
 
     Answers may arrive in any order. They are filtered and given out in the order of the tasks, so that the result does not
     depend on the speed of the answers. Threads may share `attempt` and `aattempt`, and nothing else.
@@ -74,7 +61,6 @@ class Run:
 
     Attributes:
         skipped: The documents that were left out, and those that a stopped run did not come to: id → reason.
-        stopped: The reason why the run sends no further requests; empty while it sends requests.
     """
 
     def __init__(
@@ -94,17 +80,18 @@ class Run:
         skipped: dict[str, str],
         progress: bool,
     ) -> None:
-        self._model, self._tasks, self._prompt, self._filters = model, tasks, prompt, filters
-        self._vectors, self._checkpoint, self._budget = vectors, checkpoint, budget
+        known = sum(key_of(task) in checkpoint for task in tasks) if len(checkpoint) else 0
+        bar = tqdm(total=len(tasks), initial=known, desc="Writing queries", unit="doc", delay=1, disable=not progress)
+        super().__init__(model, checkpoint, budget, patience=patience, bar=bar)
+        self._tasks, self._prompt, self._filters, self._vectors = tasks, prompt, filters, vectors
         self._judged_documents, self._judgeable = judged_documents, judgeable
-        self._patience, self.skipped = patience, skipped
+        self.skipped = skipped
 
         self._kinds = {*prompt.instructions, *EXTRACTED_KINDS}  # a model may give its queries kinds that do not exist
         self._wanted = wanted
         self._next_task = 0
         self._judgements: deque[Request] = deque()
         self._place: dict[str, int] = {}  # key of a request under way → its task
-        self._recorded_before: set[str] = set()  # keys of the requests under way whose answers the checkpoint has
         self._arrived: dict[int, tuple[tuple[str, ...], Outcome]] = {}  # task → the kinds that were asked for, and the outcome
         self._drafts: dict[int, _Draft] = {}
         self._to_filter = 0
@@ -113,19 +100,9 @@ class Run:
         self._instructions = list(map(plain, prompt.instructions.values()))
         self._kept_vectors: dict[int, list[Vectors]] = {}  # row of a document → vectors of its kept queries
 
-        self._used = Usage()
-        self._reserved = Usage()
-        self._failures_in_a_row = 0
-        self._unread: list[tuple[str, str]] = []  # id of the document, detail
-        self._unread_in_a_row = 0
-        self._answered = 0
-        self._recorded = 0
-        self.stopped = ""
         self._queries: list[GeneratedQuery] = []
         self._rejected: list[RejectedQuery] = []
         self._failed: dict[str, str] = {}
-        known = sum(key_of(task) in checkpoint for task in tasks) if len(checkpoint) else 0
-        self._bar = tqdm(total=len(tasks), initial=known, desc="Writing queries", unit="doc", delay=1, disable=not progress)
 
     # ---- what to ask -------------------------------------------------------------------------------------------
 
@@ -154,58 +131,17 @@ class Run:
         """Whether the labels of all tasks have been given out."""
         return self._to_give == len(self._tasks)
 
-    def attempt(self, request: Request) -> Outcome:
-        """Ask the language model, unless the checkpoint has the answer, and write the answer to the checkpoint.
-
-        Any thread may call this method. An error of the language model is returned as a `Failure`.
-
-        Raises:
-            StorageError: The checkpoint cannot be written.
-        """
-        if (recorded := self._checkpoint.get(request.key)) is not None:
-            return recorded
-        try:
-            answer = self._model.ask(request)
-        except Exception as error:
-            return Failure(f"{type(error).__name__}: {error}")
-        self._record(request, answer)
-        return answer
-
-    async def aattempt(self, request: Request) -> Outcome:
-        """Do the same as `attempt` with the model's async methods."""
-        if (recorded := self._checkpoint.get(request.key)) is not None:
-            return recorded
-        try:
-            answer = await self._model.aask(request)
-        except Exception as error:
-            return Failure(f"{type(error).__name__}: {error}")
-        self._record(request, answer)
-        return answer
-
-    def _record(self, request: Request, answer: Answer) -> None:
-        """Write an answer to the checkpoint, unless it is malformed: a later run may ask a function that was mended since."""
-        if answer.fault != "malformed":
-            self._checkpoint.add(request.key, answer)
-
-    def _may_ask(self, request: Request) -> bool:
-        if request.key in self._checkpoint:
-            self._recorded_before.add(request.key)
-            return True
-        if self.stopped:
-            return False
-        expected = Usage.expected(request)
-        if not self._budget.allows(self._used + self._reserved + expected):
-            self.stopped = f"the budget is used up ({self._used.tokens:,} tokens)"
-            return False
-        self._reserved += expected
-        return True
-
     # ---- what becomes of the answers ---------------------------------------------------------------------------
 
     def settle(self, outcomes: Iterable[tuple[Request, Outcome]]) -> list[Relevance]:
         """Take in answers, in any order, and return the labels of each task that is finished, in the order of the tasks."""
         for request, outcome in outcomes:
-            self._account(request, outcome)
+            if self._account(request, outcome):
+                if request.task != "judge":
+                    self._bar.update()
+                kept, out = len(self._queries), len(self._rejected)
+                tokens = self.used.tokens
+                self._bar.set_postfix(kept=kept, left_out=out, failed=len(self._failed), tokens=tokens, refresh=False)
             if request.task == "judge":
                 self._judged_by(request, outcome)
             else:
@@ -219,66 +155,25 @@ class Run:
         Raises:
             GenerationError: Not one request was answered.
         """
-        if self._failed and not self._answered:
-            name, reason = next(iter(self._failed.items()))
-            raise GenerationError(
-                f"Not one of {len(self._failed)} requests was answered by {self._model.name}. "
-                f"The first request, for the document {name!r}, failed with {reason}"
-            )
-        cost = self._budget.cost(self._used) if self._budget.input_price or self._budget.output_price else None
+        self._check_answered("document", self._failed)
         return Generation(
             tuple(self._queries),
             tuple(self._rejected),
             dict(self.skipped),
             dict(self._failed),
-            self._used,
-            cost,
-            self._recorded,
+            self.used,
+            self.cost,
+            self.recorded,
             self.stopped,
         )
 
     def close(self) -> None:
-        """Close the progress bar. Warn of a run that ended early, of answers that cannot be read, and where nothing is kept."""
-        self._bar.close()
-        if self.stopped:
-            _logger.warning("The run ended early: %s.", self.stopped)
-        if self._unread:
-            _logger.warning(
-                "%d answers of %s could not be read and were left out. A later run asks again. The first, for document %r: %s",
-                len(self._unread),
-                self._model.name,
-                *self._unread[0],
-            )
+        """Do what `Asking.close` does, and warn where not one query was kept."""
+        super().close()
         if self._rejected and not self._queries:
             counts = Counter(one.filter for one in self._rejected)
             listed = ", ".join(f"{count} × {name}" for name, count in counts.most_common())
             _logger.warning("Not one query was kept. Left out: %s. generate() tells the reason for each.", listed)
-
-    def _account(self, request: Request, outcome: Outcome) -> None:
-        if request.key in self._recorded_before:
-            self._recorded_before.remove(request.key)
-            self._recorded += 1
-            self._answered += 1
-            return
-        self._reserved -= Usage.expected(request)
-        if request.task != "judge":
-            self._bar.update()
-        if isinstance(outcome, Failure):
-            self._used += Usage(1, 0, 0)
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= self._patience and not self.stopped:
-                self.stopped = f"{self._failures_in_a_row} requests in a row failed, the last with {outcome.reason}"
-            return
-        self._used += Usage.of(request, outcome)
-        self._answered += 1
-        self._failures_in_a_row = 0
-        if outcome.fault == "malformed":
-            self._unread.append((request.sources[0].id, outcome.detail))
-        self._unread_in_a_row = self._unread_in_a_row + 1 if outcome.fault == "malformed" else 0
-        if self._unread_in_a_row >= self._patience and not self.stopped:
-            self.stopped = f"{self._unread_in_a_row} answers in a row could not be read, the last for {outcome.detail}"
-        kept, out = len(self._queries), len(self._rejected)
-        self._bar.set_postfix(kept=kept, left_out=out, failed=len(self._failed), tokens=self._used.tokens, refresh=False)
 
     def _filter_arrived(self) -> None:
         """Filter the answers of the tasks whose turn it is. All their queries are embedded together."""

@@ -3,10 +3,14 @@
 Language models forget a field, or leave out what stands around a list. The validators read such answers, and change no schema.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
+
+_NAMED_GRADE = re.compile(r"(?i)\b(?:grade|score|relevance|rating)\b[\W_]*(?:is|of)?[\W_]*(\d+(?:\.0+)?)(?![\d.]*\d)")
+_NUMBER = re.compile(r"(?<![\d.-])\d+(?:\.\d+)?")
 
 
 class Query(BaseModel):
@@ -42,6 +46,33 @@ class Judgement(BaseModel):
     @classmethod
     def _as_asked_for(cls, value: Any) -> Any:
         return {"answered_by": value} if isinstance(value, list | tuple) else value
+
+
+class Grade(BaseModel):
+    """How well the document answers the query."""
+
+    grade: int = Field(description="The grade of the document: 0, 1, 2 or 3", ge=0, le=3)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_asked_for(cls, value: Any) -> Any:
+        given = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+        if isinstance(given, Mapping):
+            names = {str(name).lower(): one for name, one in given.items()}
+            given = next((names[name] for name in ("grade", "score", "relevance", "rating") if name in names), None)
+        if isinstance(given, str):
+            named = _NAMED_GRADE.findall(given)
+            alone = _NUMBER.findall(given)
+            given = named[-1] if named else alone[0] if len(alone) == 1 else None
+        if isinstance(given, cls) or given is None or isinstance(given, bool):
+            return value
+        return {"grade": given}
+
+
+class Scores(BaseModel):
+    """The scores of a reranker for the documents of a request, in their order; None where it left a document out."""
+
+    scores: list[float | None]
 
 
 def _query(value: Any) -> Any:

@@ -191,15 +191,20 @@ def _write_labelled(folder: Path, name: str, labels: Relevance, vectors: Vectors
         "query_ids": labels.query_ids,
         "generated": labels.generated,
         "times": [time and time.isoformat() for time in labels.times],
+        "judges": labels.judges,
     }
     _write_json(folder, name, columns)
 
 
 def _read_labelled(folder: Path, name: str) -> tuple[Relevance, Vectors]:
     columns = _read_json(folder, name)
-    times = columns.get("times")  # inputs that version 0.1.0 wrote have none
     labels = Relevance(
-        columns["queries"], columns["relevance"], columns["query_ids"], generated=columns["generated"], times=times
+        columns["queries"],
+        columns["relevance"],
+        columns["query_ids"],
+        generated=columns["generated"],
+        times=columns.get("times"),  # inputs that version 0.1.0 wrote have neither times nor judges
+        judges=columns.get("judges"),
     )
     return labels, _read_vectors(folder, name)
 

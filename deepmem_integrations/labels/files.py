@@ -28,6 +28,7 @@ class Columns(NamedTuple):
         query_ids: The n ids, or None for row numbers.
         generated: For each query, whether a language model wrote it.
         times: For each query, when it was asked, as ISO 8601; or None.
+        judges: For each query, who judged; or None.
     """
 
     queries: Sequence[str]
@@ -35,6 +36,7 @@ class Columns(NamedTuple):
     query_ids: Sequence[str] | None
     generated: Sequence[bool]
     times: Sequence[str | None] | None = None
+    judges: Sequence[str | None] | None = None
 
 
 def read_jsonl(path: str | Path) -> Columns:
@@ -45,17 +47,20 @@ def read_jsonl(path: str | Path) -> Columns:
         given = {str(query_id) for query_id, *_ in rows}
         numbers = (str(number) for number in itertools.count() if str(number) not in given)
         query_ids = [next(numbers) if query_id is None else str(query_id) for query_id, *_ in rows]
-    _, queries, relevance, generated, times = zip(*rows, strict=True) if rows else [()] * 5
-    return Columns(queries, relevance, query_ids, generated, times)
+    _, queries, relevance, generated, times, judges = zip(*rows, strict=True) if rows else [()] * 6
+    return Columns(queries, relevance, query_ids, generated, times, judges)
 
 
-def write_jsonl(path: str | Path, rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool, datetime | None]]) -> None:
-    """Write (query id, text, judgements, generated, time) rows as JSON lines."""
+def write_jsonl(
+    path: str | Path, rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool, datetime | None, str | None]]
+) -> None:
+    """Write (query id, text, judgements, generated, time, judge) rows as JSON lines."""
     lines = (
         {"query_id": query_id, "query": query, "relevance": [list(label) for label in labels]}
         | ({"generated": True} if generated else {})
         | ({"time": time.isoformat()} if time else {})
-        for query_id, query, labels, generated, time in rows
+        | ({"judge": judge} if judge else {})
+        for query_id, query, labels, generated, time, judge in rows
     )
     write_text(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
@@ -155,8 +160,8 @@ def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
                 raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}). A line is {JSON_LINE}") from error
 
 
-def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool, Any]:
-    """Take the query id, text, judgements, generated and time out of one line."""
+def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool, Any, Any]:
+    """Take the query id, text, judgements, generated, time and judge out of one line."""
     if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
         raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance: {JSON_LINE}")
     value = {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in value.items()}  # of pandas
@@ -170,4 +175,6 @@ def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any
         labels = [(label, 1.0) if isinstance(label, str) else label for label in labels]
     if (time := value.get("time")) is not None and (not isinstance(time, str) or fault_of_time(time)):
         raise InvalidRelevanceError(f"{path}, line {number}: time is ISO 8601, such as 2026-11-28T09:30:00Z; got {time!r}.")
-    return value.get("query_id"), value["query"], labels, generated, time
+    if (judge := value.get("judge")) is not None and not isinstance(judge, str):
+        raise InvalidRelevanceError(f"{path}, line {number}: judge is a string that says who judged; got {judge!r}.")
+    return value.get("query_id"), value["query"], labels, generated, time, judge

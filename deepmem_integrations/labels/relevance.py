@@ -53,6 +53,8 @@ class Relevance(Immutable):
         generated: Whether a language model wrote the query, rather than a user: one answer for all queries, or one for each.
         times: When each query was asked: a datetime, an ISO 8601 string, POSIX seconds, or None where the time is not known. A
             time without a time zone is in UTC.
+        judges: Who judged the documents, such as the name of a language model, where that was no user: one answer for all
+            queries, or one, or None, for each.
         left_out: What was left out before, to be added to the counts of ``left_out``.
 
     Attributes:
@@ -63,6 +65,7 @@ class Relevance(Immutable):
         irrelevant: A tuple of n tuples of (document id, weight ≤ 0), the documents that were judged irrelevant.
         generated: A tuple of n bools.
         times: A tuple of n datetimes in UTC, or None where a time is not known.
+        judges: A tuple of n strings that say who judged, or None where users did or nobody said.
 
     Raises:
         InvalidRelevanceError: The two lists differ in length or have no order, or (with ``on_invalid="raise"``) a row is invalid:
@@ -83,6 +86,7 @@ class Relevance(Immutable):
     irrelevant: tuple[Judgements, ...]
     generated: tuple[bool, ...]
     times: tuple[datetime | None, ...]
+    judges: tuple[str | None, ...]
     _left_out: dict[str, int]
 
     def __init__(
@@ -94,6 +98,7 @@ class Relevance(Immutable):
         on_invalid: OnInvalid = "raise",
         generated: bool | Sequence[bool] = False,
         times: Sequence[Time | None] | None = None,
+        judges: str | Sequence[str | None] | None = None,
         left_out: Mapping[str, int] | None = None,
     ) -> None:
         if isinstance(queries, Mapping):
@@ -122,6 +127,11 @@ class Relevance(Immutable):
         if isinstance(times, str) or (times is not None and len(times) != len(queries)):
             raise InvalidRelevanceError(f"times has a time, or None, for each of the {len(queries)} queries; got {times!r:.60}.")
         asked = [None] * len(queries) if times is None else list(times)
+        judged_by = [judges] * len(queries) if judges is None or isinstance(judges, str) else list(judges)
+        if len(judged_by) != len(queries) or not all(judge is None or isinstance(judge, str) for judge in judged_by):
+            raise InvalidRelevanceError(
+                f"judges is a string, or a string or None for each of the {len(queries)} queries; got {judges!r:.60}."
+            )
         ids = [RowNumber(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
         for row, query_id in enumerate(ids):
             if not isinstance(query_id, str):
@@ -133,8 +143,10 @@ class Relevance(Immutable):
             raise InvalidRelevanceError(f"query_ids must differ from one another; {repeated[0]!r} appears twice.")
 
         counts: Counter[str] = Counter()
-        kept: list[tuple[str, str, Judgements, Judgements, bool, datetime | None]] = []
-        for row, (query_id, query, given, flag, time) in enumerate(zip(ids, queries, relevance, flags, asked, strict=True)):
+        kept: list[tuple[str, str, Judgements, Judgements, bool, datetime | None, str | None]] = []
+        for row, (query_id, query, given, flag, time, judge) in enumerate(
+            zip(ids, queries, relevance, flags, asked, judged_by, strict=True)
+        ):
             judged = as_lists(given)
             fault = fault_of(query, judged, time)
             if fault is None:
@@ -145,20 +157,20 @@ class Relevance(Immutable):
                     counts["repeated documents merged"] += len(judged) - len(merged)
                 labels = tuple((document, weight) for document, weight in merged.items() if weight > 0)
                 irrelevant = tuple((document, weight) for document, weight in merged.items() if weight <= 0)
-                kept.append((query_id, str(query), labels, irrelevant, bool(flag), time_of(time)))
+                kept.append((query_id, str(query), labels, irrelevant, bool(flag), time_of(time), judge or None))
             elif on_invalid == "drop":
                 counts[fault[0]] += 1
             else:
                 raise InvalidRelevanceError(f"Row {row} (query id {query_id!r}): {': '.join(filter(None, fault))}.")
         _warn_dropped(len(queries) - len(kept), len(queries), counts)
-        names = ("query_ids", "queries", "labels", "irrelevant", "generated", "times")
+        names = ("query_ids", "queries", "labels", "irrelevant", "generated", "times", "judges")
         columns = zip(*kept, strict=True) if kept else [()] * len(names)
         vars(self).update(zip(names, map(tuple, columns), strict=True), _left_out=dict(Counter(left_out or {}) + counts))
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Restore a pickle, which lacks what version 0.1.0 did not know."""
         count = len(state["queries"])
-        super().__setstate__({"irrelevant": ((),) * count, "times": (None,) * count, **state})
+        super().__setstate__({"irrelevant": ((),) * count, "times": (None,) * count, "judges": (None,) * count, **state})
 
     @classmethod
     def of(
@@ -215,7 +227,7 @@ class Relevance(Immutable):
 
     @property
     def _rows(self) -> tuple[Any, ...]:
-        return self.query_ids, self.queries, self.labels, self.irrelevant, self.generated, self.times
+        return self.query_ids, self.queries, self.labels, self.irrelevant, self.generated, self.times, self.judges
 
     def __add__(self, other: object) -> "Relevance":
         """Join the rows of both, so that labels which come piece by piece add up, as in a LangChain ``stream``.
@@ -240,6 +252,7 @@ class Relevance(Immutable):
             irrelevant=self.irrelevant + other.irrelevant,
             generated=self.generated + other.generated,
             times=self.times + other.times,
+            judges=self.judges + other.judges,
             _left_out=dict(Counter(self._left_out) + Counter(other._left_out)),
         )
         return total
@@ -398,6 +411,7 @@ class Relevance(Immutable):
             [self.query_ids[row] for row in rows],
             generated=[self.generated[row] for row in rows],
             times=[self.times[row] for row in rows],
+            judges=[self.judges[row] for row in rows],
             left_out=left_out,
         )
 
@@ -409,7 +423,7 @@ class Relevance(Immutable):
 
         A document may be written as its bare id, which has the weight 1. ``query_id`` may be left out, and so may
         ``"generated": true``, which says that a language model wrote the query, and ``"time"``, which says when the query was
-        asked.
+        asked, and ``"judge"``, which says who judged.
 
         Raises:
             InvalidRelevanceError: A line is no such object; the message names the line.
@@ -423,7 +437,7 @@ class Relevance(Immutable):
         Raises:
             StorageError: The file cannot be written.
         """
-        rows = zip(self.query_ids, self.queries, self.relevance, self.generated, self.times, strict=True)
+        rows = zip(self.query_ids, self.queries, self.relevance, self.generated, self.times, self.judges, strict=True)
         files.write_jsonl(path, rows)
 
     @classmethod
@@ -485,8 +499,8 @@ class Relevance(Immutable):
 
     @classmethod
     def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid) -> "Relevance":
-        queries, relevance, query_ids, generated, times = columns
-        return cls(queries, relevance, query_ids, on_invalid=on_invalid, generated=generated, times=times)
+        queries, relevance, query_ids, generated, times, judges = columns
+        return cls(queries, relevance, query_ids, on_invalid=on_invalid, generated=generated, times=times, judges=judges)
 
 
 class _Lists(list[list[tuple[str, float]]]):

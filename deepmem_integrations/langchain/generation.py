@@ -1,17 +1,16 @@
 """The query generator for LangChain: documents in, labels out, as a step of a chain."""
 
-import contextlib
-import copy
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
 
 from deepmem_integrations.generation import Answer, Estimate, Generation, QueryGenerator, Request
 from deepmem_integrations.generation.generator import Options
-from deepmem_integrations.labels import Labels, Relevance
+from deepmem_integrations.labels import Labels
+from deepmem_integrations.langchain.steps import LabelStep
 
 
 class LangChainModel:
@@ -49,7 +48,7 @@ class LangChainModel:
         return structured
 
 
-class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
+class SyntheticQueryGenerator(LabelStep[Sequence[Document]]):
     """Write search queries for documents: ``RunnableLambda(splitter.split_documents) | generator | memory.trainer()``.
 
     The documents need the ids that they have in the store, because the labels name them. The documents that
@@ -74,102 +73,31 @@ class SyntheticQueryGenerator(Runnable[Sequence[Document], Relevance]):
         ('Run git revert to undo a commit.',)
     """
 
+    _worker: QueryGenerator
+
     def __init__(self, llm: Any, queries_per_document: int = 4, **options: Unpack[Options]) -> None:
         model = LangChainModel(llm) if hasattr(llm, "with_structured_output") else llm
-        self._generator = QueryGenerator(model, queries_per_document, **options)
+        self._worker = QueryGenerator(model, queries_per_document, **options)
 
-    def invoke(self, input: Sequence[Document], config: RunnableConfig | None = None, **kwargs: Any) -> Relevance:
-        """Write queries for documents.
-
-        Args:
-            input: The documents.
-            config: The config of the call, as for every Runnable.
-            kwargs: No further arguments are known.
-
-        Returns:
-            The labels. ``generated`` is True for every query; ``left_out`` counts, for each reason, the queries and documents
-            that were left out.
-
-        Raises:
-            GenerationError: A document has no id, the checkpoint belongs to another run, or not one request was answered.
-        """
-        return self._call_with_config(self._generated, input, config, **kwargs)
-
-    async def ainvoke(self, input: Sequence[Document], config: RunnableConfig | None = None, **kwargs: Any) -> Relevance:
-        """Do the same as `invoke` with the model's async methods."""
-        return await self._acall_with_config(self._agenerated, input, config, **kwargs)
-
-    def stream(self, input: Sequence[Document], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Relevance]:
-        """Yield labels as they arrive, a `Relevance` for each document, always in the same order. The pieces add up."""
-        return self.transform(iter([input]), config, **kwargs)
-
-    async def astream(
-        self, input: Sequence[Document], config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Relevance]:
-        """Do the same as `stream` with the model's async methods."""
-
-        async def inputs() -> AsyncIterator[Sequence[Document]]:
-            yield input
-
-        async for piece in self.atransform(inputs(), config, **kwargs):
-            yield piece
-
-    def transform(
-        self, input: Iterator[Sequence[Document]], config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Iterator[Relevance]:
-        """Yield labels as `stream` does, for documents that arrive in pieces.
-
-        The generator waits for all documents first, because it compares each document with all of them.
-        """
-        yield from self._transform_stream_with_config(input, self._pieces, config, **kwargs)
-
-    async def atransform(
-        self, input: AsyncIterator[Sequence[Document]], config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Relevance]:
-        """Do the same as `transform` with the model's async methods."""
-        async for piece in self._atransform_stream_with_config(input, self._apieces, config, **kwargs):
-            yield piece
+    @staticmethod
+    def _joined(inputs: Sequence[Sequence[Document]]) -> Sequence[Document]:
+        return [document for documents in inputs for document in documents]
 
     def generate(self, documents: Sequence[Document]) -> Generation:
         """Write queries, and return them with their provenance, everything that was left out with its reason, and the usage."""
-        return self._generator.generate(documents)
+        return self._worker.generate(documents)
 
     async def agenerate(self, documents: Sequence[Document]) -> Generation:
         """Do the same as `generate` with the model's async methods."""
-        return await self._generator.agenerate(documents)
+        return await self._worker.agenerate(documents)
 
     def estimate(self, documents: Sequence[Document]) -> Estimate:
         """Estimate the requests, the tokens and the cost of a run: see `QueryGenerator.estimate`."""
-        return self._generator.estimate(documents)
+        return self._worker.estimate(documents)
 
     def generate_queries(self, docs: Sequence[str], ids: Sequence[str], n: int = 100) -> tuple[list[str], Labels]:
         """Write n questions for texts, as in the tutorials of Deep Lake v3: see `QueryGenerator.generate_queries`."""
-        return self._generator.generate_queries(docs, ids, n)
-
-    # LangChain calls these methods with a run manager, which they do not need, and with the config of the call.
-
-    def _generated(self, documents: Sequence[Document], run_manager: Any, config: RunnableConfig) -> Relevance:
-        return self._configured(config)(documents)
-
-    async def _agenerated(self, documents: Sequence[Document], run_manager: Any, config: RunnableConfig) -> Relevance:
-        return await self._configured(config).acall(documents)
-
-    def _pieces(self, inputs: Iterator[Sequence[Document]], run_manager: Any, config: RunnableConfig) -> Iterator[Relevance]:
-        yield from self._configured(config).stream([document for documents in inputs for document in documents])
-
-    async def _apieces(
-        self, inputs: AsyncIterator[Sequence[Document]], run_manager: Any, config: RunnableConfig
-    ) -> AsyncIterator[Relevance]:
-        documents = [document async for piece in inputs for document in piece]
-        async with contextlib.aclosing(self._configured(config).astream(documents)) as pieces:
-            async for relevance in pieces:
-                yield relevance
-
-    def _configured(self, config: RunnableConfig) -> QueryGenerator:
-        """Return a copy of the generator with the concurrency of this call, if the config sets one."""
-        generator = copy.copy(self._generator)
-        generator.concurrency = config.get("max_concurrency") or generator.concurrency
-        return generator
+        return self._worker.generate_queries(docs, ids, n)
 
 
 def _messages(request: Request) -> list[tuple[str, str]]:
