@@ -18,14 +18,9 @@ from pydantic import ConfigDict, Field, model_validator
 from deepmem_integrations.corpora.langchain_stores import check_lengths, embeddings_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
+from deepmem_integrations.langchain.searches import SearchType, cannot, is_hybrid
 from deepmem_integrations.langchain.stores import acall
-from deepmem_integrations.langchain.vector_search import (
-    RankedSearch,
-    SearchType,
-    VectorSearch,
-    check_spelling,
-    search_method,
-)
+from deepmem_integrations.langchain.vector_search import RankedSearch, VectorSearch, check_spelling
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.serving import MemoryLike, OnBroken, Untrained
 from deepmem_integrations.words import LexicalSearch
@@ -198,7 +193,6 @@ class DeepMemoryRetriever(BaseRetriever):
         request = self._request(kwargs)
         if request.embeddings is None:
             return self.vectorstore.search(query, self.search_type, **request.asked)
-        search_method(self.vectorstore, self.search_type)
         search = self._search(request, query, request.embeddings.embed_query(query))
         with self._not_implemented():
             return search.run()
@@ -214,7 +208,6 @@ class DeepMemoryRetriever(BaseRetriever):
         if request.embeddings is None:
             plain: list[Document] = await acall(self.vectorstore, "search", query, self.search_type, **request.asked)
             return plain
-        search_method(self.vectorstore, self.search_type)
         vector = await request.embeddings.aembed_query(query)
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
         search = await run_in_executor(None, self._search, request, query, vector)
@@ -232,23 +225,30 @@ class DeepMemoryRetriever(BaseRetriever):
         """Transform the query vector, and return the search of the store with it."""
         store, search_type, own, options = self.vectorstore, self.search_type, request.own, request.options
         if not own["deep_memory"]:
-            return VectorSearch(store, search_type, vector, request.asked)
+            return VectorSearch(store, search_type, text, vector, request.asked)
         for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
             if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
                 raise StoreError(f"{name} is a number of documents, 1 or more; got {given!r}.")
         check_spelling(store, search_type, options, (*_OWN, "fetch_k"))
         check_lengths(store)
-        ranker, mmr = self._serve(own["words"], own["answers"]), search_type == "mmr"
-        query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr)
+        mmr, hybrid = search_type == "mmr", is_hybrid(store, options)
+        query = self._serve(own["words"], own["answers"]).query(text, vector, request.embeddings, vectors_alone=mmr or hybrid)
         if mmr:
-            return VectorSearch(store, search_type, query.vector, request.asked)
+            return VectorSearch(store, search_type, text, query.vector, request.asked)
+        searched: list[float] = query.vector
+        if search_type == "similarity_score_threshold":
+            # The scores by which stores rank depend on the query's length, where they rank by L2 distance or inner product.
+            searched = (np.asarray(searched) * (np.linalg.norm(vector) / np.linalg.norm(searched))).tolist()
         fetch_k = options.get("fetch_k")
         options = {name: value for name, value in options.items() if name != "fetch_k"}
-        if query.vectors_alone and not own["evidence"]:
-            return VectorSearch(store, search_type, query.vector, options, own["k"], fetch_k)
+        if hybrid or (query.vectors_alone and not own["evidence"]):
+            return VectorSearch(store, search_type, text, searched, options, own["k"], fetch_k)
         candidates = self.fetch_k if fetch_k is None else fetch_k
         return RankedSearch(
-            store, search_type, query, options, own["k"], fetch_k, candidates=candidates, evidence=own["evidence"]
+            *(store, search_type, query, options, own["k"], fetch_k),
+            candidates=candidates,
+            evidence=own["evidence"],
+            vector=searched,
         )
 
     @contextlib.contextmanager
@@ -256,10 +256,7 @@ class DeepMemoryRetriever(BaseRetriever):
         try:
             yield
         except NotImplementedError as error:
-            raise StoreError(
-                f"{type(self.vectorstore).__name__} cannot be searched by vector in this way ({error!r}). Make it with "
-                "DeepMemoryEmbeddings(embeddings, memory) as its embedding model, and use its own retriever."
-            ) from error
+            raise cannot(self.vectorstore, repr(error)) from error
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         parameters: dict[str, Any] = {**super()._get_ls_params(**kwargs)}
