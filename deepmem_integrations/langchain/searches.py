@@ -19,6 +19,7 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
 from deepmem_integrations._weak import WeakCache
+from deepmem_integrations.corpora.filters import forbids, ignored, impossible
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.stores import SCORED, StoreAccess, acall
 
@@ -40,9 +41,6 @@ _BY_TEXT: Mapping[str, tuple[str, ...]] = {
 }
 _DEEP = 3
 """In how many steps a store leads to its embedding model: a store, its store inside, its embedding service, and the model."""
-_FORBIDDING = ("filter", "where", "expr", "predicate", "tenant", "namespace")
-"""What the names of options that forbid documents have in them."""
-_NOWHERE = "deepmem_no_such_field"
 _PLACES: WeakCache[list[tuple[str, ...]]] = WeakCache()
 """Where each store keeps its embedding model: the names of attributes that lead there."""
 _HONOURED: WeakCache[set[tuple[str, type]]] = WeakCache()
@@ -290,11 +288,7 @@ def _with(owner: Any, places: Sequence[tuple[str, ...]], embedding: Embeddings) 
 
 
 def check_filters(way: Way, access: StoreAccess, options: Mapping[str, Any]) -> None:
-    """Refuse a search that found something and ignores a filter.
-
-    Many stores ignore an option, or a kind of filter, that they do not know. The documents that come back do not show as much,
-    but a filter that no document passes does: a store that applies the filter finds nothing, or raises an error. Each option of
-    each store is tried once.
+    """Refuse a search that found something and ignores a filter. Each filter of each store is tried once.
 
     Args:
         way: How the store was searched.
@@ -304,49 +298,32 @@ def check_filters(way: Way, access: StoreAccess, options: Mapping[str, Any]) -> 
     Raises:
         StoreError: The store ignores one of the options that forbid documents.
     """
-    for name, kind, impossible in _impossible(access, options):
+    for name, changed in _untried(access, options):
         found: list[Any] = []
         with contextlib.suppress(Exception):
-            found = way.find(impossible)
-        _note(access.store, name, kind, found)
+            found = way.find(changed)
+        _note(access.store, name, options[name], found)
 
 
 async def acheck_filters(way: Way, access: StoreAccess, options: Mapping[str, Any]) -> None:
     """Do the same as `check_filters` without blocking the event loop."""
-    for name, kind, impossible in _impossible(access, options):
+    for name, changed in _untried(access, options):
         found: list[Any] = []
         with contextlib.suppress(Exception):
-            found = await way.afind(impossible)
-        _note(access.store, name, kind, found)
+            found = await way.afind(changed)
+        _note(access.store, name, options[name], found)
 
 
-def _impossible(access: StoreAccess, options: Mapping[str, Any]) -> Iterator[tuple[str, type, dict[str, Any]]]:
-    """Yield each option that forbids documents, its type, and the options of a search that has to find nothing."""
+def _untried(access: StoreAccess, options: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each option that forbids documents, with the options of a search that has to find nothing."""
     honoured = _HONOURED.get(access.store, set)
     for name, value in options.items():
         known = name in access.applied and (name != "filter" or access.understands(value))
-        if value and not known and (name, type(value)) not in honoured and any(part in name for part in _FORBIDDING):
-            yield name, type(value), {**options, name: _nothing(value), "k": 1}
+        if value and not known and forbids(name) and (name, type(value)) not in honoured:
+            yield name, {**options, name: impossible(value), "k": 1}
 
 
-def _nothing(value: Any) -> Any:
-    """Return a filter of the same type that no document passes."""
-    if isinstance(value, dict):
-        return {_NOWHERE: "no such value"}
-    if isinstance(value, str):
-        return f"{_NOWHERE} = 'no such value'"
-    if isinstance(value, list | tuple):
-        return [_nothing(one) for one in value]
-    if callable(value):
-        return lambda *_: False
-    return object()  # no filter of the store's own: a store that knows the option refuses it
-
-
-def _note(store: VectorStore, name: str, kind: type, found: Sequence[Any]) -> None:
+def _note(store: VectorStore, name: str, value: Any, found: Sequence[Any]) -> None:
     if found:
-        raise StoreError(
-            f"{type(store).__name__} ignores {name}, or a {name} of the type {kind.__name__}: a search with a {name} that no "
-            "document passes finds documents all the same, so this search could return documents that it must not return. Give "
-            "the option the name and the type that this store documents, or leave it out."
-        )
-    _HONOURED.get(store, set).add((name, kind))
+        raise ignored(store, name, value)
+    _HONOURED.get(store, set).add((name, type(value)))
