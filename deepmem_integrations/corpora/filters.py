@@ -1,7 +1,7 @@
 """Whether a store applies a filter. Many stores ignore an option, or a kind of filter, that they do not know.
 
-The documents that come back do not show that a filter was ignored, but a filter that no document passes does: a store that applies
-the filter finds nothing, or raises an error.
+The documents that come back do not show that a filter was ignored, but a filter that no document passes does: a store that
+applies the filter finds nothing, or raises an error.
 """
 
 from typing import Any
