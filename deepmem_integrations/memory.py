@@ -18,7 +18,7 @@ from deepmem_integrations._extras import require
 from deepmem_integrations._files import printable
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees, id_set
-from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, read_corpus, unit_batches
+from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, check_metric, read_corpus, unit_batches
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.drift import Drift, Sketch, drift_of_index, trained_on
 from deepmem_integrations.embedding import Embedder
@@ -34,7 +34,7 @@ from deepmem_integrations.errors import (
 from deepmem_integrations.evaluation import FETCHED, LISTED, TOP_K, WITH, WITHOUT, Evaluation, cutoffs, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
-from deepmem_integrations.jobs.inputs import write_inputs
+from deepmem_integrations.jobs.inputs import AROUND, write_inputs
 from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
@@ -44,9 +44,12 @@ from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
     from langchain_core.vectorstores import VectorStore
     from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
+    from llama_index.core.vector_stores import MetadataFilters
 
 _logger = logging.getLogger(__name__)
 
@@ -76,6 +79,8 @@ class DeepMemory:
         corpus: The store's documents.
         embedding: The embedding model of the store, as `Embedder` takes it.
         path: The folder for jobs, models and the word index, which is made when it is first needed.
+        id_key: The metadata key that names documents; None where the store's own ids do.
+        metric: By what the store ranks, where it does not tell: ``"cosine"``, ``"l2"`` or ``"dot"``.
 
     Raises:
         StoreError: The folder is a Deep Lake data set's own or lies in it, and would be deleted with the data set.
@@ -98,10 +103,20 @@ class DeepMemory:
         True
     """
 
-    def __init__(self, corpus: Corpus, embedding: Any, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        embedding: Any,
+        path: str | os.PathLike[str],
+        *,
+        id_key: str | None = None,
+        metric: str | None = None,
+    ) -> None:
         if isinstance(corpus, DeepLakeCorpus):
             check_outside(path, corpus.store.path)
         self.corpus = corpus
+        self.id_key = id_key
+        self.metric = check_metric(metric)
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
@@ -143,31 +158,49 @@ class DeepMemory:
         *,
         documents: "Iterable[Document] | None" = None,
         scan: bool = True,
+        embeddings: "Embeddings | None" = None,
+        id_key: str | None = None,
+        metric: str | None = None,
+        filter: Any = None,
     ) -> "DeepMemory":
         """Make a Deep Memory for a LangChain vector store.
 
         Args:
             vectorstore: The store. `DeepLake`, ``InMemoryVectorStore``, ``FAISS``, ``Chroma``, ``QdrantVectorStore``,
-                ``PGVector`` and ``PGVectorStore`` are read as they are; any other store needs ``documents`` or ``scan=False``.
+                ``PGVector``, ``PGVectorStore``, ``Milvus``, ``LanceDB``, ``SQLiteVec``, ``SKLearnVectorStore`` and ``DuckDB`` are
+                read as they are; any other store needs ``documents`` or ``scan=False``. docs/stores.md says what works on which.
             path: The folder for jobs and models. Without it, a `DeepLake` store returns its own ``deep_memory``.
             documents: The store's documents, with the ids that they have there. They are embedded again, and the store is not
                 read.
             scan: False never reads the store in full, which suits a store with very many documents. The documents that the store
                 finds for the training queries, and the labelled ones, then stand for the whole. They are embedded again.
+            embeddings: The embedding model of a store that does not tell it, such as ``SQLiteVec``, ``Annoy`` and ``USearch``.
+            id_key: A metadata key, such as ``"url"``, whose values name the documents everywhere in place of the store's ids: in
+                labels, in `documents`, in the retriever's answers, and for words and remembered answers. The values must differ.
+                Use it where a store's search returns no ids, or where other ids name documents elsewhere. The model's file keeps
+                the key, so a retriever over the folder knows it.
+            metric: By what the store ranks, ``"cosine"``, ``"l2"`` or ``"dot"``, where it does not tell. This matters, and is
+                asked for, where the vectors differ in length.
+            filter: The store's own filter, as its search takes it (for ``Milvus``, an ``expr``): the documents of one tenant.
+                Reading, training, `refresh`, `drift` and `evaluate` keep to the documents that pass. Give a retriever the same
+                filter in ``search_kwargs``.
 
         Raises:
             StoreError: The store cannot be read in full or has no embedding model, does not rank by cosine similarity although
-                its vectors differ in length, a document has no id, or ``path`` is missing or lies in the store's data set.
+                its vectors differ in length, a document has no id, the store has no filters, or ``path`` is missing or lies in
+                the store's data set.
         """
         from deepmem_integrations.corpora.langchain import read_vectorstore
 
-        corpus, embedding = read_vectorstore(vectorstore, documents, scan=scan)
-        if path is None and documents is None and scan and isinstance(vectorstore, HasDeepMemory):
+        told = {"embeddings": embeddings, "id_key": id_key, "metric": metric, "filter": filter}
+        corpus, embedding = read_vectorstore(vectorstore, documents, scan=scan, **told)
+        as_it_is = documents is None and scan and all(value is None for value in told.values())
+        if path is None and as_it_is and isinstance(vectorstore, HasDeepMemory):
             return vectorstore.deep_memory
         if path is None:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
         _check_outside_of(vectorstore, path)
-        return cls(corpus, embedding, path)
+        return cls(corpus, embedding, path, id_key=id_key, metric=metric)
 
     @classmethod
     def from_llama_index(
@@ -176,15 +209,29 @@ class DeepMemory:
         path: str | os.PathLike[str] | None = None,
         *,
         nodes: "Iterable[BaseNode] | None" = None,
+        embed_model: "BaseEmbedding | None" = None,
+        id_key: str | None = None,
+        metric: str | None = None,
+        filter: "MetadataFilters | None" = None,
     ) -> "DeepMemory":
         """Make a Deep Memory for a LlamaIndex vector index.
 
         Args:
             index: The index, with its embedding model. Over a ``SimpleVectorStore``, `DeepLakeVectorStore`,
-                ``ChromaVectorStore``, ``QdrantVectorStore``, ``PGVectorStore`` or ``FaissVectorStore`` the vectors are read as
-                they are; over any other store the nodes of the index's docstore are embedded again.
+                ``ChromaVectorStore``, ``QdrantVectorStore``, ``PGVectorStore``, ``FaissVectorStore``, ``LanceDBVectorStore`` or
+                ``MilvusVectorStore``, and over a store whose ``get_nodes()`` returns all nodes, the vectors are read as they are;
+                over any other store the nodes of the index's docstore are embedded again. docs/stores.md says what works on
+                which.
             path: The folder for jobs and models. A `DeepLakeVectorStore` has a default folder.
             nodes: The index's nodes. They are embedded again, and the store is not read.
+            embed_model: The embedding model of the vectors, if it is not the index's own.
+            id_key: A metadata key whose values name the nodes everywhere in place of the node ids: in labels, in `documents`, and
+                for words and remembered answers. The values are texts, and must differ. The model's file keeps the key. The
+                retriever's nodes keep their node ids, by which other parts of LlamaIndex know them.
+            metric: By what the store ranks, ``"cosine"``, ``"l2"`` or ``"dot"``, where it does not tell. This matters, and is
+                asked for, where the vectors differ in length.
+            filter: Metadata filters, such as those of one tenant. Reading, training, `refresh`, `drift` and `evaluate` keep to
+                the nodes that pass. Give a retriever the same ``filters``.
 
         Raises:
             StoreError: The argument is no vector index, its nodes cannot be listed, its store does not rank by cosine similarity
@@ -192,13 +239,14 @@ class DeepMemory:
         """
         from deepmem_integrations.corpora.llama_index import read_index
 
-        corpus, embed_model = read_index(index, nodes)
+        told = {"embed_model": embed_model, "id_key": id_key, "metric": metric, "filter": filter}
+        corpus, model = read_index(index, nodes, **told)  # type: ignore[arg-type]
         if path is None:
             if not isinstance(index.vector_store, HasDeepMemory):
                 raise StoreError('Say where the models live: DeepMemory.from_llama_index(index, path="…").')
             path = index.vector_store.deep_memory_path
         _check_outside_of(index.vector_store, path)
-        return cls(corpus, embed_model, path)
+        return cls(corpus, model, path, id_key=id_key, metric=metric)
 
     def documents(self) -> list[Any]:
         """Return all documents of the store with their ids, which labels name.
@@ -294,6 +342,7 @@ class DeepMemory:
             folder = self.jobs.inputs(running.job.id)
             options["index_words"] = own is None and bool(words) and self._follow()
             options["documents"] = self._sketch(options["index_words"])
+            options["id_key"] = self.id_key
             write_inputs(folder, self.corpus, labels, validation, embedder, options, own)
             self._lexical_search = own
             if not wait:
@@ -712,17 +761,22 @@ class DeepMemory:
         def grow(adapter: QueryAdapter) -> QueryAdapter:
             known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
             if wanted := labels.document_ids - known - documents.keys():
-                documents.update(self._vectors_of(wanted, adapter.dimension))
+                documents.update(self._vectors_of(wanted, embed))
                 labels.check(known | documents.keys())
             self.served.check(adapter, self.embedder)
             return adapter.remember(embed(), labels, documents, query_texts=labels.queries)
 
         return self._grown(grow, "remember")
 
-    def _vectors_of(self, wanted: Collection[str], dimension: int) -> dict[str, Vectors]:
-        """Return document id → (d,) vector of those documents that the store has."""
+    def _vectors_of(self, wanted: Collection[str], queries: Callable[[], Vectors]) -> dict[str, Vectors]:
+        """Return document id → (d,) vector of those documents that the store has.
+
+        Args:
+            wanted: The ids of the documents.
+            queries: A function that returns the queries that ask for them, for a store that cannot fetch documents by id.
+        """
         found: dict[str, Vectors] = {}
-        for ids, vectors in self.corpus.around(lambda: np.empty((0, dimension), dtype=np.float32), 1, wanted):
+        for ids, vectors in self.corpus.around(queries, AROUND, wanted):
             rows = [row for row, name in enumerate(ids) if name in wanted]
             found |= {ids[row]: np.asarray(vectors, dtype=np.float32)[row] for row in rows}
             if len(found) == len(wanted):

@@ -98,6 +98,11 @@ class QueryAdapter(Immutable):
         return copy.deepcopy(self._metadata)
 
     @property
+    def id_key(self) -> str | None:
+        """The metadata key of documents whose values the labels name them by; None where the store's own ids do."""
+        return self._metadata.get("id_key")
+
+    @property
     def is_identity(self) -> bool:
         """Whether the adapter leaves every direction as it is."""
         return self.linear is None and not self._attends

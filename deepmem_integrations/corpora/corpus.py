@@ -1,6 +1,7 @@
 """`Corpus`: the documents to search, with their ids and vectors, from arrays or from a store."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -18,6 +19,10 @@ Batch = tuple[Sequence[str], ArrayLike]
 
 CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch]
 """An (N, d) array, whose ids are passed beside it, or anything that yields (ids, vectors) batches."""
+METRICS = ("cosine", "l2", "dot")
+"""By what a store may rank: see `check_lengths_of`."""
+_EVEN = 1.05
+"""Lengths up to this ratio count as equal: an index with 8 bits a number gives unit vectors back with nearly equal lengths."""
 
 
 class Corpus(Protocol):
@@ -131,6 +136,8 @@ class GivenCorpus(ListedCorpus):
         ids: The n ids of the documents in the store.
         texts: The n texts to embed.
         model: The store's embedding model, as `Embedder` takes it.
+        metric: By what the store ranks: see `check_lengths_of`.
+        store: The name of the store's class, for error messages.
 
     Example:
         >>> pages = ["How to install", "How to upgrade"]
@@ -140,16 +147,29 @@ class GivenCorpus(ListedCorpus):
         (['page-1', 'page-2'], (2, 2))
     """
 
-    def __init__(self, documents: Sequence[Any], ids: Sequence[str], texts: Sequence[str], model: Any) -> None:
+    def __init__(
+        self,
+        documents: Sequence[Any],
+        ids: Sequence[str],
+        texts: Sequence[str],
+        model: Any,
+        metric: str | None = "cosine",
+        store: str = "The store",
+    ) -> None:
         self._documents, self._ids, self._texts = documents, ids, texts
+        self._metric, self._store = metric, store
         self._embedder = Embedder.of(model)
         self._vectors: Vectors | None = None
 
     def vectors(self) -> Iterator[Batch]:
-        """Yield the ids and vectors of all documents as one batch. The first call embeds the documents."""
+        """Yield the ids and vectors of all documents as one batch. The first call embeds the documents.
+
+        Raises:
+            StoreError: See `check_lengths_of`.
+        """
         if self._vectors is None:
             self._vectors = self._embedder.embed_documents(self._texts, progress="Embedding documents")
-        yield self._ids, self._vectors
+        yield from check_lengths_of([(self._ids, self._vectors)], self._metric, self._store)
 
     def documents(self) -> Iterator[Sequence[Any]]:
         """Yield all documents as one batch of objects of the store's framework."""
@@ -158,6 +178,105 @@ class GivenCorpus(ListedCorpus):
     def texts(self) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the ids and texts of all documents as one batch."""
         yield list(self._ids), list(self._texts)
+
+
+class CorpusView(ListedCorpus):
+    """Some documents of a corpus that can be listed, or its documents under other names.
+
+    Args:
+        corpus: The corpus.
+        view: A function from a document of the corpus to the document with the id that names it here; None leaves it out.
+
+    Example:
+        >>> pages = GivenCorpus([("1", "A"), ("2", "B")], ["1", "2"], ["A", "B"], lambda texts: [[1.0, 2.0] for _ in texts])
+        >>> view = CorpusView(pages, lambda page: ("page-" + page[0], page[1]) if page[0] != "1" else None)
+        >>> [ids for ids, _ in view.vectors()], list(view.documents())
+        ([['page-2']], [[('page-2', 'B')]])
+    """
+
+    def __init__(self, corpus: Corpus, view: Callable[[Any], Any | None]) -> None:
+        self._corpus, self._view = corpus, view
+
+    def vectors(self) -> Iterator[Batch]:
+        """Yield (ids, (n, d) vectors) batches. The documents are read first, since they tell the names.
+
+        Raises:
+            StoreError: Two documents have the same name.
+        """
+        names: dict[str, str] = {}
+        for batch in self._corpus.documents():
+            for document in batch:
+                if (seen := self._view(document)) is not None:
+                    names[_id_of(document)] = _id_of(seen)
+        counts = Counter(names.values())
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise StoreError(
+                f"{len(twice)} names stand for several documents of the store, {twice[0]!r} for {counts[twice[0]]} of them. "
+                "Name documents by a metadata key whose values all differ (id_key)."
+            )
+        for ids, vectors in self._corpus.vectors():
+            rows = [row for row, name in enumerate(ids) if name in names]
+            if rows:
+                yield [names[ids[row]] for row in rows], np.asarray(vectors)[rows]
+
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of the documents, with the ids that name them here."""
+        for batch in self._corpus.documents():
+            seen = [self._view(document) for document in batch]
+            if kept := [document for document in seen if document is not None]:
+                yield kept
+
+
+def _id_of(document: Any) -> str:
+    found = id_and_text(document)
+    if found is None or found[0] is None:
+        raise StoreError(f"A {type(document).__name__} of the store has no id, so no label can name it.")
+    return str(found[0])
+
+
+def check_metric(metric: str | None) -> str | None:
+    """Return the metric that a caller names.
+
+    Raises:
+        StoreError: The metric is unknown.
+    """
+    if metric is not None and metric not in METRICS:
+        raise StoreError(f"metric says by what the store ranks: {', '.join(map(repr, METRICS))}; got {metric!r}.")
+    return metric
+
+
+def check_lengths_of(batches: Iterable[Batch], metric: str | None, store: str) -> Iterator[Batch]:
+    """Check that a store ranks as cosine similarity does, by which adapters are trained and judged, and yield its batches.
+
+    Vectors of equal length rank alike by cosine similarity, L2 distance and dot product.
+
+    Args:
+        batches: (ids, (n, d) vectors) batches.
+        metric: By what the store ranks: ``cosine``, ``l2``, ``dot``, or the store's own name for another metric; None where
+            nobody knows.
+        store: The name of the store's class.
+
+    Raises:
+        StoreError: The store does not rank by cosine similarity, or by nobody knows what, and the vectors' lengths differ.
+    """
+    shortest, longest = np.inf, 0.0
+    for ids, vectors in batches:
+        if metric != "cosine" and len(ids):
+            lengths = np.linalg.norm(np.asarray(vectors, dtype=np.float32), axis=1)
+            shortest, longest = min(shortest, lengths.min()), max(longest, lengths.max())
+            uneven = longest > _EVEN * shortest
+            if metric is None and uneven:
+                raise StoreError(
+                    f"{store} does not tell by what it ranks, which matters, since its vectors have lengths of {shortest:.3g} to "
+                    f'{longest:.3g}. Say so: metric="cosine"; or "l2" or "dot", by which such vectors rank otherwise.'
+                )
+            if metric is not None and (uneven or metric not in METRICS):
+                raise StoreError(
+                    f"{store} ranks by {metric}, and its vectors have lengths of {shortest:.3g} to "
+                    f"{longest:.3g}; Deep Memory ranks by cosine similarity. Make the store with cosine distance, or with "
+                    "L2 distance or dot product and vectors of length 1, which rank alike."
+                )
+        yield ids, vectors
 
 
 def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> Iterator[tuple[list[str], Vectors]]:

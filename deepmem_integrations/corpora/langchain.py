@@ -1,6 +1,8 @@
 """The documents of a LangChain vector store: read from the store, passed by the caller, or found by the store's own search."""
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -8,28 +10,72 @@ from langchain_core.vectorstores import VectorStore
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.corpora.corpus import Batch, Corpus, GivenCorpus, HasCorpus
-from deepmem_integrations.corpora.langchain_stores import check_lengths, document_id, embeddings_of, store_corpus
-from deepmem_integrations.corpora.stores import batches
+from deepmem_integrations.corpora.corpus import (
+    Batch,
+    Corpus,
+    CorpusView,
+    GivenCorpus,
+    HasCorpus,
+    check_lengths_of,
+    check_metric,
+)
+from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
+from deepmem_integrations.corpora.langchain_search import VectorCalls
+from deepmem_integrations.corpora.langchain_stores import (
+    KINDS,
+    check_lengths,
+    document_id,
+    embeddings_of,
+    metric_of,
+    named,
+    store_corpus,
+)
+from deepmem_integrations.corpora.stores import batches, kind_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 
+_logger = logging.getLogger(__name__)
 
-def given_corpus(documents: Iterable[Document], embeddings: Embeddings) -> GivenCorpus:
+
+_DEEP = 1_000
+"""How many documents around a query are searched for labelled ones, where a store cannot fetch documents by id."""
+
+
+def given_corpus(
+    documents: Iterable[Document],
+    embeddings: Embeddings,
+    id_key: str | None = None,
+    metric: str | None = "cosine",
+    store: str = "The store",
+) -> GivenCorpus:
     """Make a corpus of documents that the caller passes. Each must have the id that it has in the store.
+
+    Args:
+        documents: The documents.
+        embeddings: The store's embedding model.
+        id_key: The metadata key that names documents; None where their ids do.
+        metric: By what the store ranks; None where nobody knows.
+        store: The name of the store's class.
 
     Raises:
         StoreError: A document has no id.
     """
     documents = list(documents)
     for row, document in enumerate(documents):
-        if not document.id:
+        if id_key is not None and document.metadata.get(id_key) is None:
+            raise StoreError(
+                f"Document {row} has no {id_key!r} in its metadata, which names documents (id_key); its keys are: "
+                f"{', '.join(map(repr, document.metadata)) or 'none'}."
+            )
+        if id_key is None and not document.id:
             raise StoreError(
                 f"Document {row} has no id, so no label can name it. Give every document the id that it has in the store; "
-                "vectorstore.add_documents(documents) returns the ids."
+                "vectorstore.add_documents(documents) returns the ids. Or name documents by a metadata key, id_key=…"
             )
+    if id_key is not None:
+        documents = [document.model_copy(update={"id": str(document.metadata[id_key])}) for document in documents]
     ids = [str(document.id) for document in documents]
-    return GivenCorpus(documents, ids, [document.page_content for document in documents], embeddings)
+    return GivenCorpus(documents, ids, [document.page_content for document in documents], embeddings, metric, store)
 
 
 class FoundCorpus:
@@ -38,15 +84,31 @@ class FoundCorpus:
     The whole store is never read, so `vectors` and `documents` raise an error.
 
     Args:
-        vectorstore: A store that searches by vector, fetches documents by id, and tells the ids of the documents that it finds.
+        vectorstore: A store that searches by vector.
         embeddings: The store's embedding model.
+        id_key: The metadata key that names documents; None where the store tells the ids of the documents that it finds.
+        metric: By what the store ranks; None where nobody knows.
+        filter: The store's own filter, which the documents have to pass; None for all documents.
+
+    Raises:
+        StoreError: The store has no filters, or none that its search surely takes.
     """
 
     listed = False
 
-    def __init__(self, vectorstore: VectorStore, embeddings: Embeddings) -> None:
+    def __init__(
+        self,
+        vectorstore: VectorStore,
+        embeddings: Embeddings,
+        id_key: str | None = None,
+        metric: str | None = "cosine",
+        filter: Any = None,
+    ) -> None:
         self._store = vectorstore
         self._embedder = Embedder(embeddings)
+        self._search = VectorCalls(vectorstore, embeddings)
+        self._id_key, self._metric = id_key, metric
+        self._options = {} if filter is None else {self._filter_option(filter): filter}
 
     def vectors(self) -> Iterator[Batch]:
         """Raise an error, since the documents cannot be listed.
@@ -81,11 +143,15 @@ class FoundCorpus:
             ids: The ids of documents to yield in any case. Unknown ids are ignored.
 
         Raises:
-            StoreError: The store cannot search by vector or fetch by id, or does not tell the ids of the documents that it finds.
+            StoreError: The store cannot search by vector, does not tell the ids of the documents that it finds, or ranks vectors
+                of unequal length otherwise than by cosine similarity.
         """
+        return check_lengths_of(self._around(queries, k, ids), self._metric, type(self._store).__name__)
+
+    def _around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
         seen: set[str] = set()
-        for batch in batches(self._find(queries, k, sorted(ids))):
-            new = {name: document for document in batch if (name := document_id(document, self._store)) not in seen}
+        for batch in self._find(queries, k, set(ids)):
+            new = {name: document for name, document in batch.items() if name not in seen}
             seen |= new.keys()
             if new:
                 yield list(new), self._embedder.embed_documents([document.page_content for document in new.values()])
@@ -96,36 +162,114 @@ class FoundCorpus:
             "written for documents, pass the documents yourself."
         )
 
-    def _find(self, queries: Callable[[], Vectors], k: int, ids: Sequence[str]) -> Iterator[Document]:
+    def _filter_option(self, filter: Any) -> str:
+        kind = kind_of(self._store, KINDS)
+        if kind is not None:
+            return KINDS[kind](self._store, filter).filter_option
+        if "filter" not in self._search.parameters(self._search.name) and not isinstance(self._store, HasCorpus):
+            raise StoreError(
+                f"The search of a {type(self._store).__name__} has no option named filter, and might ignore it. Pass the "
+                "documents that belong, documents=[…]."
+            )
+        return "filter"
+
+    def _find(self, queries: Callable[[], Vectors], k: int, wanted: set[str]) -> Iterator[dict[str, Document]]:
+        """Yield documents by their names: those that are wanted, as far as they can be fetched, and those around each query."""
+        missing = set(wanted)
+        for ids in batches(sorted(wanted)):
+            fetched = self._fetch(ids)
+            missing -= fetched.keys()
+            yield fetched
         try:
-            for batch in batches(ids):
-                yield from self._store.get_by_ids(batch)
-            for query in tqdm(queries(), desc="Searching", unit="query", delay=1):
-                yield from self._store.similarity_search_by_vector(query.tolist(), k=k)
+            for documents in self._nearest(queries(), k, "Searching"):
+                missing -= documents.keys()
+                yield documents
+            if missing and not self._fetches:
+                yield from self._deep(queries(), missing)
         except NotImplementedError as error:
             raise StoreError(
-                f"{type(self._store).__name__} cannot search by vector and fetch by id ({error}). Pass the documents, "
+                f"{type(self._store).__name__} cannot search by vector ({error!r}). Pass the documents, "
                 "from_langchain(…, documents=[…]), instead of scan=False."
             ) from error
 
+    @property
+    def _fetches(self) -> bool:
+        """Whether documents can be fetched by the ids that name them, under the filter."""
+        own = getattr(type(self._store), "get_by_ids", None) is not VectorStore.get_by_ids
+        return own and self._id_key is None and not self._options
 
-def read_vectorstore(vectorstore: VectorStore, documents: Iterable[Document] | None, *, scan: bool) -> tuple[Corpus, Embeddings]:
+    def _fetch(self, ids: Sequence[str]) -> dict[str, Document]:
+        try:
+            return self._by_name(self._store.get_by_ids(ids)) if self._fetches else {}
+        except NotImplementedError:
+            return {}
+
+    def _deep(self, queries: Vectors, missing: set[str]) -> Iterator[dict[str, Document]]:
+        """Search farther around the queries for documents that labels name."""
+        for documents in self._nearest(queries, _DEEP, "Searching farther"):
+            found = {name: document for name, document in documents.items() if name in missing}
+            missing -= found.keys()
+            yield found
+            if not missing:
+                return
+        _logger.warning(
+            "%d labelled documents are not among the %d nearest of any query, and a %s cannot fetch documents by id (here): %s. "
+            "Pass the documents, from_langchain(…, documents=[…]), so that they can be learned from.",
+            len(missing),
+            _DEEP,
+            type(self._store).__name__,
+            ", ".join(map(repr, sorted(missing)[:5])),
+        )
+
+    def _nearest(self, queries: Vectors, k: int, title: str) -> Iterator[dict[str, Document]]:
+        for query in tqdm(queries, desc=title, unit="query", delay=1):
+            found = self._search.find(self._search.name, query.tolist(), k=k, **self._options)
+            yield self._by_name([one[0] if isinstance(one, tuple) else one for one in found])
+
+    def _by_name(self, documents: Iterable[Document]) -> dict[str, Document]:
+        return {document_id(document, self._store, self._id_key): document for document in documents}
+
+
+def read_vectorstore(
+    vectorstore: VectorStore,
+    documents: Iterable[Document] | None,
+    *,
+    scan: bool,
+    embeddings: Embeddings | None = None,
+    id_key: str | None = None,
+    metric: str | None = None,
+    filter: Any = None,
+) -> tuple[Corpus, Embeddings]:
     """Return the corpus and the embedding model of a vector store: see `DeepMemory.from_langchain`.
 
     Raises:
-        StoreError: The argument is no vector store, has no embedding model, or is of a kind that has no reader.
+        StoreError: The argument is no vector store, has no embedding model, or is of a kind that has no reader; the options do
+            not go together; or the store has no filters.
     """
     if not isinstance(vectorstore, VectorStore):
         raise StoreError(f"from_langchain takes a LangChain vector store; got {type(vectorstore).__name__}.")
-    embeddings = embeddings_of(vectorstore)
+    embeddings = embeddings_of(vectorstore, embeddings)
+    check_metric(metric)
+    kind = type(vectorstore).__name__
     if documents is not None:
         if not scan:
             raise StoreError("Pass the store's documents, or scan=False to do without them, not both.")
-        check_lengths(vectorstore)
-        return given_corpus(documents, embeddings), embeddings
+        if filter is not None:
+            raise StoreError("A filter is the store's own, and documents= are not read from it: pass the documents that belong.")
+        check_lengths(vectorstore, metric)
+        return given_corpus(documents, embeddings, id_key, metric or metric_of(vectorstore), kind), embeddings
     if not scan:
-        check_lengths(vectorstore)
-        return FoundCorpus(vectorstore, embeddings), embeddings
+        check_lengths(vectorstore, metric)
+        return FoundCorpus(vectorstore, embeddings, id_key, metric or metric_of(vectorstore), filter), embeddings
+    corpus: Corpus
     if isinstance(vectorstore, HasCorpus):
-        return vectorstore.corpus(), embeddings
-    return store_corpus(vectorstore), embeddings
+        corpus = vectorstore.corpus()
+        if filter is not None:
+            if not isinstance(corpus, DeepLakeCorpus):
+                raise StoreError(f"The documents of a {kind} cannot be read under a filter.")
+            corpus = corpus.under(filter)
+    else:
+        corpus = store_corpus(vectorstore, filter, metric)
+    if id_key is not None:
+        corpus = CorpusView(corpus, lambda document: named(document, vectorstore, id_key))
+    return corpus, embeddings

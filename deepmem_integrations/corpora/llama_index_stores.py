@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from llama_index.core import VectorStoreIndex
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
-from deepmem_integrations.corpora.corpus import Batch
+from deepmem_integrations.corpora.corpus import Batch, HasCorpus
 from deepmem_integrations.corpora.stores import (
     BATCH,
     Measure,
@@ -23,9 +24,13 @@ from deepmem_integrations.corpora.stores import (
     faiss_metric,
     faiss_vectors,
     kind_of,
+    lance_metric,
+    milvus_rows,
     qdrant_metric,
     qdrant_points,
+    sql_texts,
 )
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 
 
@@ -34,10 +39,11 @@ class IndexCorpus(StoreCorpus):
 
     Args:
         index: The index. Its store is read anew with each call.
+        metric: By what the caller says that the store ranks; by default the store tells.
     """
 
-    def __init__(self, index: VectorStoreIndex) -> None:
-        super().__init__(index.vector_store)
+    def __init__(self, index: VectorStoreIndex, metric: str | None = None) -> None:
+        super().__init__(index.vector_store, metric=metric)
         self.index = index
 
     @abstractmethod
@@ -51,6 +57,41 @@ class IndexCorpus(StoreCorpus):
             found = self.store.get_nodes(names) if self.store.stores_text else self.index.docstore.get_nodes(names)
             nodes = {node.node_id: node for node in found}
             yield [nodes[name] for name in names]
+
+
+class NodesCorpus(IndexCorpus):
+    """The nodes of any store that returns them with its common method ``get_nodes()``, which reads all of them at once.
+
+    Nodes that come without their vectors are embedded again.
+    """
+
+    kind = ""
+
+    @property
+    def metric_used(self) -> str | None:  # type: ignore[override]
+        """The metric that the caller named; None where nobody knows."""
+        return self._given_metric
+
+    def read_vectors(self) -> Iterator[Batch]:
+        for nodes in self.documents():
+            vectors = [node.embedding for node in nodes]
+            if None in vectors:
+                texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+                vectors = list(Embedder(self.index._embed_model).embed_documents(texts))
+            yield [node.node_id for node in nodes], np.array(vectors, dtype=np.float32)
+
+    def documents(self) -> Iterator[Sequence[BaseNode]]:
+        yield from batches(self.store.get_nodes())
+
+    @staticmethod
+    def reads(store: Any) -> bool:
+        """Tell whether a store returns all of its nodes without being told which."""
+        if type(store).get_nodes is BasePydanticVectorStore.get_nodes:
+            return False
+        try:
+            return bool(store.get_nodes())
+        except (NotImplementedError, TypeError, ValueError):  # most stores want to know which nodes
+            return False
 
 
 class SimpleCorpus(IndexCorpus):
@@ -123,6 +164,42 @@ class QdrantCorpus(IndexCorpus):
         return self.store.client
 
 
+class LanceCorpus(IndexCorpus):
+    """The nodes of a LanceDB table."""
+
+    kind = "llama_index.LanceDBVectorStore"
+
+    @property
+    def metric(self) -> str:
+        return lance_metric(self.store._table, self.store.vector_column_name)
+
+    def read_vectors(self) -> Iterator[Batch]:
+        vector = self.store.vector_column_name
+        if self.store._table is not None:
+            for batch in self.store.table.search().select(["id", vector]).to_batches(BATCH):
+                yield batch["id"].to_pylist(), np.array(batch[vector].to_pylist(), dtype=np.float32)
+
+    def documents(self) -> Iterator[Sequence[BaseNode]]:
+        for ids, _ in self.read_vectors():
+            yield self.store.get_nodes(where=f"id IN ({sql_texts(list(ids))})")  # node_ids are quoted as columns
+
+
+class MilvusCorpus(IndexCorpus):
+    """The nodes of a Milvus collection."""
+
+    kind = "llama_index.MilvusVectorStore"
+
+    @property
+    def metric(self) -> str:
+        name = str(self.store.similarity_metric).lower()
+        return {"ip": "dot"}.get(name, name)
+
+    def read_vectors(self) -> Iterator[Batch]:
+        key, vector = "id", self.store.embedding_field
+        for rows in milvus_rows(self.store.client, self.store.collection_name, "", [key, vector]):
+            yield [str(row[key]) for row in rows], np.array([row[vector] for row in rows], dtype=np.float32)
+
+
 class PostgresCorpus(IndexCorpus):
     """The nodes of a Postgres store with pgvector, which LlamaIndex always searches by cosine."""
 
@@ -149,20 +226,18 @@ class PostgresCorpus(IndexCorpus):
                 last = rows[-1].id
 
 
-KINDS = {corpus.kind: corpus for corpus in (SimpleCorpus, FaissCorpus, ChromaCorpus, QdrantCorpus, PostgresCorpus)}
+KINDS: dict[str, type[IndexCorpus]] = {
+    corpus.kind: corpus
+    for corpus in (SimpleCorpus, FaissCorpus, ChromaCorpus, QdrantCorpus, LanceCorpus, MilvusCorpus, PostgresCorpus)
+}
 
 
-def check_lengths(index: VectorStoreIndex) -> None:
-    """Check on the first vectors of an index that their lengths do not change the ranking.
-
-    Raises:
-        StoreError: See `StoreCorpus.vectors`.
-    """
-    measure(index)
-
-
-def measure(index: VectorStoreIndex) -> Measure | None:
+def measure(index: VectorStoreIndex, metric: str | None = None) -> Measure | None:
     """Return by what the store of an index ranks, as far as that can be read, and check its first vectors.
+
+    Args:
+        index: The index.
+        metric: By what the caller says that the store ranks; by default the store tells.
 
     Raises:
         StoreError: See `StoreCorpus.vectors`.
@@ -171,4 +246,12 @@ def measure(index: VectorStoreIndex) -> Measure | None:
     # A Qdrant that is opened for async alone cannot be read from here, and neither can a store of an unknown kind.
     if kind is None or (kind == QdrantCorpus.kind and index.vector_store.client is None):
         return None
-    return KINDS[kind](index).measure()
+    return KINDS[kind](index, metric).measure()
+
+
+def metric_of(index: VectorStoreIndex) -> str | None:
+    """Return the metric by which the store of an index ranks: see `StoreCorpus.metric`; None where nobody can tell."""
+    kind = kind_of(index.vector_store, KINDS)
+    if kind is None or (kind == QdrantCorpus.kind and index.vector_store.client is None):
+        return "cosine" if isinstance(index.vector_store, HasCorpus) else None
+    return KINDS[kind](index).metric

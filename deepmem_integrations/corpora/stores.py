@@ -4,7 +4,7 @@ The stores' own packages are never imported.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.corpora.corpus import Batch, ListedCorpus
+from deepmem_integrations.corpora.corpus import Batch, ListedCorpus, check_lengths_of
 from deepmem_integrations.errors import StoreError
 
 BATCH = 1_000
 """How many documents are read from a store at a time."""
-_EVEN = 1.05
-"""Lengths up to this ratio count as equal: an index with 8 bits a number gives unit vectors back with nearly equal lengths."""
 _Item = TypeVar("_Item")
 
 
@@ -61,18 +59,58 @@ class StoreCorpus(ListedCorpus):
 
     Args:
         store: The store. It is read anew with each call.
+        filter: The store's own filter, which the documents have to pass; None for all documents.
+        metric: By what the caller says that the store ranks; by default the store tells.
     """
 
     kind: ClassVar[str]
     """The top package and the class of the store, such as ``langchain_chroma.Chroma``."""
+    filters: ClassVar[bool] = True
+    """Whether the store has filters. The search of a store that has none may ignore one in silence."""
 
-    def __init__(self, store: Any) -> None:
-        self.store = store
+    filter_option: ClassVar[str] = "filter"
+    """The name of the option by which the store's search takes its filter."""
+
+    def __init__(self, store: Any, filter: Any = None, metric: str | None = None) -> None:
+        if filter is not None and not self.filters:
+            raise StoreError(
+                f"A {type(store).__name__} has no filters. Pass the documents that belong, documents=[…], or make a store for "
+                "each tenant."
+            )
+        self.store, self.filter = store, filter
+        self._given_metric = metric
 
     @property
     def metric(self) -> str:
         """The metric by which the store ranks: ``cosine``, ``l2``, ``dot``, or the store's own name for another one."""
         return "cosine"
+
+    @property
+    def metric_used(self) -> str:
+        """The metric that the caller named, or else that of the store."""
+        return self._given_metric or self.metric
+
+    @property
+    def metadata_id(self) -> str | None:
+        """The metadata key under which the store's search returns the id of a document; None where there is no such key."""
+        return None
+
+    def having(self, key: str, names: Sequence[str]) -> Any:
+        """Return the store's own filter for documents that pass the reader's, and have one of some texts under a metadata key.
+
+        Raises:
+            NotImplementedError: The store's filters cannot say so.
+        """
+        raise NotImplementedError(f"a filter of {self.kind} by a list of texts")
+
+    def fetch_by(self, key: str, names: Sequence[str]) -> list[Any]:
+        """Return the documents that pass the filter and have one of some texts under a metadata key.
+
+        Raises:
+            NotImplementedError: The store's filters cannot say so.
+        """
+        narrowed = type(self)(self.store, self.having(key, names))
+        return [document for batch in narrowed.documents() for document in batch]
 
     @abstractmethod
     def read_vectors(self) -> Iterator[Batch]:
@@ -82,25 +120,13 @@ class StoreCorpus(ListedCorpus):
         """Yield (ids, (n, d) vectors) batches of all documents.
 
         An adapter is trained and evaluated by cosine similarity, and its transformed queries have the length 1. So the store has
-        to rank as cosine similarity does. Vectors of equal length rank alike by cosine similarity, L2 distance and dot product.
+        to rank as cosine similarity does.
 
         Raises:
             StoreError: The store does not rank by cosine similarity, and the vectors' lengths differ, so that its ranking is
-                another one. A transform is trained and judged by cosine similarity, and gives the query length 1.
+                another one: see `check_lengths_of`.
         """
-        metric = self.metric
-        shortest, longest = np.inf, 0.0
-        for ids, vectors in self.read_vectors():
-            if metric != "cosine":
-                lengths = np.linalg.norm(np.asarray(vectors, dtype=np.float32), axis=1)
-                shortest, longest = min(shortest, lengths.min()), max(longest, lengths.max())
-                if metric not in ("l2", "dot") or longest > _EVEN * shortest:
-                    raise StoreError(
-                        f"{type(self.store).__name__} ranks by {metric}, and its vectors have lengths of {shortest:.3g} to "
-                        f"{longest:.3g}; Deep Memory ranks by cosine similarity. Make the store with cosine distance, or with "
-                        "L2 distance or dot product and vectors of length 1, which rank alike."
-                    )
-            yield ids, vectors
+        return check_lengths_of(self.read_vectors(), self.metric_used, type(self.store).__name__)
 
     def measure(self) -> Measure | None:
         """Return by what the store ranks, and check on the first vectors that their lengths do not change the ranking.
@@ -113,7 +139,7 @@ class StoreCorpus(ListedCorpus):
         Raises:
             StoreError: See `vectors`.
         """
-        metric = self.metric
+        metric = self.metric_used
         if metric == "cosine":
             return Measure(metric)
         first = next(self.vectors(), None)
@@ -185,9 +211,9 @@ def chroma_metric(collection: Any) -> str:
     return {"ip": "dot"}.get(name, str(name))
 
 
-def chroma_records(collection: Any, *include: str) -> Iterator[Any]:
-    """Yield a Chroma collection in batches, by ids and not by offsets, which shift when another process writes."""
-    for batch in batches(collection.get(include=[])["ids"]):
+def chroma_records(collection: Any, *include: str, where: Any = None) -> Iterator[Any]:
+    """Yield a Chroma collection, or what passes a filter, in batches, by ids, since offsets shift when another process writes."""
+    for batch in batches(collection.get(include=[], where=where)["ids"]):
         yield collection.get(ids=batch, include=list(include))
 
 
@@ -208,3 +234,33 @@ def qdrant_points(client: Any, collection: str, **options: Any) -> Iterator[list
             yield points
         if offset is None:
             return
+
+
+def lance_metric(table: Any, column: str) -> str:
+    """Return the metric by which LanceDB searches a column of a table: that of the column's index, or else L2 distance."""
+    for index in table.list_indices() if table is not None else ():
+        if column in index.columns:
+            return str(getattr(table.index_stats(index.name), "distance_type", None) or "l2").lower()
+    return "l2"
+
+
+def milvus_rows(client: Any, collection: str, filter: str, columns: list[str]) -> Iterator[list[Any]]:
+    """Yield batches of the rows of a Milvus collection that pass a filter."""
+    if not client.has_collection(collection):
+        return
+    found = client.query_iterator(collection, batch_size=BATCH, filter=filter, output_fields=columns)
+    try:
+        while rows := found.next():
+            yield list(rows)
+    finally:
+        found.close()
+
+
+def sql_texts(texts: Sequence[str]) -> str:
+    """Write texts as a list in SQL, with quotes doubled.
+
+    Example:
+        >>> sql_texts(["a", "it's"])
+        "'a', 'it''s'"
+    """
+    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)

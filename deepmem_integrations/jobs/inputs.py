@@ -61,8 +61,8 @@ class TrainingInputs:
         fingerprint: The fingerprint of the embedding model.
         data: The fingerprints of the labels and of the corpus: see `ModelInfo`.
         words: What a search by words of the caller's own finds for the queries; None where there is no such search.
-        options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), and
-            ``index_words``, which says whether the word index in the folder of models takes part.
+        options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), ``id_key``,
+            and ``index_words``, which says whether the word index in the folder of models takes part.
     """
 
     labels: Relevance

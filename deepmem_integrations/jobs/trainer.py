@@ -41,7 +41,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     """
     inputs = read_inputs(running.jobs.inputs(running.job.id))
     keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
-    documents = inputs.options.pop("documents", None)
+    of_corpus = {METADATA: inputs.options.pop("documents", None), "id_key": inputs.options.pop("id_key", None)}
     change_embedding = inputs.options.pop("change_embedding", False)
     index = running.jobs.models.lexical_search if index_words else None
     running.begin()
@@ -67,7 +67,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
         made_by="train",
         change_embedding=change_embedding,
         data=data,
-        **({METADATA: documents} if documents else {}),
+        **{name: value for name, value in of_corpus.items() if value},
     )
 
 

@@ -15,14 +15,15 @@ from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
-from deepmem_integrations.corpora.langchain_stores import check_lengths, embeddings_of
+from deepmem_integrations.corpora.langchain_search import VectorCalls, acall
+from deepmem_integrations.corpora.langchain_stores import embeddings_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
 from deepmem_integrations.langchain.searches import SearchType, cannot, is_hybrid
-from deepmem_integrations.langchain.stores import acall
+from deepmem_integrations.langchain.stores import store_access
 from deepmem_integrations.langchain.vector_search import RankedSearch, VectorSearch, check_spelling
 from deepmem_integrations.ranking import Ranker
-from deepmem_integrations.serving import MemoryLike, OnBroken, Untrained
+from deepmem_integrations.serving import HasModels, MemoryLike, OnBroken, Untrained
 from deepmem_integrations.words import LexicalSearch
 
 _RETRIEVING = (
@@ -85,6 +86,10 @@ class DeepMemoryRetriever(BaseRetriever):
         untrained: ``"plain"`` returns plain results until a model is in use, and logs a warning once. ``"error"`` raises an
             error. By default, a `DeepMemory` and a folder serve plain results, also a folder that is not there yet, and the path
             of an adapter file that is missing is an error.
+        embeddings: The embedding model of a store that does not tell it, such as SQLiteVec, Annoy and USearch. By default, the
+            model of the store, or else that of the `DeepMemory`.
+        id_key: The metadata key that names documents, where the store's ids do not. By default, as the model was trained. The
+            documents come with that name as their ``id``.
         on_broken: ``"plain"`` returns plain results where the model is damaged or belongs to another embedding model, and logs an
             error once for each state of the model's file. ``"error"`` raises the error.
 
@@ -115,6 +120,8 @@ class DeepMemoryRetriever(BaseRetriever):
     evidence: bool = False
     search_type: SearchType = "similarity"
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
+    embeddings: Embeddings | None = None
+    id_key: str | None = None
     untrained: Untrained | None = None
     on_broken: OnBroken = "error"
     # This is a field and no private attribute, because LangChain makes a new retriever from the fields for each configured call.
@@ -192,7 +199,7 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         request = self._request(kwargs)
         if request.embeddings is None:
-            return self.vectorstore.search(query, self.search_type, **request.asked)
+            return self._named(self.vectorstore.search(query, self.search_type, **request.asked))
         search = self._search(request, query, request.embeddings.embed_query(query))
         with self._not_implemented():
             return search.run()
@@ -206,8 +213,7 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[Document]:
         request = self._request(kwargs)
         if request.embeddings is None:
-            plain: list[Document] = await acall(self.vectorstore, "search", query, self.search_type, **request.asked)
-            return plain
+            return self._named(await acall(self.vectorstore, "search", query, self.search_type, **request.asked))
         vector = await request.embeddings.aembed_query(query)
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
         search = await run_in_executor(None, self._search, request, query, vector)
@@ -218,23 +224,45 @@ class DeepMemoryRetriever(BaseRetriever):
         """Return what a call asks for, by the fields, by ``search_kwargs``, and by the options of the call."""
         options = {**self.search_kwargs, **kwargs}
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
-        by_text = not own["deep_memory"] and not hasattr(self.vectorstore.embeddings, "untransformed")
-        return _Request(None if by_text else embeddings_of(self.vectorstore), own, options)
+        calls = VectorCalls(self.vectorstore)
+        by_text = not own["deep_memory"] and not calls.transforms
+        if by_text and self.search_type == "similarity" and calls.table is not None:
+            by_text = False  # the store's own search would return no ids
+        return _Request(None if by_text else self._embeddings(), own, options)
+
+    def _named(self, documents: list[Document]) -> list[Document]:
+        """Return documents of the store's own search with the ids that name them, as far as anybody can tell."""
+        access = store_access(self.vectorstore, id_key=self._id_key)
+        return [access.named(document) for document in documents]
+
+    @property
+    def _id_key(self) -> str | None:
+        return self.id_key or getattr(self.memory, "id_key", None)
+
+    def _embeddings(self) -> Embeddings:
+        """Return the embedding model of the store, as the store, the user or the `DeepMemory` tells it."""
+        told: Any = self.embeddings or self.vectorstore.embeddings
+        if told is None and isinstance(self.memory, HasModels) and isinstance(self.memory.embedder.model, Embeddings):
+            told = self.memory.embedder.model
+        return embeddings_of(self.vectorstore, told)
 
     def _search(self, request: _Request, text: str, vector: list[float]) -> VectorSearch:
         """Transform the query vector, and return the search of the store with it."""
         store, search_type, own, options = self.vectorstore, self.search_type, request.own, request.options
+        told: dict[str, Any] = {"embeddings": request.embeddings, "metric": getattr(self.memory, "metric", None)}
         if not own["deep_memory"]:
-            return VectorSearch(store, search_type, text, vector, request.asked)
+            access = store_access(store, id_key=self._id_key, **told)
+            return VectorSearch(store, search_type, text, vector, request.asked, access=access)
         for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
             if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
                 raise StoreError(f"{name} is a number of documents, 1 or more; got {given!r}.")
         check_spelling(store, search_type, options, (*_OWN, "fetch_k"))
-        check_lengths(store)
+        store_access(store, **told).check_lengths(options)
         mmr, hybrid = search_type == "mmr", is_hybrid(store, options)
         query = self._serve(own["words"], own["answers"]).query(text, vector, request.embeddings, vectors_alone=mmr or hybrid)
+        access = store_access(store, id_key=self._id_key or query.id_key, **told)
         if mmr:
-            return VectorSearch(store, search_type, text, query.vector, request.asked)
+            return VectorSearch(store, search_type, text, query.vector, request.asked, access=access)
         searched: list[float] = query.vector
         if search_type == "similarity_score_threshold":
             # The scores by which stores rank depend on the query's length, where they rank by L2 distance or inner product.
@@ -242,13 +270,14 @@ class DeepMemoryRetriever(BaseRetriever):
         fetch_k = options.get("fetch_k")
         options = {name: value for name, value in options.items() if name != "fetch_k"}
         if hybrid or (query.vectors_alone and not own["evidence"]):
-            return VectorSearch(store, search_type, text, searched, options, own["k"], fetch_k)
+            return VectorSearch(store, search_type, text, searched, options, own["k"], fetch_k, access)
         candidates = self.fetch_k if fetch_k is None else fetch_k
         return RankedSearch(
             *(store, search_type, query, options, own["k"], fetch_k),
             candidates=candidates,
             evidence=own["evidence"],
             vector=searched,
+            access=access,
         )
 
     @contextlib.contextmanager
@@ -261,8 +290,8 @@ class DeepMemoryRetriever(BaseRetriever):
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         parameters: dict[str, Any] = {**super()._get_ls_params(**kwargs)}
         parameters["ls_vector_store_provider"] = type(self.vectorstore).__name__
-        if self.vectorstore.embeddings is not None:
-            embeddings = embeddings_of(self.vectorstore)
+        with contextlib.suppress(StoreError):
+            embeddings = self._embeddings()
             parameters["ls_embedding_provider"] = type(embeddings).__name__
             parameters["embedding_model"] = Embedder(embeddings).name
         own = self._request(kwargs).own

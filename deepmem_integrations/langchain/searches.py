@@ -20,13 +20,15 @@ from langchain_core.vectorstores import VectorStore
 
 from deepmem_integrations._weak import WeakCache
 from deepmem_integrations.corpora.filters import forbids, ignored, impossible
+from deepmem_integrations.corpora.langchain_search import ALSO_SCORED, BY_VECTOR, SCORED, VectorCalls, acall
+from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
-from deepmem_integrations.langchain.stores import SCORED, StoreAccess, acall
+from deepmem_integrations.langchain.stores import StoreAccess
 
 SearchType = Literal["similarity", "mmr", "similarity_score_threshold"]
 
 _BY_VECTOR: Mapping[str, tuple[str, ...]] = {
-    "similarity": ("similarity_search_by_vector",),
+    "similarity": (BY_VECTOR, *SCORED, *ALSO_SCORED),
     "mmr": ("max_marginal_relevance_search_by_vector",),
     "similarity_score_threshold": SCORED,
 }
@@ -72,36 +74,35 @@ class ByVector:
     """Searches with the method for a search by vector.
 
     Args:
-        store: The store.
+        calls: The store's searches by vector.
         method: The name of the method.
         vector: The query vector.
+        text: The query.
     """
 
-    def __init__(self, store: VectorStore, method: str, vector: Sequence[float]) -> None:
-        self.store, self.method, self.vector = store, method, vector
+    def __init__(self, calls: VectorCalls, method: str, vector: Sequence[float], text: str) -> None:
+        self.calls, self.store, self.method, self.vector, self.text = calls, calls.store, method, vector, text
         self.scored = method in SCORED
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The parameters of the method."""
-        return inspect.signature(getattr(self.store, self.method)).parameters
+        return self.calls.parameters(self.method)
 
     def find(self, options: Mapping[str, Any]) -> list[Any]:
         """Search."""
-        found: list[Any] = getattr(self.store, self.method)(self.vector, **options)
-        return found
+        return self.calls.find(self.method, self.vector, self.text, **options)
 
     async def afind(self, options: Mapping[str, Any]) -> list[Any]:
         """Do the same as `find` without blocking the event loop."""
-        found: list[Any] = await acall(self.store, self.method, self.vector, **options)
-        return found
+        return await self.calls.afind(self.method, self.vector, self.text, **options)
 
 
 class ByText:
     """Searches as the store's own retriever does, with the query vector in place of the query's embedding.
 
     Args:
-        store: The store.
+        access: The access to the store.
         search_type: How the store searches.
         text: The query.
         vector: The query vector.
@@ -112,11 +113,11 @@ class ByText:
 
     scored = False
 
-    def __init__(self, store: VectorStore, search_type: SearchType, text: str, vector: Sequence[float]) -> None:
-        self.store, self.search_type, self.text, self.vector = store, search_type, text, vector
-        self.places = _places(store)
+    def __init__(self, access: StoreAccess, search_type: SearchType, text: str, vector: Sequence[float]) -> None:
+        self.store, self.search_type, self.text, self.vector = access.store, search_type, text, vector
+        self.model, self.places = _places(access)
         if not self.places:
-            raise cannot(store, "its embedding model, which would have to return the transformed vector, is not found in it")
+            raise cannot(self.store, "its embedding model, which would have to return the transformed vector, is not found in it")
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -125,13 +126,13 @@ class ByText:
 
     def find(self, options: Mapping[str, Any]) -> list[Any]:
         """Search."""
-        embedding = _OneQuery(self.store.embeddings, self.text, self.vector)
+        embedding = _OneQuery(self.model, self.text, self.vector)
         found: list[Any] = _with(self.store, self.places, embedding).search(self.text, self.search_type, **options)
         return self._checked(found, embedding)
 
     async def afind(self, options: Mapping[str, Any]) -> list[Any]:
         """Do the same as `find` without blocking the event loop."""
-        embedding = _OneQuery(self.store.embeddings, self.text, self.vector)
+        embedding = _OneQuery(self.model, self.text, self.vector)
         store = _with(self.store, self.places, embedding)
         try:
             found = await acall(store, "search", self.text, self.search_type, **options)
@@ -194,21 +195,22 @@ def way_of(access: StoreAccess, search_type: SearchType, text: str, vector: Sequ
     """
     store = access.store
     hybrid = is_hybrid(store, options)
-    method = next((name for name in _BY_VECTOR[search_type] if hasattr(store, name)), None)
+    similar = search_type == "similarity"
+    method = access.calls.name if similar else next((name for name in _BY_VECTOR[search_type] if hasattr(store, name)), None)
     if access.kind and not hybrid:
-        return ByVector(store, method or _BY_VECTOR[search_type][0], vector)
+        return ByVector(access.calls, method or _BY_VECTOR[search_type][0], vector, text)
     by_vector, by_text = (_above(store, methods[search_type]) for methods in (_BY_VECTOR, _BY_TEXT))
-    if hybrid or by_text < by_vector or (by_text == by_vector and _places(store)):
+    if hybrid or by_text < by_vector or (by_text == by_vector and _places(access)[1]):
         if search_type == "similarity_score_threshold":
             _check_relevance(store)
-        return ByText(store, search_type, text, vector)
+        return ByText(access, search_type, text, vector)
     if method is None or (search_type == "similarity_score_threshold" and method != SCORED[0]):
         raise StoreError(
             f"{type(store).__name__} gives no scores when it searches by vector, or nobody knows which, so nothing can be "
             'compared with score_threshold. Use the search type "similarity", or make the store with '
             "DeepMemoryEmbeddings(embeddings, memory) as its embedding model, and use its own retriever."
         )
-    return ByVector(store, method, vector)
+    return ByVector(access.calls, method, vector, text)
 
 
 def is_hybrid(store: VectorStore, options: Mapping[str, Any]) -> bool:
@@ -250,11 +252,15 @@ def _check_relevance(store: VectorStore) -> None:
             )
 
 
-def _places(store: VectorStore) -> list[tuple[str, ...]]:
-    """Return where a store keeps its embedding model. Nothing that does something when it is deleted is ever copied."""
-    model = store.embeddings
+def _places(access: StoreAccess) -> tuple[Any, list[tuple[str, ...]]]:
+    """Return a store's embedding model and where it is kept. Nothing that does something when it is deleted is ever copied."""
+    store, model = access.store, access.store.embeddings
+    if model is None:  # of a store that does not tell it
+        told = access.calls.embeddings
+        held = [value for value in vars(store).values() if isinstance(value, Embeddings) and untransformed(value) is told]
+        model = held[0] if held else None
     places = _PLACES.get(store, lambda: list(_lead_to(model, store, ())))
-    return places if all(_at(store, place) is model for place in places) else list(_lead_to(model, store, ()))
+    return model, places if all(_at(store, place) is model for place in places) else list(_lead_to(model, store, ()))
 
 
 def _lead_to(model: Any, owner: Any, owners: tuple[Any, ...]) -> Iterator[tuple[str, ...]]:

@@ -11,27 +11,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from numpy.typing import NDArray
 
-from deepmem_integrations.corpora.langchain_stores import check_lengths, id_if_any
+from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls, acall, own_searches
+from deepmem_integrations.corpora.langchain_stores import KINDS, check_lengths, id_if_any, named
+from deepmem_integrations.corpora.langchain_tables import MilvusCorpus, TableCorpus
 from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
+from deepmem_integrations.deeplake.tql import Condition, is_in, literal, where
 from deepmem_integrations.errors import StoreError
 
-SCORED = ("similarity_search_with_score_by_vector", "similarity_search_by_vector_with_relevance_scores")
-"""LangChain has no common name for a search by vector that returns scores; stores use one of these two names."""
-_PLAIN = "similarity_search_by_vector"
 _LONGEST = 1.01
 """No cosine is longer; a little is left for vectors whose lengths differ a little."""
-
-
-async def acall(store: VectorStore, name: str, *args: Any, **options: Any) -> Any:
-    """Call a method of a store: its async method where there is one, otherwise the method in a thread."""
-    # A PGVector that was opened without async_mode refuses its own async methods.
-    if getattr(store, "async_mode", True) and hasattr(store, f"a{name}"):
-        return await getattr(store, f"a{name}")(*args, **options)
-    return await run_in_executor(None, getattr(store, name), *args, **options)
 
 
 class StoreAccess:
@@ -39,6 +32,9 @@ class StoreAccess:
 
     Args:
         store: The store.
+        embeddings: The store's embedding model: see `VectorCalls`.
+        id_key: The metadata key that names documents; None where the store's own ids do.
+        metric: By what the caller says that the store ranks; by default the store tells.
     """
 
     kind: ClassVar[str] = ""
@@ -48,15 +44,28 @@ class StoreAccess:
     harmless: ClassVar[tuple[str, ...]] = ()
     """The options of a search that forbid no document."""
 
-    def __init__(self, store: Any) -> None:
-        self.store = store
+    def __init__(
+        self, store: Any, embeddings: Embeddings | None = None, id_key: str | None = None, metric: str | None = None
+    ) -> None:
+        self.store, self.id_key, self.metric = store, id_key, metric
+        self.calls = VectorCalls(store, embeddings)
+
+    # ---- names -------------------------------------------------------------------------------------------------
+
+    def name_of(self, document: Document) -> str | None:
+        """Return the id that names a document; None where nobody can tell."""
+        return id_if_any(document, self.store, self.id_key)
+
+    def named(self, document: Document) -> Document:
+        """Return the document with the id that names it, as far as anybody can tell."""
+        return document if self.name_of(document) is None else named(document, self.store, self.id_key)
 
     # ---- scores ------------------------------------------------------------------------------------------------
 
     @property
     def search_method(self) -> str:
         """The name of the search by vector, with scores where `cosines` understands them."""
-        return _PLAIN
+        return self.calls.name
 
     def cosines(
         self, scores: Sequence[float | None], options: Mapping[str, Any], length: float = 1.0
@@ -110,6 +119,14 @@ class StoreAccess:
         """Return the store's own function from one score to a relevance score."""
         return self.store._select_relevance_score_fn()
 
+    def check_lengths(self, options: Mapping[str, Any]) -> None:
+        """Check once, on the first vectors, that their lengths do not change the ranking of a search with these options.
+
+        Raises:
+            StoreError: See `StoreCorpus.vectors`.
+        """
+        check_lengths(self.store, self.metric)
+
     def _measure(self, options: Mapping[str, Any]) -> Measure | None:
         return None
 
@@ -122,8 +139,11 @@ class StoreAccess:
     def obeys(self, options: Mapping[str, Any]) -> bool:
         """Tell whether a lookup by ids returns no document that a search with these options would forbid."""
         given = {name for name, value in options.items() if value is not None}
-        allowed = given.issubset({*self.applied, *self.harmless})
+        allowed = given.issubset({*self._applied(), *self.harmless})
         return allowed and self._can_look_up() and self.understands(options.get("filter"))
+
+    def _applied(self) -> tuple[str, ...]:
+        return self.applied
 
     def lookup(self, ids: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
         """Return id → document of the documents with these ids that a search with these options may return.
@@ -149,10 +169,12 @@ class StoreAccess:
         return True
 
     def _can_look_up(self) -> bool:
+        if self.id_key is not None:
+            return False  # get_by_ids knows the store's own ids alone
         # A class that overrides the search of its base, to add a filter of its own for example, overrides get_by_ids as well,
         # or nothing is looked up.
         owner = _owner(self.store, "get_by_ids")
-        return owner not in (None, VectorStore) and not _own_searches(self.store, owner)
+        return owner not in (None, VectorStore) and not own_searches(self.store, owner)
 
     def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
         found: list[Document] = self.store.get_by_ids(ids)
@@ -163,7 +185,7 @@ class StoreAccess:
         return found
 
     def _named(self, ids: Sequence[str], documents: Sequence[Document]) -> dict[str, Document]:
-        found = {id_if_any(document, self.store): document for document in documents}
+        found = {self.name_of(document): self.named(document) for document in documents}
         return {name: found[name] for name in ids if name in found}
 
 
@@ -174,13 +196,38 @@ class _KnownStore(StoreAccess):
 
     @property
     def search_method(self) -> str:
-        return next(name for name in SCORED if hasattr(self.store, name))
+        return next((name for name in SCORED if hasattr(self.store, name)), SCORED[0])
 
     def _measure(self, options: Mapping[str, Any]) -> Measure | None:
-        return check_lengths(self.store)
+        return check_lengths(self.store, self.metric)
+
+    def check_lengths(self, options: Mapping[str, Any]) -> None:
+        """Check once, on the first vectors, that their lengths do not change the ranking: see `StoreAccess.check_lengths`."""
+        self._measure(options)
+
+    def lookup(self, ids: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
+        """Look documents up by the store's ids, or by the metadata key that names them (see `StoreAccess.lookup`)."""
+        return super().lookup(ids, options) if self.id_key is None else self._look_up_names(self.id_key, ids, options)
+
+    async def alookup(self, ids: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
+        """Do the same as `lookup` off the event loop."""
+        if self.id_key is None:
+            return await super().alookup(ids, options)
+        return await run_in_executor(None, self._look_up_names, self.id_key, ids, options)
+
+    def _look_up_names(self, key: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
+        corpus = KINDS[self.kind]
+        try:
+            return self._named(names, corpus(self.store, options.get(corpus.filter_option)).fetch_by(key, names))
+        except NotImplementedError:
+            return {}
+
+    def _applied(self) -> tuple[str, ...]:
+        return self.applied if self.id_key is None else (KINDS[self.kind].filter_option,)
 
     def _can_look_up(self) -> bool:
-        return True
+        # A PGVector that is opened for async alone cannot be read by a metadata key.
+        return self.id_key is None or (self.kind in KINDS and not getattr(self.store, "async_mode", False))
 
     async def _afetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
         return await run_in_executor(None, self._fetch, ids, options)
@@ -316,6 +363,20 @@ class DeepLake(_KnownStore):
     kind = "deepmem_integrations.DeepLake"
     harmless = ("distance_metric",)
 
+    def _applied(self) -> tuple[str, ...]:
+        return self.applied
+
+    def _can_look_up(self) -> bool:
+        return True
+
+    def _look_up_names(self, key: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
+        column = self.store.store.layout.metadata
+        clause = where(options.get("filter"), column, is_in(f"{column}[{literal(key)}]", names))
+        found = self.store.store.find(Condition(clause.removeprefix("WHERE ")))
+        return self._named(
+            names, [Document(id=document.id, page_content=document.text, metadata=document.metadata) for document in found]
+        )
+
     def _measure(self, options: Mapping[str, Any]) -> Measure | None:
         return Measure("cosine") if str(options.get("distance_metric") or "cos").lower() == "cos" else None
 
@@ -336,25 +397,86 @@ class DeepLake(_KnownStore):
         return [Document(id=document.id, page_content=document.text, metadata=document.metadata) for document in found]
 
 
-_KINDS = {access.kind: access for access in (InMemory, Faiss, Chroma, Qdrant, PGVector, PGVectorStore, DeepLake)}
+class Milvus(_KnownStore):
+    """Milvus, whose scores are squared distances, or similarities. Its filters are expressions."""
+
+    kind = MilvusCorpus.kind
+    applied = ("expr",)
+    harmless = ("param", "timeout")
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        narrowed = MilvusCorpus(self.store, MilvusCorpus(self.store, options.get("expr")).with_ids(ids))
+        return [document for batch in narrowed.documents() for document in batch]
 
 
-def store_access(store: VectorStore) -> StoreAccess:
-    """Return the access to a store. A subclass that searches in its own way is a store of no known kind."""
+class Table(_KnownStore):
+    """A store whose reader searches its table: see `TableCorpus`."""
+
+    harmless = ("prefilter",)
+
+    def _measure(self, options: Mapping[str, Any]) -> Measure | None:
+        asked = options.get("metrics")  # LanceDB's search may be told by what to rank
+        return check_lengths(self.store, self.metric if asked is None else str(asked).lower())
+
+    def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._table(None).measured(metric, scores)
+
+    def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
+        return self._table(options.get("filter")).fetch(ids)
+
+    def _table(self, filter: Any) -> TableCorpus:
+        corpus: Any = KINDS[self.kind](self.store, filter)
+        return corpus  # type: ignore[no-any-return]
+
+
+class Lance(Table):
+    """LanceDB. Its filters are SQL."""
+
+    kind = "langchain_community.LanceDB"
+
+
+class SQLiteVec(Table):
+    """SQLite with sqlite-vec, which has no filters."""
+
+    kind = "langchain_community.SQLiteVec"
+    applied = ()
+
+
+class SKLearn(Table):
+    """Lists in memory, which scikit-learn searches, without filters."""
+
+    kind = "langchain_community.SKLearnVectorStore"
+    applied = ()
+
+
+class DuckDB(Table):
+    """DuckDB, which has no filters here."""
+
+    kind = "langchain_community.DuckDB"
+    applied = ()
+
+
+_KINDS = {
+    access.kind: access
+    for access in (
+        *(InMemory, Faiss, Chroma, Qdrant, PGVector, PGVectorStore, DeepLake),
+        *(Milvus, Lance, SQLiteVec, SKLearn, DuckDB),
+    )
+}
+
+
+def store_access(
+    store: VectorStore, embeddings: Embeddings | None = None, id_key: str | None = None, metric: str | None = None
+) -> StoreAccess:
+    """Return the access to a store. A subclass that searches in its own way is a store of no known kind: see `StoreAccess`."""
+    options = (embeddings, id_key, metric)
     kind = kind_of(store, _KINDS)
     if kind is None:
-        return StoreAccess(store)
+        return StoreAccess(store, *options)
     store_class: Any = type(store)
     known: Any = next(base for base in store_class.__mro__ if kind_of_class(base) == kind)
-    own = _own_searches(store, known) or "get_by_ids" in vars(store) or store_class.get_by_ids is not known.get_by_ids
-    return StoreAccess(store) if own else _KINDS[kind](store)
-
-
-def _own_searches(store: VectorStore, known: type) -> bool:
-    """Tell whether a store, or a class between it and one of its bases, searches in its own way."""
-    mro = type(store).__mro__
-    own: list[Any] = [store, *mro[: mro.index(known)]]
-    return any("search" in name for one in own for name in vars(one))
+    own = own_searches(store, known) or "get_by_ids" in vars(store) or store_class.get_by_ids is not known.get_by_ids
+    return StoreAccess(store, *options) if own else _KINDS[kind](store, *options)
 
 
 def _owner(store: VectorStore, method: str) -> Any:

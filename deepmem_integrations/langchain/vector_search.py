@@ -12,10 +12,10 @@ from langchain_core.documents import Document
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
-from deepmem_integrations.corpora.langchain_stores import id_if_any
+from deepmem_integrations.corpora.langchain_search import SCORED
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.searches import ByVector, SearchType, acheck_filters, check_filters, way_of
-from deepmem_integrations.langchain.stores import SCORED, store_access
+from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import EVIDENCE, NAMELESS, Metadata, RankedQuery, Shortlist
 from deepmem_integrations.words import Found
 
@@ -59,6 +59,7 @@ class VectorSearch:
         options: The options of the store's search, without ``k`` and ``fetch_k``.
         k: How many documents to return; None leaves the number to the store.
         fetch_k: What ``fetch_k`` the caller gave with the options. Stores that know such an option receive it.
+        access: The access to the store; by default that of its kind.
 
     Raises:
         StoreError: See `way_of`.
@@ -73,9 +74,10 @@ class VectorSearch:
         options: Mapping[str, Any],
         k: int | None = None,
         fetch_k: int | None = None,
+        access: StoreAccess | None = None,
     ) -> None:
+        self._access = access or store_access(store)
         self.store, self.vector, self.options, self.k = store, vector, dict(options), k
-        self._access = store_access(store)
         self.way = way_of(self._access, search_type, text, vector, options)
         self.threshold = self.options.pop("score_threshold") if search_type == "similarity_score_threshold" else None
         self._ask(k, fetch_k)
@@ -92,11 +94,11 @@ class VectorSearch:
 
     def run(self) -> list[Document]:
         """Search."""
-        return [document for document, _ in self._read(self._search())]
+        return [self._access.named(document) for document, _ in self._read(self._search())]
 
     async def arun(self) -> list[Document]:
         """Do the same as `run` without blocking the event loop."""
-        return [document for document, _ in self._read(await self._asearch())]
+        return [self._access.named(document) for document, _ in self._read(await self._asearch())]
 
     def _search(self) -> list[Any]:
         if found := self.way.find(self._asked):
@@ -135,6 +137,7 @@ class RankedSearch(VectorSearch):
         candidates: How many documents the store's search and the search by words find, where words or answers count.
         evidence: Whether the documents carry their evidence in ``metadata["deepmem"]``.
         vector: The query's vector in another length than 1.
+        access: See `VectorSearch`.
 
     Raises:
         StoreError: See `way_of`.
@@ -152,12 +155,13 @@ class RankedSearch(VectorSearch):
         candidates: int,
         evidence: bool,
         vector: Sequence[float] | None = None,
+        access: StoreAccess | None = None,
     ) -> None:
-        super().__init__(store, search_type, query.text, vector or query.vector, options, k, fetch_k)
+        super().__init__(store, search_type, query.text, vector or query.vector, options, k, fetch_k, access)
         self.query, self.evidence, self.candidates, self._reach = query, evidence, candidates, 0
         self._others = self.threshold is None and self._access.obeys(self.options)
         if self.threshold is None and isinstance(self.way, ByVector) and self._access.kind:
-            self.way = ByVector(store, self._access.search_method, self.vector)
+            self.way = ByVector(self._access.calls, self._access.search_method, self.vector, query.text)
         if not query.vectors_alone:
             self.k = self._default_k() if k is None else k
             self.candidates = max(self.k, candidates)
@@ -189,8 +193,9 @@ class RankedSearch(VectorSearch):
         pairs = self._read(found)
         documents: dict[str, Document] = {}
         others = self._others
-        for row, (document, _) in enumerate(pairs):
-            name = id_if_any(document, self.store)
+        for row, (found_document, _) in enumerate(pairs):
+            document = self._access.named(found_document)
+            name = self._access.name_of(document)
             if name is None:
                 others = False  # a document without an id could come back a second time
             documents[f"{NAMELESS}{row}" if name is None or name in documents else name] = document

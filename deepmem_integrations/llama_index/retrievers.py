@@ -52,6 +52,8 @@ class DeepMemoryRetriever(BaseRetriever):
             embedding model nor the language model sees it: the score, and the score and rank by vector, words and answers.
             ``node.hash`` leaves the evidence out, so that nodes of several queries can be fused.
             Where the store ranks by its own rule, there is no evidence.
+        id_key: The metadata key whose values name nodes, where their ids do not. By default, as the model was trained. The nodes
+            keep their ids.
         untrained: What to do where there is no model yet. By default, a `DeepMemory` and a folder, also one that is not there
             yet, return plain results (``"plain"``), and a missing adapter file is an error (``"error"``).
         on_broken: What to do where the model is damaged or belongs to another embedding model: ``"error"``, or ``"plain"``, which
@@ -85,6 +87,7 @@ class DeepMemoryRetriever(BaseRetriever):
         words: bool | LexicalSearch = True,
         answers: bool = True,
         evidence: bool = False,
+        id_key: str | None = None,
         untrained: Untrained | None = None,
         on_broken: OnBroken = "error",
         **options: Any,
@@ -96,6 +99,8 @@ class DeepMemoryRetriever(BaseRetriever):
         self.deep_memory = deep_memory
         self.fetch_k = fetch_k
         self.evidence = evidence
+        self.id_key = id_key or getattr(memory, "id_key", None)
+        self._metric = getattr(memory, "metric", None)
         super().__init__(
             callback_manager=self._retriever.callback_manager,
             object_map=self._retriever.object_map,
@@ -144,9 +149,10 @@ class DeepMemoryRetriever(BaseRetriever):
         if query is None:
             return list(self._store.search(query_bundle, self.similarity_top_k).values())
         k, fetch_k, evidence = self._numbers()
-        shortlist = self._ranked(query, self._store.search(query_bundle, fetch_k), query.words(fetch_k))
+        id_key = self.id_key or query.id_key
+        shortlist = self._ranked(query, self._store.search(query_bundle, fetch_k, id_key), query.words(fetch_k))
         for wanted in _missing(shortlist, k):
-            shortlist.add(wanted, self._store.look_up(wanted, query_bundle))
+            shortlist.add(wanted, self._store.look_up(wanted, query_bundle, id_key))
         return [_scored(node, choice, evidence) for node, choice in shortlist.best(k)]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -163,10 +169,12 @@ class DeepMemoryRetriever(BaseRetriever):
         if query is None:
             return list((await self._store.asearch(query_bundle, self.similarity_top_k)).values())
         k, fetch_k, evidence = self._numbers()
-        found, words = await asyncio.gather(self._store.asearch(query_bundle, fetch_k), asyncio.to_thread(query.words, fetch_k))
+        id_key = self.id_key or query.id_key
+        search = self._store.asearch(query_bundle, fetch_k, id_key)
+        found, words = await asyncio.gather(search, asyncio.to_thread(query.words, fetch_k))
         shortlist = await asyncio.to_thread(self._ranked, query, found, words)
         for wanted in _missing(shortlist, k):
-            shortlist.add(wanted, await self._store.alook_up(wanted, query_bundle))
+            shortlist.add(wanted, await self._store.alook_up(wanted, query_bundle, id_key))
         return [_scored(node, choice, evidence) for node, choice in shortlist.best(k)]
 
     @property
@@ -205,7 +213,7 @@ class DeepMemoryRetriever(BaseRetriever):
         """
         if vectors is None:
             return query_bundle, None
-        self._store.check_lengths()
+        self._store.check_lengths(self._metric)
         check_vectors(vectors)
         ranker = self._ranker
         by_store = not (ranker.wants_words or ranker.answers) or self._mode != VectorStoreQueryMode.DEFAULT

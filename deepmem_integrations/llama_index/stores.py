@@ -6,6 +6,7 @@ There is one class for each kind of store. The stores' own packages are never im
 import asyncio
 import contextlib
 import copy
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,8 @@ from llama_index.core.indices.vector_store.retrievers import VectorIndexRetrieve
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
+    FilterCondition,
+    FilterOperator,
     MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
@@ -26,7 +29,8 @@ from llama_index.core.vector_stores.types import (
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.filters import NOTHING, NOWHERE, forbids, ignored, impossible
 from deepmem_integrations.corpora.llama_index_stores import measure
-from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
+from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class, sql_texts
+from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import OnlyThese
 
 
@@ -63,40 +67,48 @@ class NodeSearch:
         self._measured = False
         self._measure: Measure | None = None
 
-    def check_lengths(self) -> None:
+    def check_lengths(self, metric: str | None = None) -> None:
         """Check once, on the first vectors, that their lengths do not change the ranking.
+
+        Args:
+            metric: By what the caller says that the store ranks; by default the store tells.
 
         Raises:
             StoreError: See `StoreCorpus.vectors`.
         """
         if not self._measured:
-            self._measure = measure(self.retriever._index)
+            self._measure = measure(self.retriever._index, metric)
             self._measured = True
 
     # ---- searching ---------------------------------------------------------------------------------------------
 
-    def search(self, query_bundle: QueryBundle, k: int) -> dict[str, NodeWithScore]:
+    def search(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
         """Search by vector.
 
         Args:
             query_bundle: The query with its embedding.
             k: How many nodes to find.
+            id_key: The metadata key whose values name nodes; None where their ids do.
 
         Returns:
-            Node id → node with the store's score, best first.
+            Name → node with the store's score, best first.
         """
-        return self._permitted(self._narrowed(k)._retrieve(replace(query_bundle)))
+        return self._permitted(self._narrowed(k)._retrieve(replace(query_bundle)), id_key)
 
-    async def asearch(self, query_bundle: QueryBundle, k: int) -> dict[str, NodeWithScore]:
+    async def asearch(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
         """Do the same as `search`, off the event loop."""
-        return self._permitted(await self._aretrieve(self._narrowed(k), query_bundle))
+        return self._permitted(await self._aretrieve(self._narrowed(k), query_bundle), id_key)
 
     async def _aretrieve(self, retriever: VectorIndexRetriever, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """Run a copy of LlamaIndex's own retriever off the event loop."""
         # Where a store has no async search of its own, LlamaIndex would search on the event loop.
-        if type(self.store).aquery is BasePydanticVectorStore.aquery:
+        if not self._searches_async:
             retriever._vector_store = _InThread(self.store)  # type: ignore[assignment]
         return await retriever._aretrieve(replace(query_bundle))
+
+    @property
+    def _searches_async(self) -> bool:
+        return type(self.store).aquery is not BasePydanticVectorStore.aquery
 
     def cosines(self, scores: Sequence[float | None]) -> Vectors | None:
         """Turn the scores of `search`, for a query of length 1, into cosine similarities.
@@ -120,20 +132,52 @@ class NodeSearch:
         """Whether nodes can be looked up under all that the retriever forbids."""
         return True
 
-    def look_up(self, ids: Sequence[str], query_bundle: QueryBundle) -> dict[str, BaseNode]:
+    def look_up(self, ids: Sequence[str], query_bundle: QueryBundle, id_key: str | None = None) -> dict[str, BaseNode]:
         """Return those of some nodes that are in the store and that the retriever does not forbid.
 
         Args:
-            ids: The ids of the nodes.
+            ids: The names of the nodes.
             query_bundle: The query with its embedding, since some stores look nodes up with a search alone.
+            id_key: The metadata key whose values name nodes; None where their ids do.
         """
+        if id_key is not None:
+            return self._looked_up(ids, self._read_named(list(ids), query_bundle, id_key), id_key)
         wanted = self._wanted(ids)
         return self._looked_up(wanted, self._read(wanted, query_bundle) if wanted else [])
 
-    async def alook_up(self, ids: Sequence[str], query_bundle: QueryBundle) -> dict[str, BaseNode]:
+    async def alook_up(self, ids: Sequence[str], query_bundle: QueryBundle, id_key: str | None = None) -> dict[str, BaseNode]:
         """Do the same as `look_up`, off the event loop."""
+        if id_key is not None:
+            return self._looked_up(ids, await self._aread_named(list(ids), query_bundle, id_key), id_key)
         wanted = self._wanted(ids)
         return self._looked_up(wanted, await self._aread(wanted, query_bundle) if wanted else [])
+
+    def _read_named(self, names: list[str], query_bundle: QueryBundle, id_key: str) -> Sequence[BaseNode]:
+        """Read nodes by a metadata key, with a search under one filter more."""
+        try:
+            return [found.node for found in self._having(id_key, names)._retrieve(replace(query_bundle))]
+        except (NotImplementedError, ValueError, Warning):  # the store has no such filters; LanceDB raises where nothing passes
+            return []
+
+    async def _aread_named(self, names: list[str], query_bundle: QueryBundle, id_key: str) -> Sequence[BaseNode]:
+        try:
+            return [found.node for found in await self._aretrieve(self._having(id_key, names), query_bundle)]
+        except (NotImplementedError, ValueError, Warning):
+            return []
+
+    def _having(self, id_key: str, names: list[str]) -> VectorIndexRetriever:
+        """Return a copy of LlamaIndex's own retriever that finds only nodes with one of some texts under a metadata key."""
+        named = MetadataFilter(key=id_key, operator=FilterOperator.IN, value=names)
+        filters = self.retriever._filters
+        if filters is None or not filters.filters:
+            filters = MetadataFilters(filters=[named])
+        elif filters.condition in (None, FilterCondition.AND):
+            filters = MetadataFilters(filters=[*filters.filters, named])
+        else:
+            filters = MetadataFilters(filters=[filters, named])
+        narrowed = self._narrowed(len(names))
+        narrowed._filters = filters
+        return narrowed
 
     def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
         """Read nodes that the filters permit. Others may be among them."""
@@ -146,10 +190,9 @@ class NodeSearch:
         allowed = self._allowed_ids()
         return [name for name in ids if allowed is None or name in allowed]
 
-    def _looked_up(self, ids: Sequence[str], nodes: Sequence[BaseNode]) -> dict[str, BaseNode]:
-        wanted = set(ids)
-        found = self._permitted(NodeWithScore(node=node) for node in nodes if node is not None and node.node_id in wanted)
-        return {name: one.node for name, one in found.items()}
+    def _looked_up(self, ids: Sequence[str], nodes: Sequence[BaseNode], id_key: str | None = None) -> dict[str, BaseNode]:
+        found = self._permitted((NodeWithScore(node=node) for node in nodes if node is not None), id_key)
+        return {name: found[name].node for name in ids if name in found}
 
     # ---- what is permitted -------------------------------------------------------------------------------------
 
@@ -158,14 +201,14 @@ class NodeSearch:
         # An empty list forbids every node: SimpleVectorStore reads it so, too.
         return None if ids is None or ids is self._every_id else set(ids)
 
-    def _permitted(self, found: Iterable[NodeWithScore]) -> dict[str, NodeWithScore]:
+    def _permitted(self, found: Iterable[NodeWithScore], id_key: str | None = None) -> dict[str, NodeWithScore]:
         """Leave out what the retriever's ``node_ids`` and ``doc_ids`` forbid, which not every store does itself."""
         ids = self._allowed_ids()
         documents = set() if self.honours_doc_ids else set(self.retriever._doc_ids or ())
         permitted: dict[str, NodeWithScore] = {}
         for one in found:
             if (ids is None or one.node.node_id in ids) and (not documents or one.node.ref_doc_id in documents):
-                permitted.setdefault(one.node.node_id, one)
+                permitted.setdefault(_name_of(one.node, id_key), one)
         return permitted
 
     def _narrowed(self, k: int, ids: list[str] | None = None) -> VectorIndexRetriever:
@@ -257,6 +300,61 @@ class ChromaSearch(NodeSearch):
         return await asyncio.to_thread(self._read, ids, query_bundle)
 
 
+class LanceSearch(ChromaSearch):
+    """Searches a LanceDB store, whose scores are exp(−distance). Its search takes no ids, and its reading takes a condition."""
+
+    kind = "llama_index.LanceDBVectorStore"
+
+    def search(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
+        """Search by vector: see `NodeSearch.search`."""
+        try:
+            return super().search(query_bundle, k, id_key)
+        except Warning:  # which LlamaIndex's store raises where it finds nothing
+            return {}
+
+    async def asearch(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
+        """Do the same as `search`, off the event loop."""
+        try:
+            return await super().asearch(query_bundle, k, id_key)
+        except Warning:
+            return {}
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the search ranks by vector: a condition in LanceDB's own language is applied to look-ups as well."""
+        return not self.retriever._kwargs.keys() - {"where"}
+
+    def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
+        condition, filters = self.retriever._kwargs.get("where"), self.retriever._filters
+        if filters is not None and filters.filters:
+            condition = self._condition(filters)
+        named = f"id IN ({sql_texts(ids)})"
+        return self._in_full(list(self.store.get_nodes(where=f"({condition}) AND {named}" if condition else named)))
+
+    def _condition(self, filters: MetadataFilters) -> str:
+        """Write filters as the store does. It knows no groups of filters, and leaves them out in silence."""
+        if any(isinstance(part, MetadataFilters) for part in filters.filters):
+            raise StoreError("LlamaIndex's LanceDBVectorStore knows no filters within filters: pass where=…, in LanceDB's SQL.")
+        base = next(base for base in type(self.store).__mro__ if kind_of_class(base) == self.kind)
+        return str(sys.modules[base.__module__]._to_lance_filter(filters, self.store._metadata_keys))
+
+
+class MilvusSearch(NodeSearch):
+    """Searches a Milvus store, whose scores are similarities, or squared L2 distances. It honours ids together with filters."""
+
+    kind = "llama_index.MilvusVectorStore"
+    honours_doc_ids = True
+
+    @property
+    def _searches_async(self) -> bool:
+        return self.store.aclient is not None  # which only an event loop can make
+
+    def _wanted(self, ids: Sequence[str]) -> list[str]:
+        return [
+            name for name in super()._wanted(ids) if not {'"', "\\"} & set(name)
+        ]  # the store puts ids between quotes as they are
+
+
 class PostgresSearch(NodeSearch):
     """Searches a Postgres store with pgvector, whose scores are cosine similarities, and whose search takes no ids."""
 
@@ -307,6 +405,15 @@ class FaissSearch(NodeSearch):
     async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
         return await asyncio.to_thread(self._read, ids, query_bundle)
 
+    def _read_named(self, names: list[str], query_bundle: QueryBundle, id_key: str) -> Sequence[BaseNode]:
+        wanted = set(names)
+        every = list(self.retriever._index.index_struct.nodes_dict.values())
+        named = [node.node_id for node in self._of_docstore(every) if node is not None and _name_of(node, id_key) in wanted]
+        return self._read(named, query_bundle)
+
+    async def _aread_named(self, names: list[str], query_bundle: QueryBundle, id_key: str) -> Sequence[BaseNode]:
+        return await asyncio.to_thread(self._read_named, names, query_bundle, id_key)
+
 
 class OtherSearch(NodeSearch):
     """Searches a store of an unknown kind, whose scores may be anything.
@@ -320,13 +427,13 @@ class OtherSearch(NodeSearch):
         super().__init__(retriever, ids_given=ids_given)
         self._honoured: set[tuple[str, type]] = set()
 
-    def search(self, query_bundle: QueryBundle, k: int) -> dict[str, NodeWithScore]:
+    def search(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
         """Search by vector.
 
         Raises:
             StoreError: The store ignores a filter.
         """
-        found = super().search(query_bundle, k)
+        found = super().search(query_bundle, k, id_key)
         for name, value, narrowed in self._untried() if found else ():
             others: list[NodeWithScore] = []
             with contextlib.suppress(Exception, Warning):
@@ -334,9 +441,9 @@ class OtherSearch(NodeSearch):
             self._note(name, value, others)
         return found
 
-    async def asearch(self, query_bundle: QueryBundle, k: int) -> dict[str, NodeWithScore]:
+    async def asearch(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
         """Do the same as `search`, off the event loop."""
-        found = await super().asearch(query_bundle, k)
+        found = await super().asearch(query_bundle, k, id_key)
         for name, value, narrowed in self._untried() if found else ():
             others: list[NodeWithScore] = []
             with contextlib.suppress(Exception, Warning):
@@ -401,7 +508,11 @@ class OwnSearch(OtherSearch):
 
 
 _KINDS: dict[str, type[NodeSearch]] = {
-    search.kind: search for search in (SimpleSearch, DeepLakeSearch, QdrantSearch, ChromaSearch, PostgresSearch, FaissSearch)
+    search.kind: search
+    for search in (
+        *(SimpleSearch, DeepLakeSearch, QdrantSearch, ChromaSearch, PostgresSearch, FaissSearch),
+        *(LanceSearch, MilvusSearch),
+    )
 }
 
 
@@ -418,7 +529,7 @@ def search_of(retriever: VectorIndexRetriever, *, ids_given: bool = False) -> No
     below: type | None = None  # the class whose nodes may be read past the search
     if kind is None:
         below = next((base for base in type(store).__mro__ if "get_nodes" in vars(base)), None)
-    elif search in (PostgresSearch, FaissSearch):
+    elif search in (PostgresSearch, FaissSearch, LanceSearch):
         package = kind.partition(".")[0]
         below = next(base for base in type(store).__mro__ if kind_of_class(base).partition(".")[0] == package)
     if below not in (None, BasePydanticVectorStore) and _searches_its_own_way(store, below):
@@ -443,6 +554,12 @@ class _InThread:
 
     async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         return await asyncio.to_thread(self._store.query, query, **options)
+
+
+def _name_of(node: BaseNode, id_key: str | None) -> str:
+    """Return what names a node: a metadata value, or its id."""
+    name = None if id_key is None else node.metadata.get(id_key)
+    return node.node_id if name is None else str(name)
 
 
 def _is_uuid(name: str) -> bool:

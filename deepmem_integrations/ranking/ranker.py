@@ -244,6 +244,7 @@ class RankedQuery:
         text: The query.
         vector: The transformed query vector, to search the store with.
         ranking: How the results are ranked.
+        id_key: The metadata key that names documents in the model's labels; None where the store's own ids do.
     """
 
     def __init__(
@@ -251,6 +252,7 @@ class RankedQuery:
     ) -> None:
         self.text = text
         self.ranking = Ranking() if vectors_alone or adapter is None or adapter.ranking is None else adapter.ranking
+        self.id_key: str | None = None if adapter is None else adapter.id_key
         self._ranker = ranker
         self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}

@@ -16,17 +16,21 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from deepmem_integrations import DeepMemory, QueryAdapter, train_adapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.corpora.langchain_stores import document_id
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import StoreError
+from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryEmbeddings, DeepMemoryRetriever
+from tests import store_table
 from tests.embeddings import LookupEmbeddings
-from tests.langchain.helpers import Lookup
+from tests.langchain.helpers import Lookup, remembering
+from tests.langchain.opening import in_duckdb, in_lancedb, in_milvus, in_sklearn, in_sqlitevec
 from tests.problems import Problem, make_problem, with_uuids
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning"),  # langchain-chroma reads its own
+    pytest.mark.filterwarnings("ignore:Passing a list to DataFrame.from_dict is deprecated"),  # DuckDB's store
 ]
 
 
@@ -44,7 +48,7 @@ def asked(texts) -> Problem:
 def documents(texts, asked):
     columns = zip(asked.ids, texts.ids, strict=True)
     return [
-        Document(id=name, page_content=text, metadata={"half": row % 2, "at": f"p{row}"})
+        Document(id=name, page_content=text, metadata={"half": row % 2, "at": f"p{row}", "name": name})
         for row, (name, text) in enumerate(columns)
     ]
 
@@ -52,12 +56,18 @@ def documents(texts, asked):
 class Opened:
     """A store of one kind, filled once, that can be opened with any embedding model."""
 
-    filter: Any = {"half": 1}
+    name: str | None = None  # in the table of docs/stores.md
+    filter: Any = {"half": 1}  # None where the store has no filters
+    filter_option = "filter"
     filtered: dict[str, Any] = {}  # what a filtered search of this store needs besides
+    mmr = True
+    threshold = True
+    tells_embeddings = True
+    told: dict[str, Any] = {}  # what the memory has to be told of the store
 
     def __init__(self, embeddings, documents, folder: Path) -> None:
         self.folder = folder
-        self.make(embeddings).add_documents(documents)
+        self.make(embeddings).add_documents(documents, ids=[document.id for document in documents])
 
     def make(self, embeddings):
         return self.open(embeddings)
@@ -69,6 +79,10 @@ class Opened:
         """The store's own relevance score of a cosine similarity with a query of this length."""
         return cosine
 
+    def metadata(self, document):
+        """The metadata as the store keeps it."""
+        return document.metadata
+
     mmr_order = list
     """In which order the store returns what MMR chose: mostly as it was chosen."""
 
@@ -76,7 +90,101 @@ class Opened:
         pass
 
 
+class InMilvus(Opened):
+    name = "Milvus"
+    filter, filter_option = "half == 1", "expr"
+
+    def open(self, embeddings):
+        return in_milvus(embeddings, self.folder)
+
+    def relevance(self, cosine, length):
+        return 1 - (2 - 2 * cosine) / 4
+
+    def metadata(self, document):
+        return {"pk": document.id, **document.metadata}
+
+
+class InLanceDB(Opened):
+    name = "LanceDB"
+    filter, filtered = "metadata.half = 1", {"prefilter": True}
+    mmr_order = sorted
+
+    def open(self, embeddings):
+        return in_lancedb(embeddings, self.folder)
+
+    def relevance(self, cosine, length):
+        return 1 - (2 - 2 * cosine) / np.sqrt(2)
+
+
+class InSQLiteVec(Opened):
+    name = "SQLiteVec"
+    filter, mmr, threshold, tells_embeddings = None, False, False, False
+
+    def open(self, embeddings):
+        return in_sqlitevec(embeddings, self.folder)
+
+    @property
+    def told(self):
+        return {"id_key": "name"}
+
+
+class InSKLearn(Opened):
+    name = "SKLearnVectorStore"
+    filter, threshold = None, False
+    store = None
+
+    def open(self, embeddings):
+        opened = in_sklearn(embeddings, self.folder)
+        if self.store is None:
+            self.store = opened
+        else:
+            vars(opened).update({**vars(self.store), "_embedding_function": embeddings})
+        return opened
+
+
+class InDuckDB(Opened):
+    name = "DuckDB"
+    filter, mmr, threshold = None, False, False
+    connection = None
+
+    def open(self, embeddings):
+        if self.connection is None:
+            store = in_duckdb(embeddings, self.folder)
+            self.connection = store._connection
+            return store
+        from langchain_community.vectorstores import DuckDB
+
+        return DuckDB(connection=self.connection, embedding=embeddings)
+
+    def close(self):
+        self.connection.close()
+
+
+class InUSearch(Opened):
+    """A store that is not read, searches by text alone, and takes numbers as ids."""
+
+    name = "USearch"
+    filter, mmr, threshold, tells_embeddings = None, False, False, False
+
+    def __init__(self, embeddings, documents, folder) -> None:
+        from langchain_community.vectorstores import USearch
+
+        self.kind, self.documents = USearch, documents
+        self.store = USearch.from_texts(
+            [document.page_content for document in documents], embeddings, [document.metadata for document in documents]
+        )
+
+    def open(self, embeddings):
+        return self.kind(embeddings, self.store.index, self.store.docstore, self.store.ids)
+
+    @property
+    def told(self):
+        return {"id_key": "name", "documents": self.documents}
+
+
 class InDeepLake(Opened):
+    name = "DeepLake"
+
     def open(self, embeddings):
         return DeepLake(self.folder / "dataset", embedding=embeddings)
 
@@ -92,6 +200,7 @@ class OnS3(Opened):
 
 
 class InMemory(Opened):
+    name = "InMemoryVectorStore"
     filter = staticmethod(lambda document: document.metadata["half"] == 1)
     store = None
 
@@ -104,6 +213,7 @@ class InMemory(Opened):
 
 
 class InFaiss(Opened):
+    name = "FAISS"
     filtered = {"fetch_k": 300}  # FAISS filters what it has fetched
 
     def __init__(self, embeddings, documents, folder) -> None:
@@ -120,6 +230,7 @@ class InFaiss(Opened):
 
 
 class InChroma(Opened):
+    name = "Chroma"
     mmr_order = sorted
 
     def open(self, embeddings):
@@ -130,6 +241,7 @@ class InChroma(Opened):
 
 
 class InQdrant(Opened):
+    name = "QdrantVectorStore"
     client = None
 
     @property
@@ -161,6 +273,7 @@ class InQdrant(Opened):
 
 
 class InPostgres(Opened):
+    name = "PGVector"
     filter = {"half": {"$eq": 1}}
     mmr_order = sorted
 
@@ -188,6 +301,7 @@ class InPostgres(Opened):
 
 
 class InPostgresTable(Opened):
+    name = "PGVectorStore"
     filter = {"half": {"$eq": 1}}
     mmr_order = sorted
 
@@ -214,6 +328,7 @@ class Trained:
     opened: Opened
     store: Any
     memory: DeepMemory
+    embeddings: Any
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +337,19 @@ def trained_adapter(asked, texts):
     return train_adapter(asked.train_queries, asked.train, asked.corpus, asked.ids, fingerprint=fingerprint).adapter
 
 
-KINDS = {"deeplake": InDeepLake, "memory": InMemory, "faiss": InFaiss, "chroma": InChroma, "qdrant": InQdrant}
+KINDS = {
+    "deeplake": InDeepLake,
+    "memory": InMemory,
+    "faiss": InFaiss,
+    "chroma": InChroma,
+    "qdrant": InQdrant,
+    "milvus": InMilvus,
+    "lancedb": InLanceDB,
+    "sqlitevec": InSQLiteVec,
+    "sklearn": InSKLearn,
+    "duckdb": InDuckDB,
+    "usearch": InUSearch,
+}
 
 
 @pytest.fixture(scope="module", params=[*KINDS, "s3", "pgvector", "pgvectorstore"])
@@ -237,10 +364,11 @@ def trained(request, asked, texts, documents, tmp_path_factory):
     else:
         opened = KINDS[request.param](embeddings, documents, folder)
     store = opened.open(embeddings)
-    memory = DeepMemory.from_langchain(store, path=folder / "models")
+    told = dict(opened.told) | ({} if opened.tells_embeddings else {"embeddings": embeddings})
+    memory = DeepMemory.from_langchain(store, path=folder / "models", **told)
     memory.train(asked.train)
     assert not memory.adapter.is_identity
-    yield Trained(opened, store, memory)
+    yield Trained(opened, store, memory, embeddings)
     opened.close()
 
 
@@ -254,7 +382,7 @@ def names(asked, rows):
 
 
 def found(trained, documents):
-    return [document_id(document, trained.store) for document in documents]
+    return [document_id(document, trained.store, trained.memory.id_key) for document in documents]
 
 
 def test_the_reader_gives_every_document_as_it_lies_in_the_store(trained, asked, documents):
@@ -263,30 +391,46 @@ def test_the_reader_gives_every_document_as_it_lies_in_the_store(trained, asked,
         vectors |= dict(zip(ids, np.asarray(batch), strict=True))
     assert vectors.keys() == set(asked.ids)
     np.testing.assert_allclose([vectors[name] for name in asked.ids], asked.corpus, atol=1e-6)
-    assert sorted(trained.memory.documents(), key=lambda d: d.id) == sorted(documents, key=lambda d: d.id)
+    in_store = [document.model_copy(update={"metadata": trained.opened.metadata(document)}) for document in documents]
+    assert sorted(trained.memory.documents(), key=lambda d: d.id) == sorted(in_store, key=lambda d: d.id)
 
 
 async def check_all_search_types(trained, asked, texts, retrieve):
     """Search types, filters and per-call options against exact search with the same transformed query."""
-    half = {"filter": trained.opened.filter, **trained.opened.filtered}
+    half = {trained.opened.filter_option: trained.opened.filter, **trained.opened.filtered}
     for number in range(5):
         query = texts.test.queries[number]
         moved = trained.memory.transform(asked.test_queries[number])
         cosines = asked.corpus @ moved
         first = nearest(asked, moved, 8)
         assert found(trained, await retrieve(query, k=8)) == names(asked, first)
-        odd = nearest(asked, moved, 6, keep=lambda row: row % 2 == 1)
-        assert found(trained, await retrieve(query, k=6, search_kwargs=half)) == names(asked, odd)
+        if trained.opened.filter is not None:
+            odd = nearest(asked, moved, 6, keep=lambda row: row % 2 == 1)
+            assert found(trained, await retrieve(query, k=6, search_kwargs=half)) == names(asked, odd)
+        else:
+            with pytest.raises(StoreError, match=r"has no option (filter and would|named filter, and might) ignore it"):
+                await retrieve(query, k=6, search_kwargs={"filter": {"half": 1}})
 
         fetched = nearest(asked, moved, 20)
         chosen = maximal_marginal_relevance(moved, list(asked.corpus[fetched]), lambda_mult=0.5, k=4)
-        mmr = found(trained, await retrieve(query, k=4, search_type="mmr", search_kwargs={"lambda_mult": 0.5, "fetch_k": 20}))
-        assert mmr == names(asked, [fetched[place] for place in trained.opened.mmr_order(chosen)])
+        by_mmr = {"search_type": "mmr", "search_kwargs": {"lambda_mult": 0.5, "fetch_k": 20}}
+        if trained.opened.mmr:
+            mmr = await retrieve(query, k=4, **by_mmr)
+            assert [document.metadata["name"] for document in mmr] == names(
+                asked, [fetched[place] for place in trained.opened.mmr_order(chosen)]
+            )
+        else:
+            with pytest.raises(StoreError, match="cannot be searched by vector in this way"):
+                await retrieve(query, k=4, **by_mmr)
 
         length = np.linalg.norm(asked.test_queries[number])
         threshold = float(trained.opened.relevance(cosines[first[2:4]].mean(), length))
-        above = await retrieve(query, k=8, search_type="similarity_score_threshold", search_kwargs={"score_threshold": threshold})
-        assert found(trained, above) == names(asked, first[:3])
+        scores = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": threshold}}
+        if trained.opened.threshold:
+            assert found(trained, await retrieve(query, k=8, **scores)) == names(asked, first[:3])
+        else:
+            with pytest.raises(StoreError):
+                await retrieve(query, k=8, **scores)
 
         plain = await retrieve(query, k=5, deep_memory=False)
         assert found(trained, plain) == names(asked, nearest(asked, asked.test_queries[number], 5))
@@ -300,7 +444,7 @@ async def test_all_search_types_sync(trained, asked, texts):
 
 
 async def test_all_search_types_async(trained, asked, texts):
-    store = await trained.opened.aopen(Lookup(texts))
+    store = await trained.opened.aopen(trained.embeddings)
 
     async def retrieve(query, **options):
         return await DeepMemoryRetriever(vectorstore=store, memory=trained.memory, **options).ainvoke(query)
@@ -317,22 +461,59 @@ async def test_a_store_that_is_opened_for_sync_answers_async_calls_too(trained, 
     assert found(trained, await retriever.ainvoke(query, deep_memory=False)) == plain
 
 
+def test_a_filter_keeps_to_a_tenants_documents(trained, asked, texts, tmp_path):
+    opened = trained.opened
+    told = dict(opened.told) | ({} if opened.tells_embeddings else {"embeddings": Lookup(texts)})
+    if opened.filter is None:
+        for scan in (True, False):
+            if not scan:
+                told.pop("documents", None)
+            with pytest.raises(StoreError, match=r"has no filters\.|documents that belong"):
+                DeepMemory.from_langchain(trained.store, path=tmp_path, filter={"half": 1}, scan=scan, **told)
+        return
+    odd = {name for row, name in enumerate(asked.ids) if row % 2}
+    memory = DeepMemory.from_langchain(trained.store, path=tmp_path, filter=opened.filter, **told)
+    vectors = {}
+    for batch_ids, batch in memory.corpus.vectors():
+        vectors |= dict(zip(batch_ids, np.asarray(batch), strict=True))
+    assert vectors.keys() == odd
+    np.testing.assert_allclose([vectors[name] for name in asked.ids if name in odd], asked.corpus[1::2], atol=1e-6)
+    assert {document.id for document in memory.documents()} == odd
+    assert memory.refresh().added == len(odd)
+    with pytest.raises(InvalidRelevanceError):
+        memory.train(asked.train, words=False)
+    own = [row for row, labels in enumerate(asked.train.labels) if labels[0][0] in odd]
+    searching = DeepMemory.from_langchain(trained.store, path=tmp_path / "s", filter=opened.filter, scan=False, **told)
+    around = {
+        name
+        for batch, _ in searching.corpus.around(lambda: asked.train_queries[own[:5]], 5, {asked.train.labels[own[0]][0][0]})
+        for name in batch
+    }
+    assert asked.train.labels[own[0]][0][0] in around
+    assert around <= odd
+
+
 def test_wrapped_embeddings_serve_inside_the_store_and_are_applied_once(trained, asked, texts):
-    store = trained.opened.open(DeepMemoryEmbeddings(Lookup(texts), trained.memory))
+    store = trained.opened.open(DeepMemoryEmbeddings(trained.embeddings, trained.memory))
     query = texts.test.queries[0]
     moved = trained.memory.transform(asked.test_queries[0])
     right = names(asked, nearest(asked, moved, 6))
     plain = names(asked, nearest(asked, asked.test_queries[0], 6))
-    assert found(trained, store.as_retriever(search_kwargs={"k": 6}).invoke(query)) == right
+    own = store.as_retriever(search_kwargs={"k": 6}).invoke(query)
+    assert [document.metadata["name"] for document in own] == right, "the store's own retriever need not tell ids"
     ours = DeepMemoryRetriever(vectorstore=store, memory=trained.memory, k=6)
     assert found(trained, ours.invoke(query)) == right
     assert found(trained, ours.invoke(query, deep_memory=False)) == plain
-    again = DeepMemory.from_langchain(store, path=trained.memory.folder.path)
+    told = dict(trained.opened.told)
+    told |= {} if trained.opened.tells_embeddings else {"embeddings": DeepMemoryEmbeddings(trained.embeddings, trained.memory)}
+    again = DeepMemory.from_langchain(store, path=trained.memory.folder.path, **told)
     assert isinstance(again.embedder.model, LookupEmbeddings)
 
 
 def test_the_search_alone_trains(trained, asked, texts, tmp_path):
-    memory = DeepMemory.from_langchain(trained.store, path=tmp_path, scan=False)
+    told = dict(trained.opened.told) | ({} if trained.opened.tells_embeddings else {"embeddings": trained.embeddings})
+    told.pop("documents", None)
+    memory = DeepMemory.from_langchain(trained.store, path=tmp_path, scan=False, **told)
     memory.train(asked.train)
     moved = memory.transform(asked.test_queries)
     answers = [asked.ids.index(row[0][0]) for row in asked.test.labels]
@@ -344,6 +525,56 @@ def test_the_search_alone_trains(trained, asked, texts, tmp_path):
     result = memory.evaluate(asked.test, embedding=asked.test_queries, top_k=[1])
     assert result["with model"]["recall@1"] == pytest.approx(first_right(moved))
     assert result["without model"]["recall@1"] == pytest.approx(first_right(asked.test_queries))
+
+
+async def test_the_table_in_the_docs_says_what_works(trained, asked, texts):
+    """Try everything, and compare with docs/stores.md: see `tests.store_table`."""
+    opened, query = trained.opened, texts.test.queries[0]
+    if opened.name is None:
+        return
+    moved = trained.memory.transform(asked.test_queries[0])
+    first = nearest(asked, moved, 6)
+    embeddings = {} if opened.tells_embeddings else {"embeddings": trained.embeddings}
+    async_store = await opened.aopen(trained.embeddings)
+
+    def retriever(store=trained.store, memory=trained.memory, **options):
+        return DeepMemoryRetriever(vectorstore=store, memory=memory, k=6, **{**embeddings, **options})
+
+    def works(right, **options):
+        try:
+            found = retriever(**options).invoke(query)
+        except StoreError:  # which says what to do instead
+            return False
+        assert [document.metadata["name"] for document in found] == names(asked, right)
+        return True
+
+    threshold = float(opened.relevance((asked.corpus @ moved)[first[2:4]].mean()))
+    half = {opened.filter_option: opened.filter or {"half": 1}, **opened.filtered}
+    chosen = maximal_marginal_relevance(moved, list(asked.corpus[nearest(asked, moved, 20)]), lambda_mult=0.5, k=6)
+    by_mmr = [nearest(asked, moved, 20)[place] for place in opened.mmr_order(chosen)]
+    far = asked.ids[int(np.argmin(asked.corpus @ asked.test_queries[0]))]
+    unit = asked.test_queries[:1] / np.linalg.norm(asked.test_queries[0])
+    answering = retriever(memory=remembering(unit, [{far: 1.0}], Ranking(answers=9.0)), fetch_k=6, id_key=trained.memory.id_key)
+    found = await retriever(async_store).ainvoke(query)
+    store_table.check(
+        "langchain",
+        opened.name,
+        {
+            "search": works(first),
+            "filter": works(nearest(asked, moved, 6, keep=lambda row: row % 2 == 1), search_kwargs=half),
+            "threshold": works(first[:3], search_type="similarity_score_threshold", search_kwargs={"score_threshold": threshold}),
+            "MMR": works(by_mmr, search_type="mmr", search_kwargs={"lambda_mult": 0.5, "fetch_k": 20}),
+            "async": [document.id for document in found] == names(asked, first),
+            "reading": (
+                "`documents=`"
+                if "documents" in opened.told
+                else {name for ids, _ in trained.memory.corpus.vectors() for name in ids} == set(asked.ids)
+            ),
+            "words": answering.invoke(query)[0].id == far,
+            "ids": "own" if trained.memory.id_key is None else "`id_key=`",
+            "model": "told" if trained.store.embeddings is not None else "`embeddings=`",
+        },
+    )
 
 
 def test_stores_that_rank_vectors_of_unequal_length_by_anything_but_cosine_are_refused(asked, tmp_path, postgres):

@@ -16,14 +16,17 @@ from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddi
 from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters, SimpleVectorStore
 
 from deepmem_integrations import DeepMemory, QueryAdapter
-from deepmem_integrations.errors import StoreError
+from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryEmbedding, DeepMemoryRetriever
-from tests.llama_index.helpers import Lookup, ids, nodes_of
+from tests import store_table
+from tests.llama_index.helpers import Lookup, ids, in_milvus, nodes_of, remembering
 from tests.problems import make_problem, with_uuids
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning"),  # Chroma reads its own
+    pytest.mark.filterwarnings("ignore:table_names\\(\\) is deprecated:DeprecationWarning"),  # LlamaIndex's store in LanceDB
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant:UserWarning"),
 ]
 
@@ -53,6 +56,7 @@ def nodes(asked, texts):
 class Opened:
     """A store of one kind, filled through an index."""
 
+    name: str | None = None  # in the table of docs/stores.md
     filters = True
     mmr: dict[str, Any] | None = {"mmr_threshold": 0.5, "mmr_prefetch_k": 20}
 
@@ -68,11 +72,15 @@ class Opened:
         """An index for async calls."""
         return self.index
 
+    async def aclose(self, store):
+        """Close the store of an index that was made for async calls."""
+
     def close(self):
         pass
 
 
 class Simple(Opened):
+    name = "SimpleVectorStore"
     mmr = {"mmr_threshold": 0.5}
 
     def store(self):
@@ -80,11 +88,14 @@ class Simple(Opened):
 
 
 class InDeepLake(Opened):
+    name = "DeepLakeVectorStore"
+
     def store(self):
         return DeepLakeVectorStore(self.folder / "dataset")
 
 
 class InFaiss(Opened):
+    name = "FaissVectorStore"
     filters, mmr = False, None
 
     def store(self):
@@ -95,6 +106,8 @@ class InFaiss(Opened):
 
 
 class InMappedFaiss(InFaiss):
+    name = "FaissMapVectorStore"
+
     def store(self):
         import faiss
         from llama_index.vector_stores.faiss import FaissMapVectorStore
@@ -103,6 +116,8 @@ class InMappedFaiss(InFaiss):
 
 
 class InChroma(Opened):
+    name = "ChromaVectorStore"
+
     def store(self):
         import chromadb
         from llama_index.vector_stores.chroma import ChromaVectorStore
@@ -113,6 +128,7 @@ class InChroma(Opened):
 
 
 class InQdrant(Opened):
+    name = "QdrantVectorStore"
     mmr = None
 
     def store(self, **options):
@@ -130,11 +146,41 @@ class InQdrant(Opened):
         await store.async_add(self.given())
         return VectorStoreIndex.from_vector_store(store, embed_model=model)
 
+    async def aclose(self, store):
+        await store._aclient.close()
+
     def close(self):
         self.index.vector_store.client.close()
 
 
+class InLanceDB(Opened):
+    name = "LanceDBVectorStore"
+    mmr = None  # the store always searches by vector
+
+    def store(self):
+        from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
+        return LanceDBVectorStore(uri=str(self.folder / "lance"))
+
+
+class InMilvus(Opened):
+    name = "MilvusVectorStore"
+    mmr = {"mmr_threshold": 0.5, "mmr_prefetch_k": 20}
+
+    def store(self):
+        return in_milvus(self.folder, 32)
+
+    async def aindex(self, model):
+        store = in_milvus(self.folder, 32, overwrite=False, use_async_client=True)
+        return VectorStoreIndex.from_vector_store(store, embed_model=model)
+
+    async def aclose(self, store):
+        await store.aclient.close()
+
+
 class InPostgres(Opened):
+    name = "PGVectorStore"
+
     def __init__(self, given, model, folder, uri, **options) -> None:
         self.uri = uri
         super().__init__(given, model, folder, **options)
@@ -157,6 +203,7 @@ class InPostgres(Opened):
 
 
 class InHalfPrecision(InPostgres):
+    name = None
     mmr = None  # a fault of PGVectorStore's: it cannot read the vectors that MMR needs
 
     def store(self):
@@ -170,6 +217,8 @@ KINDS = {
     "faiss-map": InMappedFaiss,
     "chroma": InChroma,
     "qdrant": InQdrant,
+    "lancedb": InLanceDB,
+    "milvus": InMilvus,
 }
 
 
@@ -227,6 +276,16 @@ def test_the_reader_gives_every_node_as_it_lies_in_the_store(trained, asked, tex
         assert (found[node.node_id].text, found[node.node_id].metadata) == (node.text, node.metadata)
 
 
+def test_a_filter_keeps_to_a_tenants_nodes(trained, asked, tmp_path):
+    memory = DeepMemory.from_llama_index(trained.index, path=tmp_path, filter=HALF)
+    odd = set(asked.ids[1::2])
+    assert {name for batch, _ in memory.corpus.vectors() for name in batch} == odd
+    assert {node.node_id for node in memory.documents()} == odd
+    assert memory.refresh().added == len(odd)
+    with pytest.raises(InvalidRelevanceError):
+        memory.train(asked.train, words=False)
+
+
 async def check_all_query_modes(trained, asked, texts, index, retrieve):
     """Query modes, filters and options against exact search with the same transformed query."""
 
@@ -251,6 +310,55 @@ async def check_all_query_modes(trained, asked, texts, index, retrieve):
             assert await found(number, similarity_top_k=4, **options) == names(asked, [fetched[place] for place in chosen])
 
 
+async def test_the_table_in_the_docs_says_what_works(trained, asked, texts):
+    """Try everything, and compare with docs/stores.md: see `tests.store_table`."""
+    opened, query = trained.opened, texts.test.queries[0]
+    if opened.name is None:
+        return
+    moved = trained.memory.transform(asked.test_queries[0])
+    first = nearest(asked, moved, 6)
+
+    def works(right, **options):
+        try:
+            found = DeepMemoryRetriever(trained.index, memory=trained.memory, similarity_top_k=6, **options).retrieve(query)
+        except (NotImplementedError, StoreError, ValueError):
+            return False
+        return ids(found) == names(asked, right)
+
+    # The store's own scores, which a SimilarityPostprocessor compares with its cutoff.
+    by_store = DeepMemoryRetriever(trained.index, memory=trained.memory, similarity_top_k=6, words=False, answers=False)
+    scores = [one.score for one in by_store.retrieve(query)]
+    odd = nearest(asked, moved, 6, keep=lambda row: row % 2 == 1)
+    by_mmr = False
+    if opened.mmr:
+        fetched = nearest(asked, moved, opened.mmr.get("mmr_prefetch_k", 300))
+        _, chosen = get_top_k_mmr_embeddings(moved, list(asked.corpus[fetched]), similarity_top_k=6, mmr_threshold=0.5)
+        by_mmr = works([fetched[place] for place in chosen], vector_store_query_mode="mmr", vector_store_kwargs=opened.mmr)
+    far = asked.ids[int(np.argmin(asked.corpus @ asked.test_queries[0]))]
+    unit = asked.test_queries[:1] / np.linalg.norm(asked.test_queries[0])
+    memory = remembering(Ranking(1.0, answers=9.0), 32, unit, [[far]])
+    answering = DeepMemoryRetriever(trained.index, memory=memory, similarity_top_k=6, fetch_k=6)
+    index = await opened.aindex(Lookup(texts))
+    found = await DeepMemoryRetriever(index, memory=trained.memory, similarity_top_k=6).aretrieve(query)
+    if index is not trained.index:
+        await opened.aclose(index.vector_store)
+    store_table.check(
+        "llama-index",
+        opened.name,
+        {
+            "search": works(first),
+            "filter": works(odd, filters=HALF),
+            "threshold": None not in scores and scores == sorted(scores, reverse=True),
+            "MMR": by_mmr,
+            "async": ids(found) == names(asked, first),
+            "reading": {name for batch, _ in trained.memory.corpus.vectors() for name in batch} == set(asked.ids),
+            "words": ids(answering.retrieve(query))[0] == far,
+            "ids": "own",
+            "model": "told",
+        },
+    )
+
+
 async def test_all_query_modes_sync(trained, asked, texts):
     async def retrieve(retriever, query):
         return retriever.retrieve(query)
@@ -265,7 +373,7 @@ async def test_all_query_modes_async(trained, asked, texts):
     index = await trained.opened.aindex(Lookup(texts))
     await check_all_query_modes(trained, asked, texts, index, retrieve)
     if index is not trained.index:
-        await index.vector_store._aclient.close()
+        await trained.opened.aclose(index.vector_store)
 
 
 def test_wrapped_embeddings_serve_inside_the_index_and_are_applied_once(trained, asked, texts):

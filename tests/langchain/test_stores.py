@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,22 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.corpora.langchain_search import SCORED
 from deepmem_integrations.corpora.langchain_stores import check_lengths
 from deepmem_integrations.deeplake.tql import Condition, is_in
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
-from deepmem_integrations.langchain.stores import SCORED, StoreAccess, store_access
+from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.words import WordIndex
 from tests.langchain.helpers import remembering
+from tests.langchain.opening import in_duckdb, in_lancedb, in_milvus, in_sklearn, in_sqlitevec
 
-# langchain-chroma reads the configuration of its own collections.
-pytestmark = pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning")
+pytestmark = [
+    # langchain-chroma reads the configuration of its own collections.
+    pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Passing a list to DataFrame.from_dict is deprecated"),  # DuckDB's store
+]
 
 WORDS = "amber birch coral delta ember fjord grove heron".split()
 DIMENSION = 32  # as in other tests: in one process, all of PGVector has one dimension
@@ -39,7 +45,7 @@ def unit(rows):
 VECTORS = unit(RNG.normal(size=(COUNT, DIMENSION)))
 IDS = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(row))) for row in range(COUNT)]
 TEXTS = [" ".join([f"number{row}", *RNG.choice(WORDS, size=3)]) for row in range(COUNT)]
-METADATA = [{"half": row % 2, "third": row % 3} for row in range(COUNT)]
+METADATA = [{"half": row % 2, "third": row % 3, "name": IDS[row]} for row in range(COUNT)]
 GONE = IDS[35:]
 """Documents that are deleted from the store, and that words and answers still know."""
 HERE = IDS[:35]
@@ -52,6 +58,7 @@ class Fixed(Embeddings):
     def __init__(self, length=1.0) -> None:
         self.vectors = dict(zip(TEXTS, length * VECTORS, strict=True))
         self.vectors |= {f"question {row} {word}": vector for row, vector in enumerate(QUERIES) for word in WORDS}
+        self.vectors["This is a dummy text"] = QUERIES[0]  # by which SQLiteVec learns the dimension
 
     def embed_query(self, text):
         return self.vectors[text].tolist()
@@ -95,6 +102,15 @@ def as_qdrant(asked):
     return models.Filter(should=conditions) if asked.any else models.Filter(must=conditions)
 
 
+def as_lance(asked):
+    conditions = [f"metadata.{key} IN ({', '.join(map(str, values))})" for key, values in asked.keys.items()]
+    return (" OR " if asked.any else " AND ").join(conditions)
+
+
+def as_milvus(asked):
+    return (" or " if asked.any else " and ").join(f"{key} in {values}" for key, values in asked.keys.items())
+
+
 @dataclass
 class Kind:
     """A kind of store with one of its metrics."""
@@ -104,6 +120,17 @@ class Kind:
     length: float = 1.0
     slow: bool = True
     fixtures: list[str] = field(default_factory=list)
+    option: str = "filter"
+    thresholds: bool = True
+    deletes: bool = True
+    id_key: str | None = None
+
+    def options(self, asked):
+        """The options of a search under a filter, and whether each document passes."""
+        if asked is None or self.filter is None:
+            return {}, lambda _: True
+        before = {"prefilter": True} if self.filter is as_lance else {}
+        return {self.option: self.filter(asked), **before}, asked
 
 
 def in_memory(embeddings, folder):
@@ -207,6 +234,25 @@ KINDS = {
     "pgvectorstore cosine": Kind(in_pgvectorstore("COSINE_DISTANCE"), as_operators, fixtures=["postgres"]),
     "pgvectorstore l2": Kind(in_pgvectorstore("EUCLIDEAN"), as_operators, length=2.0, fixtures=["postgres"]),
     "pgvectorstore dot": Kind(in_pgvectorstore("INNER_PRODUCT"), as_operators, fixtures=["postgres"]),
+    "milvus l2": Kind(in_milvus, as_milvus, length=2.0, option="expr"),
+    "milvus cosine": Kind(partial(in_milvus, metric="COSINE"), as_milvus, length=2.0, option="expr"),
+    "milvus dot": Kind(partial(in_milvus, metric="IP"), as_milvus, length=3.0, option="expr"),
+    "lancedb": Kind(in_lancedb, as_lance, length=2.0),
+    "sqlitevec": Kind(in_sqlitevec, None, thresholds=False, length=3.0, deletes=False, id_key="name"),
+    "sklearn": Kind(in_sklearn, None, thresholds=False, length=3.0, deletes=False),
+    "sklearn l2": Kind(partial(in_sklearn, metric="euclidean"), None, thresholds=False, length=3.0, deletes=False),
+    "duckdb": Kind(in_duckdb, None, thresholds=False, length=3.0, deletes=False),
+    "memory by name": Kind(in_memory, as_function, slow=False, id_key="name"),
+    "deeplake by name": Kind(in_deeplake, as_metadata, slow=False, id_key="name"),
+    "faiss by name": Kind(in_faiss("EUCLIDEAN_DISTANCE"), as_operators, id_key="name"),
+    "chroma by name": Kind(in_chroma("cosine"), as_operators, id_key="name"),
+    "qdrant by name": Kind(in_qdrant("COSINE"), as_qdrant, id_key="name"),
+    "pgvector by name": Kind(in_pgvector("cosine"), as_operators, fixtures=["postgres"], id_key="name"),
+    "pgvectorstore by name": Kind(in_pgvectorstore("COSINE_DISTANCE"), as_operators, fixtures=["postgres"], id_key="name"),
+    "milvus by name": Kind(in_milvus, as_milvus, option="expr", id_key="name"),
+    "lancedb by name": Kind(in_lancedb, as_lance, id_key="name"),
+    "sklearn by name": Kind(in_sklearn, None, thresholds=False, deletes=False, id_key="name"),
+    "duckdb by name": Kind(in_duckdb, None, thresholds=False, deletes=False, id_key="name"),
 }
 
 
@@ -218,6 +264,13 @@ class Filled:
     store: Any
     words: WordIndex
 
+    @property
+    def access(self):
+        return store_access(self.store, Fixed(self.kind.length), self.kind.id_key)
+
+    def retriever(self, **options):
+        return DeepMemoryRetriever(vectorstore=self.store, embeddings=Fixed(self.kind.length), id_key=self.kind.id_key, **options)
+
 
 @pytest.fixture(
     scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if kind.slow else []) for name, kind in KINDS.items()]
@@ -225,9 +278,14 @@ class Filled:
 def filled(request, tmp_path_factory):
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp("store")
     store = kind.open(Fixed(kind.length), folder, *(request.getfixturevalue(name) for name in kind.fixtures))
-    columns = zip(IDS, TEXTS, METADATA, strict=True)
-    store.add_documents([Document(id=name, page_content=text, metadata=dict(meta)) for name, text, meta in columns], ids=IDS)
-    store.delete(GONE)
+    count = COUNT if kind.deletes else len(HERE)
+    # Where the metadata names documents, the store has ids of its own.
+    names = IDS if kind.id_key is None else [str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in IDS]
+    columns = list(zip(names, TEXTS, METADATA, strict=True))[:count]
+    documents = [Document(id=name, page_content=text, metadata=dict(meta)) for name, text, meta in columns]
+    store.add_documents(documents, ids=names[:count])
+    if kind.deletes:
+        store.delete(names[len(HERE) :])
     yield Filled(kind, store, WordIndex.build(folder / "words", [(IDS, TEXTS)], language="en"))
     if hasattr(store, "client"):
         store.client.close()
@@ -238,15 +296,15 @@ def filled(request, tmp_path_factory):
 
 
 def names(documents):
-    return [str(document.metadata.get("_id") or document.id) for document in documents]
+    return [str(document.id or document.metadata.get("_id")) for document in documents]
 
 
 def test_scores_become_the_exact_cosines(filled):
-    access = store_access(filled.store)
+    access = filled.access
     assert type(access) is not StoreAccess
     for query in QUERIES:
-        found = getattr(filled.store, access.search_method)(query.tolist(), k=35)
-        rows = [IDS.index(name) for name in names([document for document, _ in found])]
+        found = access.calls.find(access.search_method, query.tolist(), k=35)
+        rows = [IDS.index(access.name_of(document)) for document, _ in found]
         assert sorted(rows) == list(range(35))
         cosines = access.cosines([score for _, score in found], {})
         np.testing.assert_allclose(cosines, VECTORS[rows] @ query, atol=2e-6)
@@ -272,8 +330,8 @@ MANY = settings(max_examples=30, suppress_health_check=[HealthCheck.function_sco
 def test_a_lookup_by_ids_finds_what_is_there_and_passes_the_filter(filled, asked, ids):
     if any(name not in IDS for name in ids) and filled.kind.fixtures:
         ids = [name for name in ids if name in IDS] or IDS[:1]  # Postgres refuses what is no UUID
-    access = store_access(filled.store)
-    for options, allowed in (({}, lambda _: True), ({"filter": filled.kind.filter(asked)}, asked)):
+    access = filled.access
+    for options, allowed in (filled.kind.options(None), filled.kind.options(asked)):
         assert access.obeys(options)
         found = access.lookup(ids, options)
         assert list(found) == [name for name in ids if name in HERE and allowed(METADATA[IDS.index(name)])]
@@ -302,13 +360,13 @@ async def test_nothing_comes_back_that_the_filter_forbids_whichever_channel_foun
     """The promise, and the order: that of an exact ranking of the documents that the filter lets through."""
     adapter = remembering(QUERIES, answers, Ranking(1.0, *weights))
     query = f"question {number} {word}"
-    allowed = [row for row in range(35) if asked is None or asked(METADATA[row])]
-    options = {} if asked is None else {"filter": filled.kind.filter(asked)}
+    options, passes = filled.kind.options(asked)
+    allowed = [row for row in range(35) if passes(METADATA[row])]
+    threshold = threshold and filled.kind.thresholds
     if threshold:
         options["score_threshold"] = -100.0
     search_type = "similarity_score_threshold" if threshold else "similarity"
-    retriever = DeepMemoryRetriever(
-        vectorstore=filled.store,
+    retriever = filled.retriever(
         memory=adapter,
         words=filled.words,
         k=k,
@@ -370,7 +428,7 @@ async def test_a_threshold_lets_the_best_documents_pass_by_every_metric(filled, 
 
 def test_the_stores_own_documents_are_left_alone(filled):
     adapter = remembering(QUERIES, [{IDS[3]: 1.0}] * 6, Ranking(answers=1.0))
-    retriever = DeepMemoryRetriever(vectorstore=filled.store, memory=adapter, k=2, words=False)
+    retriever = filled.retriever(memory=adapter, k=2, words=False)
     (first, _) = retriever.invoke("question 0 amber", evidence=True)
     assert names([first]) == [IDS[3]]
     assert first.metadata["deepmem"]["answers"]["rank"] == 1

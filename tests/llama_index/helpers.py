@@ -1,5 +1,7 @@
 """The problem of the shared fixtures in LlamaIndex's terms, a scripted language model, and exact search to compare with."""
 
+import warnings
+
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import CompletionResponse, LLMMetadata
@@ -128,3 +130,14 @@ def remembering(ranking, dimension, query_vectors=None, labels=()):
     )
     attention = Attention(keys, np.zeros_like(keys), temperature=0.1, strength=0.0)
     return QueryAdapter(dimension, ranking=ranking, attention=attention, remembered_queries=remembered)
+
+
+def in_milvus(folder, dimension, **options):
+    """A store in Milvus Lite. Its client for async calls can be made only where an event loop runs."""
+    from llama_index.vector_stores.milvus import MilvusVectorStore
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Milvus's packages warn of one another
+        index = {"index_type": "FLAT"}
+        options = {"overwrite": True, "use_async_client": False, **options}
+        return MilvusVectorStore(uri=str(folder / "milvus.db"), dim=dimension, index_config=index, **options)

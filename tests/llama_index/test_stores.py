@@ -24,10 +24,11 @@ from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryRetr
 from deepmem_integrations.llama_index.stores import search_of
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.words import WordIndex
-from tests.llama_index.helpers import Lookup, ids, remembering
+from tests.llama_index.helpers import Lookup, ids, in_milvus, remembering
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning"),  # Chroma reads its own
+    pytest.mark.filterwarnings("ignore:table_names\\(\\) is deprecated:DeprecationWarning"),  # LlamaIndex's store in LanceDB
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant:UserWarning"),
 ]
 
@@ -116,6 +117,12 @@ def faiss(folder, kind="IndexFlatIP", mapped=False):
     return FaissMapVectorStore(faiss.IndexIDMap2(index)) if mapped else FaissVectorStore(index)
 
 
+def lancedb(folder):
+    from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
+    return LanceDBVectorStore(uri=str(folder / "lance"))
+
+
 def postgres(uri, **options):
     from llama_index.vector_stores.postgres import PGVectorStore
     from sqlalchemy.pool import NullPool
@@ -156,6 +163,8 @@ def index_of(request, tmp_path_factory, embed_model):
                     "qdrant": lambda: qdrant(folder, *rest),
                     "faiss": lambda: faiss(folder, *rest),
                     "faiss-map": lambda: faiss(folder, *rest, mapped=True),
+                    "lancedb": lambda: lancedb(folder),
+                    "milvus": lambda: in_milvus(folder, DIMENSION, similarity_metric=(rest or ["IP"])[0]),
                     "plain": lambda: Plain(),
                     "readable": lambda: Readable(),
                 }[kind]()
@@ -222,6 +231,11 @@ def words():
         slow(("faiss", "IndexFlatL2")),
         slow(("faiss", "IndexFlatL2", 3.0)),
         slow(("faiss-map", "IndexFlatL2", 3.0)),
+        slow(("lancedb",)),
+        slow(("lancedb", 2.0)),
+        slow(("milvus", "IP", 3.0)),
+        slow(("milvus", "L2", 2.0)),
+        slow(("milvus", "COSINE", 2.0)),
         slow(("postgres", 3.0)),
         slow(("postgres", "half")),
     ],
@@ -272,9 +286,9 @@ OPERATORS = {
 
 
 @st.composite
-def leaves(draw):
+def leaves(draw, operators=tuple(OPERATORS)):
     key, largest = draw(st.sampled_from([("colour", 3), ("size", COUNT)]))
-    kind = draw(st.sampled_from(list(OPERATORS)))
+    kind = draw(st.sampled_from(operators))
     value = draw(
         st.lists(st.integers(0, largest), min_size=1, max_size=8, unique=True)
         if kind in (FilterOperator.IN, FilterOperator.NIN)
@@ -299,15 +313,19 @@ def restrictions(draw, kind):
     """Filters, node ids and document ids, as far as a store takes them."""
     filters = None
     if not kind.startswith("faiss"):
-        nested = leaves() if kind == "simple" else st.one_of(leaves(), groups(leaves()))
+        # LanceDB's store writes != as a comparison of texts, and knows no nin.
+        operators = tuple(one for one in OPERATORS if kind != "lancedb" or one not in (FilterOperator.NE, FilterOperator.NIN))
+        single = leaves(operators)
+        nested = single if kind in ("simple", "lancedb", "milvus") else st.one_of(single, groups(single))
         filters = draw(st.none() | groups(nested))
     node_ids = draw(st.none() | st.lists(st.sampled_from(NAMES), min_size=1, max_size=COUNT, unique=True))
     doc_ids = draw(st.none() | st.lists(st.sampled_from(SOURCES), min_size=1, max_size=3, unique=True))
     return filters, node_ids, doc_ids
 
 
-KINDS = ["simple", "deeplake", "plain", "readable", *map(slow, ["chroma", "qdrant", "faiss", "faiss-map", "postgres"])]
-HONOURED = {"simple": "node", "deeplake": "both", "qdrant": "both"}
+SLOW = ["chroma", "qdrant", "faiss", "faiss-map", "lancedb", "milvus", "postgres"]
+KINDS = ["simple", "deeplake", "plain", "readable", *map(slow, SLOW)]
+HONOURED = {"simple": "node", "deeplake": "both", "qdrant": "both", "milvus": "both"}
 """Which of node ids and document ids the store's search honours; the others' finds are left out afterwards."""
 
 
@@ -382,7 +400,9 @@ def test_documents_of_another_framework_are_known_to_the_store_alone(words, embe
     assert sorted(found) == sorted(NAMES[1:6:2])
 
 
-@pytest.mark.parametrize("kind", ["simple", "deeplake", *map(slow, ["chroma", "faiss", "faiss-map", "postgres"])])
+@pytest.mark.parametrize(
+    "kind", ["simple", "deeplake", *map(slow, ["chroma", "faiss", "faiss-map", "lancedb", "milvus", "postgres"])]
+)
 async def test_the_async_twin_finds_the_same(index_of, words, kind):
     filters = MetadataFilters(filters=[MetadataFilter(key="colour", value=1)])
     options = {"doc_ids": ["source-1", "source-2"]} if kind.startswith("faiss") else {"filters": filters}
@@ -535,7 +555,7 @@ def test_a_faiss_index_finds_nodes_that_are_inserted_later(index_of, words):
     assert ids(retriever.retrieve(QueryBundle("", embedding=QUERIES[0].tolist()))) == ["new"]
 
 
-@pytest.mark.parametrize("kind", ["simple", "deeplake", *map(slow, ["chroma", "qdrant", "faiss", "postgres"])])
+@pytest.mark.parametrize("kind", ["simple", "deeplake", *map(slow, ["chroma", "qdrant", "faiss", "milvus", "postgres"])])
 def test_an_index_node_is_followed_wherever_it_was_found(index_of, words, kind):
     inner = TextNode(id_="inner", text="inside")
     nodes = made()
