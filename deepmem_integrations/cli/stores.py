@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
 from deepmem_integrations.cli.options import STORES, models_path
+from deepmem_integrations.corpora.faiss import FaissFolder, FaissFolderCorpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
@@ -70,13 +70,15 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
     from deepmem_integrations.embedding import load_embedding
 
     kind, _, place = uri.partition(":")
-    if (kind != "deeplake" and kind not in _OPEN) or not place:
+    if (kind not in ("deeplake", "faiss") and kind not in _OPEN) or not place:
         raise StoreError(f"{uri!r} names no vector store. Write {'; or '.join(STORES)}.")
     folder = models_path(uri, path) if models or path or kind == "deeplake" else Path(os.devnull)
     embedder = Embedder(load_embedding(embedding))
     with _store_errors(uri, "opened"):
         if kind == "deeplake":
             opened = _deeplake(place, embedder, folder)
+        elif kind == "faiss":
+            opened = _faiss(place, embedder, folder)
         else:
             opened = _langchain(_OPEN[kind](place, _langchain_embeddings(embedder)), folder)
 
@@ -97,6 +99,15 @@ def _deeplake(place: str, embedder: Embedder, folder: Path) -> Opened:
     return Opened(
         memory,
         lambda vector, k, _: [Hit(found.id, found.text, found.score) for found in store.search(vector, k)],
+        lambda ids: [Hit(found.id, found.text) for found in store.get(ids)],
+    )
+
+
+def _faiss(place: str, embedder: Embedder, folder: Path) -> Opened:
+    store = FaissFolder(_existing(place))
+    return Opened(
+        DeepMemory(FaissFolderCorpus(store), embedder, folder),
+        lambda vector, k, scored: [Hit(one.id, one.text, one.score) for one in store.search(vector, k, scored=scored)],
         lambda ids: [Hit(found.id, found.text) for found in store.get(ids)],
     )
 
@@ -158,38 +169,6 @@ def _chroma(place: str, embeddings: Any) -> Any:
     return chroma(name, embeddings, client=client, create_collection_if_not_exists=False)
 
 
-def _faiss(place: str, embeddings: Any) -> Any:
-    folder = Path(_existing(place))
-    faiss = require("faiss", extra="faiss")
-    store = require("langchain_community.vectorstores", extra="faiss").FAISS
-    if not (folder / "index.faiss").is_file() or not (folder / "index.pkl").is_file():
-        raise StoreError(f"{place!r} has no index.faiss and index.pkl, which FAISS.save_local of LangChain writes.")
-    with open(folder / "index.pkl", "rb") as file:
-        documents, ids = _Documents(file).load()
-    return store(embeddings, faiss.read_index(str(folder / "index.faiss")), documents, ids)
-
-
-class _Documents(pickle.Unpickler):
-    """Reads the pickle of a FAISS store's texts. A pickle can run any code, so only documents are admitted."""
-
-    _KNOWN = frozenset(
-        {
-            ("langchain_core.documents.base", "Document"),
-            ("langchain_community.docstore.in_memory", "InMemoryDocstore"),
-            ("langchain.docstore.in_memory", "InMemoryDocstore"),
-            ("langchain.schema.document", "Document"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._KNOWN:
-            raise StoreError(
-                f"index.pkl holds a {module}.{name}, and a pickle may run any code, so only documents with plain metadata are "
-                "read. If you trust the file, load the store yourself and use DeepMemory.from_langchain."
-            )
-        return super().find_class(module, name)
-
-
 def _qdrant(place: str, embeddings: Any) -> Any:
     address, name = _two(place, "qdrant:FOLDER#COLLECTION")
     store = require("langchain_qdrant", extra="qdrant").QdrantVectorStore
@@ -225,7 +204,6 @@ def _pgvector(place: str, embeddings: Any) -> Any:
 
 _OPEN: dict[str, Callable[[str, Any], Any]] = {
     "chroma": _chroma,
-    "faiss": _faiss,
     "qdrant": _qdrant,
     "pgvector": _pgvector,
 }

@@ -18,7 +18,7 @@ from deepmem_integrations.errors import StoreError
 BY_VECTOR = "similarity_search_by_vector"
 SCORED = ("similarity_search_with_score_by_vector", "similarity_search_by_vector_with_relevance_scores")
 """LangChain has no common name for a search by vector that returns scores; stores use one of these two names."""
-_ALSO_SCORED = ("similarity_search_by_vector_with_score", "similarity_search_by_vector_with_scores")
+ALSO_SCORED = ("similarity_search_by_vector_with_score", "similarity_search_by_vector_with_scores")
 """Names of such searches whose scores nobody knows."""
 _BY_TEXT = {
     BY_VECTOR: "similarity_search",
@@ -37,10 +37,10 @@ async def acall(store: VectorStore, name: str, *args: Any, **options: Any) -> An
 
 
 def own_searches(store: VectorStore, known: type) -> bool:
-    """Tell whether a store, or a class between it and one of its bases, searches by vector in its own way."""
+    """Tell whether a store, or a class between it and one of its bases, searches in its own way."""
     mro = type(store).__mro__
     own: list[Any] = [store, *mro[: mro.index(known)]]
-    return any("by_vector" in name for one in own for name in vars(one))
+    return any("search" in name for one in own for name in vars(one))
 
 
 class VectorCalls:
@@ -58,7 +58,7 @@ class VectorCalls:
 
     def __init__(self, store: VectorStore, embeddings: Embeddings | None = None) -> None:
         self.store = store
-        self._embeddings = embeddings
+        self.embeddings = embeddings
         kind = kind_of(store, KINDS)
         corpus = KINDS[kind](store) if kind else None
         known = next((base for base in type(store).__mro__ if kind_of_class(base) == kind), None)
@@ -74,7 +74,7 @@ class VectorCalls:
     @property
     def name(self) -> str:
         """The name of the store's search by vector. It may return scores."""
-        names = (BY_VECTOR, *SCORED, *_ALSO_SCORED)
+        names = (BY_VECTOR, *SCORED, *ALSO_SCORED)
         return next((name for name in names if _has(self.store, name) or _has(self.store, f"a{name}")), BY_VECTOR)
 
     def parameters(self, name: str) -> Mapping[str, inspect.Parameter]:
@@ -126,7 +126,7 @@ class VectorCalls:
         by_text = _BY_TEXT.get(name)
         if by_text is None or _has(self.store, name) or _has(self.store, f"a{name}") or not _has(self.store, by_text):
             return self.store, name, vector
-        other = _embedding(self.store, self._embeddings, vector)
+        other = _embedding(self.store, self.embeddings, vector)
         if other is None:
             return self.store, name, vector
         if options.get("filter") is not None and "filter" not in inspect.signature(getattr(other, by_text)).parameters:

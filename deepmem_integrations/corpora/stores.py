@@ -32,11 +32,12 @@ class Measure:
     metric: str
     length: float = 1.0
 
-    def cosines(self, scores: ArrayLike) -> Vectors:
+    def cosines(self, scores: ArrayLike, query_length: float = 1.0) -> Vectors:
         """Turn scores into cosine similarities.
 
         Args:
-            scores: (m,) for a query of length 1: cosine similarities, dot products, or *squared* L2 distances.
+            scores: (m,) cosine similarities, dot products, or *squared* L2 distances.
+            query_length: The length of the query vector, which does not matter where the metric is ``cosine``.
 
         Returns:
             (m,) float32.
@@ -47,8 +48,10 @@ class Measure:
         """
         given = np.asarray(scores, dtype=np.float64)
         if self.metric == "l2":
-            given = (1 + self.length**2 - given) / 2
-        return np.asarray(given / self.length, dtype=np.float32)
+            given = (query_length**2 + self.length**2 - given) / 2
+        if self.metric != "cosine":
+            given = given / (query_length * self.length)
+        return np.asarray(given, dtype=np.float32)
 
 
 class StoreCorpus(ListedCorpus):

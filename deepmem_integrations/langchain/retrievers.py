@@ -20,14 +20,13 @@ from deepmem_integrations.corpora.langchain_stores import embeddings_of
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, StoreError
 from deepmem_integrations.feedback import FeedbackLog, Shown, ids_in_metadata
+from deepmem_integrations.langchain.searches import SearchType, cannot, is_hybrid
 from deepmem_integrations.langchain.stores import store_access
 from deepmem_integrations.langchain.vector_search import (
     RankedSearch,
-    SearchType,
     VectorSearch,
     channel_of,
     check_spelling,
-    search_method,
     shown_by_store,
 )
 from deepmem_integrations.ranking import Metadata, Ranker
@@ -222,7 +221,6 @@ class DeepMemoryRetriever(BaseRetriever):
         if request.embeddings is None:
             found = self.vectorstore.search(query, self.search_type, **request.asked)
             return self._recorded_plain(query, found, run_manager)
-        search_method(self.vectorstore, self.search_type)
         search, model = self._search(request, query, request.embeddings.embed_query(query))
         with self._not_implemented():
             documents = search.run()
@@ -239,7 +237,6 @@ class DeepMemoryRetriever(BaseRetriever):
         if request.embeddings is None:
             found: list[Document] = await acall(self.vectorstore, "search", query, self.search_type, **request.asked)
             return self._recorded_plain(query, found, run_manager)
-        search_method(self.vectorstore, self.search_type)
         vector = await request.embeddings.aembed_query(query)
         # The first query embeds a few texts to check the embedding model, and a model that was put in use is read from disk.
         search, model = await run_in_executor(None, self._search, request, query, vector)
@@ -304,32 +301,32 @@ class DeepMemoryRetriever(BaseRetriever):
         told: dict[str, Any] = {"embeddings": request.embeddings, "metric": getattr(self.memory, "metric", None)}
         if not own["deep_memory"]:
             access = store_access(store, id_key=self._id_key, **told)
-            return VectorSearch(store, search_type, vector, request.asked, access=access, text=text), None
+            return VectorSearch(store, search_type, text, vector, request.asked, access=access), None
         for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
             if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
                 raise StoreError(f"{name} is a number of documents, 1 or more; got {given!r}.")
         check_spelling(store, search_type, options, (*_OWN, "fetch_k"))
         store_access(store, **told).check_lengths(options)
-        ranker, mmr = self._serve(own["words"], own["answers"]), search_type == "mmr"
-        query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr)
+        mmr, hybrid = search_type == "mmr", is_hybrid(store, options)
+        query = self._serve(own["words"], own["answers"]).query(text, vector, request.embeddings, vectors_alone=mmr or hybrid)
         access = store_access(store, id_key=self._id_key or query.id_key, **told)
         model = None if self.record is None else query.model
         if mmr:
-            return VectorSearch(store, search_type, query.vector, request.asked, access=access, text=text), model
+            return VectorSearch(store, search_type, text, query.vector, request.asked, access=access), model
+        searched: list[float] = query.vector
+        if search_type == "similarity_score_threshold":
+            # The scores by which stores rank depend on the query's length, where they rank by L2 distance or inner product.
+            searched = (np.asarray(searched) * (np.linalg.norm(vector) / np.linalg.norm(searched))).tolist()
         fetch_k = options.get("fetch_k")
         options = {name: value for name, value in options.items() if name != "fetch_k"}
-        if query.vectors_alone and not own["evidence"] and self.record is None:  # both want scores
-            return VectorSearch(store, search_type, query.vector, options, own["k"], fetch_k, access, text), model
+        if hybrid or (query.vectors_alone and not own["evidence"] and self.record is None):  # both want scores
+            return VectorSearch(store, search_type, text, searched, options, own["k"], fetch_k, access), model
         candidates = self.fetch_k if fetch_k is None else fetch_k
         search = RankedSearch(
-            store,
-            search_type,
-            query,
-            options,
-            own["k"],
-            fetch_k,
+            *(store, search_type, query, options, own["k"], fetch_k),
             candidates=candidates,
             evidence=own["evidence"],
+            vector=searched,
             access=access,
         )
         return search, model
@@ -339,10 +336,7 @@ class DeepMemoryRetriever(BaseRetriever):
         try:
             yield
         except NotImplementedError as error:
-            raise StoreError(
-                f"{type(self.vectorstore).__name__} cannot be searched by vector in this way ({error!r}). Make it with "
-                "DeepMemoryEmbeddings(embeddings, memory) as its embedding model, and use its own retriever."
-            ) from error
+            raise cannot(self.vectorstore, repr(error)) from error
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         parameters: dict[str, Any] = {**super()._get_ls_params(**kwargs)}

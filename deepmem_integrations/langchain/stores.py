@@ -13,7 +13,7 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from numpy.typing import NDArray
 
 from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls, acall, own_searches
@@ -21,6 +21,7 @@ from deepmem_integrations.corpora.langchain_stores import KINDS, check_lengths, 
 from deepmem_integrations.corpora.langchain_tables import MilvusCorpus, TableCorpus
 from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
 from deepmem_integrations.deeplake.tql import Condition, is_in, literal, where
+from deepmem_integrations.errors import StoreError
 
 _LONGEST = 1.01
 """No cosine is longer; a little is left for vectors whose lengths differ a little."""
@@ -66,12 +67,15 @@ class StoreAccess:
         """The name of the search by vector, with scores where `cosines` understands them."""
         return self.calls.name
 
-    def cosines(self, scores: Sequence[float | None], options: Mapping[str, Any]) -> NDArray[np.float32] | None:
-        """Turn the scores of `search_method` into cosines with the query vector, whose length is 1.
+    def cosines(
+        self, scores: Sequence[float | None], options: Mapping[str, Any], length: float = 1.0
+    ) -> NDArray[np.float32] | None:
+        """Turn the scores of `search_method` into cosines with the query vector.
 
         Args:
             scores: n scores.
             options: The options of the search.
+            length: The length of the query vector.
 
         Returns:
             (n,) float32; None where nobody can tell.
@@ -79,8 +83,41 @@ class StoreAccess:
         measure = self._measure(options)
         if measure is None or None in scores:
             return None
-        cosines = measure.cosines(self._measured(measure.metric, np.asarray(scores, dtype=np.float32)))
+        cosines = measure.cosines(self._measured(measure.metric, np.asarray(scores, dtype=np.float32)), length)
         return cosines if bool(np.all(np.abs(cosines) <= _LONGEST)) else None
+
+    def relevances(self, scores: Sequence[float], options: Mapping[str, Any], length: float = 1.0) -> Sequence[float]:
+        """Turn the scores of `search_method` into relevance scores, which a ``score_threshold`` is compared with.
+
+        Args:
+            scores: n scores.
+            options: The options of the search.
+            length: The length of the query vector.
+
+        Returns:
+            n numbers, the larger the better. They are the store's own relevance scores, except where a store ranks by inner
+            product: LangChain's function for inner products may give the best document the score 0, so the cosine takes its
+            place. A relevance function that the user gave the store always holds.
+        """
+        own = getattr(self.store, "override_relevance_score_fn", None)
+        if own is None and isinstance(self.store, InMemoryVectorStore):
+            return scores  # which are cosine similarities; this store has no relevance function
+        if own is None and (cosines := self._relevances_by_dot(scores, options, length)) is not None:
+            return cosines
+        relevance = own or self._relevance_function()
+        return [relevance(score) for score in scores]
+
+    def _relevances_by_dot(self, scores: Sequence[float], options: Mapping[str, Any], length: float) -> list[float] | None:
+        """Return the cosines where the store ranks by inner product; None where it ranks by anything else."""
+        measure = self._measure(options)
+        if measure is None or measure.metric != "dot":
+            return None
+        cosines: list[float] = measure.cosines(self._measured("dot", np.asarray(scores, dtype=np.float32)), length).tolist()
+        return cosines
+
+    def _relevance_function(self) -> Any:
+        """Return the store's own function from one score to a relevance score."""
+        return self.store._select_relevance_score_fn()
 
     def check_lengths(self, options: Mapping[str, Any]) -> None:
         """Check once, on the first vectors, that their lengths do not change the ranking of a search with these options.
@@ -103,7 +140,7 @@ class StoreAccess:
         """Tell whether a lookup by ids returns no document that a search with these options would forbid."""
         given = {name for name, value in options.items() if value is not None}
         allowed = given.issubset({*self._applied(), *self.harmless})
-        return allowed and self._can_look_up() and self._understands(options.get("filter"))
+        return allowed and self._can_look_up() and self.understands(options.get("filter"))
 
     def _applied(self) -> tuple[str, ...]:
         return self.applied
@@ -127,7 +164,7 @@ class StoreAccess:
         except NotImplementedError:
             return {}
 
-    def _understands(self, filter: Any) -> bool:
+    def understands(self, filter: Any) -> bool:
         """Tell whether a lookup can apply this filter."""
         return True
 
@@ -212,6 +249,11 @@ class Faiss(_KnownStore):
     kind = "langchain_community.FAISS"
     harmless = ("fetch_k",)
 
+    def _relevance_function(self) -> Any:
+        # The store's own distance_strategy need not be that of the index, and inner products never come here.
+        own = super()._relevance_function()
+        return self.store._euclidean_relevance_score_fn if own is self.store._max_inner_product_relevance_score_fn else own
+
     def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
         filter = options.get("filter")
         allowed = None if filter is None else self.store._create_filter_func(filter)
@@ -244,7 +286,8 @@ class Qdrant(_KnownStore):
     def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         return scores**2 if metric == "l2" else scores
 
-    def _understands(self, filter: Any) -> bool:
+    def understands(self, filter: Any) -> bool:
+        """Tell whether the filter is one of Qdrant's."""
         return filter is None or isinstance(filter, self._models().Filter)
 
     def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
@@ -303,8 +346,9 @@ class PGVectorStore(_KnownStore):
     def _measured(self, metric: str, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         return {"l2": scores**2, "cosine": 1 - scores, "dot": scores}[metric]
 
-    def _understands(self, filter: Any) -> bool:
-        return isinstance(filter, dict | None)  # the search ignores any other
+    def understands(self, filter: Any) -> bool:
+        """Tell whether the filter is a mapping; the search ignores any other."""
+        return isinstance(filter, dict | None)
 
     def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
         return _pgvectorstore_documents(self.store.get(ids=list(ids), where=options.get("filter")))
@@ -335,6 +379,18 @@ class DeepLake(_KnownStore):
 
     def _measure(self, options: Mapping[str, Any]) -> Measure | None:
         return Measure("cosine") if str(options.get("distance_metric") or "cos").lower() == "cos" else None
+
+    def relevances(self, scores: Sequence[float], options: Mapping[str, Any], length: float = 1.0) -> Sequence[float]:
+        """Return the store's own relevance scores, which are cosines.
+
+        Raises:
+            StoreError: The search ranks by a distance, which a threshold cannot be compared with.
+        """
+        if self._measure(options) is None:
+            raise StoreError(
+                f"score_threshold is compared with cosine similarities: leave distance_metric={options['distance_metric']!r} out."
+            )
+        return super().relevances(scores, options, length)
 
     def _fetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
         found = self.store.store.get(ids, filter=options.get("filter"))

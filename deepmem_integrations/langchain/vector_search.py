@@ -5,20 +5,20 @@ import difflib
 import inspect
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.runnables.config import run_in_executor
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_core.vectorstores import VectorStore
 
-from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls
+from deepmem_integrations.corpora.langchain_search import SCORED
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.feedback import Shown
+from deepmem_integrations.langchain.searches import ByVector, SearchType, acheck_filters, check_filters, way_of
 from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import EVIDENCE, NAMELESS, Metadata, RankedQuery, Shortlist
 from deepmem_integrations.words import Found
-
-SearchType = Literal["similarity", "mmr", "similarity_score_threshold"]
 
 _DEFAULT_K = 4
 """LangChain's own number of documents."""
@@ -26,34 +26,6 @@ _FARTHER = 4
 """By how much a look-up reaches farther down the list where documents were gone or forbidden."""
 _ALIKE = 0.85
 """The similarity, between 0 and 1, of names that are the same but for a slip: one letter of five, two of ten."""
-
-
-def search_method(store: VectorStore, search_type: SearchType) -> str:
-    """Return the name of the store's method for a search by vector alone.
-
-    Raises:
-        StoreError: The store does not search by vector alone, or it returns no scores when it searches by vector.
-    """
-    kind = type(store).__name__
-    instead = f"Make the {kind} with DeepMemoryEmbeddings(embeddings, memory) as its embedding model instead"
-    mode = getattr(store, "retrieval_mode", "dense")
-    hybrid = getattr(getattr(store, "_PGVectorStore__vs", store), "hybrid_search_config", None)
-    if getattr(mode, "value", mode) != "dense" or hybrid is not None:
-        raise StoreError(
-            f"This {kind} does not search by vector alone (it is set up for hybrid or sparse search), and a search by the "
-            f"transformed vector would leave the rest out. {instead}, and keep its search_type."
-        )
-    if search_type == "similarity":
-        return VectorCalls(store).name
-    if search_type == "mmr":
-        return "max_marginal_relevance_search_by_vector"
-    name = next((name for name in SCORED if hasattr(store, name)), None)
-    if name is None:
-        raise StoreError(
-            f"{kind} gives no scores when it searches by vector, so nothing can be compared with score_threshold. {instead}, "
-            'and use its own as_retriever(search_type="similarity_score_threshold").'
-        )
-    return name
 
 
 def check_spelling(store: VectorStore, search_type: SearchType, options: Iterable[str], known: Collection[str]) -> None:
@@ -68,7 +40,8 @@ def check_spelling(store: VectorStore, search_type: SearchType, options: Iterabl
     Raises:
         StoreError: An option is no parameter of the store's search, and nearly has the name of one, or of an option in ``known``.
     """
-    methods = [getattr(store, name, None) for name in (search_method(store, search_type), *SCORED, "similarity_search")]
+    own = "max_marginal_relevance_search_by_vector" if search_type == "mmr" else "similarity_search_by_vector"
+    methods = [getattr(store, name, None) for name in (own, *SCORED, "similarity_search")]
     parameters = (inspect.signature(method).parameters for method in methods if method is not None)
     known = [*known, "score_threshold", *itertools.chain.from_iterable(parameters)]
     for name in options:
@@ -105,49 +78,48 @@ class VectorSearch:
     Args:
         store: The store.
         search_type: How the store searches.
+        text: The query, which a store may search as well.
         vector: The query vector.
         options: The options of the store's search, without ``k`` and ``fetch_k``.
         k: How many documents to return; None leaves the number to the store.
         fetch_k: What ``fetch_k`` the caller gave with the options. Stores that know such an option receive it.
         access: The access to the store; by default that of its kind.
-        text: The query, which a store that searches by text alone needs as well.
 
     Attributes:
         shown: What the last run returned, for a feedback log; None in the place of a document without an id.
 
     Raises:
-        StoreError: See `search_method`.
+        StoreError: See `way_of`.
     """
 
     def __init__(
         self,
         store: VectorStore,
         search_type: SearchType,
+        text: str,
         vector: Sequence[float],
         options: Mapping[str, Any],
         k: int | None = None,
         fetch_k: int | None = None,
         access: StoreAccess | None = None,
-        text: str = "",
     ) -> None:
-        self._access, self._text = access or store_access(store), text
+        self._access = access or store_access(store)
         self.store, self.vector, self.options, self.k = store, vector, dict(options), k
         self.shown: list[Shown | None] = []
         self._channel = channel_of(search_type)
-        self.method = search_method(store, search_type)
+        self.way = way_of(self._access, search_type, text, vector, options)
         self.threshold = self.options.pop("score_threshold") if search_type == "similarity_score_threshold" else None
         self._ask(k, fetch_k)
 
     def _ask(self, k: int | None, fetch_k: int | None) -> None:
         """Set the numbers of documents that the store is asked for."""
         self._asked = dict(self.options)
+        if self.threshold is not None and not self.way.scored:
+            self._asked["score_threshold"] = self.threshold  # which the store compares itself
         if k is not None:
             self._asked["k"] = k
-        if fetch_k is not None and "fetch_k" in self._parameters():  # FAISS filters as many documents as this
+        if fetch_k is not None and "fetch_k" in self.way.parameters:  # FAISS filters as many documents as this
             self._asked["fetch_k"] = fetch_k
-
-    def _parameters(self) -> Mapping[str, inspect.Parameter]:
-        return self._access.calls.parameters(self.method)
 
     def run(self) -> list[Document]:
         """Search."""
@@ -163,20 +135,26 @@ class VectorSearch:
         return documents
 
     def _search(self) -> list[Any]:
-        return self._access.calls.find(self.method, self.vector, self._text, **self._asked)
+        if found := self.way.find(self._asked):
+            check_filters(self.way, self._access, self._asked)
+        return found
 
     async def _asearch(self) -> list[Any]:
-        return await self._access.calls.afind(self.method, self.vector, self._text, **self._asked)
+        if found := await self.way.afind(self._asked):
+            await acheck_filters(self.way, self._access, self._asked)
+        return found
 
     def _read(self, found: Sequence[Any]) -> list[tuple[Document, float | None]]:
         """Return documents with their scores, as far as there are scores, and those alone that reach the threshold."""
         pairs = [one if isinstance(one, tuple) else (one, None) for one in found]
-        if self.threshold is None:
+        if self.threshold is None or not self.way.scored or not pairs:
             return pairs
-        # InMemoryVectorStore has no function for relevance scores; its scores are cosine similarities and are taken as they are.
-        same = isinstance(self.store, InMemoryVectorStore)
-        relevance = float if same else self.store._select_relevance_score_fn()
-        return [(document, score) for document, score in pairs if relevance(score) >= self.threshold]
+        relevances = self._access.relevances([score for _, score in pairs], self.options, self._length)
+        return [pair for pair, relevance in zip(pairs, relevances, strict=True) if relevance >= self.threshold]
+
+    @property
+    def _length(self) -> float:
+        return float(np.linalg.norm(self.vector))
 
 
 class RankedSearch(VectorSearch):
@@ -192,10 +170,11 @@ class RankedSearch(VectorSearch):
         fetch_k: As for `VectorSearch`.
         candidates: How many documents the store's search and the search by words find, where words or answers count.
         evidence: Whether the documents carry their evidence in ``metadata["deepmem"]``.
+        vector: The query's vector in another length than 1.
         access: See `VectorSearch`.
 
     Raises:
-        StoreError: See `search_method`.
+        StoreError: See `way_of`.
     """
 
     def __init__(
@@ -209,21 +188,21 @@ class RankedSearch(VectorSearch):
         *,
         candidates: int,
         evidence: bool,
+        vector: Sequence[float] | None = None,
         access: StoreAccess | None = None,
     ) -> None:
-        super().__init__(store, search_type, query.vector, options, k, fetch_k, access, query.text)
-        self.query, self.evidence, self.candidates = query, evidence, candidates
-        self._reach = 0
+        super().__init__(store, search_type, query.text, vector or query.vector, options, k, fetch_k, access)
+        self.query, self.evidence, self.candidates, self._reach = query, evidence, candidates, 0
         self._others = self.threshold is None and self._access.obeys(self.options)
-        if self.threshold is None:
-            self.method = self._access.search_method
+        if self.threshold is None and isinstance(self.way, ByVector) and self._access.kind:
+            self.way = ByVector(self._access.calls, self._access.search_method, self.vector, query.text)
         if not query.vectors_alone:
             self.k = self._default_k() if k is None else k
             self.candidates = max(self.k, candidates)
             self._ask(self.candidates, self.candidates)
 
     def _default_k(self) -> int:
-        k = self._parameters().get("k")
+        k = self.way.parameters.get("k")
         return k.default if k is not None and isinstance(k.default, int) else _DEFAULT_K
 
     def run(self) -> list[Document]:
@@ -254,7 +233,7 @@ class RankedSearch(VectorSearch):
             if name is None:
                 others = False  # a document without an id could come back a second time
             documents[f"{NAMELESS}{row}" if name is None or name in documents else name] = document
-        cosines = self._access.cosines([score for _, score in pairs], self.options)
+        cosines = self._access.cosines([score for _, score in pairs], self.options, self._length)
         shortlist = self.query.rank(list(documents), cosines, words, documents, others=others)
         if self.query.vectors_alone:
             shortlist.ids = list(documents)  # rounded cosines must not change the store's order

@@ -4,10 +4,11 @@ There is one class for each kind of store. The stores' own packages are never im
 """
 
 import asyncio
+import contextlib
 import copy
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.corpora.filters import NOTHING, NOWHERE, forbids, ignored, impossible
 from deepmem_integrations.corpora.llama_index_stores import measure
 from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class, sql_texts
 from deepmem_integrations.errors import StoreError
@@ -416,10 +418,56 @@ class FaissSearch(NodeSearch):
 class OtherSearch(NodeSearch):
     """Searches a store of an unknown kind, whose scores may be anything.
 
-    Without filters, nodes are read by id. With filters, a search that names the ids looks nodes up, because every store applies
-    filters when it searches. If the store ignores the ids, or refuses them, it finds other nodes or none, and what words and
-    answers found beyond its own search is left out.
+    Without filters, nodes are read by id. With filters, a search that names the ids looks nodes up, because a store applies
+    filters when it searches: a store that was seen to ignore them is refused. If the store ignores the ids, or refuses them, it
+    finds other nodes or none, and what words and answers found beyond its own search is left out.
     """
+
+    def __init__(self, retriever: VectorIndexRetriever, *, ids_given: bool = False) -> None:
+        super().__init__(retriever, ids_given=ids_given)
+        self._honoured: set[tuple[str, type]] = set()
+
+    def search(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
+        """Search by vector.
+
+        Raises:
+            StoreError: The store ignores a filter.
+        """
+        found = super().search(query_bundle, k, id_key)
+        for name, value, narrowed in self._untried() if found else ():
+            others: list[NodeWithScore] = []
+            with contextlib.suppress(Exception, Warning):
+                others = narrowed._retrieve(replace(query_bundle))
+            self._note(name, value, others)
+        return found
+
+    async def asearch(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
+        """Do the same as `search`, off the event loop."""
+        found = await super().asearch(query_bundle, k, id_key)
+        for name, value, narrowed in self._untried() if found else ():
+            others: list[NodeWithScore] = []
+            with contextlib.suppress(Exception, Warning):
+                others = await self._aretrieve(narrowed, query_bundle)
+            self._note(name, value, others)
+        return found
+
+    def _untried(self) -> Iterator[tuple[str, Any, VectorIndexRetriever]]:
+        """Yield each filter that was not tried yet, with a retriever that has to find nothing."""
+        filters, options = self.retriever._filters, self.retriever._kwargs
+        if filters is not None and filters.filters and ("filters", type(filters)) not in self._honoured:
+            narrowed = self._narrowed(1)
+            narrowed._filters = MetadataFilters(filters=[MetadataFilter(key=NOWHERE, value=NOTHING)])
+            yield "filters", filters, narrowed
+        for name, value in options.items():
+            if value and forbids(name) and (name, type(value)) not in self._honoured:
+                narrowed = self._narrowed(1)
+                narrowed._kwargs = {**options, name: impossible(value)}
+                yield name, value, narrowed
+
+    def _note(self, name: str, value: Any, found: Sequence[NodeWithScore]) -> None:
+        if found:
+            raise ignored(self.store, name, value)
+        self._honoured.add((name, type(value)))
 
     def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
         if (nodes := self._unfiltered(ids)) is not None:

@@ -33,13 +33,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
-os.environ.setdefault("USER_AGENT", "deepmem-tutorial")  # langchain-community asks for one when it is imported
-
+import html2text
 import requests
 from bs4 import BeautifulSoup
 from langchain_classic.chains import RetrievalQA
-from langchain_community.document_loaders import AsyncHtmlLoader
-from langchain_community.document_transformers import Html2TextTransformer
+from langchain_core.documents import Document
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever, SyntheticQueryGenerator
@@ -74,14 +72,23 @@ def get_all_links(url):
     return [link for link in links if link.startswith(url.rpartition("/")[0]) and link.endswith(".html")]
 
 
+def load_page(url):
+    response = requests.get(url, timeout=30)
+    response.raise_for_status()
+    reader = html2text.HTML2Text()
+    reader.ignore_links = reader.ignore_images = True
+    html = response.content.decode()
+    title = BeautifulSoup(html, "html.parser").title
+    return Document(page_content=reader.handle(html), metadata={"source": url, "title": title.get_text()})
+
+
 with ExitStack() as stack:
     site = os.environ.get("SITE") or stack.enter_context(documentation_site())
     all_links = [link for part in ("tutorial", "sql", "admin") for link in get_all_links(urljoin(site, f"{part}.html"))]
     all_links = list(dict.fromkeys(all_links))  # each page once, because copies of a text would share its labels
-    docs = AsyncHtmlLoader(all_links, requests_per_second=16).load()
+    docs = [load_page(link) for link in all_links]
 
-docs_transformed = Html2TextTransformer().transform_documents(docs)
-pieces = RecursiveCharacterTextSplitter(chunk_size=4096).split_documents(docs_transformed)
+pieces = RecursiveCharacterTextSplitter(chunk_size=4096).split_documents(docs)
 count = {}
 for piece in pieces:
     page = piece.metadata["source"].rpartition("/")[2]

@@ -5,7 +5,6 @@ the others run in this process.
 """
 
 import uuid
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +75,8 @@ class Opened:
     async def aopen(self, embeddings):
         return self.open(embeddings)
 
-    def relevance(self, cosine):
-        """The store's own relevance score of a cosine similarity."""
+    def relevance(self, cosine, length):
+        """The store's own relevance score of a cosine similarity with a query of this length."""
         return cosine
 
     def metadata(self, document):
@@ -98,7 +97,7 @@ class InMilvus(Opened):
     def open(self, embeddings):
         return in_milvus(embeddings, self.folder)
 
-    def relevance(self, cosine):
+    def relevance(self, cosine, length):
         return 1 - (2 - 2 * cosine) / 4
 
     def metadata(self, document):
@@ -113,7 +112,7 @@ class InLanceDB(Opened):
     def open(self, embeddings):
         return in_lancedb(embeddings, self.folder)
 
-    def relevance(self, cosine):
+    def relevance(self, cosine, length):
         return 1 - (2 - 2 * cosine) / np.sqrt(2)
 
 
@@ -226,8 +225,8 @@ class InFaiss(Opened):
     def open(self, embeddings):
         return self.kind(embeddings, self.store.index, self.store.docstore, self.store.index_to_docstore_id)
 
-    def relevance(self, cosine):
-        return 1 - (2 - 2 * cosine) / np.sqrt(2)
+    def relevance(self, cosine, length):
+        return 1 - (1 + length**2 - 2 * length * cosine) / np.sqrt(2)
 
 
 class InChroma(Opened):
@@ -266,7 +265,7 @@ class InQdrant(Opened):
             self.client, "documents", embeddings, validate_embeddings=False, validate_collection_config=False
         )
 
-    def relevance(self, cosine):
+    def relevance(self, cosine, length):
         return (cosine + 1) / 2
 
     def close(self):
@@ -424,7 +423,8 @@ async def check_all_search_types(trained, asked, texts, retrieve):
             with pytest.raises(StoreError, match="cannot be searched by vector in this way"):
                 await retrieve(query, k=4, **by_mmr)
 
-        threshold = float(trained.opened.relevance(cosines[first[2:4]].mean()))
+        length = np.linalg.norm(asked.test_queries[number])
+        threshold = float(trained.opened.relevance(cosines[first[2:4]].mean(), length))
         scores = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": threshold}}
         if trained.opened.threshold:
             assert found(trained, await retrieve(query, k=8, **scores)) == names(asked, first[:3])
@@ -626,47 +626,3 @@ async def test_a_postgres_store_that_is_opened_for_async_alone_cannot_be_trained
     with pytest.raises(StoreError, match="async_mode=True.* Open it a second time without"):
         memory.documents()
     await engine.dispose()
-
-
-async def test_a_store_in_hybrid_mode_is_refused_and_wrapped_embeddings_serve_it(texts, asked, documents, trained_adapter):
-    from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
-    from qdrant_client import QdrantClient, models
-
-    class Words(SparseEmbeddings):
-        """One dimension a word."""
-
-        def embed_query(self, text):
-            words = sorted({zlib.crc32(word.encode()) for word in text.split()})
-            return SparseVector(indices=words, values=[1.0] * len(words))
-
-        def embed_documents(self, texts):
-            return [self.embed_query(text) for text in texts]
-
-    client = QdrantClient(":memory:")
-    dense = models.VectorParams(size=32, distance=models.Distance.COSINE)
-    client.create_collection("both", {"": dense}, sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()})
-
-    def opened(embeddings):
-        return QdrantVectorStore(
-            client,
-            "both",
-            embeddings,
-            retrieval_mode=RetrievalMode.HYBRID,
-            sparse_embedding=Words(),
-            validate_embeddings=False,
-        )
-
-    store = opened(Lookup(texts))
-    store.add_documents(documents)
-    query, vector = texts.test.queries[0], asked.test_queries[0]
-    retriever = DeepMemoryRetriever(vectorstore=store, memory=trained_adapter, k=5)
-    for call in (retriever.invoke(query, deep_memory=False), await retriever.ainvoke(query, deep_memory=False)):
-        assert [document.metadata["_id"] for document in call] == names(asked, nearest(asked, vector, 5)), "no word is in common"
-    with pytest.raises(StoreError, match=r"set up for hybrid or sparse search.* DeepMemoryEmbeddings\(embeddings, memory\)"):
-        retriever.invoke(query)
-    with pytest.raises(StoreError, match="set up for hybrid"):
-        await retriever.ainvoke(query)
-    wrapped = opened(DeepMemoryEmbeddings(Lookup(texts), trained_adapter)).as_retriever(search_kwargs={"k": 5})
-    found = [document.metadata["_id"] for document in wrapped.invoke(query)]
-    assert found == names(asked, nearest(asked, trained_adapter.transform(vector), 5))
-    client.close()

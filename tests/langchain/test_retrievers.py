@@ -325,10 +325,28 @@ class Unscored(InMemoryVectorStore):
         raise AttributeError
 
 
+class Unembedded(VectorStore):
+    """A store that can be searched by vector alone, with scores that may be anything."""
+
+    from_texts = similarity_search = None
+
+    def __init__(self, embeddings) -> None:
+        self._lent = [embeddings]
+
+    @property
+    def embeddings(self):
+        return self._lent[0]
+
+    def similarity_search_by_vector_with_relevance_scores(self, embedding, k=4, **kwargs):
+        raise AssertionError("nobody knows what these scores are")
+
+
 def test_a_search_that_the_store_cannot_do_points_to_what_works(db, problem, adapter):
     threshold = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": np.float32(0.5)}}
-    with pytest.raises(StoreError, match=r"Unscored gives no scores .* DeepMemoryEmbeddings\(embeddings, memory\)"):
+    with pytest.raises(StoreError, match=r"Unscored cannot be searched .* DeepMemoryEmbeddings\(embeddings, memory\)"):
         DeepMemoryRetriever(vectorstore=Unscored(Lookup(problem)), memory=adapter, **threshold).invoke("q")
+    with pytest.raises(StoreError, match=r"Unembedded gives no scores .* DeepMemoryEmbeddings\(embeddings, memory\)"):
+        DeepMemoryRetriever(vectorstore=Unembedded(Lookup(problem)), memory=adapter, **threshold).invoke("q")
     with pytest.raises(ValidationError, match='needs search_kwargs={"score_threshold": a number}'):
         DeepMemoryRetriever(vectorstore=db, memory=adapter, search_type="similarity_score_threshold")
 
@@ -499,7 +517,7 @@ def test_options_that_only_the_store_knows_go_to_the_store(problem, adapter):
     asked = []
     store = Store(Lookup(problem))
     store.add_documents(documents_of(problem))
-    options = {"namespace": "a", "efficient_filter": {}, "pre_filter": {}, "top_k": 3, "where_document": {}, "search_params": 1}
+    options = {"bucket": "a", "efficient_filter": {}, "pre_filter": {}, "top_k": 3, "where_document": {}, "search_params": 1}
     DeepMemoryRetriever(vectorstore=store, memory=adapter, search_kwargs=options).invoke(problem.test.queries[0])
     assert asked == [options]
 

@@ -13,9 +13,12 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
+from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.corpora.langchain_search import SCORED
+from deepmem_integrations.corpora.langchain_stores import check_lengths
 from deepmem_integrations.deeplake.tql import Condition, is_in
+from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
 from deepmem_integrations.langchain.stores import StoreAccess, store_access
 from deepmem_integrations.ranking import Ranker
@@ -393,6 +396,36 @@ async def test_nothing_comes_back_that_the_filter_forbids_whichever_channel_foun
     np.testing.assert_allclose([document.metadata["deepmem"]["score"] for document in found], scores, atol=1e-5)
 
 
+def by_threshold(store, threshold, **options):
+    search = {"k": 35, "score_threshold": threshold, **options}
+    plain = store.as_retriever(search_type="similarity_score_threshold", search_kwargs=search)
+    return DeepMemoryRetriever.from_retriever(plain, QueryAdapter(DIMENSION))
+
+
+@pytest.mark.filterwarnings("ignore:Relevance scores must be between 0 and 1")  # LangChain's, of negative ones
+@pytest.mark.parametrize("query", [TEXTS[3], "question 0 amber"])
+async def test_a_threshold_lets_the_best_documents_pass_by_every_metric(filled, query):
+    store = filled.store
+    vector = np.array(store.embeddings.embed_query(query))
+    scores = (VECTORS[:35] @ vector) / np.linalg.norm(vector)
+    order = np.argsort(-scores)
+    measure = check_lengths(store)
+    if measure is not None and measure.metric == "l2":  # LangChain's relevance scores are right, for a query of any length
+        found = store.similarity_search_with_relevance_scores(query, k=35)
+        relevance = {document.page_content: score for document, score in found}
+        scores = np.array([relevance[text] for text in TEXTS[:35]])
+    elif measure is not None and type(store).__name__ == "QdrantVectorStore" and measure.metric == "cosine":
+        scores = (scores + 1) / 2  # as langchain-qdrant has it
+    assert query not in TEXTS or scores[order[0]] == pytest.approx(1, abs=1e-4)
+    for place in (0, 2, 12):
+        right = {TEXTS[row] for row in order[: place + 1]}
+        retriever = by_threshold(store, float(scores[order[place]] + scores[order[place + 1]]) / 2)
+        for found in (retriever.invoke(query), await retriever.ainvoke(query)):
+            assert {document.page_content for document in found} == right
+    odd = by_threshold(store, -100.0, filter=filled.kind.filter(Asked({"half": [1]})), fetch_k=100)
+    assert {document.page_content for document in odd.invoke(query)} == {TEXTS[row] for row in range(1, 35, 2)}
+
+
 def test_the_stores_own_documents_are_left_alone(filled):
     adapter = remembering(QUERIES, [{IDS[3]: 1.0}] * 6, Ranking(answers=1.0))
     retriever = filled.retriever(memory=adapter, k=2, words=False)
@@ -574,6 +607,36 @@ def test_options_that_nobody_knows_stop_every_lookup(answered):
     assert access.obeys({"filter": as_function(Asked({"half": [1]}))})
     assert not access.obeys({"score_threshold": 0.5})
     assert not access.obeys({"filter": None, "namespace": "a"})
+
+
+def test_faiss_takes_the_relevance_of_its_index():
+    import faiss
+    from langchain_community.docstore.in_memory import InMemoryDocstore
+    from langchain_community.vectorstores import FAISS
+
+    for index, strategy in ((faiss.IndexFlatIP, "EUCLIDEAN_DISTANCE"), (faiss.IndexFlatL2, "MAX_INNER_PRODUCT")):
+        store = FAISS(Fixed(), index(DIMENSION), InMemoryDocstore(), {}, distance_strategy=strategy)
+        store.add_texts(TEXTS, ids=IDS)
+        assert names(by_threshold(store, 0.95).invoke(TEXTS[3])) == [IDS[3]]
+
+
+def test_a_relevance_function_of_the_users_own_holds():
+    from langchain_community.vectorstores import FAISS
+
+    store = FAISS.from_texts(
+        TEXTS, Fixed(), ids=IDS, distance_strategy="MAX_INNER_PRODUCT", relevance_score_fn=lambda dot: dot / 2
+    )
+    for threshold, right in ((0.45, [IDS[3]]), (0.55, [])):
+        search = {"search_type": "similarity_score_threshold", "search_kwargs": {"score_threshold": threshold}}
+        found = DeepMemoryRetriever(vectorstore=store, memory=QueryAdapter(DIMENSION), **search).invoke(TEXTS[3])
+        assert names(found) == right
+
+
+def test_deep_lake_by_distance_has_no_threshold(tmp_path):
+    store = DeepLake(tmp_path / "data", embedding=Fixed())
+    store.add_texts(TEXTS, ids=IDS)
+    with pytest.raises(StoreError, match="compared with cosine similarities: leave distance_metric='l2' out"):
+        by_threshold(store, 0.5, distance_metric="l2").invoke(TEXTS[3])
 
 
 def test_deep_lake_by_distance_gives_no_cosines(tmp_path):

@@ -62,8 +62,8 @@ def test_the_order_of_the_search_stands_without_words_and_answers(store, problem
     vector = problem.test_queries[0]
     assert ids(search(store, problem, memory, words=False).run()) == expected(problem, vector, 3)
     assert store.asked == [{"k": 3}], "no more than was wanted"
-    assert ids(VectorSearch(store, "similarity", vector.tolist(), {}, 5).run()) == expected(problem, vector, 5)
-    assert len(VectorSearch(store, "similarity", vector.tolist(), {}).run()) == 4, "the store's own number"
+    assert ids(VectorSearch(store, "similarity", "a question", vector.tolist(), {}, 5).run()) == expected(problem, vector, 5)
+    assert len(VectorSearch(store, "similarity", "a question", vector.tolist(), {}).run()) == 4, "the store's own number"
 
 
 def test_words_bring_documents_that_the_vectors_did_not_find(store, problem):

@@ -4,6 +4,7 @@ import asyncio
 import operator
 import tempfile
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index import DeepLakeVectorStore, DeepMemoryRetriever
 from deepmem_integrations.llama_index.stores import search_of
 from deepmem_integrations.ranking import Ranker
@@ -74,7 +76,9 @@ class Plain(BasePydanticVectorStore):
         raise NotImplementedError
 
     def query(self, query, **options):
-        found = [node for node in self.nodes if query.filters is None or self.passes(node.metadata)]
+        filters = [] if query.filters is None else query.filters.filters
+        known = all(getattr(part, "key", "colour") in METADATA[0] for part in filters)
+        found = [node for node in self.nodes if not filters or (known and self.passes(node.metadata))]
         found = sorted(found, key=lambda node: -np.dot(node.embedding, query.query_embedding))[: query.similarity_top_k]
         scores = [-float(rank) for rank in range(len(found))]
         return VectorStoreQueryResult(nodes=found, similarities=scores, ids=[node.node_id for node in found])
@@ -602,3 +606,34 @@ async def test_a_refusing_store_ranks_what_its_search_found(words, embed_model):
     found = retrieved(index, words)
     assert found == await asyncio.to_thread(retrieved, index, words)
     assert len(found) == 2
+
+
+async def test_a_store_that_ignores_filters_is_refused(words, embed_model):
+    class Deaf(Plain):
+        def query(self, query, **options):
+            asked.append((query.filters, options))
+            return super().query(replace(query, filters=None))
+
+    asked = []
+    filters = MetadataFilters(filters=[MetadataFilter(key="colour", value=0)])
+    for store, refused in ((Deaf(), True), (Plain(passes=lambda metadata: metadata["colour"] == 0), False)):
+        index = VectorStoreIndex(
+            made(), storage_context=StorageContext.from_defaults(vector_store=store), embed_model=embed_model
+        )
+        for memory in (QueryAdapter(DIMENSION), remembering(Ranking(1.0, 0.5, 9.0), DIMENSION, QUERIES[:1], [NAMES])):
+            retriever = DeepMemoryRetriever(index, memory=memory, words=words, filters=filters)
+            if refused:
+                for call in (retriever.retrieve, lambda text, ask=retriever.aretrieve: asyncio.run(ask(text))):
+                    with pytest.raises(StoreError, match="Deaf ignores filters, .* finds documents all the same"):
+                        await asyncio.to_thread(call, "word3")
+            else:
+                found = [*retriever.retrieve("word3"), *await retriever.aretrieve("word3")]
+                assert {node.metadata["colour"] for node in found} == {0}
+    index = VectorStoreIndex(made(), storage_context=StorageContext.from_defaults(vector_store=Deaf()), embed_model=embed_model)
+    for options in ({"where": "colour = 0"}, {"tenant": "a"}):
+        retriever = DeepMemoryRetriever(index, memory=QueryAdapter(DIMENSION), vector_store_kwargs=options)
+        with pytest.raises(StoreError, match=f"Deaf ignores {next(iter(options))}"):
+            retriever.retrieve("word3")
+    retriever = DeepMemoryRetriever(index, memory=QueryAdapter(DIMENSION), vector_store_kwargs={"nprobes": 3})
+    assert len(retriever.retrieve("word3")) == 2
+    assert asked[-1] == (None, {"nprobes": 3})
