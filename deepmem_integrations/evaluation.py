@@ -152,6 +152,8 @@ class Evaluation(dict[str, dict[str, float]]):
     stand beside it: ``"transform alone"``, which is what an embedding model's wrapper or a query transform gives; ``"words
     alone"``; and ``"hybrid (RRF)"``, the common fusion of words and untransformed vectors by rank, which needs no labels.
 
+    A retriever that was asked by itself, beside no plain one, has the side ``"with model"`` alone, and no gains.
+
     Attributes:
         per_query: Side → metric name → (n,) float64, the score of each query; NaN where a query cannot be scored, since all of
             its documents were judged irrelevant.
@@ -180,7 +182,7 @@ class Evaluation(dict[str, dict[str, float]]):
         self.found = found
         self.groups = np.arange(len(self.query_ids)) if groups is None else groups
         self.embedding_seconds: float | None = None
-        self.gains = self.gains_over(WITHOUT)
+        self.gains = self.gains_over(WITHOUT) if WITHOUT in self else {}
 
     @property
     def questions(self) -> int:
@@ -190,7 +192,7 @@ class Evaluation(dict[str, dict[str, float]]):
     @property
     def unscored(self) -> int:
         """How many queries are left out of recall, nDCG and MRR, since all of their documents were judged irrelevant."""
-        return int(np.isnan(self.per_query[WITHOUT][f"recall@{self.top_k[0]}"]).sum())
+        return int(np.isnan(self.per_query[WITH][f"recall@{self.top_k[0]}"]).sum())
 
     def gains_over(self, side: str) -> dict[str, Interval]:
         """Return the paired differences of the model to another side, with their 95% intervals.
@@ -213,21 +215,23 @@ class Evaluation(dict[str, dict[str, float]]):
         last = 10 if 10 in self.top_k else self.top_k[-1]
         gains, over_hybrid = self.gains, self.gains_over(HYBRID) if HYBRID in self else None
         metrics = [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]
-        metrics += [name for metric in JUDGED if (name := f"{metric}@{last}") in gains]
+        metrics += [name for metric in JUDGED if (name := f"{metric}@{last}") in self[WITH]]
         columns = {WITHOUT: "without", WORDS: "words", HYBRID: "RRF", TRANSFORM: "transform", WITH: "with"}
         columns = {side: title for side, title in columns.items() if side in self}
         heading = f"{'metric':<12}" + "".join(f"{title:>{max(9, len(title) + 2)}}" for title in columns.values())
-        heading += f"   {'gain [95% interval]':<24}" + ("gain over RRF" if over_hybrid else "")
-        lines = [heading.rstrip(), "-" * (len(heading) + (11 if over_hybrid else -5))]
+        if gains:
+            heading += f"   {'gain [95% interval]':<24}" + ("gain over RRF" if over_hybrid else "")
+        lines = [heading.rstrip(), "-" * (len(heading) + (11 if over_hybrid else -5 if gains else 0))]
         for name in metrics:
             line = f"{name:<12}"
             line += "".join(f"{100 * self[side][name]:>{max(9, len(title) + 2)}.1f}" for side, title in columns.items())
-            line += f"   {_marked(gains[name]):<24}" + (_marked(over_hybrid[name]) if over_hybrid else "")
+            if gains:
+                line += f"   {_marked(gains[name]):<24}" + (_marked(over_hybrid[name]) if over_hybrid else "")
             lines.append(line.rstrip())
         queries = f"{len(self.query_ids)} queries"
         if self.questions < len(self.query_ids):
             queries += f", {self.questions} different questions"
-        lines.append(f"{queries}; * = the 95% interval of the paired difference leaves 0 out")
+        lines.append(f"{queries}; * = the 95% interval of the paired difference leaves 0 out" if gains else queries)
         if self.unscored:
             lines.append(f"{self.unscored} queries are left out of recall, nDCG and MRR: their documents were judged irrelevant")
         return "\n".join(lines)

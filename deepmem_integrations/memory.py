@@ -1,5 +1,6 @@
 """`DeepMemory`: train, evaluate and use models for one vector store, with the methods of Deep Lake v3."""
 
+import asyncio
 import functools
 import heapq
 import logging
@@ -39,6 +40,7 @@ from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.remote import publish
+from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, sides_of
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
 
@@ -530,8 +532,16 @@ class DeepMemory:
         qvs_params: Mapping[str, Any] | None = None,
         *,
         model: str | None = None,
+        retriever: Any = None,
+        plain: Any = None,
+        id_key: IdKey | None = None,
+        concurrency: int = CONCURRENCY,
     ) -> Evaluation:
-        """Compare retrieval with and without a model over the whole store, and print v3's two blocks.
+        """Compare retrieval with and without a model, and print v3's two blocks.
+
+        By default the whole corpus is searched exactly, by cosine similarity, and the store's own search is not asked. With a
+        ``retriever``, what users get is measured: the retriever is asked every query, with its own filter, search type and
+        number of documents, and what it returns is scored. Cut-offs beyond that number score what there is.
 
         A warning is logged where queries took part in the training of the model, which then knows their answers.
 
@@ -543,7 +553,14 @@ class DeepMemory:
             top_k: The cut-offs.
             qvs_params: ``{"log_queries": True}`` adds the queries and the documents that they found to a Deep Lake data set, as
                 v3 did: see `EvaluationLog`. ``"branch"`` names a branch of the data set.
-            model: The name of a model; by default the model in use.
+            model: The name of a model; by default the model in use. A retriever serves the model of its own.
+            retriever: A retriever, a chain that returns documents, or a query engine, of LangChain or LlamaIndex, ours or not:
+                see `AskedRetriever`.
+            plain: The retriever to compare with. A `DeepMemoryRetriever` is compared with itself without the model, any other
+                retriever with nothing: the evaluation then has the side ``"with model"`` alone.
+            id_key: The metadata key that holds the ids which the labels name, or a function from a document to its id. By default
+                the documents' own ids count.
+            concurrency: How many queries the retriever is asked at a time, in threads.
 
         Returns:
             The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
@@ -553,26 +570,39 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
+            StoreError: The retriever's documents have no ids, or not one of them is known to the labels or the corpus.
+            TypeError: The retriever cannot be asked, or returns no documents; or an option does not go with a retriever.
         """
-        if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
-            raise InvalidRelevanceError(
-                "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
-            )
-        top_k = cutoffs(top_k)
         result = self.measure(
-            Relevance.of(queries, relevance),
+            _labels_of(relevance, queries),
             embedding_function=embedding_function,
             embedding=embedding,
             top_k=top_k,
             qvs_params=qvs_params,
             model=model,
+            retriever=retriever,
+            plain=plain,
+            id_key=id_key,
+            concurrency=concurrency,
         )
-        if result.embedding_seconds is not None:
-            print(f"Embedding queries took {result.embedding_seconds:.2f} seconds")  # noqa: T201 - as v3 did
-        for title, side in (("without", WITHOUT), ("with", WITH)):
-            print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
-            for k in top_k:
-                print(f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%")  # noqa: T201 - as v3 did
+        _print_blocks(result)
+        return result
+
+    async def aevaluate(
+        self,
+        relevance: Labels | Relevance | None = None,
+        queries: Sequence[str] | Relevance | None = None,
+        **options: Any,
+    ) -> Evaluation:
+        """Do the same as `evaluate`, without blocking the event loop. A retriever is asked by its async methods.
+
+        Args:
+            relevance: See `evaluate`.
+            queries: See `evaluate`.
+            options: The other options of `evaluate`, by name.
+        """
+        result = await self.ameasure(_labels_of(relevance, queries), **options)
+        _print_blocks(result)
         return result
 
     def measure(
@@ -584,6 +614,10 @@ class DeepMemory:
         top_k: Sequence[int] = TOP_K,
         qvs_params: Mapping[str, Any] | None = None,
         model: str | None = None,
+        retriever: Any = None,
+        plain: Any = None,
+        id_key: IdKey | None = None,
+        concurrency: int = CONCURRENCY,
     ) -> Evaluation:
         """Compare retrieval with and without a model, as `evaluate` does, but print nothing.
 
@@ -594,6 +628,10 @@ class DeepMemory:
             top_k: See `evaluate`.
             qvs_params: See `evaluate`.
             model: See `evaluate`.
+            retriever: See `evaluate`.
+            plain: See `evaluate`.
+            id_key: See `evaluate`.
+            concurrency: See `evaluate`.
 
         Returns:
             See `evaluate`.
@@ -602,13 +640,25 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
+            StoreError: See `evaluate`.
+            TypeError: See `evaluate`.
         """
-        if not isinstance(labels, Relevance):
-            raise InvalidRelevanceError(
-                f"measure takes one Relevance; got {type(labels).__name__}. Pass Relevance(queries, relevance), or call "
-                "evaluate(relevance, queries)."
-            )
+        _check_labels(labels)
         top_k = cutoffs(top_k)
+        if retriever is not None:
+            test = self._retriever_test(
+                labels,
+                sides_of(retriever, plain, id_key),
+                top_k,
+                concurrency,
+                embedding_function=embedding_function,
+                embedding=embedding,
+                model=model,
+                qvs_params=qvs_params,
+            )
+            return test.score(test.ask())
+        if plain is not None or id_key is not None:
+            raise TypeError("plain= and id_key= go with retriever=, the retriever that is asked: pass it as well.")
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
         model, adapter = self.folder.in_use() if model is None else (model, self.folder.load_model(model))
@@ -634,21 +684,82 @@ class DeepMemory:
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
         labels.check(ids)  # before the queries of a listed corpus are embedded, which may cost money
         query_vectors = embed()
-        known = adapter.remembered(query_vectors)
-        if known.any():
-            _logger.warning(
-                "%d of the %d queries took part in the training of %s or were added by remember, so this evaluation overrates "
-                "the model: evaluate on other queries.",
-                known.sum(),
-                len(labels),
-                model,
-            )
+        self._warn_of_known(adapter, model, query_vectors)
         result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self._usable_words())
         result.embedding_seconds = seconds
         if log is not None:
             with self.folder.lock():
                 log.add(labels, query_vectors, result, model)
         return result
+
+    async def ameasure(
+        self,
+        labels: Relevance,
+        *,
+        retriever: Any = None,
+        plain: Any = None,
+        id_key: IdKey | None = None,
+        top_k: Sequence[int] = TOP_K,
+        concurrency: int = CONCURRENCY,
+        **options: Any,
+    ) -> Evaluation:
+        """Do the same as `measure`, without blocking the event loop. A retriever is asked by its async methods.
+
+        Args:
+            labels: See `measure`.
+            retriever: See `evaluate`.
+            plain: See `evaluate`.
+            id_key: See `evaluate`.
+            top_k: See `evaluate`.
+            concurrency: How many queries the retriever is asked at a time, as tasks of the event loop.
+            options: The other options of `measure`.
+        """
+        if retriever is None:
+            return await asyncio.to_thread(self.measure, labels, plain=plain, id_key=id_key, top_k=top_k, **options)
+        sides = sides_of(retriever, plain, id_key)
+        test = await asyncio.to_thread(self._retriever_test, labels, sides, cutoffs(top_k), concurrency, **options)
+        return await asyncio.to_thread(test.score, await test.aask())
+
+    def _retriever_test(
+        self,
+        labels: Relevance,
+        sides: Mapping[str, AskedRetriever],
+        top_k: Sequence[int],
+        concurrency: int,
+        *,
+        embedding_function: Callable[[list[str]], ArrayLike] | None = None,
+        embedding: ArrayLike | None = None,
+        model: str | None = None,
+        qvs_params: Mapping[str, Any] | None = None,
+    ) -> RetrieverTest:
+        """Prepare the test of a retriever: check the labels, and warn of queries that took part in a training."""
+        _check_labels(labels)
+        if model is not None:
+            raise TypeError(f"A retriever serves the model of its own: leave model={model!r} out, or call set_model({model!r}).")
+        if qvs_params is not None and qvs_params.get("log_queries", True):
+            raise TypeError("The answers of a retriever are not logged: leave qvs_params out, or evaluate without retriever=.")
+        ids = frozenset(name for batch, _ in self.corpus.texts() for name in batch) if self.corpus.listed else None
+        test = RetrieverTest(labels, sides, top_k, concurrency, ids)  # checks before the queries are embedded
+        if embedding is None:
+            vectors = self._embedder(embedding_function).embed_queries(labels.queries, progress="Embedding queries")
+        else:
+            vectors = unit_rows(embedding, "query vector")
+        if self.folder.in_use_name() is not None:
+            name, adapter = self.folder.in_use()
+            self._warn_of_known(adapter, name, vectors)
+        return replace(test, vectors=vectors)
+
+    def _warn_of_known(self, adapter: QueryAdapter, model: str, vectors: Vectors) -> None:
+        """Warn of queries, (n, d) unit rows, that the model knows."""
+        known = adapter.remembered(vectors)
+        if known.any():
+            _logger.warning(
+                "%d of the %d queries took part in the training of %s or were added by remember, so this evaluation overrates "
+                "the model: evaluate on other queries.",
+                known.sum(),
+                len(vectors),
+                model,
+            )
 
     def _usable_words(self) -> LexicalSearch | None:
         """Return the search by words, unless it is the word index and cannot be read."""
@@ -907,6 +1018,34 @@ class DeepMemory:
     def __repr__(self) -> str:
         """Show the folder and the model in use in one line."""
         return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.in_use_name()!r})"
+
+
+def _labels_of(relevance: Labels | Relevance | None, queries: Sequence[str] | Relevance | None) -> Relevance:
+    """Join what v3's ``evaluate`` takes."""
+    if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
+        raise InvalidRelevanceError(
+            "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
+        )
+    return Relevance.of(queries, relevance)
+
+
+def _check_labels(labels: Any) -> None:
+    if not isinstance(labels, Relevance):
+        raise InvalidRelevanceError(
+            f"measure takes one Relevance; got {type(labels).__name__}. Pass Relevance(queries, relevance), or call "
+            "evaluate(relevance, queries)."
+        )
+
+
+def _print_blocks(result: Evaluation) -> None:
+    """Print v3's block for each side."""
+    if result.embedding_seconds is not None:
+        print(f"Embedding queries took {result.embedding_seconds:.2f} seconds")  # noqa: T201 - as v3 did
+    for title, side in (("without", WITHOUT), ("with", WITH)):
+        if side in result:
+            print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
+            for k in result.top_k:
+                print(f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%")  # noqa: T201 - as v3 did
 
 
 def _check_outside_of(store: Any, path: str | os.PathLike[str]) -> None:

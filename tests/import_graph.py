@@ -39,6 +39,7 @@ ORDER = (
     "serving",
     "ranking",
     "evaluation",
+    "retriever_evaluation",
     "evaluation_log",
     "training",
     "jobs",

@@ -187,6 +187,13 @@ class DeepMemoryRetriever(BaseRetriever):
         kept = {name: getattr(retriever, name) for name in ("search_type", "name", "tags", "metadata")}
         return cls(vectorstore=retriever.vectorstore, memory=memory, search_kwargs=dict(retriever.search_kwargs), **kept)
 
+    def without_model(self) -> "DeepMemoryRetriever":
+        """Return the same retriever without the model: the same store, filter, search type and k, and plain results.
+
+        `DeepMemory.evaluate` compares the retriever with this one.
+        """
+        return self.model_copy(update={"deep_memory": False})
+
     def _serve(self, words: bool | LexicalSearch, answers: bool) -> Ranker:
         """Return the ranker of ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
         ranker = self.ranker
