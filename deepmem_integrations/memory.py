@@ -570,8 +570,9 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
-            StoreError: The retriever's documents have no ids, or not one of them is known to the labels or the corpus.
-            TypeError: The retriever cannot be asked, or returns no documents; or an option does not go with a retriever.
+            StoreError: The retriever cannot be asked, what it returns are no documents, they have no ids, or not one of them is
+                known to the labels or the corpus.
+            TypeError: An option does not go with a retriever, or goes with a retriever alone.
         """
         result = self.measure(
             _labels_of(relevance, queries),
@@ -738,7 +739,11 @@ class DeepMemory:
             raise TypeError(f"A retriever serves the model of its own: leave model={model!r} out, or call set_model({model!r}).")
         if qvs_params is not None and qvs_params.get("log_queries", True):
             raise TypeError("The answers of a retriever are not logged: leave qvs_params out, or evaluate without retriever=.")
-        ids = frozenset(name for batch, _ in self.corpus.texts() for name in batch) if self.corpus.listed else None
+        ids: frozenset[str] | None = None
+        if any(asked.id_key is not None for asked in sides.values()):
+            ids = frozenset()  # the labels name something else than the corpus does
+        elif self.corpus.listed:
+            ids = frozenset(name for batch, _ in self.corpus.texts() for name in batch)
         test = RetrieverTest(labels, sides, top_k, concurrency, ids)  # checks before the queries are embedded
         if embedding is None:
             vectors = self._embedder(embedding_function).embed_queries(labels.queries, progress="Embedding queries")

@@ -42,7 +42,7 @@ class AskedRetriever:
         id_key: Where the ids are; None takes the ids of the documents or nodes themselves.
 
     Raises:
-        TypeError: The object cannot be asked.
+        StoreError: The object cannot be asked.
 
     Example:
         >>> from langchain_core.documents import Document
@@ -57,7 +57,7 @@ class AskedRetriever:
         known = [both for both in _METHODS if usable and all(callable(getattr(retriever, name, None)) for name in both)]
         if not known:
             hint = " Call its as_retriever()." if hasattr(retriever, "as_retriever") else ""
-            raise TypeError(
+            raise StoreError(
                 "A retriever is asked by invoke (LangChain's retrievers and chains), by query (LlamaIndex's query engines) or by "
                 f"retrieve (LlamaIndex's retrievers), each with its async twin; got {_kind(retriever)}.{hint}"
             )
@@ -68,8 +68,7 @@ class AskedRetriever:
         """Return the ids of the documents that are found for a query, best first, each once.
 
         Raises:
-            TypeError: The answer holds no documents.
-            StoreError: A document has no id.
+            StoreError: The answer holds no documents, or a document has no id.
         """
         return self._ids(getattr(self.retriever, self._method)(text))
 
@@ -89,7 +88,7 @@ class AskedRetriever:
             answer = lists[0] if len(lists) == 1 else answer
         if not _are_documents(answer):
             keys = f" with the keys {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
-            raise TypeError(
+            raise StoreError(
                 f"{_kind(self.retriever)} returned {_kind(answer)}{keys}, and no list of documents. Pass the part of the chain "
                 "that finds the documents, or a chain whose answer has them beside it."
             )
@@ -136,7 +135,8 @@ class RetrieverTest:
         sides: `evaluation.WITH` → the retriever; `evaluation.WITHOUT` → the plain one, if there is one.
         top_k: The cut-offs.
         concurrency: How many queries are asked at a time.
-        corpus_ids: The ids of the corpus; None where they are not known.
+        corpus_ids: The ids of the corpus that labels may name; empty where labels name something else, such as parents of the
+            documents, and None where the corpus cannot be listed.
         vectors: (n, d) float32 unit rows, the queries' vectors, by which spellings of a question are told.
 
     Raises:
@@ -281,7 +281,7 @@ def sides_of(retriever: Any, plain: Any = None, id_key: IdKey | None = None) -> 
         id_key: See `AskedRetriever`.
 
     Raises:
-        TypeError: An object cannot be asked.
+        StoreError: An object cannot be asked.
     """
     # The class is asked, because a binding of LangChain forwards the methods of its retriever and forgets what it binds.
     if plain is None and hasattr(type(retriever), "without_model"):

@@ -23,6 +23,7 @@ from llama_index.core.schema import TextNode
 from qdrant_client import QdrantClient, models
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
+from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import WITH, WITHOUT
 from deepmem_integrations.langchain import DeepMemoryRetriever
@@ -164,6 +165,12 @@ def test_parents(problem, tmp_path):
     by_key = memory.measure(named("p"), retriever=served, id_key="page", top_k=K)
     agrees(by_key, WITH, named("p"), lambda query: [page.metadata["page"] for page in served.invoke(query)][:10])
     assert by_id[WITH] == by_key[WITH]
+    numbered = Relevance(["a", "b"], [[("0", 1)], [("9", 1)]])  # pages and parts may both be counted from 0
+    corpus = DeepMemory(GivenCorpus(["0", "1"], ["0", "1"], problem.ids[:2], embeddings), embeddings, tmp_path / "n")
+    pages = RunnableLambda(lambda _: [Document("a page", id="0", metadata={"page": 9})])
+    assert corpus.measure(numbered, retriever=pages, id_key="page", top_k=K)[WITH]["recall@1"] == 0.5
+    with pytest.raises(InvalidRelevanceError, match="'9' is not in the corpus"):
+        corpus.measure(numbered, retriever=pages, top_k=K)
     parts = store.as_retriever(search_kwargs={"k": 12})
     by_parts = memory.measure(named("p"), retriever=parts, id_key=lambda part: part.metadata["page"], top_k=K)
     assert by_parts[WITH] == by_key[WITH], "several parts of a page stand at the rank of the first"
@@ -251,18 +258,18 @@ def test_chains(memory, problem, store):
     } | RunnablePassthrough()
     result = memory.measure(problem.test, retriever=answer, plain=retriever, top_k=K)
     assert result[WITH] == result[WITHOUT]
-    with pytest.raises(TypeError, match="returned str, and no list of documents") as caught:
+    with pytest.raises(StoreError, match="returned str, and no list of documents") as caught:
         memory.measure(problem.test, retriever=retriever | (lambda documents: documents[0].page_content))
     assert "query id '" in caught.value.__notes__[0]
     two = {"one": retriever, "two": retriever} | RunnablePassthrough()
-    with pytest.raises(TypeError, match="with the keys one, two, and no list of documents"):
+    with pytest.raises(StoreError, match="with the keys one, two, and no list of documents"):
         memory.measure(problem.test, retriever=two)
 
 
 def test_what_cannot_be_asked(memory, problem, store, index):
     wrongs = {"Call its as_retriever": store, "VectorStoreIndex": index, "SimpleVectorStore": index.vector_store, "class": Words}
     for told, wrong in wrongs.items():
-        with pytest.raises(TypeError, match=told):
+        with pytest.raises(StoreError, match=told):
             memory.measure(problem.test, retriever=wrong)
     retriever = store.as_retriever()
     for options, told in (({"model": "a"}, "set_model"), ({"qvs_params": {"log_queries": True}}, "not logged")):
