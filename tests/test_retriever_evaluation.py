@@ -105,6 +105,17 @@ def test_a_tenant_filter(problem, adapter, tmp_path):
     client.close()
 
 
+@pytest.mark.parametrize("search_type", ["similarity", "mmr", "similarity_score_threshold"])
+def test_the_plain_side_keeps_the_search(memory, problem, store, adapter, search_type):
+    options = {"score_threshold": 0.3} if search_type == "similarity_score_threshold" else {}
+    served = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=5, search_type=search_type, search_kwargs=options)
+    result = memory.measure(problem.test, retriever=served, top_k=K)
+    agrees(result, WITH, problem.test, lambda query: [document.id for document in served.invoke(query)])
+    identity = QueryAdapter(problem.corpus.shape[1])
+    same = DeepMemoryRetriever(vectorstore=store, memory=identity, k=5, search_type=search_type, search_kwargs=options)
+    agrees(result, WITHOUT, problem.test, lambda query: [document.id for document in same.invoke(query)])
+
+
 class Words(BaseRetriever):
     """BM25 over an index of words."""
 

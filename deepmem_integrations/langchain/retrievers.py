@@ -12,7 +12,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
-from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
 from deepmem_integrations.corpora.langchain_search import VectorCalls, acall
@@ -239,7 +239,9 @@ class DeepMemoryRetriever(BaseRetriever):
         options = {**self.search_kwargs, **kwargs}
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
         calls = VectorCalls(self.vectorstore)
-        by_text = not own["deep_memory"] and not calls.transforms
+        # InMemoryVectorStore has a threshold by vector alone: see VectorSearch.
+        no_threshold = self.search_type == "similarity_score_threshold" and isinstance(self.vectorstore, InMemoryVectorStore)
+        by_text = not own["deep_memory"] and not calls.transforms and not no_threshold
         if by_text and self.search_type == "similarity" and calls.table is not None:
             by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)
