@@ -242,7 +242,7 @@ async def test_llama_index(memory, problem, index, adapter):
     assert {len(ids) for ids in cut.found[WITH]} == {2}, "postprocessors are a part of what users get"
 
 
-def test_printed_blocks(memory, problem, store, adapter, capsys):
+async def test_printed_blocks(memory, problem, store, adapter, capsys):
     served = DeepMemoryRetriever(vectorstore=store, memory=adapter, k=5)
     result = memory.evaluate(problem.test, retriever=served, top_k=K)
     lines = capsys.readouterr().out.splitlines()
@@ -252,6 +252,8 @@ def test_printed_blocks(memory, problem, store, adapter, capsys):
         "---- Evaluating with Deep Memory ----",
         *(f"Recall@{k}:\t  {100 * result[WITH][f'recall@{k}']:.1f}%" for k in K),
     ]
+    assert await memory.aevaluate(problem.test.labels, problem.test.queries, retriever=served, top_k=K) == result
+    assert capsys.readouterr().out.splitlines() == lines
     alone = memory.evaluate(problem.test, retriever=store.as_retriever(), top_k=K)
     assert capsys.readouterr().out.splitlines()[0] == "---- Evaluating with Deep Memory ----"
     assert "gain" not in alone.table()
