@@ -1,7 +1,7 @@
 """How good retrieval is with and without a model, and with its parts alone: recall@k, nDCG@k, MRR@k, and intervals."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from deepmem_integrations.corpora import CorpusVectors, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors, question_groups, sum_by_group
 from deepmem_integrations.ranking import Ranker, Shortlist
+from deepmem_integrations.store_sample import StoreSample
 from deepmem_integrations.words import LexicalSearch, search_name
 
 TOP_K = (1, 3, 5, 10, 50, 100)
@@ -164,6 +165,8 @@ class Evaluation(dict[str, dict[str, float]]):
         top_k: The cut-offs.
         found: Side → for each query the ids of the documents that were found, best first: as many as the largest cut-off, and
             10 at least.
+        store_sample: How the store's own search compares with the exact ranking of the whole corpus; None where no store was
+            asked.
         embedding_seconds: How many seconds the embedding of the queries took; None where their vectors were passed.
     """
 
@@ -182,6 +185,7 @@ class Evaluation(dict[str, dict[str, float]]):
         self.found = found
         self.groups = np.arange(len(self.query_ids)) if groups is None else groups
         self.embedding_seconds: float | None = None
+        self.store_sample: StoreSample | None = None
         self.gains = self.gains_over(WITHOUT) if WITHOUT in self else {}
 
     @property
@@ -234,17 +238,20 @@ class Evaluation(dict[str, dict[str, float]]):
         lines.append(f"{queries}; * = the 95% interval of the paired difference leaves 0 out" if gains else queries)
         if self.unscored:
             lines.append(f"{self.unscored} queries are left out of recall, nDCG and MRR: their documents were judged irrelevant")
+        if self.store_sample is not None:
+            lines.append(str(self.store_sample))
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the means, gains and counts as plain JSON values."""
+        """Return the means, gains and counts, and how the store's own search compares, as plain JSON values."""
 
         def as_json(gains: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
             return {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in gains.items()}
 
         hybrid = {"gain over hybrid": as_json(self.gains_over(HYBRID))} if HYBRID in self else {}
         counts = {"queries": len(self.query_ids), "questions": self.questions, "unscored": self.unscored}
-        return {**self, "gain": as_json(self.gains), **hybrid, **counts}
+        sample = {"store": asdict(self.store_sample)} if self.store_sample is not None else {}
+        return {**self, "gain": as_json(self.gains), **hybrid, **counts, **sample}
 
 
 def _marked(gain: Interval) -> str:

@@ -19,7 +19,16 @@ from deepmem_integrations._extras import require
 from deepmem_integrations._files import printable
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees, id_set
-from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, check_metric, read_corpus, unit_batches
+from deepmem_integrations.corpora import (
+    Corpus,
+    DeepLakeCorpus,
+    Where,
+    check_metric,
+    id_and_text,
+    passes,
+    read_corpus,
+    unit_batches,
+)
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.drift import Drift, Sketch, drift_of_index, trained_on
 from deepmem_integrations.embedding import Embedder
@@ -42,6 +51,7 @@ from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.remote import publish
 from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, sides_of
 from deepmem_integrations.serving import ServedAdapter
+from deepmem_integrations.store_sample import StoreSample, StoreSearch, sample_store
 from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
 
 if TYPE_CHECKING:
@@ -83,6 +93,8 @@ class DeepMemory:
         path: The folder for jobs, models and the word index, which is made when it is first needed.
         id_key: The metadata key that names documents; None where the store's own ids do.
         metric: By what the store ranks, where it does not tell: ``"cosine"``, ``"l2"`` or ``"dot"``.
+        store_search: The store's own search, from a (d,) query vector and a number k to the ids of k documents, with which
+            `evaluate` compares its exact ranking. A Deep Lake data set brings its own.
 
     Raises:
         StoreError: The folder is a Deep Lake data set's own or lies in it, and would be deleted with the data set.
@@ -113,9 +125,11 @@ class DeepMemory:
         *,
         id_key: str | None = None,
         metric: str | None = None,
+        store_search: StoreSearch | None = None,
     ) -> None:
         if isinstance(corpus, DeepLakeCorpus):
             check_outside(path, corpus.store.path)
+            store_search = store_search or corpus.search_ids
         self.corpus = corpus
         self.id_key = id_key
         self.metric = check_metric(metric)
@@ -126,6 +140,7 @@ class DeepMemory:
             self.folder, untrained="error"
         )  # with self in it, a circle of references would keep stores open
         self._lexical_search: LexicalSearch | None = None
+        self._store_search = store_search
 
     @classmethod
     def from_deeplake(
@@ -192,7 +207,7 @@ class DeepMemory:
                 its vectors differ in length, a document has no id, the store has no filters, or ``path`` is missing or lies in
                 the store's data set.
         """
-        from deepmem_integrations.corpora.langchain import read_vectorstore
+        from deepmem_integrations.corpora.langchain import read_vectorstore, search_ids
 
         told = {"embeddings": embeddings, "id_key": id_key, "metric": metric, "filter": filter}
         corpus, embedding = read_vectorstore(vectorstore, documents, scan=scan, **told)
@@ -202,7 +217,8 @@ class DeepMemory:
         if path is None:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
         _check_outside_of(vectorstore, path)
-        return cls(corpus, embedding, path, id_key=id_key, metric=metric)
+        search = functools.partial(search_ids, vectorstore, embedding, id_key, filter)
+        return cls(corpus, embedding, path, id_key=id_key, metric=metric, store_search=search)
 
     @classmethod
     def from_llama_index(
@@ -239,7 +255,7 @@ class DeepMemory:
             StoreError: The argument is no vector index, its nodes cannot be listed, its store does not rank by cosine similarity
                 although the vectors differ in length, or ``path`` is missing.
         """
-        from deepmem_integrations.corpora.llama_index import read_index
+        from deepmem_integrations.corpora.llama_index import read_index, search_ids
 
         told = {"embed_model": embed_model, "id_key": id_key, "metric": metric, "filter": filter}
         corpus, model = read_index(index, nodes, **told)  # type: ignore[arg-type]
@@ -248,7 +264,8 @@ class DeepMemory:
                 raise StoreError('Say where the models live: DeepMemory.from_llama_index(index, path="…").')
             path = index.vector_store.deep_memory_path
         _check_outside_of(index.vector_store, path)
-        return cls(corpus, model, path, id_key=id_key, metric=metric)
+        search = functools.partial(search_ids, index, id_key, filter)
+        return cls(corpus, model, path, id_key=id_key, metric=metric, store_search=search)
 
     def documents(self) -> list[Any]:
         """Return all documents of the store with their ids, which labels name.
@@ -532,6 +549,7 @@ class DeepMemory:
         qvs_params: Mapping[str, Any] | None = None,
         *,
         model: str | None = None,
+        filter: Where | None = None,
         retriever: Any = None,
         plain: Any = None,
         id_key: IdKey | None = None,
@@ -539,9 +557,12 @@ class DeepMemory:
     ) -> Evaluation:
         """Compare retrieval with and without a model, and print v3's two blocks.
 
-        By default the whole corpus is searched exactly, by cosine similarity, and the store's own search is not asked. With a
-        ``retriever``, what users get is measured: the retriever is asked every query, with its own filter, search type and
-        number of documents, and what it returns is scored. Cut-offs beyond that number score what there is.
+        By default the whole corpus is searched exactly, by cosine similarity. On up to 50 of the queries the store's own search
+        by vector is asked as well, and a warning tells if it finds other documents, because its index is approximate or ranks by
+        another metric: see `StoreSample`.
+
+        With a ``retriever``, what users get is measured: the retriever is asked every query, with its own filter, search type
+        and number of documents, and what it returns is scored. Cut-offs beyond that number score what there is.
 
         A warning is logged where queries took part in the training of the model, which then knows their answers.
 
@@ -554,6 +575,9 @@ class DeepMemory:
             qvs_params: ``{"log_queries": True}`` adds the queries and the documents that they found to a Deep Lake data set, as
                 v3 did: see `EvaluationLog`. ``"branch"`` names a branch of the data set.
             model: The name of a model; by default the model in use. A retriever serves the model of its own.
+            filter: Which documents are searched, those of one tenant for example: the metadata that they must have, as in
+                ``{"tenant": "acme", "lang": ["en", "de"]}``, where a list holds the values that are allowed; or a function from a
+                document to a truth value. A retriever brings its own filter.
             retriever: A retriever, a chain that returns documents, or a query engine, of LangChain or LlamaIndex, ours or not:
                 see `AskedRetriever`.
             plain: The retriever to compare with. A `DeepMemoryRetriever` is compared with itself without the model, any other
@@ -570,8 +594,9 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
-            StoreError: The retriever cannot be asked, what it returns are no documents, they have no ids, or not one of them is
-                known to the labels or the corpus.
+            StoreError: No document passes the filter, or the documents cannot be listed to apply the filter. The retriever cannot
+                be asked, what it returns are no documents, they have no ids, or not one of them is known to the labels or the
+                corpus.
             TypeError: An option does not go with a retriever, or goes with a retriever alone.
         """
         result = self.measure(
@@ -581,6 +606,7 @@ class DeepMemory:
             top_k=top_k,
             qvs_params=qvs_params,
             model=model,
+            filter=filter,
             retriever=retriever,
             plain=plain,
             id_key=id_key,
@@ -615,6 +641,7 @@ class DeepMemory:
         top_k: Sequence[int] = TOP_K,
         qvs_params: Mapping[str, Any] | None = None,
         model: str | None = None,
+        filter: Where | None = None,
         retriever: Any = None,
         plain: Any = None,
         id_key: IdKey | None = None,
@@ -629,6 +656,7 @@ class DeepMemory:
             top_k: See `evaluate`.
             qvs_params: See `evaluate`.
             model: See `evaluate`.
+            filter: See `evaluate`.
             retriever: See `evaluate`.
             plain: See `evaluate`.
             id_key: See `evaluate`.
@@ -656,6 +684,7 @@ class DeepMemory:
                 embedding=embedding,
                 model=model,
                 qvs_params=qvs_params,
+                filter=filter,
             )
             return test.score(test.ask())
         if plain is not None or id_key is not None:
@@ -683,11 +712,15 @@ class DeepMemory:
         remembered = adapter.remembered_queries
         named = labels.document_ids.union(remembered.document_ids if remembered else ())
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
-        labels.check(ids)  # before the queries of a listed corpus are embedded, which may cost money
+        kept = range(len(ids)) if filter is None else self._passing(filter, ids)
+        labels.check([ids[row] for row in kept])  # before the queries of a listed corpus are embedded, which may cost money
         query_vectors = embed()
         self._warn_of_known(adapter, model, query_vectors)
+        sample = self._sample_store(query_vectors, labels, ids, vectors)
+        if filter is not None:
+            ids, vectors = [ids[row] for row in kept], vectors[kept]
         result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self._usable_words())
-        result.embedding_seconds = seconds
+        result.embedding_seconds, result.store_sample = seconds, sample
         if log is not None:
             with self.folder.lock():
                 log.add(labels, query_vectors, result, model)
@@ -732,19 +765,25 @@ class DeepMemory:
         embedding: ArrayLike | None = None,
         model: str | None = None,
         qvs_params: Mapping[str, Any] | None = None,
+        filter: Where | None = None,
     ) -> RetrieverTest:
         """Prepare the test of a retriever: check the labels, and warn of queries that took part in a training."""
         _check_labels(labels)
+        if filter is not None:
+            raise TypeError("A retriever brings its own filter: leave filter= out, and give the filter to the retriever.")
         if model is not None:
             raise TypeError(f"A retriever serves the model of its own: leave model={model!r} out, or call set_model({model!r}).")
         if qvs_params is not None and qvs_params.get("log_queries", True):
             raise TypeError("The answers of a retriever are not logged: leave qvs_params out, or evaluate without retriever=.")
+        test = RetrieverTest(labels, sides, top_k, concurrency)  # checks before the store is read and the queries are embedded
         ids: frozenset[str] | None = None
         if any(asked.id_key is not None for asked in sides.values()):
             ids = frozenset()  # the labels name something else than the corpus does
         elif self.corpus.listed:
-            ids = frozenset(name for batch, _ in self.corpus.texts() for name in batch)
-        test = RetrieverTest(labels, sides, top_k, concurrency, ids)  # checks before the queries are embedded
+            try:
+                ids = frozenset(name for batch, _ in self.corpus.texts() for name in batch)
+            except StoreError as error:  # the retriever is asked, and may read what cannot be read here
+                _logger.warning("Whether the store has the labelled documents is not checked: %s", error)
         if embedding is None:
             vectors = self._embedder(embedding_function).embed_queries(labels.queries, progress="Embedding queries")
         else:
@@ -752,7 +791,45 @@ class DeepMemory:
         if self.folder.in_use_name() is not None:
             name, adapter = self.folder.in_use()
             self._warn_of_known(adapter, name, vectors)
-        return replace(test, vectors=vectors)
+        return replace(test, corpus_ids=ids, vectors=vectors)
+
+    def _passing(self, filter: Where, ids: Sequence[str]) -> list[int]:
+        """Return the rows of those ids whose documents pass a filter."""
+        if not self.corpus.listed:
+            raise StoreError(
+                "filter= reads the metadata of all documents, and this store is searched and never read (scan=False). Ask a "
+                "retriever that has the filter in place of that: evaluate(…, retriever=…)."
+            )
+        passing: set[str] = set()
+        for batch in self.corpus.documents():
+            named = [(document, id_and_text(document)) for document in batch]
+            passing |= {str(name[0]) for document, name in named if name is not None and passes(document, filter)}
+        kept = [row for row, name in enumerate(ids) if name in passing]
+        if not kept:
+            raise StoreError(f"Not one of the {len(ids)} documents of the store passes the filter {filter!r}.")
+        return kept
+
+    def _sample_store(self, queries: Vectors, labels: Relevance, ids: Sequence[str], vectors: Vectors) -> StoreSample | None:
+        """Compare the store's own search with the exact ranking, and warn where the two differ."""
+        if self._store_search is None:
+            return None
+        try:
+            sample = sample_store(self._store_search, queries, labels, ids, vectors)
+        except Exception as error:  # the store's own errors, of any class
+            _logger.warning(
+                "The store could not be asked for a comparison, so its own answers may differ from this exact ranking "
+                "(%s: %s). Measure what users get with evaluate(…, retriever=…).",
+                type(error).__name__,
+                error,
+            )
+            return None
+        if sample.differs:
+            _logger.warning(
+                "The figures below are those of an exact ranking by cosine similarity, and %s. The store's index is approximate, "
+                "or ranks by another metric. Measure what users get with evaluate(…, retriever=…).",
+                sample,
+            )
+        return sample
 
     def _warn_of_known(self, adapter: QueryAdapter, model: str, vectors: Vectors) -> None:
         """Warn of queries, (n, d) unit rows, that the model knows."""

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,7 +65,7 @@ class AskedRetriever:
         self._method, self._async_method = known[0]
 
     def ask(self, text: str) -> list[str]:
-        """Return the ids of the documents that are found for a query, best first, each once.
+        """Return the ids of the documents that are found for a query, best first. Parts of one parent may have the same id.
 
         Raises:
             StoreError: The answer holds no documents, or a document has no id.
@@ -77,8 +77,7 @@ class AskedRetriever:
         return self._ids(await getattr(self.retriever, self._async_method)(text))
 
     def _ids(self, answer: Any) -> list[str]:
-        # Several chunks of one parent stand at the rank of the first.
-        return list(dict.fromkeys(map(self._id_of, self._documents(answer))))
+        return [self._id_of(found) for found in self._documents(answer)]
 
     def _documents(self, answer: Any) -> Sequence[Any]:
         answer = getattr(answer, "source_nodes", answer)
@@ -141,8 +140,7 @@ class RetrieverTest:
 
     Raises:
         ValueError: ``concurrency`` is below 1.
-        InvalidRelevanceError: No query has a document that answers it, or the corpus has some of the judged documents and lacks
-            others.
+        InvalidRelevanceError: No query has a document that answers it.
     """
 
     labels: Relevance
@@ -153,12 +151,11 @@ class RetrieverTest:
     vectors: Vectors | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.concurrency, int) or self.concurrency < 1:
+        whole = isinstance(self.concurrency, int | np.integer) and not isinstance(self.concurrency, bool)
+        if not whole or self.concurrency < 1:
             raise ValueError(f"concurrency is a number of queries, 1 or more; got {self.concurrency!r}.")
         if not any(self.labels.labels):
             raise InvalidRelevanceError("There is no query with a document that answers it.")
-        if self.corpus_ids is not None and not self.corpus_ids.isdisjoint(self._judged):
-            self.labels.check(self.corpus_ids)  # labels that name parents of the documents share no id with the corpus
 
     @cached_property
     def _judged(self) -> frozenset[str]:
@@ -173,20 +170,20 @@ class RetrieverTest:
         return {side: await self._aask(side, asked) for side, asked in self.sides.items()}
 
     def _ask(self, side: str, asked: AskedRetriever) -> list[list[str]]:
-        with self._bar(side) as bar, ThreadPoolExecutor(self.concurrency) as pool:
+        def ask(row: int) -> list[str]:
+            try:
+                return asked.ask(self.labels.queries[row])
+            except Exception as error:
+                error.add_note(self._place(row))
+                raise
 
-            def ask(row: int) -> list[str]:
-                try:
-                    found = asked.ask(self.labels.queries[row])
-                except Exception as error:
-                    error.add_note(self._place(row))
-                    raise
-                bar.update()
-                return found
-
+        with self._bar(side) as bar, ThreadPoolExecutor(int(self.concurrency)) as pool:
             # A context of its own lets the callbacks and traces around the call see each query.
             waiting = [pool.submit(contextvars.copy_context().run, ask, row) for row in range(len(self.labels))]
             try:
+                for one in as_completed(waiting):
+                    one.result()
+                    bar.update()
                 return [one.result() for one in waiting]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # the first error ends the test
@@ -232,6 +229,7 @@ class RetrieverTest:
         """
         for side, lists in found.items():
             self._check_known(side, lists)
+        self._warn_of_missing({name for lists in found.values() for ids in lists for name in ids})
         depth = max(*self.top_k, LISTED)
         found = {side: [ids[:depth] for ids in lists] for side, lists in found.items()}
         names = dict.fromkeys(sorted(self._judged))
@@ -243,13 +241,28 @@ class RetrieverTest:
         def scores(lists: list[list[str]]) -> dict[str, Any]:
             rankings = np.full((len(lists), max(map(len, lists), default=0)), -1, dtype=np.int64)
             for row, ids in enumerate(lists):
-                rankings[row, : len(ids)] = [row_of[name] for name in ids]
+                # A document counts where it comes first. Coming again, it takes a place from others, as it does for users.
+                again = [name in ids[:place] for place, name in enumerate(ids)]
+                rankings[row, : len(ids)] = np.where(again, -1, [row_of[name] for name in ids])
             return score_rankings(rankings, labels, self.top_k, irrelevant)
 
         groups = question_groups(self.labels.queries, self.vectors, labels.document_lists())
         return Evaluation(
             {side: scores(lists) for side, lists in found.items()}, self.labels.query_ids, self.top_k, found, groups
         )
+
+    def _warn_of_missing(self, found: set[str]) -> None:
+        """Warn of labelled documents that are nowhere. A retriever may well find some that this one corpus does not hold."""
+        if self.corpus_ids is None or self.corpus_ids.isdisjoint(self._judged):
+            return  # labels that name parents of the documents share no id with the corpus
+        missing = sorted(self.labels.document_ids - self.corpus_ids - found)
+        if missing:
+            _logger.warning(
+                "%d of the documents that the labels name, %r for example, are not in the store, and were found for no query: "
+                "they count as not found.",
+                len(missing),
+                missing[0],
+            )
 
     def _check_known(self, side: str, lists: list[list[str]]) -> None:
         ids, kind = {name for one in lists for name in one}, _kind(self.sides[side].retriever)

@@ -38,6 +38,7 @@ ORDER = (
     "tenants",
     "serving",
     "ranking",
+    "store_sample",
     "evaluation",
     "retriever_evaluation",
     "evaluation_log",
