@@ -26,7 +26,7 @@ from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import WITH, WITHOUT
-from deepmem_integrations.langchain import DeepMemoryRetriever
+from deepmem_integrations.langchain import DeepMemoryEmbeddings, DeepMemoryRetriever
 from deepmem_integrations.llama_index import DeepMemoryRetriever as NodeRetriever
 from deepmem_integrations.words import WordIndex
 from tests.langchain.helpers import Lookup, documents_of
@@ -147,7 +147,7 @@ def test_a_hybrid(memory, problem, store, adapter, tmp_path):
     assert alone == {WITH: result[WITH]}, "a retriever of somebody else's has no plain side"
 
 
-def test_parents(problem, tmp_path):
+def test_parents(problem, adapter, tmp_path, caplog):
     """A page has three parts, and labels name pages, which the store of the parts does not know."""
     pages = [
         Document("\n\n".join(problem.ids[row : row + 3]), id=f"page-{row // 3}", metadata={"page": f"p{row // 3}"})
@@ -180,11 +180,17 @@ def test_parents(problem, tmp_path):
     corpus = DeepMemory(GivenCorpus(["0", "1"], ["0", "1"], problem.ids[:2], embeddings), embeddings, tmp_path / "n")
     pages = RunnableLambda(lambda _: [Document("a page", id="0", metadata={"page": 9})])
     assert corpus.measure(numbered, retriever=pages, id_key="page", top_k=K)[WITH]["recall@1"] == 0.5
-    with pytest.raises(InvalidRelevanceError, match="'9' is not in the corpus"):
-        corpus.measure(numbered, retriever=pages, top_k=K)
+    assert corpus.measure(numbered, retriever=pages, top_k=K)[WITH]["recall@1"] == 0.5
+    assert "'9' for example, are not in the store, and were found for no query" in caplog.text
     parts = store.as_retriever(search_kwargs={"k": 12})
     by_parts = memory.measure(named("p"), retriever=parts, id_key=lambda part: part.metadata["page"], top_k=K)
-    assert by_parts[WITH] == by_key[WITH], "several parts of a page stand at the rank of the first"
+    agrees(by_parts, WITH, named("p"), lambda query: [part.metadata["page"] for part in parts.invoke(query)][:10])
+    moved = InMemoryVectorStore(DeepMemoryEmbeddings(embeddings, adapter))
+    moved.store = store.store
+    ours = served.model_copy(update={"vectorstore": moved})
+    both = memory.measure(named("page-"), retriever=ours, plain=served, top_k=K)
+    agrees(both, WITH, named("page-"), lambda query: [page.id for page in ours.invoke(query)][:10])
+    assert both[WITHOUT] == by_id[WITH] != both[WITH]
     with pytest.raises(StoreError, match=r"not one of them is known.*the labels name 'p0'.*id_key"):
         memory.measure(named("p"), retriever=parts, top_k=K)
 
@@ -292,8 +298,34 @@ def test_what_cannot_be_asked(memory, problem, store, index):
         memory.measure(problem.test, plain=retriever)
     with pytest.raises(ValueError, match="concurrency"):
         memory.measure(problem.test, retriever=retriever, concurrency=0)
-    with pytest.raises(InvalidRelevanceError, match="'doc-9999' is not in the corpus"):
-        memory.measure(Relevance(["a", "b"], [[("doc-1", 1)], [("doc-9999", 1)]]), retriever=retriever)
+    with pytest.raises(ValueError, match="concurrency"):
+        memory.measure(problem.test, retriever=retriever, concurrency=True)
+    with pytest.raises(InvalidRelevanceError, match="no query with a document that answers it"):
+        memory.measure(Relevance(["a"], [[("doc-1", -1)]]), retriever=retriever)
+
+
+def test_short_empty_and_repeated_results(memory, problem, caplog):
+    test = Relevance(["one", "two", "three"], [[("doc-1", 1)], [("doc-2", 1)], [("doc-3", 1)]])
+    answers = {"one": ["doc-4", "doc-4", "doc-1"], "two": [], "three": ["doc-3"]}
+    served = RunnableLambda(lambda text: [Document(name, id=name) for name in answers[text]])
+    result = memory.measure(test, retriever=served, top_k=(1, 2, 3), concurrency=np.int64(2))
+    assert result.found[WITH] == list(answers.values())
+    recalls = [result[WITH][f"recall@{k}"] for k in (1, 2, 3)]
+    assert recalls == pytest.approx([1 / 3, 1 / 3, 2 / 3]), "a repeated document takes a place, as it does for users"
+    assert result[WITH]["mrr@3"] == pytest.approx((1 / 3 + 0 + 1) / 3)
+    nothing = memory.measure(test, retriever=RunnableLambda(lambda text: []), top_k=(1,))
+    assert nothing[WITH] == {"recall@1": 0, "ndcg@1": 0, "mrr@1": 0}
+    assert "RunnableLambda found no document for any query" in caplog.text
+
+
+def test_labels_of_another_store(memory, problem, caplog):
+    """A router asks two stores, and the memory is that of one of them."""
+    test = Relevance(["one", "two"], [[("doc-1", 1)], [("elsewhere", 1)]])
+    router = RunnableLambda(lambda text: [Document("text", id="doc-1" if text == "one" else "elsewhere")])
+    assert memory.measure(test, retriever=router, top_k=(1,))[WITH]["recall@1"] == 1
+    assert not caplog.records
+    memory.measure(test, retriever=RunnableLambda(lambda text: [Document("text", id="doc-1")]), top_k=(1,))
+    assert "1 of the documents that the labels name, 'elsewhere' for example, are not in the store" in caplog.text
 
 
 def test_documents_without_ids(memory, problem):

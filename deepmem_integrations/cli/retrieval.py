@@ -26,6 +26,24 @@ def _asked(query: str) -> str:
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="What a user would ask.", callback=_asked)]
 
 
+def _filter_of(pairs: list[str]) -> dict[str, list[Any]] | None:
+    """Read KEY=VALUE pairs. A value that is a number or a truth value in JSON may be that or the same text."""
+    filter: dict[str, list[Any]] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not key or not separator:
+            raise typer.BadParameter(f"--where {pair!r} is not of the form KEY=VALUE, as in tenant=acme.")
+        allowed = filter.setdefault(key, [])
+        allowed.append(value)
+        if value in ("true", "false"):
+            allowed.append(value == "true")
+        try:
+            allowed.append(float(value))
+        except ValueError:
+            continue
+    return filter or None
+
+
 def evaluate(
     labels: LabelsFile,
     store: Store,
@@ -34,6 +52,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Search only documents with this metadata, such as tenant=acme; repeat a key to allow more values.",
+        ),
+    ] = None,
     retriever: Annotated[
         str | None,
         typer.Option(
@@ -59,6 +84,9 @@ def evaluate(
         raise typer.BadParameter("--plain and --id-key go with --retriever MODULE:OBJECT.")
     if retriever is not None and (model is not None or log):
         raise typer.BadParameter("a --retriever serves the model of its own, and is not logged: leave --model and --log out.")
+    if retriever is not None and where:
+        raise typer.BadParameter("a --retriever brings its own filter: leave --where out.")
+    filter = _filter_of(where or [])
     with printing(as_json) as show:
         relevance = read_labels(labels, split)
         memory = open_store(store, embedding, path).memory
@@ -67,6 +95,7 @@ def evaluate(
             top_k=sorted(set(k or TOP_K)),
             qvs_params={"log_queries": log},
             model=model,
+            filter=filter,
             retriever=None if retriever is None else load_object(retriever, "--retriever"),
             plain=None if plain is None else load_object(plain, "--plain"),
             id_key=id_key,

@@ -32,6 +32,19 @@ def test_evaluate(shop):
     assert "no trained model" in untrained.err
 
 
+def test_evaluate_where(shop):
+    for pair in ("tenant", "=acme"):
+        wrong = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", pair)
+        assert (wrong.code, "KEY=VALUE" in wrong.err) == (2, True)
+    none = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", "tenant=acme", "--where", "year=2024")
+    assert none.code == 1
+    assert "documents of the store passes the filter {'tenant': ['acme'], 'year': ['2024', 2024.0]}" in none.err
+    whole = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--json").json
+    assert whole["store"]["overlap"] == 1.0
+    both = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", "a=b", "--retriever", "app:found")
+    assert both.code == 2
+
+
 APPLICATION = """
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
 from tests.cli.helpers import langchain_embeddings
