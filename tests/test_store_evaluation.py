@@ -200,6 +200,7 @@ def test_documents_with_equal_vectors_stand_for_each_other():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is an ORM-style PyMilvus API")  # which langchain-milvus 0.3 uses
+@pytest.mark.filterwarnings("ignore:The 'ranker_type'")  # likewise, in its own hybrid search
 def test_a_hybrid_store(memory, problem, adapter, tmp_path):
     from langchain_milvus import BM25BuiltInFunction, Milvus
 

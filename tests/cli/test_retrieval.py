@@ -209,7 +209,7 @@ def test_evaluate_shows_words_and_the_common_hybrid(shop, ranking):
     assert "gain over RRF" in shown.out
     answer = deepmem("evaluate", shop.folder / "test.jsonl", *where, "-k", 10, "--json").json
     sides = {"without model", "words alone", "hybrid (RRF)", "transform alone", "with model"}
-    assert sides | {"gain", "gain over hybrid", "queries", "questions", "unscored"} == set(answer)
+    assert sides | {"gain", "gain over hybrid", "queries", "questions", "unscored", "store"} == set(answer)
 
 
 def test_explain_shows_what_each_channel_brings(shop, ranking):
