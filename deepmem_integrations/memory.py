@@ -583,7 +583,7 @@ class DeepMemory:
             plain: The retriever to compare with. A `DeepMemoryRetriever` is compared with itself without the model, any other
                 retriever with nothing: the evaluation then has the side ``"with model"`` alone.
             id_key: The metadata key that holds the ids which the labels name, or a function from a document to its id. By default
-                the documents' own ids count.
+                the memory's own ``id_key``, or else the documents' ids.
             concurrency: How many queries the retriever is asked at a time, in threads.
 
         Returns:
@@ -677,7 +677,7 @@ class DeepMemory:
         if retriever is not None:
             test = self._retriever_test(
                 labels,
-                sides_of(retriever, plain, id_key),
+                sides_of(retriever, plain, id_key or self.id_key),
                 top_k,
                 concurrency,
                 embedding_function=embedding_function,
@@ -750,7 +750,7 @@ class DeepMemory:
         """
         if retriever is None:
             return await asyncio.to_thread(self.measure, labels, plain=plain, id_key=id_key, top_k=top_k, **options)
-        sides = sides_of(retriever, plain, id_key)
+        sides = sides_of(retriever, plain, id_key or self.id_key)
         test = await asyncio.to_thread(self._retriever_test, labels, sides, cutoffs(top_k), concurrency, **options)
         return await asyncio.to_thread(test.score, await test.aask())
 
