@@ -1,7 +1,7 @@
 """How good retrieval is with and without a model, and with its parts alone: recall@k, nDCG@k, MRR@k, and intervals."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from deepmem_integrations.corpora import CorpusVectors, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors, question_groups, sum_by_group
 from deepmem_integrations.ranking import Ranker, Shortlist
+from deepmem_integrations.store_sample import StoreSample
 from deepmem_integrations.words import LexicalSearch, search_name
 
 TOP_K = (1, 3, 5, 10, 50, 100)
@@ -152,6 +153,8 @@ class Evaluation(dict[str, dict[str, float]]):
     stand beside it: ``"transform alone"``, which is what an embedding model's wrapper or a query transform gives; ``"words
     alone"``; and ``"hybrid (RRF)"``, the common fusion of words and untransformed vectors by rank, which needs no labels.
 
+    A retriever that was asked by itself, beside no plain one, has the side ``"with model"`` alone, and no gains.
+
     Attributes:
         per_query: Side → metric name → (n,) float64, the score of each query; NaN where a query cannot be scored, since all of
             its documents were judged irrelevant.
@@ -162,6 +165,8 @@ class Evaluation(dict[str, dict[str, float]]):
         top_k: The cut-offs.
         found: Side → for each query the ids of the documents that were found, best first: as many as the largest cut-off, and
             10 at least.
+        store_sample: How the store's own search compares with the exact ranking of the whole corpus; None where no store was
+            asked.
         embedding_seconds: How many seconds the embedding of the queries took; None where their vectors were passed.
     """
 
@@ -180,7 +185,8 @@ class Evaluation(dict[str, dict[str, float]]):
         self.found = found
         self.groups = np.arange(len(self.query_ids)) if groups is None else groups
         self.embedding_seconds: float | None = None
-        self.gains = self.gains_over(WITHOUT)
+        self.store_sample: StoreSample | None = None
+        self.gains = self.gains_over(WITHOUT) if WITHOUT in self else {}
 
     @property
     def questions(self) -> int:
@@ -190,7 +196,7 @@ class Evaluation(dict[str, dict[str, float]]):
     @property
     def unscored(self) -> int:
         """How many queries are left out of recall, nDCG and MRR, since all of their documents were judged irrelevant."""
-        return int(np.isnan(self.per_query[WITHOUT][f"recall@{self.top_k[0]}"]).sum())
+        return int(np.isnan(self.per_query[WITH][f"recall@{self.top_k[0]}"]).sum())
 
     def gains_over(self, side: str) -> dict[str, Interval]:
         """Return the paired differences of the model to another side, with their 95% intervals.
@@ -213,34 +219,39 @@ class Evaluation(dict[str, dict[str, float]]):
         last = 10 if 10 in self.top_k else self.top_k[-1]
         gains, over_hybrid = self.gains, self.gains_over(HYBRID) if HYBRID in self else None
         metrics = [*(f"recall@{k}" for k in self.top_k), f"ndcg@{last}", f"mrr@{last}"]
-        metrics += [name for metric in JUDGED if (name := f"{metric}@{last}") in gains]
+        metrics += [name for metric in JUDGED if (name := f"{metric}@{last}") in self[WITH]]
         columns = {WITHOUT: "without", WORDS: "words", HYBRID: "RRF", TRANSFORM: "transform", WITH: "with"}
         columns = {side: title for side, title in columns.items() if side in self}
         heading = f"{'metric':<12}" + "".join(f"{title:>{max(9, len(title) + 2)}}" for title in columns.values())
-        heading += f"   {'gain [95% interval]':<24}" + ("gain over RRF" if over_hybrid else "")
-        lines = [heading.rstrip(), "-" * (len(heading) + (11 if over_hybrid else -5))]
+        if gains:
+            heading += f"   {'gain [95% interval]':<24}" + ("gain over RRF" if over_hybrid else "")
+        lines = [heading.rstrip(), "-" * (len(heading) + (11 if over_hybrid else -5 if gains else 0))]
         for name in metrics:
             line = f"{name:<12}"
             line += "".join(f"{100 * self[side][name]:>{max(9, len(title) + 2)}.1f}" for side, title in columns.items())
-            line += f"   {_marked(gains[name]):<24}" + (_marked(over_hybrid[name]) if over_hybrid else "")
+            if gains:
+                line += f"   {_marked(gains[name]):<24}" + (_marked(over_hybrid[name]) if over_hybrid else "")
             lines.append(line.rstrip())
         queries = f"{len(self.query_ids)} queries"
         if self.questions < len(self.query_ids):
             queries += f", {self.questions} different questions"
-        lines.append(f"{queries}; * = the 95% interval of the paired difference leaves 0 out")
+        lines.append(f"{queries}; * = the 95% interval of the paired difference leaves 0 out" if gains else queries)
         if self.unscored:
             lines.append(f"{self.unscored} queries are left out of recall, nDCG and MRR: their documents were judged irrelevant")
+        if self.store_sample is not None:
+            lines.append(str(self.store_sample))
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the means, gains and counts as plain JSON values."""
+        """Return the means, gains and counts, and how the store's own search compares, as plain JSON values."""
 
         def as_json(gains: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
             return {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in gains.items()}
 
         hybrid = {"gain over hybrid": as_json(self.gains_over(HYBRID))} if HYBRID in self else {}
         counts = {"queries": len(self.query_ids), "questions": self.questions, "unscored": self.unscored}
-        return {**self, "gain": as_json(self.gains), **hybrid, **counts}
+        sample = {"store": asdict(self.store_sample)} if self.store_sample is not None else {}
+        return {**self, "gain": as_json(self.gains), **hybrid, **counts, **sample}
 
 
 def _marked(gain: Interval) -> str:

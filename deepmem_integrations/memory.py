@@ -1,5 +1,6 @@
 """`DeepMemory`: train, evaluate and use models for one vector store, with the methods of Deep Lake v3."""
 
+import asyncio
 import functools
 import heapq
 import logging
@@ -18,7 +19,16 @@ from deepmem_integrations._extras import require
 from deepmem_integrations._files import printable
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees, id_set
-from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, check_metric, read_corpus, unit_batches
+from deepmem_integrations.corpora import (
+    Corpus,
+    DeepLakeCorpus,
+    Where,
+    check_metric,
+    id_and_text,
+    passes,
+    read_corpus,
+    unit_batches,
+)
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.drift import Drift, Sketch, drift_of_index, trained_on
 from deepmem_integrations.embedding import Embedder
@@ -39,7 +49,9 @@ from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.remote import publish
+from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, sides_of
 from deepmem_integrations.serving import ServedAdapter
+from deepmem_integrations.store_sample import StoreSample, StoreSearch, sample_store
 from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
 
 if TYPE_CHECKING:
@@ -81,6 +93,8 @@ class DeepMemory:
         path: The folder for jobs, models and the word index, which is made when it is first needed.
         id_key: The metadata key that names documents; None where the store's own ids do.
         metric: By what the store ranks, where it does not tell: ``"cosine"``, ``"l2"`` or ``"dot"``.
+        store_search: The store's own search, from a (d,) query vector and a number k to the ids of k documents, with which
+            `evaluate` compares its exact ranking. A Deep Lake data set brings its own.
 
     Raises:
         StoreError: The folder is a Deep Lake data set's own or lies in it, and would be deleted with the data set.
@@ -111,9 +125,11 @@ class DeepMemory:
         *,
         id_key: str | None = None,
         metric: str | None = None,
+        store_search: StoreSearch | None = None,
     ) -> None:
         if isinstance(corpus, DeepLakeCorpus):
             check_outside(path, corpus.store.path)
+            store_search = store_search or corpus.search_ids
         self.corpus = corpus
         self.id_key = id_key
         self.metric = check_metric(metric)
@@ -124,6 +140,7 @@ class DeepMemory:
             self.folder, untrained="error"
         )  # with self in it, a circle of references would keep stores open
         self._lexical_search: LexicalSearch | None = None
+        self._store_search = store_search
 
     @classmethod
     def from_deeplake(
@@ -190,7 +207,7 @@ class DeepMemory:
                 its vectors differ in length, a document has no id, the store has no filters, or ``path`` is missing or lies in
                 the store's data set.
         """
-        from deepmem_integrations.corpora.langchain import read_vectorstore
+        from deepmem_integrations.corpora.langchain import read_vectorstore, search_ids
 
         told = {"embeddings": embeddings, "id_key": id_key, "metric": metric, "filter": filter}
         corpus, embedding = read_vectorstore(vectorstore, documents, scan=scan, **told)
@@ -200,7 +217,8 @@ class DeepMemory:
         if path is None:
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
         _check_outside_of(vectorstore, path)
-        return cls(corpus, embedding, path, id_key=id_key, metric=metric)
+        search = functools.partial(search_ids, vectorstore, embedding, id_key, filter)
+        return cls(corpus, embedding, path, id_key=id_key, metric=metric, store_search=search)
 
     @classmethod
     def from_llama_index(
@@ -237,7 +255,7 @@ class DeepMemory:
             StoreError: The argument is no vector index, its nodes cannot be listed, its store does not rank by cosine similarity
                 although the vectors differ in length, or ``path`` is missing.
         """
-        from deepmem_integrations.corpora.llama_index import read_index
+        from deepmem_integrations.corpora.llama_index import read_index, search_ids
 
         told = {"embed_model": embed_model, "id_key": id_key, "metric": metric, "filter": filter}
         corpus, model = read_index(index, nodes, **told)  # type: ignore[arg-type]
@@ -246,7 +264,8 @@ class DeepMemory:
                 raise StoreError('Say where the models live: DeepMemory.from_llama_index(index, path="…").')
             path = index.vector_store.deep_memory_path
         _check_outside_of(index.vector_store, path)
-        return cls(corpus, model, path, id_key=id_key, metric=metric)
+        search = functools.partial(search_ids, index, id_key, filter)
+        return cls(corpus, model, path, id_key=id_key, metric=metric, store_search=search)
 
     def documents(self) -> list[Any]:
         """Return all documents of the store with their ids, which labels name.
@@ -530,8 +549,20 @@ class DeepMemory:
         qvs_params: Mapping[str, Any] | None = None,
         *,
         model: str | None = None,
+        filter: Where | None = None,
+        retriever: Any = None,
+        plain: Any = None,
+        id_key: IdKey | None = None,
+        concurrency: int = CONCURRENCY,
     ) -> Evaluation:
-        """Compare retrieval with and without a model over the whole store, and print v3's two blocks.
+        """Compare retrieval with and without a model, and print v3's two blocks.
+
+        By default the whole corpus is searched exactly, by cosine similarity. On up to 50 of the queries the store's own search
+        by vector is asked as well, and a warning tells if it finds other documents, because its index is approximate or ranks by
+        another metric: see `StoreSample`.
+
+        With a ``retriever``, what users get is measured: the retriever is asked every query, with its own filter, search type
+        and number of documents, and what it returns is scored. Cut-offs beyond that number score what there is.
 
         A warning is logged where queries took part in the training of the model, which then knows their answers.
 
@@ -543,7 +574,17 @@ class DeepMemory:
             top_k: The cut-offs.
             qvs_params: ``{"log_queries": True}`` adds the queries and the documents that they found to a Deep Lake data set, as
                 v3 did: see `EvaluationLog`. ``"branch"`` names a branch of the data set.
-            model: The name of a model; by default the model in use.
+            model: The name of a model; by default the model in use. A retriever serves the model of its own.
+            filter: Which documents are searched, those of one tenant for example: the metadata that they must have, as in
+                ``{"tenant": "acme", "lang": ["en", "de"]}``, where a list holds the values that are allowed; or a function from a
+                document to a truth value. A retriever brings its own filter.
+            retriever: A retriever, a chain that returns documents, or a query engine, of LangChain or LlamaIndex, ours or not:
+                see `AskedRetriever`.
+            plain: The retriever to compare with. A `DeepMemoryRetriever` is compared with itself without the model, any other
+                retriever with nothing: the evaluation then has the side ``"with model"`` alone.
+            id_key: The metadata key that holds the ids which the labels name, or a function from a document to its id. By default
+                the memory's own ``id_key``, or else the documents' ids.
+            concurrency: How many queries the retriever is asked at a time, in threads.
 
         Returns:
             The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
@@ -553,26 +594,42 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
+            StoreError: No document passes the filter, or the documents cannot be listed to apply the filter. The retriever cannot
+                be asked, what it returns are no documents, they have no ids, or not one of them is known to the labels or the
+                corpus.
+            TypeError: An option does not go with a retriever, or goes with a retriever alone.
         """
-        if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
-            raise InvalidRelevanceError(
-                "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
-            )
-        top_k = cutoffs(top_k)
         result = self.measure(
-            Relevance.of(queries, relevance),
+            _labels_of(relevance, queries),
             embedding_function=embedding_function,
             embedding=embedding,
             top_k=top_k,
             qvs_params=qvs_params,
             model=model,
+            filter=filter,
+            retriever=retriever,
+            plain=plain,
+            id_key=id_key,
+            concurrency=concurrency,
         )
-        if result.embedding_seconds is not None:
-            print(f"Embedding queries took {result.embedding_seconds:.2f} seconds")  # noqa: T201 - as v3 did
-        for title, side in (("without", WITHOUT), ("with", WITH)):
-            print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
-            for k in top_k:
-                print(f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%")  # noqa: T201 - as v3 did
+        _print_blocks(result)
+        return result
+
+    async def aevaluate(
+        self,
+        relevance: Labels | Relevance | None = None,
+        queries: Sequence[str] | Relevance | None = None,
+        **options: Any,
+    ) -> Evaluation:
+        """Do the same as `evaluate`, without blocking the event loop. A retriever is asked by its async methods.
+
+        Args:
+            relevance: See `evaluate`.
+            queries: See `evaluate`.
+            options: The other options of `evaluate`, by name.
+        """
+        result = await self.ameasure(_labels_of(relevance, queries), **options)
+        _print_blocks(result)
         return result
 
     def measure(
@@ -584,6 +641,11 @@ class DeepMemory:
         top_k: Sequence[int] = TOP_K,
         qvs_params: Mapping[str, Any] | None = None,
         model: str | None = None,
+        filter: Where | None = None,
+        retriever: Any = None,
+        plain: Any = None,
+        id_key: IdKey | None = None,
+        concurrency: int = CONCURRENCY,
     ) -> Evaluation:
         """Compare retrieval with and without a model, as `evaluate` does, but print nothing.
 
@@ -594,6 +656,11 @@ class DeepMemory:
             top_k: See `evaluate`.
             qvs_params: See `evaluate`.
             model: See `evaluate`.
+            filter: See `evaluate`.
+            retriever: See `evaluate`.
+            plain: See `evaluate`.
+            id_key: See `evaluate`.
+            concurrency: See `evaluate`.
 
         Returns:
             See `evaluate`.
@@ -602,13 +669,26 @@ class DeepMemory:
             ModelNotFoundError: There is no model yet, or no model has this name.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model was trained with another embedding model.
+            StoreError: See `evaluate`.
+            TypeError: See `evaluate`.
         """
-        if not isinstance(labels, Relevance):
-            raise InvalidRelevanceError(
-                f"measure takes one Relevance; got {type(labels).__name__}. Pass Relevance(queries, relevance), or call "
-                "evaluate(relevance, queries)."
-            )
+        _check_labels(labels)
         top_k = cutoffs(top_k)
+        if retriever is not None:
+            test = self._retriever_test(
+                labels,
+                sides_of(retriever, plain, id_key or self.id_key),
+                top_k,
+                concurrency,
+                embedding_function=embedding_function,
+                embedding=embedding,
+                model=model,
+                qvs_params=qvs_params,
+                filter=filter,
+            )
+            return test.score(test.ask())
+        if plain is not None or id_key is not None:
+            raise TypeError("plain= and id_key= go with retriever=, the retriever that is asked: pass it as well.")
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
         model, adapter = self.folder.in_use() if model is None else (model, self.folder.load_model(model))
@@ -632,23 +712,136 @@ class DeepMemory:
         remembered = adapter.remembered_queries
         named = labels.document_ids.union(remembered.document_ids if remembered else ())
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
-        labels.check(ids)  # before the queries of a listed corpus are embedded, which may cost money
+        kept = range(len(ids)) if filter is None else self._passing(filter, ids)
+        labels.check([ids[row] for row in kept])  # before the queries of a listed corpus are embedded, which may cost money
         query_vectors = embed()
-        known = adapter.remembered(query_vectors)
+        self._warn_of_known(adapter, model, query_vectors)
+        sample = self._sample_store(query_vectors, labels, ids, vectors)
+        if filter is not None:
+            ids, vectors = [ids[row] for row in kept], vectors[kept]
+        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self._usable_words())
+        result.embedding_seconds, result.store_sample = seconds, sample
+        if log is not None:
+            with self.folder.lock():
+                log.add(labels, query_vectors, result, model)
+        return result
+
+    async def ameasure(
+        self,
+        labels: Relevance,
+        *,
+        retriever: Any = None,
+        plain: Any = None,
+        id_key: IdKey | None = None,
+        top_k: Sequence[int] = TOP_K,
+        concurrency: int = CONCURRENCY,
+        **options: Any,
+    ) -> Evaluation:
+        """Do the same as `measure`, without blocking the event loop. A retriever is asked by its async methods.
+
+        Args:
+            labels: See `measure`.
+            retriever: See `evaluate`.
+            plain: See `evaluate`.
+            id_key: See `evaluate`.
+            top_k: See `evaluate`.
+            concurrency: How many queries the retriever is asked at a time, as tasks of the event loop.
+            options: The other options of `measure`.
+        """
+        if retriever is None:
+            return await asyncio.to_thread(self.measure, labels, plain=plain, id_key=id_key, top_k=top_k, **options)
+        sides = sides_of(retriever, plain, id_key or self.id_key)
+        test = await asyncio.to_thread(self._retriever_test, labels, sides, cutoffs(top_k), concurrency, **options)
+        return await asyncio.to_thread(test.score, await test.aask())
+
+    def _retriever_test(
+        self,
+        labels: Relevance,
+        sides: Mapping[str, AskedRetriever],
+        top_k: Sequence[int],
+        concurrency: int,
+        *,
+        embedding_function: Callable[[list[str]], ArrayLike] | None = None,
+        embedding: ArrayLike | None = None,
+        model: str | None = None,
+        qvs_params: Mapping[str, Any] | None = None,
+        filter: Where | None = None,
+    ) -> RetrieverTest:
+        """Prepare the test of a retriever: check the labels, and warn of queries that took part in a training."""
+        _check_labels(labels)
+        if filter is not None:
+            raise TypeError("A retriever brings its own filter: leave filter= out, and give the filter to the retriever.")
+        if model is not None:
+            raise TypeError(f"A retriever serves the model of its own: leave model={model!r} out, or call set_model({model!r}).")
+        if qvs_params is not None and qvs_params.get("log_queries", True):
+            raise TypeError("The answers of a retriever are not logged: leave qvs_params out, or evaluate without retriever=.")
+        test = RetrieverTest(labels, sides, top_k, concurrency)  # checks before the store is read and the queries are embedded
+        ids: frozenset[str] | None = None
+        if any(asked.id_key is not None for asked in sides.values()):
+            ids = frozenset()  # the labels name something else than the corpus does
+        elif self.corpus.listed:
+            try:
+                ids = frozenset(name for batch, _ in self.corpus.texts() for name in batch)
+            except StoreError as error:  # the retriever is asked, and may read what cannot be read here
+                _logger.warning("Whether the store has the labelled documents is not checked: %s", error)
+        if embedding is None:
+            vectors = self._embedder(embedding_function).embed_queries(labels.queries, progress="Embedding queries")
+        else:
+            vectors = unit_rows(embedding, "query vector")
+        if self.folder.in_use_name() is not None:
+            name, adapter = self.folder.in_use()
+            self._warn_of_known(adapter, name, vectors)
+        return replace(test, corpus_ids=ids, vectors=vectors)
+
+    def _passing(self, filter: Where, ids: Sequence[str]) -> list[int]:
+        """Return the rows of those ids whose documents pass a filter."""
+        if not self.corpus.listed:
+            raise StoreError(
+                "filter= reads the metadata of all documents, and this store is searched and never read (scan=False). Ask a "
+                "retriever that has the filter in place of that: evaluate(…, retriever=…)."
+            )
+        passing: set[str] = set()
+        for batch in self.corpus.documents():
+            named = [(document, id_and_text(document)) for document in batch]
+            passing |= {str(name[0]) for document, name in named if name is not None and passes(document, filter)}
+        kept = [row for row, name in enumerate(ids) if name in passing]
+        if not kept:
+            raise StoreError(f"Not one of the {len(ids)} documents of the store passes the filter {filter!r}.")
+        return kept
+
+    def _sample_store(self, queries: Vectors, labels: Relevance, ids: Sequence[str], vectors: Vectors) -> StoreSample | None:
+        """Compare the store's own search with the exact ranking, and warn where the two differ."""
+        if self._store_search is None:
+            return None
+        try:
+            sample = sample_store(self._store_search, queries, labels, ids, vectors)
+        except Exception as error:  # the store's own errors, of any class
+            _logger.warning(
+                "The store could not be asked for a comparison, so its own answers may differ from this exact ranking "
+                "(%s: %s). Measure what users get with evaluate(…, retriever=…).",
+                type(error).__name__,
+                error,
+            )
+            return None
+        if sample.differs:
+            _logger.warning(
+                "The figures below are those of an exact ranking by cosine similarity, and %s. The store's index is approximate, "
+                "or ranks by another metric. Measure what users get with evaluate(…, retriever=…).",
+                sample,
+            )
+        return sample
+
+    def _warn_of_known(self, adapter: QueryAdapter, model: str, vectors: Vectors) -> None:
+        """Warn of queries, (n, d) unit rows, that the model knows."""
+        known = adapter.remembered(vectors)
         if known.any():
             _logger.warning(
                 "%d of the %d queries took part in the training of %s or were added by remember, so this evaluation overrates "
                 "the model: evaluate on other queries.",
                 known.sum(),
-                len(labels),
+                len(vectors),
                 model,
             )
-        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self._usable_words())
-        result.embedding_seconds = seconds
-        if log is not None:
-            with self.folder.lock():
-                log.add(labels, query_vectors, result, model)
-        return result
 
     def _usable_words(self) -> LexicalSearch | None:
         """Return the search by words, unless it is the word index and cannot be read."""
@@ -907,6 +1100,34 @@ class DeepMemory:
     def __repr__(self) -> str:
         """Show the folder and the model in use in one line."""
         return f"DeepMemory({str(self.folder.path)!r}, model={self.folder.in_use_name()!r})"
+
+
+def _labels_of(relevance: Labels | Relevance | None, queries: Sequence[str] | Relevance | None) -> Relevance:
+    """Join what v3's ``evaluate`` takes."""
+    if isinstance(relevance, Sequence) and relevance and isinstance(relevance[0], str):
+        raise InvalidRelevanceError(
+            "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
+        )
+    return Relevance.of(queries, relevance)
+
+
+def _check_labels(labels: Any) -> None:
+    if not isinstance(labels, Relevance):
+        raise InvalidRelevanceError(
+            f"measure takes one Relevance; got {type(labels).__name__}. Pass Relevance(queries, relevance), or call "
+            "evaluate(relevance, queries)."
+        )
+
+
+def _print_blocks(result: Evaluation) -> None:
+    """Print v3's block for each side."""
+    if result.embedding_seconds is not None:
+        print(f"Embedding queries took {result.embedding_seconds:.2f} seconds")  # noqa: T201 - as v3 did
+    for title, side in (("without", WITHOUT), ("with", WITH)):
+        if side in result:
+            print(f"---- Evaluating {title} Deep Memory ----")  # noqa: T201 - as v3 did
+            for k in result.top_k:
+                print(f"Recall@{k}:\t  {100 * result[side][f'recall@{k}']:.1f}%")  # noqa: T201 - as v3 did
 
 
 def _check_outside_of(store: Any, path: str | os.PathLike[str]) -> None:

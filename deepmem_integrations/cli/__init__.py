@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         app(args=arguments, prog_name="deepmem")
     except DeepMemoryError as error:
-        print(f"deepmem: {error}", file=sys.stderr)  # noqa: T201 - the command line's own error
+        message = " ".join([str(error), *getattr(error, "__notes__", ())])
+        print(f"deepmem: {message}", file=sys.stderr)  # noqa: T201 - the command line's own error
         if "--json" in arguments:
-            print(json.dumps({"error": str(error), "type": type(error).__name__}))  # noqa: T201 - the answer for programs
+            print(json.dumps({"error": message, "type": type(error).__name__}))  # noqa: T201 - the answer for programs
         sys.exit(1)

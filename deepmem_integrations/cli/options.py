@@ -1,7 +1,10 @@
 """The parts that commands share: options, the reading of labels, and the printing of answers."""
 
 import contextlib
+import importlib
+import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +111,34 @@ def read_labels(path: Path, split: str) -> Relevance:
     if path.is_dir():
         return Relevance.from_beir(path, split)
     return Relevance.from_llama_index(path) if path.suffix == ".json" else Relevance.from_jsonl(path)
+
+
+def load_object(name: str, option: str) -> Any:
+    """Import what ``module:object`` names, and call it if it is a function.
+
+    Args:
+        name: The module, found in the current folder or among the installed packages, and the object in it.
+        option: The option that names the object, for errors.
+
+    Raises:
+        BadParameter: There is no such module, or no such object in it. An error within the module is raised as it is.
+    """
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise typer.BadParameter(f"{option} {name!r} is not of the form MODULE:OBJECT, as in app.search:retriever.")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)  # python -m does so; an installed command does not
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise typer.BadParameter(f"{option}: there is no module {module!r} in {here} or among the installed packages.") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise typer.BadParameter(f"{option}: the module {module!r} has no {path!r}.")
+        found = getattr(found, part)
+    return found() if inspect.isfunction(found) else found
 
 
 def words_line(index: WordIndex) -> str:

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, printing, read_labels
+from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, load_object, printing, read_labels
 from deepmem_integrations.cli.stores import Found, Hit, Opened, open_store
 from deepmem_integrations.errors import NotTrainedError
 from deepmem_integrations.evaluation import FETCHED, TOP_K
 from deepmem_integrations.ranking import Choice, Ranker, Shortlist
+from deepmem_integrations.retriever_evaluation import CONCURRENCY
 
 
 def _asked(query: str) -> str:
@@ -25,6 +26,24 @@ def _asked(query: str) -> str:
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="What a user would ask.", callback=_asked)]
 
 
+def _filter_of(pairs: list[str]) -> dict[str, list[Any]] | None:
+    """Read KEY=VALUE pairs. A value that is a number or a truth value in JSON may be that or the same text."""
+    filter: dict[str, list[Any]] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not key or not separator:
+            raise typer.BadParameter(f"--where {pair!r} is not of the form KEY=VALUE, as in tenant=acme.")
+        allowed = filter.setdefault(key, [])
+        allowed.append(value)
+        if value in ("true", "false"):
+            allowed.append(value == "true")
+        try:
+            allowed.append(float(value))
+        except ValueError:
+            continue
+    return filter or None
+
+
 def evaluate(
     labels: LabelsFile,
     store: Store,
@@ -33,6 +52,26 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Search only documents with this metadata, such as tenant=acme; repeat a key to allow more values.",
+        ),
+    ] = None,
+    retriever: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:OBJECT",
+            help="Ask a retriever, chain or query engine of yours in place of an exact search: an object in a module, or a "
+            "function without arguments that makes one. The module is in the current folder, or installed.",
+        ),
+    ] = None,
+    plain: Annotated[str | None, typer.Option(metavar="MODULE:OBJECT", help="The retriever to compare --retriever with.")] = None,
+    id_key: Annotated[
+        str | None, typer.Option(help="With --retriever: the metadata key that holds the ids which the labels name.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="With --retriever: how many queries to ask at a time.")] = CONCURRENCY,
     log: Annotated[bool, typer.Option("--log", help="Keep the queries, with what they found, in a Deep Lake data set.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,10 +80,27 @@ def evaluate(
     Where the model ranks by words or remembered answers as well, the words alone, the common hybrid (RRF) and the transform
     alone are measured, too. Use labelled queries that took no part in the training.
     """
+    if retriever is None and (plain is not None or id_key is not None):
+        raise typer.BadParameter("--plain and --id-key go with --retriever MODULE:OBJECT.")
+    if retriever is not None and (model is not None or log):
+        raise typer.BadParameter("a --retriever serves the model of its own, and is not logged: leave --model and --log out.")
+    if retriever is not None and where:
+        raise typer.BadParameter("a --retriever brings its own filter: leave --where out.")
+    filter = _filter_of(where or [])
     with printing(as_json) as show:
-        memory = open_store(store, embedding, path).memory
         relevance = read_labels(labels, split)
-        evaluation = memory.measure(relevance, top_k=sorted(set(k or TOP_K)), qvs_params={"log_queries": log}, model=model)
+        memory = open_store(store, embedding, path).memory
+        evaluation = memory.measure(
+            relevance,
+            top_k=sorted(set(k or TOP_K)),
+            qvs_params={"log_queries": log},
+            model=model,
+            filter=filter,
+            retriever=None if retriever is None else load_object(retriever, "--retriever"),
+            plain=None if plain is None else load_object(plain, "--plain"),
+            id_key=id_key,
+            concurrency=concurrency,
+        )
         show(evaluation.to_json(), evaluation.table())
 
 

@@ -18,6 +18,7 @@ from deepmem_integrations.corpora.corpus import (
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 from deepmem_integrations.corpora.texts import id_and_text
+from deepmem_integrations.corpora.where import Where, passes
 
 __all__ = [
     "Batch",
@@ -28,8 +29,10 @@ __all__ = [
     "GivenCorpus",
     "HasCorpus",
     "ListedCorpus",
+    "Where",
     "check_metric",
     "id_and_text",
+    "passes",
     "read_corpus",
     "unit_batches",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.corpus import Batch, ListedCorpus
 from deepmem_integrations.corpora.stores import batches
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
@@ -53,3 +54,7 @@ class DeepLakeCorpus(ListedCorpus):
 
     def _found(self) -> Iterator[list[StoredDocument]]:
         return batches(self.store.find(self.filter))
+
+    def search_ids(self, vector: Vectors, k: int) -> list[str]:
+        """Return the ids of the k documents that the store's own search finds for a (d,) query vector, best first."""
+        return [document.id for document in self.store.search(vector, k, filter=self.filter)]

@@ -226,8 +226,31 @@ class FoundCorpus:
             found = self._search.find(self._search.name, query.tolist(), k=k, **self._options)
             yield self._by_name([one[0] if isinstance(one, tuple) else one for one in found])
 
+    def search_ids(self, vector: Vectors, k: int) -> list[str]:
+        """Return the names of the k documents that the store's own search finds for a (d,) query vector, best first."""
+        return list(next(self._nearest(vector[None], k, "Searching")))
+
     def _by_name(self, documents: Iterable[Document]) -> dict[str, Document]:
         return {document_id(document, self._store, self._id_key): document for document in documents}
+
+
+def search_ids(
+    vectorstore: VectorStore, embeddings: Embeddings, id_key: str | None, filter: Any, vector: Vectors, k: int
+) -> list[str]:
+    """Return the names of the k documents that a store's own search by vector finds, best first.
+
+    Args:
+        vectorstore: The store.
+        embeddings: The store's embedding model.
+        id_key: See `FoundCorpus`.
+        filter: See `FoundCorpus`.
+        vector: (d,) float32, the query vector.
+        k: How many documents to find.
+
+    Raises:
+        StoreError: The store does not tell the ids of the documents that it finds, or cannot filter.
+    """
+    return FoundCorpus(vectorstore, embeddings, id_key, filter=filter).search_ids(vector, k)
 
 
 def read_vectorstore(

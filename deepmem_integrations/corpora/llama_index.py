@@ -5,15 +5,31 @@ from typing import Any
 
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.schema import BaseNode, MetadataMode, QueryBundle
 from llama_index.core.vector_stores.types import FilterCondition, MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
+from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.corpus import Corpus, CorpusView, GivenCorpus, HasCorpus, check_metric
 from deepmem_integrations.corpora.llama_index_stores import KINDS, NodesCorpus, measure, metric_of
 from deepmem_integrations.corpora.stores import kind_of
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
+
+
+def search_ids(index: VectorStoreIndex, id_key: str | None, filter: MetadataFilters | None, vector: Vectors, k: int) -> list[str]:
+    """Return the names of the k nodes that the index's own retriever finds for a query vector, best first.
+
+    Args:
+        index: The index.
+        id_key: The metadata key that names nodes; None where their ids do.
+        filter: The filters that the nodes have to pass; None for all nodes.
+        vector: (d,) float32, the query vector.
+        k: How many nodes to find.
+    """
+    retriever = index.as_retriever(similarity_top_k=k, filters=filter)
+    nodes = [one.node for one in retriever.retrieve(QueryBundle("", embedding=vector.tolist()))]
+    return [node.node_id if id_key is None else str(node.metadata[id_key]) for node in nodes]
 
 
 def read_index(

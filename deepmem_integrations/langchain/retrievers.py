@@ -12,7 +12,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
-from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
 from deepmem_integrations.corpora.langchain_search import VectorCalls, acall
@@ -202,6 +202,13 @@ class DeepMemoryRetriever(BaseRetriever):
         kept = {name: getattr(retriever, name) for name in ("search_type", "name", "tags", "metadata")}
         return cls(vectorstore=retriever.vectorstore, memory=memory, search_kwargs=dict(retriever.search_kwargs), **kept)
 
+    def without_model(self) -> "DeepMemoryRetriever":
+        """Return the same retriever without the model: the same store, filter, search type and k, and plain results.
+
+        `DeepMemory.evaluate` compares the retriever with this one.
+        """
+        return self.model_copy(update={"deep_memory": False})
+
     def _serve(self, words: bool | LexicalSearch, answers: bool) -> Ranker:
         """Return the ranker of ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
         ranker = self.ranker
@@ -279,7 +286,9 @@ class DeepMemoryRetriever(BaseRetriever):
         options = {**self.search_kwargs, **kwargs}
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
         calls = VectorCalls(self.vectorstore)
-        by_text = not own["deep_memory"] and not calls.transforms
+        # InMemoryVectorStore has a threshold by vector alone: see VectorSearch.
+        no_threshold = self.search_type == "similarity_score_threshold" and isinstance(self.vectorstore, InMemoryVectorStore)
+        by_text = not own["deep_memory"] and not calls.transforms and not no_threshold
         if by_text and self.search_type == "similarity" and calls.table is not None:
             by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)

@@ -1,6 +1,7 @@
 """The retriever for LlamaIndex: any vector index or vector store, ranked by all that a model has learned."""
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -144,6 +145,15 @@ class DeepMemoryRetriever(BaseRetriever):
     @answers.setter
     def answers(self, answers: bool) -> None:
         self._ranker.answers = answers
+
+    def without_model(self) -> "DeepMemoryRetriever":
+        """Return the same retriever without the model: the same index, filters, query mode and number of nodes, plain results.
+
+        `DeepMemory.evaluate` compares the retriever with this one.
+        """
+        plain = copy.copy(self)
+        plain.deep_memory = False
+        return plain
 
     # ---- retrieving --------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 import re
 import shutil
+import sys
 
 import pytest
 
@@ -29,6 +30,76 @@ def test_evaluate(shop):
     untrained = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--path", shop.folder / "none")
     assert untrained.code == 1
     assert "no trained model" in untrained.err
+
+
+def test_evaluate_where(shop):
+    for pair in ("tenant", "=acme"):
+        wrong = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", pair)
+        assert (wrong.code, "KEY=VALUE" in wrong.err) == (2, True)
+    none = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", "tenant=acme", "--where", "year=2024")
+    assert none.code == 1
+    assert "documents of the store passes the filter {'tenant': ['acme'], 'year': ['2024', 2024.0]}" in none.err
+    whole = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--json").json
+    assert whole["store"]["overlap"] == 1.0
+    both = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", "a=b", "--retriever", "app:found")
+    assert both.code == 2
+
+
+APPLICATION = """
+from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
+from tests.cli.helpers import langchain_embeddings
+
+db = DeepLake("{folder}/ds", embedding=langchain_embeddings(), read_only=True)
+plain = db.as_retriever(search_kwargs={{"k": 3}})
+
+
+def make():
+    return DeepMemoryRetriever(vectorstore=db, memory="{folder}/ds.deepmemory", k=3)
+
+
+class search:
+    chain = plain | (lambda documents: documents[:1])
+
+
+broken = plain | (lambda documents: "an answer")
+"""
+
+
+def test_evaluate_a_retriever(shop, tmp_path, monkeypatch):
+    (tmp_path / "application.py").write_text(APPLICATION.format(folder=shop.folder))
+    (tmp_path / "incomplete.py").write_text("import a_package_that_is_missing")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "application", raising=False)
+
+    def evaluated(*options):
+        return deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "-k", 1, "-k", 3, *options)
+
+    exact, served = evaluated("--json").json, evaluated("--retriever", "application:make", "--json").json
+    assert served["without model"] == exact["without model"], "a Deep Lake store ranks by cosine"
+    assert served["with model"] == pytest.approx(exact["with model"])
+    swapped = evaluated("--retriever", "application:plain", "--plain", "application:make", "--json").json
+    assert swapped["gain"]["recall@3"]["mean"] == pytest.approx(-served["gain"]["recall@3"]["mean"])
+    alone = evaluated("--retriever", "application:search.chain", "--concurrency", 1)
+    assert (alone.code, "gain" in alone.out, "recall@3" in alone.out) == (0, False, True)
+    first = evaluated("--retriever", "application:search.chain", "--json").json["with model"]
+    assert first["recall@3"] == first["recall@1"] == exact["without model"]["recall@1"]
+    for options, code, told in (
+        (("--retriever", "application"), 2, "MODULE:OBJECT"),
+        (("--retriever", "nowhere:retriever"), 2, "no module 'nowhere'"),
+        (("--retriever", "application:nothing"), 2, "has no 'nothing'"),
+        (("--plain", "application:plain"), 2, "go with --retriever"),
+        (("--retriever", "application:plain", "--model", "m"), 2, "leave --model"),
+        (("--retriever", "application:plain", "--id-key", "nope"), 1, "no id by id_key='nope'"),
+        (("--retriever", "application:broken"), 1, "no list of documents"),
+        (("--retriever", "application:broken"), 1, "The query is row 0 of the labels"),
+        (("--retriever", "application:db"), 1, "Call its as_retriever()"),
+    ):
+        wrong = evaluated(*options)
+        assert wrong.code == code, wrong.err
+        assert told in re.sub(r"[\s│]+", " ", wrong.err)
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
+        evaluated("--retriever", "incomplete:retriever")
 
 
 def test_search_side_by_side(shop):
@@ -138,7 +209,7 @@ def test_evaluate_shows_words_and_the_common_hybrid(shop, ranking):
     assert "gain over RRF" in shown.out
     answer = deepmem("evaluate", shop.folder / "test.jsonl", *where, "-k", 10, "--json").json
     sides = {"without model", "words alone", "hybrid (RRF)", "transform alone", "with model"}
-    assert sides | {"gain", "gain over hybrid", "queries", "questions", "unscored"} == set(answer)
+    assert sides | {"gain", "gain over hybrid", "queries", "questions", "unscored", "store"} == set(answer)
 
 
 def test_explain_shows_what_each_channel_brings(shop, ranking):
