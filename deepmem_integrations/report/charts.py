@@ -14,9 +14,11 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 360, 236
 """The size of a curve's chart in its own units. Three stand side by side on a desktop, and one fits a phone at the same scale."""
-LEFT, RIGHT, TOP, BOTTOM = 34, 8, 10, 30
+LEFT, RIGHT, TOP, BOTTOM = 34, 14, 10, 30
 TICKED = (1, 3, 10, 30, 100)
 """The cut-offs that the axis names."""
+NARROWEST = 0.02
+"""The narrowest scale of `whiskers`, so that no difference looks large for want of a larger one."""
 ROW = 46
 """The height of a row of `whiskers`."""
 
@@ -56,8 +58,8 @@ def curve(lines: Sequence[Line], metric: str, cutoffs: Sequence[int], low: float
         return TOP + tall * (1 - (min(1.0, max(low, value)) - low) / (1 - low))
 
     parts = []
-    step = 0.25 if low == 0 else 0.2 if 1 - low > 0.5 else 0.1
-    for number in range(math.ceil(low / step - 1e-9), round(1 / step) + 1):
+    step = 0.2 if 1 - low > 0.5 else 0.1
+    for number in range(round(low / step), round(1 / step) + 1):
         height = y(number * step)
         parts.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{100 * number * step:.0f}</text>')
@@ -83,6 +85,8 @@ def whiskers(rows: Sequence[tuple[str, Sequence[Mark]]], *, title: str, zero: bo
     intervals = [mark.interval for _, marks in rows for mark in marks]
     low, high = min(i["low"] for i in intervals), max(i["high"] for i in intervals)
     low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
+    if high - low < NARROWEST:
+        low, high = low - NARROWEST / 2, high + NARROWEST / 2
     step = _step(100 * (high - low))
     start, end = step * math.floor(100 * low / step), step * math.ceil(100 * high / step)
     end = end if end > start else start + step
@@ -109,9 +113,9 @@ def whiskers(rows: Sequence[tuple[str, Sequence[Mark]]], *, title: str, zero: bo
 
 
 def floor_of(lines: Sequence[Mapping[str, Mapping[str, float]]], metric: str) -> float:
-    """Return where an axis starts that shows all values of a metric: a tenth below the lowest, or 0."""
+    """Return where an axis starts that shows all values of a metric: 0, 0.2, 0.4, 0.6 or 0.8."""
     lowest = min(at["low"] for values in lines for name, at in values.items() if name.startswith(metric))
-    return max(0.0, math.floor(10 * lowest) / 10) if lowest > 0.25 else 0.0
+    return min(0.8, math.floor(5 * lowest) / 5)
 
 
 def _step(span: float) -> float:

@@ -109,7 +109,7 @@ def _render(values: Mapping[str, Any], queries: list[dict[str, Any]], left_out: 
         ]
         return charts.whiskers(rows, title="Promised and measured gains with intervals. The table gives the values.", zero=True)
 
-    return (
+    return str(
         _environment()
         .get_template("page.html")
         .render(

@@ -3,6 +3,7 @@
 import html
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -90,14 +91,15 @@ class EvaluationReport:
         queries = wins_and_losses(material, texts=texts)
         ranking = adapter.ranking
         unchanged = adapter.for_ranking().is_identity and (ranking is None or ranking.vectors_alone)
+        chosen = choice(material)
         return cls(
             {
                 "version": VERSION,
                 "texts": texts,
-                "summary": summarise(measured, queries, health, unchanged=unchanged),
+                "summary": summarise(measured, queries, health, unchanged=unchanged, reason=chosen["reason"]),
                 "curves": measured,
                 "promise": promise(material, measured),
-                "choice": choice(material),
+                "choice": chosen,
                 "advice": advice(material),
                 "queries": queries,
                 "labels": health,
@@ -117,7 +119,7 @@ class EvaluationReport:
         """
         return draw(self._values)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report to a file: JSON values where its name ends in ``.json``, otherwise the page.
 
         Raises:

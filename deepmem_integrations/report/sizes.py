@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from deepmem_integrations._extras import require
+from deepmem_integrations.errors import StorageError
 
 CountTokens = Callable[[str], int]
 """A function from a text to its number of tokens."""
@@ -35,6 +36,7 @@ class ContextLength:
         Raises:
             ValueError: ``price`` is no number of 0 or more or stands without ``tokens``, or tiktoken does not know ``tokens``.
             MissingExtraError: tiktoken is not installed.
+            StorageError: tiktoken cannot download its encoding.
         """
         if price is not None and not 0 <= price < float("inf"):
             raise ValueError(f"price is what a million tokens cost, 0 or more; got {price!r}.")
@@ -53,12 +55,13 @@ class ContextLength:
 
 def _tiktoken(name: str) -> CountTokens:
     tiktoken = require("tiktoken", extra="report")
-    if name in tiktoken.list_encoding_names():
-        encoding = tiktoken.get_encoding(name)
-    else:
-        try:
-            encoding = tiktoken.encoding_for_model(name)
-        except KeyError:
-            known = ", ".join(tiktoken.list_encoding_names())
-            raise ValueError(f"tiktoken knows no encoding or model {name!r}. Its encodings are {known}.") from None
+    try:
+        encoding = tiktoken.get_encoding(name) if name in tiktoken.list_encoding_names() else tiktoken.encoding_for_model(name)
+    except KeyError:
+        known = ", ".join(tiktoken.list_encoding_names())
+        raise ValueError(f"tiktoken knows no encoding or model {name!r}. Its encodings are {known}.") from None
+    except OSError as error:
+        raise StorageError(
+            f"tiktoken cannot download its encoding {name!r}: {error}. Count tokens with a function of your own, or characters."
+        ) from error
     return lambda text: len(encoding.encode(text, disallowed_special=()))  # a document may write <|endoftext|>

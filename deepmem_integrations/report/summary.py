@@ -12,6 +12,8 @@ FEW = 30
 HEADLINES = ("recall@1", "recall@10", "ndcg@10")
 """The metrics of the figures beneath the sentence."""
 
+LOST = {WITHOUT: "plain vectors", HYBRID: "the common hybrid"}
+
 Gain = Mapping[str, float]
 
 
@@ -27,7 +29,8 @@ def signed(value: float) -> str:
         >>> signed(-0.0123)
         '−1.2'
     """
-    return f"{100 * value:+.1f}".replace("-", "−")
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text[1:] == "0.0" else text.replace("-", "−")
 
 
 def with_interval(gain: Gain) -> str:
@@ -36,7 +39,12 @@ def with_interval(gain: Gain) -> str:
 
 
 def summarise(
-    curves: Mapping[str, Any], queries: Sequence[Mapping[str, Any]], health: Mapping[str, Any], *, unchanged: bool
+    curves: Mapping[str, Any],
+    queries: Sequence[Mapping[str, Any]],
+    health: Mapping[str, Any],
+    *,
+    unchanged: bool,
+    reason: str | None,
 ) -> dict[str, Any]:
     """Sum up what a model is worth.
 
@@ -45,6 +53,7 @@ def summarise(
         queries: What `wins_and_losses` returned.
         health: What `labels_health` returned.
         unchanged: Whether the training chose to leave the results as they are.
+        reason: Why the training chose what it chose, as far as it is known.
 
     Returns:
         ``verdict`` (``gain``, ``loss``, ``open``, or ``unchanged``), the ``sentence``, the ``figures``, and ``limits``: a list
@@ -90,6 +99,8 @@ def summarise(
         )
         sentence += _beside_hybrid(gains, scores, "recall@10")
     limits = _limits(curves, queries, health, unchanged=unchanged)
+    if unchanged and reason:
+        limits.insert(0, f"The reason: {reason}.")
     return {"verdict": verdict, "sentence": sentence, "figures": figures, "limits": limits}
 
 
@@ -121,11 +132,18 @@ def _limits(
         }
         for view, title in titles.items():
             measured = curves.get(view)
-            if measured and outcome(measured["gains"][WITHOUT]["ndcg@10"]) != "gain":
-                gain = measured["gains"][WITHOUT]["ndcg@10"]
-                verb = "It harms" if outcome(gain) == "loss" else "No gain is shown on"
-                count = f"{measured['queries']:,} {'query' if measured['queries'] == 1 else 'queries'}"
-                limits.append(f"{verb} the {count} {title}: nDCG@10 {with_interval(gain)}.")
+            if not measured:
+                continue
+            count = f"{measured['queries']:,} {'query' if measured['queries'] == 1 else 'queries'}"
+            for side, over in ((WITHOUT, ""), (HYBRID, " over the common hybrid")):
+                gain = measured["gains"].get(side, {}).get("ndcg@10")
+                if gain and outcome(gain) != "gain":
+                    verb = (
+                        f"No gain{over} is shown"
+                        if outcome(gain) == "open"
+                        else f"There is a loss{over or ' over plain vectors'}"
+                    )
+                    limits.append(f"{verb} on the {count} {title}: nDCG@10 {with_interval(gain)}.")
         for kind, words in (("loss", "It does worse in"), ("open", "Chance explains the difference in")):
             cutoffs = [k for k in CUTOFFS if outcome(gains[WITHOUT][f"recall@{k}"]) == kind]
             if cutoffs:
@@ -145,7 +163,7 @@ def _limits(
     if questions < FEW:
         limits.append(f"The test has only {questions} different questions, so all intervals are wide and uncertain.")
     known = health["test"]["in the training too"]
-    if known:
+    if known and not unchanged:
         limits.append(
             f"{known:,} of the {len(queries):,} test queries took part in the training, so the figures flatter the model: test "
             "on others."
