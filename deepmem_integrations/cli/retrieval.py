@@ -143,7 +143,7 @@ def report(
     price: Annotated[float | None, typer.Option(min=0, help="What a million tokens cost; it needs --tokens.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a page that shows what the model gains and loses, query by query.
+    """Write a page that shows what the model gains and loses.
 
     The page is one file, which loads nothing. Use labelled queries that took no part in the training.
     """
@@ -154,7 +154,12 @@ def report(
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
         relevance = read_labels(labels, split)
-        options = {"--store": store, "--embedding": embedding, "--path": path, "--split": split if labels.is_dir() else None}
+        options: dict[str, object] = {
+            "--store": store,
+            "--embedding": embedding,
+            "--path": path,
+            "--split": split if labels.is_dir() else None,
+        }
         options |= {"--model": model, "--tokens": tokens, "--price": price}
         command = _command([labels, file], options, ["--no-texts"] if no_texts else [])
         made = memory.report(relevance, file, model=model, texts=not no_texts, tokens=tokens, price=price, command=command)
