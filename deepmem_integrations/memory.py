@@ -49,6 +49,7 @@ from deepmem_integrations.labels import Labels, Relevance
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.remote import publish
+from deepmem_integrations.report import CUTOFFS, ContextLength, CountTokens, EvaluationReport
 from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, sides_of
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.store_sample import StoreSample, StoreSearch, sample_store
@@ -842,6 +843,52 @@ class DeepMemory:
                 len(vectors),
                 model,
             )
+
+    def report(
+        self,
+        labels: Relevance,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        model: str | None = None,
+        texts: bool = True,
+        tokens: str | CountTokens | None = None,
+        price: float | None = None,
+        command: str | None = None,
+    ) -> EvaluationReport:
+        """Measure a model as `measure` does, and describe what it gains and loses in a page for people.
+
+        The page is one file that loads nothing. A notebook shows it where a cell ends with the report.
+
+        Args:
+            labels: Labelled queries that took no part in the training.
+            path: Where to write the report: JSON values where the name ends in ``.json``, otherwise the page.
+            model: The name of a model; by default the model in use.
+            texts: Whether the texts of queries and documents are in the report. Without them it has their ids.
+            tokens: How to count the tokens of a context: the name of a tiktoken encoding, such as ``o200k_base``, or of a model
+                that tiktoken knows, or a function of a text. tiktoken downloads an encoding when it first uses it. None counts
+                characters.
+            price: What a million tokens cost, in any currency. It needs ``tokens``.
+            command: What made the report, for its last part.
+
+        Raises:
+            ValueError: ``price`` is negative or stands without ``tokens``, or tiktoken does not know ``tokens``.
+            MissingExtraError: jinja2, or tiktoken where ``tokens`` names an encoding, is not installed.
+            StorageError: The file cannot be written.
+            ModelNotFoundError, InvalidRelevanceError, EmbeddingMismatchError: See `measure`.
+        """
+        require("jinja2", extra="report")
+        count = ContextLength.of(tokens, price)
+        labels = Relevance.of(labels)
+        name = self.get_model() if model is None else model
+        adapter = self.folder.load_model(name)
+        adapter.check(self.embedder.fingerprint())
+        vectors = self.embedder.embed_queries(labels.queries, progress="Embedding queries")
+        evaluation = self.measure(labels, embedding=vectors, top_k=CUTOFFS, model=name)
+        info = self.folder.info(name)
+        report = EvaluationReport.of(evaluation, labels, vectors, adapter, info, self.corpus, count, texts=texts, command=command)
+        if path is not None:
+            report.save(path)
+        return report
 
     def _usable_words(self) -> LexicalSearch | None:
         """Return the search by words, unless it is the word index and cannot be read."""

@@ -46,6 +46,7 @@ ORDER = (
     "evaluation_log",
     "training",
     "jobs",
+    "report",
     "transforms",
     "memory",
     "langchain",

@@ -16,7 +16,7 @@ from deepmem_integrations.cli.generate import generate  # noqa: E402
 from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, status, train, use  # noqa: E402
 from deepmem_integrations.cli.judge import judge  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
-from deepmem_integrations.cli.retrieval import evaluate, explain, search  # noqa: E402
+from deepmem_integrations.cli.retrieval import evaluate, explain, report, search  # noqa: E402
 
 _STORE = "--store deeplake:./ds --embedding minilm"
 
@@ -65,6 +65,7 @@ for _command, _example in (
     (publish, "deepmem publish s3://bucket/support.deepmemory --path support.deepmemory"),
     (refresh, f"deepmem refresh {_STORE}"),
     (evaluate, f"deepmem evaluate test.jsonl {_STORE}"),
+    (report, f"deepmem report test.jsonl report.html {_STORE}"),
     (search, f'deepmem search "how do I undo a commit?" {_STORE}'),
     (explain, f'deepmem explain "how do I undo a commit?" {_STORE}'),
     (doctor, f"deepmem doctor {_STORE}"),

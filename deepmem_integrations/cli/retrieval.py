@@ -1,20 +1,37 @@
-"""The commands that search: evaluate, search and explain."""
+"""The commands that search: evaluate, report, search and explain."""
 
+import re
+import shlex
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, load_object, printing, read_labels
+from deepmem_integrations.cli.options import (
+    AsJson,
+    Embedding,
+    Folder,
+    LabelsFile,
+    Store,
+    load_object,
+    printing,
+    read_labels,
+    typed_path,
+)
 from deepmem_integrations.cli.stores import Found, Hit, Opened, open_store
 from deepmem_integrations.errors import NotTrainedError
 from deepmem_integrations.evaluation import FETCHED, TOP_K
 from deepmem_integrations.ranking import Choice, Ranker, Shortlist
+from deepmem_integrations.report import ContextLength
 from deepmem_integrations.retriever_evaluation import CONCURRENCY
+
+_PASSWORD = re.compile(r"(://[^/\s@:]*:).*(?=@)|([?&](?:password|token|key|secret)=)[^&#\s]*", re.IGNORECASE)
+"""The password of a URL. One that holds @ or / of its own goes up to the last @."""
 
 
 def _asked(query: str) -> str:
@@ -102,6 +119,58 @@ def evaluate(
             concurrency=concurrency,
         )
         show(evaluation.to_json(), evaluation.table())
+
+
+def report(
+    labels: LabelsFile,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            parser=typed_path,
+            help="Where to write the report: a page, or JSON where the name ends in .json.",
+        ),
+    ],
+    store: Store,
+    embedding: Embedding,
+    path: Folder = None,
+    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
+    model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
+    no_texts: Annotated[bool, typer.Option("--no-texts", help="Leave out the texts of queries and documents.")] = False,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Count tokens by tiktoken's encoding of this name, e.g. o200k_base.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="What a million tokens cost; it needs --tokens.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page that shows what the model gains and loses.
+
+    The page is one file, which loads nothing. Use labelled queries that took no part in the training.
+    """
+    try:
+        ContextLength.of(tokens, price)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    with printing(as_json) as show:
+        memory = open_store(store, embedding, path).memory
+        relevance = read_labels(labels, split)
+        options: dict[str, object] = {
+            "--store": store,
+            "--embedding": embedding,
+            "--path": path,
+            "--split": split if labels.is_dir() else None,
+        }
+        options |= {"--model": model, "--tokens": tokens, "--price": price}
+        command = _command([labels, file], options, ["--no-texts"] if no_texts else [])
+        made = memory.report(relevance, file, model=model, texts=not no_texts, tokens=tokens, price=price, command=command)
+        show(made.to_json(), f"{made}\n\nThe report is in {file}.")
+
+
+def _command(arguments: Sequence[object], options: Mapping[str, object], flags: Sequence[str]) -> str:
+    """Write the command that makes a report again, with *** in place of passwords in URLs."""
+    given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    words = ["deepmem", "report", *map(str, arguments), *given, *flags]
+    return shlex.join(_PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", word) for word in words)
 
 
 def search(

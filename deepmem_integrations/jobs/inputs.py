@@ -155,7 +155,7 @@ def read_inputs(folder: Path) -> TrainingInputs:
         corpus=vectors,
         validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
         fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
-        data={"queries": _digest(labels), "corpus": corpus["digest"]},
+        data={"queries": fingerprint_of(labels), "corpus": corpus["digest"]},
         words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,
         options=options["options"],
     )
@@ -266,7 +266,8 @@ def _write_header(file: Any, rows: int, columns: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)})
 
 
-def _digest(labels: Relevance) -> str:
+def fingerprint_of(labels: Relevance) -> str:
+    """Return a fingerprint of texts and judgements, the same for the same queries in any order."""
     rows = zip(labels.queries, labels.relevance, strict=True)
     total = sum(_number(json.dumps([query, sorted(judged)]).encode()) for query, judged in rows)
     return f"{total % 2**64:016x}"

@@ -51,11 +51,15 @@ Optimism = dict[tuple[View, str], float]
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen candidate, the reason, and how much of its gain in each view and metric is the luck of being chosen."""
+    """The chosen candidate, the reason, and how much of its gain in each view and metric is the luck of being chosen.
+
+    The runner-up is the candidate that would have been chosen in place of this one, if any.
+    """
 
     candidate: Candidate
     reason: str
     optimism: Optimism = field(default_factory=dict)
+    runner_up: Candidate | None = None
 
 
 def promised(gains: Values, optimism: float, learned: float = 0.0) -> Interval:
@@ -110,8 +114,10 @@ def choose(
     best_of = partial(_best, views, max_unseen_loss=max_unseen_loss, generated=generated)
     even = {view: np.full((1, scores.ndcg.shape[1]), 1 / scores.ndcg.shape[1]) for view, scores in views.items()}
     best, best_unseen = (int(index[0]) for index in best_of(even))
+    second = int(best_of(even, besides=best)[0][0])
+    runner_up = None if second == best else candidates[second]
     if best == 0:
-        return Choice(candidates[0], f"no candidate did better than the identity on {seen.queries}")
+        return Choice(candidates[0], f"no candidate did better than the identity on {seen.queries}", runner_up=runner_up)
     if agreement is not None and agreement > AGREEMENT:
         belief = f"labels agree with the vectors, z = {agreement:.1f}"
     else:
@@ -124,6 +130,7 @@ def choose(
                 candidates[0],
                 f"{doubt}, and though {candidates[best]} came out best on {seen.queries}, it did so by no more than chance "
                 f"(z = {z:.1f}, where the best of {len(candidates) - 1} candidates needs {threshold:.1f})",
+                runner_up=candidates[best],
             )
         belief = f"z = {z:.1f}, chance reaches {threshold:.1f}"
     metric = "recall@10 " if generated else ""
@@ -131,16 +138,21 @@ def choose(
     drawn = {view: _resamples(held_out.ndcg.shape[1], RECHOICES, seed) for view, held_out in views.items()}
     optimism = _optimism(views, drawn, best_of(drawn)[0])
     if max_unseen_loss is None:
-        return Choice(candidates[best], reason, optimism)
+        return Choice(candidates[best], reason, optimism, runner_up)
     place = "best for unseen answers too"
     if best != best_unseen:
         points = "point" if max_unseen_loss == 1 else "points"
         place = f"within {max_unseen_loss:g} {points} of the best for unseen answers, {candidates[best_unseen]}"
-    return Choice(candidates[best], f"{reason}, {place}", optimism)
+    return Choice(candidates[best], f"{reason}, {place}", optimism, runner_up)
 
 
 def _best(
-    views: Mapping[View, HeldOut], shares: Mapping[View, Shares], *, max_unseen_loss: float | None, generated: bool
+    views: Mapping[View, HeldOut],
+    shares: Mapping[View, Shares],
+    *,
+    max_unseen_loss: float | None,
+    generated: bool,
+    besides: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the best candidate of the seen view among those that hold up, and the best candidate of the unseen view.
 
@@ -149,6 +161,7 @@ def _best(
         shares: (b, n) for each view, the share that each query has in the means of each of b samples.
         max_unseen_loss: See `choose`.
         generated: See `choose`.
+        besides: The row of a candidate that may not be chosen.
 
     Returns:
         (b,) and (b,) rows of the candidates. The first is 0, the identity, where no candidate holds up.
@@ -170,6 +183,8 @@ def _best(
         for metric in METRICS:
             allowed &= ~_surely_harmful(scores[view, metric], means[view, metric], shares[view], tolerated)
     allowed[:, 0] = True
+    if besides is not None:
+        allowed[:, besides] = False
     return np.where(allowed, seen, -np.inf).argmax(axis=1), best_unseen
 
 

@@ -35,6 +35,8 @@ class RankingReport:
         unseen: The scores on held-out queries whose documents no training query asks for.
         channels: The mean held-out scores without a model, of the transform alone, of words and answers alone, of the common
             hybrid (RRF), and of the chosen ranking.
+        runner_up: The mean held-out scores of the ranking that would have been chosen in place of this one; None where none held
+            up.
     """
 
     chosen: str
@@ -42,6 +44,7 @@ class RankingReport:
     seen: ViewReport
     unseen: ViewReport
     channels: list[dict[str, Any]]
+    runner_up: Mapping[str, Any] | None = None
 
     def lines(self) -> list[str]:
         """Say it in a few lines for people."""

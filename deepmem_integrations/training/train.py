@@ -545,6 +545,7 @@ def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | Non
     views, candidates = decision.views, merged.candidates
     if not views:
         return None
+    second = decision.ranking.runner_up
     shown = {
         "without model": Candidate(),
         "transform alone": decision.transform.candidate,
@@ -561,6 +562,7 @@ def _ranking_report(merged: _Merged, decision: _Decision) -> RankingReport | Non
         channels=[
             _means(views, candidates.index(candidate), title) for title, candidate in shown.items() if candidate in candidates
         ],
+        runner_up=None if second is None else _means(views, candidates.index(second), second),
     )
 
 

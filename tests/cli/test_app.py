@@ -24,8 +24,8 @@ def test_without_its_extra_the_command_line_says_what_to_install(tmp_path):
 
 
 COMMANDS = (
-    "demo", "generate", "train", "status", "jobs", "cancel", "delete", "models", "use", "publish", "refresh", "evaluate",
-    "search", "explain", "doctor",
+    "demo", "generate", "judge", "train", "status", "jobs", "cancel", "delete", "models", "use", "publish", "refresh", "evaluate",
+    "report", "search", "explain", "doctor",
 )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def test_shells_complete_it():
         "jobs {jobs}",
         "status {id} {jobs}",
         "evaluate {folder}/test.jsonl {store}",
+        "report {folder}/test.jsonl {folder}/τ.html {store}",
         "search où+est+le+資料+τ {store} --evidence",
         "explain où+est+le+資料+τ {store}",
         "doctor {store}",

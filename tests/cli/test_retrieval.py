@@ -1,4 +1,7 @@
+import html
+import json
 import re
+import shlex
 import shutil
 import sys
 
@@ -6,6 +9,7 @@ import pytest
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.cli.retrieval import _command
 from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import deepmem, process
 
@@ -100,6 +104,31 @@ def test_evaluate_a_retriever(shop, tmp_path, monkeypatch):
         assert told in re.sub(r"[\s│]+", " ", wrong.err)
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
         evaluated("--retriever", "incomplete:retriever")
+
+
+def test_report(shop, monkeypatch):
+    page, values = shop.folder / "report.html", shop.folder / "report.json"
+    shown = deepmem("report", shop.folder / "test.jsonl", page, *shop.store)
+    assert shown.code == 0, shown.err
+    assert shown.out.endswith(f"The report is in {page}.\n")
+    assert shop.test.queries[0] in html.unescape(page.read_text(encoding="utf-8"))
+    monkeypatch.setenv("DEEPMEM_STORE", shop.store[1])
+    monkeypatch.setenv("DEEPMEM_EMBEDDING", shop.store[3])
+    answer = deepmem("report", shop.folder / "test.jsonl", values, "--no-texts", "--json")
+    assert answer.json == json.loads(values.read_text(encoding="utf-8"))
+    assert shop.test.queries[0] not in values.read_text(encoding="utf-8")
+    command = answer.json["provenance"]["command"]
+    assert command.startswith(f"deepmem report {shop.folder / 'test.jsonl'} {values} --store {shop.store[1]} --embedding ")
+    assert command.endswith(" --no-texts")
+    priceless = deepmem("report", shop.folder / "test.jsonl", page, "--price", 2)
+    assert (priceless.code, "Say how to count tokens" in priceless.err) == (2, True)
+
+
+def test_a_command_in_a_report_has_no_password():
+    store = "pgvector:postgresql+psycopg://me:s3/cr@t@host/db?password=other&x=1#docs"
+    command = _command(["test.jsonl", "r.html"], {"--store": store, "--path": None}, [])
+    assert "cr@t" not in command and "s3/" not in command and "other" not in command
+    assert shlex.split(command)[5] == "pgvector:postgresql+psycopg://me:***@host/db?password=***&x=1#docs"
 
 
 def test_search_side_by_side(shop):

@@ -31,6 +31,15 @@ def test_the_guard_prefers_what_holds_up_on_unseen_answers():
     assert choose(views, TRANSFORMS, agreement=9.0, max_unseen_loss=5.0, seed=0).candidate == TRANSFORMS[10]
 
 
+def test_the_runner_up_would_be_chosen_without_the_choice():
+    views = {"seen": held_out(gains={10: 0.3, 9: 0.2, 8: 0.1}), "unseen": held_out(gains={10: 0.05, 9: -0.1, 8: 0.05})}
+    choice = choose(views, TRANSFORMS, agreement=9.0, max_unseen_loss=1.0)
+    assert (choice.candidate, choice.runner_up) == (TRANSFORMS[10], TRANSFORMS[8]), "9 does not hold up on unseen answers"
+    harmful = held_out(gains={candidate: -0.3 for candidate in range(1, len(TRANSFORMS))})
+    nothing = choose({"seen": harmful, "unseen": harmful}, TRANSFORMS, agreement=9.0)
+    assert (nothing.candidate, nothing.runner_up) == (TRANSFORMS[0], None), "nothing else holds up"
+
+
 def test_each_metric_is_guarded_by_itself():
     good, bad = held_out(gains={10: 0.1}), held_out(gains={10: -0.03})
     mixed = HeldOut(bad.ndcg, good.recall, np.zeros_like(bad.ndcg), np.zeros_like(bad.ndcg))
