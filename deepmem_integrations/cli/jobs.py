@@ -11,10 +11,13 @@ from typing import Annotated, Literal
 import typer
 
 from deepmem_integrations.cli.options import (
+    IN_USE,
     AsJson,
+    By,
     ChangeEmbedding,
     Embedding,
     Folder,
+    InUseChoice,
     LabelsFile,
     Seed,
     Show,
@@ -89,6 +92,14 @@ def train(
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
     ] = False,
     change_embedding: ChangeEmbedding = False,
+    in_use: Annotated[
+        InUseChoice,
+        typer.Option(
+            help="Put the model in use always; if-better: only if it is better than the model in use on questions that are kept "
+            "out of all trainings; or never."
+        ),
+    ] = "always",
+    by: By = None,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -120,6 +131,8 @@ def train(
             wait=not background,
             words=not no_words,
             change_embedding=change_embedding,
+            in_use=IN_USE[in_use],
+            by=by,
         )
         job = memory.jobs.job(job_id)
         if test is not None and not background:
@@ -228,6 +241,7 @@ def use(
     store: StoreOfJobs = None,
     path: Folder = None,
     change_embedding: ChangeEmbedding = False,
+    by: By = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a model in use.
@@ -236,7 +250,7 @@ def use(
     """
     with printing(as_json) as show:
         folder = folder_of(store, path).models
-        folder.use(model, change_embedding=change_embedding)
+        folder.use(model, change_embedding=change_embedding, by=by)
         show({"name": model, "in_use": True}, f"{model} is in use.")
 
 
@@ -252,6 +266,7 @@ def publish(
     store: StoreOfJobs = None,
     path: Folder = None,
     change_embedding: ChangeEmbedding = False,
+    by: By = None,
     as_json: AsJson = False,
 ) -> None:
     """Put the model in use and the word index into an object store.
@@ -259,7 +274,7 @@ def publish(
     Services with the URL as their memory use both within a minute.
     """
     with printing(as_json) as show:
-        name = put(folder_of(store, path).models, url, change_embedding=change_embedding)
+        name = put(folder_of(store, path).models, url, change_embedding=change_embedding, by=by)
         show({"name": name, "url": url}, f"{name} is published to {url}.")
 
 

@@ -58,11 +58,13 @@ class TrainingInputs:
         corpus_ids: The N document ids.
         corpus: (N, d) float32 unit rows, memory-mapped.
         validation: The vectors and labels of the queries to choose by, or None.
+        held_out: The vectors and labels of queries that no training has, to compare models on, or None.
         fingerprint: The fingerprint of the embedding model.
         data: The fingerprints of the labels and of the corpus: see `ModelInfo`.
         words: What a search by words of the caller's own finds for the queries; None where there is no such search.
         options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), ``id_key``,
-            and ``index_words``, which says whether the word index in the folder of models takes part.
+            ``labels`` (see `labels_sketch`), ``in_use`` and ``by`` (see `DeepMemory.train`), and ``index_words``, which says
+            whether the word index in the folder of models takes part.
     """
 
     labels: Relevance
@@ -70,6 +72,7 @@ class TrainingInputs:
     corpus_ids: list[str]
     corpus: Vectors
     validation: tuple[Vectors, Relevance] | None
+    held_out: tuple[Vectors, Relevance] | None
     fingerprint: Fingerprint
     data: dict[str, str]
     words: "RecordedSearch | None"
@@ -84,6 +87,7 @@ def write_inputs(
     embedder: Embedder,
     options: Mapping[str, Any],
     words: LexicalSearch | None = None,
+    held_out: Relevance | None = None,
 ) -> None:
     """Gather everything that a training needs, and write it to files.
 
@@ -98,6 +102,7 @@ def write_inputs(
         embedder: The embedding model of the store.
         options: The options of the training: see `TrainingInputs`.
         words: A search by words of the caller's own, whose results for the queries are written down.
+        held_out: Labelled queries that the training does not have, to compare models on, or None.
 
     Raises:
         InvalidRelevanceError: A judgement names a document that is not in the corpus.
@@ -111,11 +116,19 @@ def write_inputs(
     def queries() -> Vectors:
         return embedder.embed_queries(labels.queries, progress="Embedding queries")
 
-    named = labels.document_ids | (validation.document_ids if validation else frozenset())
-    ids, dimension = _write_corpus(folder, corpus.around(queries, AROUND, named))
-    labels.check(ids)
-    if validation is not None:
-        validation.check(ids)
+    @functools.cache
+    def held_out_queries() -> Vectors:
+        assert held_out is not None
+        return embedder.embed_queries(held_out.queries, progress="Embedding held-out queries")
+
+    def searched() -> Vectors:
+        return queries() if held_out is None else np.concatenate([queries(), held_out_queries()])
+
+    others = [more for more in (validation, held_out) if more is not None]
+    named = labels.document_ids.union(*(more.document_ids for more in others))
+    ids, dimension = _write_corpus(folder, corpus.around(searched, AROUND, named))
+    for more in (labels, *others):
+        more.check(ids)
     fingerprint = embedder.fingerprint()
     if fingerprint.dimension != dimension:
         raise EmbeddingMismatchError(
@@ -129,8 +142,10 @@ def write_inputs(
         vectors = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
         rows = unit_rows(vectors, "validation query vector", dimension=dimension)
         _write_labelled(folder, "validation", validation, rows)
+    if held_out is not None:
+        _write_labelled(folder, "held_out", held_out, unit_rows(held_out_queries(), "held-out query vector", dimension=dimension))
     if words is not None:
-        texts = dict.fromkeys([*labels.queries, *(validation.queries if validation else ())])
+        texts = dict.fromkeys(text for some in (labels, *others) for text in some.queries)
         results = {}
         for text in tqdm(texts, desc="Searching by words", unit="query", delay=1):
             found = search_words(words, text, FOUND)
@@ -154,6 +169,7 @@ def read_inputs(folder: Path) -> TrainingInputs:
         corpus_ids=corpus["ids"],
         corpus=vectors,
         validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
+        held_out=_read_labelled(folder, "held_out")[::-1] if (folder / "held_out.json").exists() else None,
         fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
         data={"queries": _digest(labels), "corpus": corpus["digest"]},
         words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,

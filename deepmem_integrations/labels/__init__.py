@@ -1,7 +1,7 @@
 """Labelled queries, which say what documents answer a query and how well."""
 
 from deepmem_integrations.labels.files import Labels
-from deepmem_integrations.labels.grouping import question_groups, sum_by_group
+from deepmem_integrations.labels.grouping import question_groups, same_words, sum_by_group
 from deepmem_integrations.labels.relevance import InvalidLabelsWarning, OnInvalid, Relevance, RowNumber
 from deepmem_integrations.labels.rows import LabelRows, labelled_vectors
 
@@ -14,5 +14,6 @@ __all__ = [
     "RowNumber",
     "labelled_vectors",
     "question_groups",
+    "same_words",
     "sum_by_group",
 ]
