@@ -23,7 +23,7 @@ class AuditEntry:
 
     Attributes:
         time: When, in ISO 8601 and UTC.
-        action: ``train``, ``remember``, ``forget``, ``use``, ``rollback`` or ``publish``.
+        action: ``train``, ``remember``, ``forget``, ``relabel``, ``use``, ``rollback`` or ``publish``.
         by: Who asked: by default the user of the process.
         model: The model that the action is about.
         before: The model that was in use before; None where there was none.

@@ -46,7 +46,7 @@ from deepmem_integrations.evaluation import FETCHED, LISTED, TOP_K, WITH, WITHOU
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import AROUND, write_inputs
-from deepmem_integrations.labels import Labels, Relevance
+from deepmem_integrations.labels import Documents, Labels, OnInvalid, Relevance, find_texts
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.remote import publish
@@ -308,6 +308,7 @@ class DeepMemory:
         change_embedding: bool = False,
         in_use: InUse = "always",
         held_out: float = HELD_OUT,
+        on_invalid: OnInvalid = "raise",
         by: str | None = None,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
@@ -337,6 +338,7 @@ class DeepMemory:
                 only if it is better on them than the model in use: see `deepmem_integrations.retraining.contest`. ``"never"``
                 trains a model for `set_model`. The audit log has the decision, and `rollback` takes a change back.
             held_out: The share of the questions that ``"if better"`` keeps out: see `hold_out`.
+            on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
             by: Who asks, for the audit log; by default the user of the process.
 
         Returns:
@@ -389,7 +391,7 @@ class DeepMemory:
             options["index_words"] = own is None and bool(words) and self._follow()
             options["documents"] = self._sketch(options["index_words"])
             options["id_key"] = self.id_key
-            write_inputs(folder, self.corpus, labels, validation or None, embedder, options, own, tested or None)
+            write_inputs(folder, self.corpus, labels, validation or None, embedder, options, own, tested or None, on_invalid)
             self._lexical_search = own
             if not wait:
                 trainer.start(running)
@@ -652,6 +654,7 @@ class DeepMemory:
         plain: Any = None,
         id_key: IdKey | None = None,
         concurrency: int = CONCURRENCY,
+        on_invalid: OnInvalid = "raise",
     ) -> Evaluation:
         """Compare retrieval with and without a model, and print v3's two blocks.
 
@@ -683,6 +686,7 @@ class DeepMemory:
             id_key: The metadata key that holds the ids which the labels name, or a function from a document to its id. By default
                 the memory's own ``id_key``, or else the documents' ids.
             concurrency: How many queries the retriever is asked at a time, in threads.
+            on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
 
         Returns:
             The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
@@ -709,6 +713,7 @@ class DeepMemory:
             plain=plain,
             id_key=id_key,
             concurrency=concurrency,
+            on_invalid=on_invalid,
         )
         _print_blocks(result)
         return result
@@ -744,6 +749,7 @@ class DeepMemory:
         plain: Any = None,
         id_key: IdKey | None = None,
         concurrency: int = CONCURRENCY,
+        on_invalid: OnInvalid = "raise",
     ) -> Evaluation:
         """Compare retrieval with and without a model, as `evaluate` does, but print nothing.
 
@@ -759,6 +765,7 @@ class DeepMemory:
             plain: See `evaluate`.
             id_key: See `evaluate`.
             concurrency: See `evaluate`.
+            on_invalid: See `evaluate`.
 
         Returns:
             See `evaluate`.
@@ -773,6 +780,10 @@ class DeepMemory:
         _check_labels(labels)
         top_k = cutoffs(top_k)
         if retriever is not None:
+            if on_invalid == "drop":
+                raise TypeError(
+                    'on_invalid="drop" looks labels up in the store: for a retriever, drop them with Relevance.prune(ids).'
+                )
             test = self._retriever_test(
                 labels,
                 sides_of(retriever, plain, id_key or self.id_key),
@@ -811,8 +822,12 @@ class DeepMemory:
         named = labels.document_ids.union(remembered.document_ids if remembered else ())
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
         kept = range(len(ids)) if filter is None else self._passing(filter, ids)
-        labels.check([ids[row] for row in kept])  # before the queries of a listed corpus are embedded, which may cost money
+        given = labels
+        # Before the queries of a listed corpus are embedded, which may cost money.
+        labels = labels.check([ids[row] for row in kept], on_invalid=on_invalid)
         query_vectors = embed()
+        if len(query_vectors) == len(given) > len(labels):  # they were embedded, or passed, before some were dropped
+            query_vectors = query_vectors[np.isin(given.query_ids, labels.query_ids)]
         self._warn_of_known(adapter, model, query_vectors)
         sample = self._sample_store(query_vectors, labels, ids, vectors)
         if filter is not None:
@@ -1129,6 +1144,61 @@ class DeepMemory:
         if not queries and not documents:
             return self.folder.in_use()[0]
         return self._grown(lambda adapter: adapter.forget(query_ids=queries, document_ids=documents), "forget", by)
+
+    def relabel(self, old: Documents, *, by: str | None = None) -> str:
+        """Let remembered answers move to the documents that have their texts now, as after a re-chunking, without a training.
+
+        The new model is put in use. Answers whose text is gone are forgotten, and a logged line counts them. `Relevance.relabel`
+        does the same for labels, which the next training needs.
+
+        Args:
+            old: The documents as they were when the model learned them: id → text, or documents with their ids. Remembered
+                documents that are not among them stay if the store still has their ids.
+            by: Who asks, for the audit log; by default the user of the process.
+
+        Returns:
+            The name of the new model.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+            InvalidRelevanceError: The model remembers no queries, or an object is no document.
+            StoreError: The store is searched and never read in full (``scan=False``), or cannot be read.
+        """
+        documents: dict[str, Vectors] = {}
+
+        def grow(adapter: QueryAdapter) -> QueryAdapter:
+            names = adapter.remembered_queries.document_ids if adapter.remembered_queries else ()
+            now = ((name, text) for ids, texts in self.corpus.texts() for name, text in zip(ids, texts, strict=True))
+            targets = find_texts(names, old, now)
+            wanted = {new for found in targets.values() for new in found}
+            nothing = np.empty((0, adapter.dimension), dtype=np.float32)  # the store is listed
+            documents.update(self._vectors_of(wanted - documents.keys(), lambda: nothing))
+            moved = sum(found.keys() != {name} for name, found in targets.items() if found)
+            gone = sum(not found for found in targets.values())
+            _logger.info("Of %d remembered documents, %d moved to others and %d are gone.", len(targets), moved, gone)
+            self.served.check(adapter, self.embedder)
+            return adapter.relabel(targets, documents)
+
+        return self._grown(grow, "relabel", by)
+
+    def prune(self, *, by: str | None = None) -> str:
+        """Forget remembered answers whose documents the store no longer has, and put the new model in use: see `forget`.
+
+        Args:
+            by: Who asks, for the audit log; by default the user of the process.
+
+        Returns:
+            The name of the new model; of the model in use, if nothing is gone.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+            StoreError: The store is searched and never read in full (``scan=False``), or cannot be read.
+        """
+        remembered = self.adapter.remembered_queries
+        gone = set(remembered.document_ids) if remembered else set()
+        for ids, _ in self.corpus.texts() if gone else ():
+            gone.difference_update(ids)
+        return self.forget(document_ids=gone, by=by)
 
     def _grown(self, grow: Callable[[QueryAdapter], QueryAdapter], made_by: str, by: str | None) -> str:
         """Grow the model in use, and put the new model in use.

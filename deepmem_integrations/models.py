@@ -41,8 +41,8 @@ class ModelInfo:
         name: The model's name, which is the id of the job that made it.
         in_use: Whether the model serves.
         created: When the model was made, in seconds since the epoch.
-        made_by: ``train``, ``remember`` or ``forget``; empty where the file does not say.
-        parent: The model that was in use before: ``remember`` and ``forget`` grew it, ``train`` followed it.
+        made_by: ``train``, ``remember``, ``forget`` or ``relabel``; empty where the file does not say.
+        parent: The model that was in use before: ``remember``, ``forget`` and ``relabel`` grew it, ``train`` followed it.
         data: Fingerprints of what the model was trained on: ``queries`` (texts and labels) and ``corpus`` (ids and vectors).
             Equal fingerprints mean equal data, in any order.
         embedding: The name of the embedding model, as far as it is known.
@@ -70,7 +70,7 @@ class ModelInfo:
         chosen = self.error or (self.report or {}).get("chosen") or ""
         seen = (self.report or {}).get("seen")
         gain = f", recall@10 {100 * seen['gains']['recall@10']['mean']:+.1f} held out" if seen else ""
-        grown = f", {self.made_by} of {self.parent}" if self.made_by in ("remember", "forget") else ""
+        grown = f", {self.made_by} of {self.parent}" if self.made_by in ("remember", "forget", "relabel") else ""
         ranking = f", retrievers rank by {self.ranking}" if self.ranking else ""
         when = datetime.fromtimestamp(self.created).strftime("%Y-%m-%d %H:%M:%S")
         return f"{'*' if self.in_use else ' '} {self.name}  {when}  {chosen}{gain}{ranking}{grown}"

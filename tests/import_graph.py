@@ -25,6 +25,7 @@ ORDER = (
     "_language",
     "_unicode",
     "_ordered",
+    "_texts",
     "labels",
     "feedback",
     "adapter",

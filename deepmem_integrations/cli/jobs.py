@@ -19,6 +19,7 @@ from deepmem_integrations.cli.options import (
     Folder,
     InUseChoice,
     LabelsFile,
+    OnInvalidChoice,
     Seed,
     Show,
     Store,
@@ -99,6 +100,7 @@ def train(
             "out of all trainings; or never."
         ),
     ] = "always",
+    on_invalid: OnInvalidChoice = "raise",
     by: By = None,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
     seed: Seed = 0,
@@ -132,11 +134,12 @@ def train(
             words=not no_words,
             change_embedding=change_embedding,
             in_use=IN_USE[in_use],
+            on_invalid=on_invalid,
             by=by,
         )
         job = memory.jobs.job(job_id)
         if test is not None and not background:
-            evaluation = memory.measure(test, model=job_id)
+            evaluation = memory.measure(test, model=job_id, on_invalid=on_invalid)
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
         look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"

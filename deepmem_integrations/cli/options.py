@@ -71,6 +71,10 @@ ChangeEmbedding = Annotated[
     ),
 ]
 By = Annotated[str | None, typer.Option(help="Who asks, for the audit log; by default the user of the process.")]
+OnInvalidChoice = Annotated[
+    Literal["raise", "drop"],
+    typer.Option(help="What to do about labels whose documents are gone from the store: stop, or drop and count them."),
+]
 InUseChoice = Literal["always", "if-better", "never"]
 IN_USE: dict[InUseChoice, InUse] = {"always": "always", "if-better": "if better", "never": "never"}
 """What the shell writes, and what `DeepMemory.train` takes."""

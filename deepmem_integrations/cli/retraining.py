@@ -15,6 +15,7 @@ from deepmem_integrations.cli.options import (
     Folder,
     InUseChoice,
     LabelsFile,
+    OnInvalidChoice,
     Seed,
     Store,
     StoreOfJobs,
@@ -57,11 +58,12 @@ def retrain(
     ] = None,
     no_words: Annotated[bool, typer.Option("--no-words", help="Leave the documents' words out.")] = False,
     change_embedding: ChangeEmbedding = False,
+    on_invalid: OnInvalidChoice = "raise",
     by: By = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train again if that is due, and put the new model in use if it is better.
+    """Train again if it is due, and use the model if it is better.
 
     A nightly job runs this command with all labels there are. The exit code is 0 where nothing was due or the new model is in
     use, 4 where the new model was refused and the model in use stays, and 1 where something went wrong.
@@ -82,6 +84,7 @@ def retrain(
             max_unseen_loss=max_unseen_loss,
             words=not no_words,
             change_embedding=change_embedding,
+            on_invalid=on_invalid,
             by=by,
             seed=seed,
         )
@@ -97,14 +100,20 @@ def rollback(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the model in use that was in use before; a second time, the one before that."""
+    """Go back to the model that was in use before.
+
+    A second time, it goes back to the one before that.
+    """
     with printing(as_json) as show:
         name = folder_of(store, path).models.roll_back(change_embedding=change_embedding, by=by)
         show({"name": name, "in_use": True}, f"{name} is in use.")
 
 
 def audit(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
-    """List who put which model in use, when and why, and which models were refused or published, oldest first."""
+    """List who put which model in use, and why.
+
+    Refused and published models are listed, too, the oldest line first.
+    """
     with printing(as_json) as show:
         folder = folder_of(store, path).models
         entries = folder.audit.entries()

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from deepmem_integrations._vectors import Vectors
-from deepmem_integrations.cli.options import AsJson, Embedding, Folder, LabelsFile, Store, load_object, printing, read_labels
+from deepmem_integrations.cli.options import (
+    AsJson,
+    Embedding,
+    Folder,
+    LabelsFile,
+    OnInvalidChoice,
+    Store,
+    load_object,
+    printing,
+    read_labels,
+)
 from deepmem_integrations.cli.stores import Found, Hit, Opened, open_store
 from deepmem_integrations.errors import NotTrainedError
 from deepmem_integrations.evaluation import FETCHED, TOP_K
@@ -52,6 +62,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
+    on_invalid: OnInvalidChoice = "raise",
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,6 +107,7 @@ def evaluate(
             qvs_params={"log_queries": log},
             model=model,
             filter=filter,
+            on_invalid=on_invalid,
             retriever=None if retriever is None else load_object(retriever, "--retriever"),
             plain=None if plain is None else load_object(plain, "--plain"),
             id_key=id_key,

@@ -5,7 +5,6 @@ files, which are read memory-mapped. Everything else is JSON. Nothing is pickled
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,8 +20,8 @@ from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
 from deepmem_integrations.corpora import Batch, Corpus, unit_batches
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
-from deepmem_integrations.labels import Relevance
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError
+from deepmem_integrations.labels import OnInvalid, Relevance
 from deepmem_integrations.training import FOUND
 from deepmem_integrations.words import Filter, Found, LexicalSearch, search_name, search_words
 
@@ -88,6 +87,7 @@ def write_inputs(
     options: Mapping[str, Any],
     words: LexicalSearch | None = None,
     held_out: Relevance | None = None,
+    on_invalid: OnInvalid = "raise",
 ) -> None:
     """Gather everything that a training needs, and write it to files.
 
@@ -103,32 +103,33 @@ def write_inputs(
         options: The options of the training: see `TrainingInputs`.
         words: A search by words of the caller's own, whose results for the queries are written down.
         held_out: Labelled queries that the training does not have, to compare models on, or None.
+        on_invalid: ``"drop"`` leaves out judgements of documents that are not in the corpus: see `Relevance.check`.
 
     Raises:
-        InvalidRelevanceError: A judgement names a document that is not in the corpus.
+        InvalidRelevanceError: A judgement names a document that is not in the corpus, or none names one that is.
         InvalidVectorsError: A vector cannot be used: see `unit_batches`.
         EmbeddingMismatchError: The vectors of the embedding model and of the corpus differ in dimension.
         StoreError: The store cannot be read.
         StorageError: A file cannot be written, or the disk is full.
     """
+    embedded: dict[str, Vectors] = {}
 
-    @functools.cache
-    def queries() -> Vectors:
-        return embedder.embed_queries(labels.queries, progress="Embedding queries")
-
-    @functools.cache
-    def held_out_queries() -> Vectors:
-        assert held_out is not None
-        return embedder.embed_queries(held_out.queries, progress="Embedding held-out queries")
+    def vectors(some: Relevance, what: str = "queries") -> Vectors:
+        """Embed the queries, each text once, before and after labels are dropped."""
+        new = [text for text in dict.fromkeys(some.queries) if text not in embedded]
+        if new:
+            embedded.update(zip(new, embedder.embed_queries(new, progress=f"Embedding {what}"), strict=True))
+        return np.stack([embedded[text] for text in some.queries])
 
     def searched() -> Vectors:
-        return queries() if held_out is None else np.concatenate([queries(), held_out_queries()])
+        return np.concatenate([vectors(some) for some in (labels, held_out) if some])
 
-    others = [more for more in (validation, held_out) if more is not None]
-    named = labels.document_ids.union(*(more.document_ids for more in others))
+    named = labels.document_ids.union(*(some.document_ids for some in (validation, held_out) if some))
     ids, dimension = _write_corpus(folder, corpus.around(searched, AROUND, named))
-    for more in (labels, *others):
-        more.check(ids)
+    labels = labels.check(ids, on_invalid=on_invalid)
+    if not len(labels):
+        raise InvalidRelevanceError("No judged document is in the store, so there is nothing to learn from.")
+    validation, held_out = (some and some.check(ids, on_invalid=on_invalid) for some in (validation, held_out))
     fingerprint = embedder.fingerprint()
     if fingerprint.dimension != dimension:
         raise EmbeddingMismatchError(
@@ -137,15 +138,14 @@ def write_inputs(
         )
     probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
     _write_json(folder, "options", {"model": fingerprint.model, "probes": probes, "options": dict(options)})
-    _write_labelled(folder, "queries", labels, unit_rows(queries(), "query vector", dimension=dimension))
-    if validation is not None:
-        vectors = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
-        rows = unit_rows(vectors, "validation query vector", dimension=dimension)
-        _write_labelled(folder, "validation", validation, rows)
-    if held_out is not None:
-        _write_labelled(folder, "held_out", held_out, unit_rows(held_out_queries(), "held-out query vector", dimension=dimension))
+    _write_labelled(folder, "queries", labels, unit_rows(vectors(labels), "query vector", dimension=dimension))
+    for name, some in (("validation", validation), ("held_out", held_out)):
+        if some:
+            what = name.replace("_", "-")
+            rows = unit_rows(vectors(some, f"{what} queries"), f"{what} query vector", dimension=dimension)
+            _write_labelled(folder, name, some, rows)
     if words is not None:
-        texts = dict.fromkeys(text for some in (labels, *others) for text in some.queries)
+        texts = dict.fromkeys(text for some in (labels, validation, held_out) if some for text in some.queries)
         results = {}
         for text in tqdm(texts, desc="Searching by words", unit="query", delay=1):
             found = search_words(words, text, FOUND)

@@ -145,7 +145,7 @@ def publish(
     Args:
         running: The job.
         adapter: The model.
-        made_by: ``train``, ``remember`` or ``forget``: see `ModelInfo`.
+        made_by: ``train``, ``remember``, ``forget`` or ``relabel``: see `ModelInfo`.
         parent: The name of the model that was grown: see `ModelInfo`. Nothing is written if another model is in use by now. By
             default the model in use.
         change_embedding: Whether the model may belong to another embedding model than the model in use.

@@ -7,12 +7,12 @@ two metrics of `deepmem_integrations.training.guard`. The new model is put in us
 2. the 95% interval of the difference, over questions, lies above −1 point: it is surely not worse by more than that, and
 3. neither metric alone is worse beyond chance.
 
-Why this rule? A plain "better on average" takes half of all models that are no better, and with 50 held-out questions one in ten
-of those that are 2 points worse. "Better beyond chance" takes hardly any model that is 1 point better, and a team with few labels
-would keep its first model for years. The margin of rule 2 lies between the two: whatever the number of questions is, a model
-that is worse by a point or more has a chance of 1 in 40. It blocks nothing for ever: with each label the interval gets narrower,
-and new models get better against the old one, since every comparison is with the model in use, not with the last refused one.
-`bash benchmarks/run retraining` shows both.
+Why this rule? With 50 questions, a plain "better on average" takes 3 in 10 of the models that are a point worse. "Better beyond
+chance" takes 1 in 10 of those that are a point better, and a team with few labels would keep its first model for years. The
+margin of rule 2 lies between: 1 in 25 of those that are a point worse, and 1 in 4 of those that are a point better (1 in 3 with
+100 questions). It blocks nothing for ever: with each label the interval gets narrower, and new models get better against the old
+one, since every comparison is with the model in use, not with the last refused one. `bash benchmarks/run retraining --parts rule`
+shows it.
 
 Without a model in use, the new model is compared with plain retrieval. Where there are too few questions to compare on, a model
 in use stays in use; without one, the choice of the training stands, which was made against plain retrieval already.
