@@ -261,9 +261,7 @@ def _remembered(memory: DeepMemory) -> Iterator[Check]:
         return
     facts = {"documents": len(row_of), "gone": sorted(gone), "changed": sorted(changed)}
     if not gone and not changed:
-        yield Check(
-            name, True, f"all {len(row_of)} of their documents are in the store with the vectors that were learned", facts
-        )
+        yield Check(name, True, f"all {len(row_of)} of their documents are in the store as they were learned", facts)
         return
     told = [f"{_some(gone)} are gone from the store"] if gone else []
     told += [f"{_some(changed)} have other vectors there"] if changed else []
