@@ -43,7 +43,7 @@ def judge(
     estimate: Annotated[bool, typer.Option("--estimate", help="Estimate requests and tokens, and ask nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a language model judge documents for queries that users asked.
+    """Let a language model judge documents for users' queries.
 
     For each query the documents that vectors, words and the model in use find first are graded from 0 to 3. The labels are kept
     as JSON lines, which the command train takes.
