@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from deepmem_integrations.feedback import FeedbackLog
     from deepmem_integrations.labels import Relevance
     from deepmem_integrations.memory import DeepMemory
+    from deepmem_integrations.retraining import RetrainPolicy
     from deepmem_integrations.tenants import Tenants
     from deepmem_integrations.training import TrainingReport, TrainingResult, train_adapter
 
@@ -24,6 +25,7 @@ __all__ = [
     "FeedbackLog",
     "QueryAdapter",
     "Relevance",
+    "RetrainPolicy",
     "Tenants",
     "TrainingReport",
     "TrainingResult",
@@ -38,6 +40,7 @@ _MODULES = {
     "FeedbackLog": "feedback",
     "QueryAdapter": "adapter",
     "Relevance": "labels",
+    "RetrainPolicy": "retraining",
     "Tenants": "tenants",
     "TrainingReport": "training",
     "TrainingResult": "training",

@@ -19,6 +19,7 @@ from deepmem_integrations._extras import require
 from deepmem_integrations._files import printable
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Explanation, QueryAdapter, RankedDocument, degrees, id_set
+from deepmem_integrations.audit import AuditEntry, user
 from deepmem_integrations.corpora import (
     Corpus,
     DeepLakeCorpus,
@@ -45,11 +46,21 @@ from deepmem_integrations.evaluation import FETCHED, LISTED, TOP_K, WITH, WITHOU
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import AROUND, write_inputs
-from deepmem_integrations.labels import Labels, Relevance
+from deepmem_integrations.labels import Documents, Labels, OnInvalid, Relevance, find_texts
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.remote import publish
 from deepmem_integrations.report import CUTOFFS, ContextLength, CountTokens, EvaluationReport
+from deepmem_integrations.retraining import (
+    HELD_OUT,
+    Due,
+    InUse,
+    Questions,
+    Retraining,
+    RetrainPolicy,
+    check_in_use,
+    labels_sketch,
+)
 from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, sides_of
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.store_sample import StoreSample, StoreSearch, sample_store
@@ -296,6 +307,10 @@ class DeepMemory:
         wait: bool = True,
         words: bool | LexicalSearch = True,
         change_embedding: bool = False,
+        in_use: InUse = "always",
+        held_out: float = HELD_OUT,
+        on_invalid: OnInvalid = "raise",
+        by: str | None = None,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
@@ -320,6 +335,12 @@ class DeepMemory:
                 the store's own search by words; give the same one to the retriever.
             change_embedding: Whether the model may take the place of a model in use that belongs to another embedding model.
                 Services with that embedding model would then fail on every query: train in a folder of its own instead.
+            in_use: ``"if better"`` keeps a share of the questions out of this and all later trainings, and puts the model in use
+                only if it is better on them than the model in use: see `deepmem_integrations.retraining.contest`. ``"never"``
+                trains a model for `set_model`. The audit log has the decision, and `rollback` takes a change back.
+            held_out: The share of the questions that ``"if better"`` keeps out: see `hold_out`.
+            on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
+            by: Who asks, for the audit log; by default the user of the process.
 
         Returns:
             The id of the job, which is also the name of the model.
@@ -349,7 +370,9 @@ class DeepMemory:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
         options: dict[str, Any] = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
-        options["change_embedding"] = bool(change_embedding)
+        check_in_use(in_use)
+        options |= {"change_embedding": bool(change_embedding), "in_use": in_use, "by": by or user()}
+        options["labels"] = labels_sketch(labels)
         if isinstance(words, np.bool_):
             words = bool(words)
         if not isinstance(words, bool | LexicalSearch):
@@ -358,18 +381,95 @@ class DeepMemory:
         embedder = self._embedder(embedding_function)
         if not change_embedding and self.folder.in_use_name() is not None:
             self.folder.check_embedding(embedder.fingerprint())
+        tested: Relevance | None = None
+        if in_use == "if better":
+            with self.folder.lock():
+                labels, tested, validation = self._questions.hold_out(labels, held_out, validation=validation)
+            if not len(labels):
+                raise InvalidRelevanceError("All of these questions are held out, so there is none to learn from: label more.")
         with self.jobs.new() as running:
             folder = self.jobs.inputs(running.job.id)
             options["index_words"] = own is None and bool(words) and self._follow()
             options["documents"] = self._sketch(options["index_words"])
             options["id_key"] = self.id_key
-            write_inputs(folder, self.corpus, labels, validation, embedder, options, own)
+            write_inputs(folder, self.corpus, labels, validation or None, embedder, options, own, tested or None, on_invalid)
             self._lexical_search = own
             if not wait:
                 trainer.start(running)
                 return running.job.id
             trainer.train(running, bar=True)
         return running.job.id
+
+    def retrain(
+        self,
+        labels: Relevance,
+        *,
+        policy: RetrainPolicy | None = RetrainPolicy(),  # noqa: B008 - it never changes
+        in_use: InUse = "if better",
+        **options: Any,
+    ) -> Retraining:
+        """Train again if a retraining is due, and put the new model in use if it is better: what a nightly job calls.
+
+        Args:
+            labels: All labelled queries there are, not only the new ones.
+            policy: When a retraining is due; None trains in any case.
+            in_use: See `train`.
+            options: Passed to `train`: ``seed``, ``max_unseen_loss``, ``held_out``, ``by``, … The call waits for the training.
+
+        Returns:
+            Whether a retraining was due and why, the new model, the model in use, and the reason for the choice between the two.
+
+        Raises:
+            InvalidRelevanceError, EmbeddingMismatchError, StoreError, StorageError: See `train`.
+            TypeError: ``wait`` is among the options.
+        """
+        if "wait" in options:
+            raise TypeError("retrain waits for its training: to have it in the background, run `deepmem retrain` there.")
+        if not isinstance(labels, Relevance):
+            raise InvalidRelevanceError(f"retrain takes one Relevance; got {type(labels).__name__}.")
+        due = Due(("asked for",)) if policy is None else self.retraining_due(labels, policy)
+        if not due:
+            return Retraining(due, in_use=self.folder.in_use_name())
+        name = self.train(labels, in_use=in_use, **options)
+        entry = next((entry for entry in reversed(self.audit()) if entry.model == name), None)
+        reason, figures = (entry.reason, entry.figures) if entry is not None else ("", None)
+        return Retraining(due, name, self.folder.in_use_name(), reason, figures)
+
+    def retraining_due(self, labels: Relevance | None = None, policy: RetrainPolicy | None = None) -> Due:
+        """Tell whether a retraining is due, and why. While a training is running, none is.
+
+        Args:
+            labels: All labelled queries there are; without them, those that `remember` added count.
+            policy: When a retraining is due; by default as `RetrainPolicy` says.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        running = [job.id for job in self.jobs.all() if job.running]
+        if running:
+            return Due((), f"the training {running[0]} is running")
+        return (policy or RetrainPolicy()).due(self.folder, self.corpus, labels)
+
+    def hold_out(self, labels: Relevance, share: float = HELD_OUT) -> tuple[Relevance, Relevance]:
+        """Split labelled queries as ``train(…, in_use="if better")`` does, into those that may be learned and those that may not.
+
+        A question stays on its side whatever labels come later. Give only the first part to `remember`, and evaluate on the
+        second.
+
+        Args:
+            labels: The labelled queries.
+            share: The share of the questions to hold out. Questions that were drawn before stay on their side.
+
+        Raises:
+            ValueError: The share is not between 0 and 1.
+            StorageError: The folder cannot be written.
+        """
+        with self.folder.lock():
+            return self._questions.hold_out(labels, share)[:2]
+
+    @property
+    def _questions(self) -> Questions:
+        return Questions(self.folder.path / "questions.json")
 
     def refresh(self, language: str | None = None) -> Refreshed:
         """Make the word index follow the store: index documents that were added or changed, and drop those that are gone.
@@ -555,6 +655,7 @@ class DeepMemory:
         plain: Any = None,
         id_key: IdKey | None = None,
         concurrency: int = CONCURRENCY,
+        on_invalid: OnInvalid = "raise",
     ) -> Evaluation:
         """Compare retrieval with and without a model, and print v3's two blocks.
 
@@ -586,6 +687,7 @@ class DeepMemory:
             id_key: The metadata key that holds the ids which the labels name, or a function from a document to its id. By default
                 the memory's own ``id_key``, or else the documents' ids.
             concurrency: How many queries the retriever is asked at a time, in threads.
+            on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
 
         Returns:
             The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
@@ -612,6 +714,7 @@ class DeepMemory:
             plain=plain,
             id_key=id_key,
             concurrency=concurrency,
+            on_invalid=on_invalid,
         )
         _print_blocks(result)
         return result
@@ -647,6 +750,7 @@ class DeepMemory:
         plain: Any = None,
         id_key: IdKey | None = None,
         concurrency: int = CONCURRENCY,
+        on_invalid: OnInvalid = "raise",
     ) -> Evaluation:
         """Compare retrieval with and without a model, as `evaluate` does, but print nothing.
 
@@ -662,6 +766,7 @@ class DeepMemory:
             plain: See `evaluate`.
             id_key: See `evaluate`.
             concurrency: See `evaluate`.
+            on_invalid: See `evaluate`.
 
         Returns:
             See `evaluate`.
@@ -676,6 +781,10 @@ class DeepMemory:
         _check_labels(labels)
         top_k = cutoffs(top_k)
         if retriever is not None:
+            if on_invalid == "drop":
+                raise TypeError(
+                    'on_invalid="drop" looks labels up in the store: for a retriever, drop them with Relevance.prune(ids).'
+                )
             test = self._retriever_test(
                 labels,
                 sides_of(retriever, plain, id_key or self.id_key),
@@ -714,8 +823,12 @@ class DeepMemory:
         named = labels.document_ids.union(remembered.document_ids if remembered else ())
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
         kept = range(len(ids)) if filter is None else self._passing(filter, ids)
-        labels.check([ids[row] for row in kept])  # before the queries of a listed corpus are embedded, which may cost money
+        given = labels
+        # Before the queries of a listed corpus are embedded, which may cost money.
+        labels = labels.check([ids[row] for row in kept], on_invalid=on_invalid)
         query_vectors = embed()
+        if len(query_vectors) == len(given) > len(labels):  # they were embedded, or passed, before some were dropped
+            query_vectors = query_vectors[np.isin(given.query_ids, labels.query_ids)]
         self._warn_of_known(adapter, model, query_vectors)
         sample = self._sample_store(query_vectors, labels, ids, vectors)
         if filter is not None:
@@ -918,30 +1031,56 @@ class DeepMemory:
             raise self.folder.nothing_trained()
         return name
 
-    def set_model(self, name: str, *, change_embedding: bool = False) -> None:
+    def set_model(self, name: str, *, change_embedding: bool = False, by: str | None = None) -> None:
         """Put a model in use. Queries that are already running finish with the old model.
 
         Args:
             name: The model's name.
             change_embedding: Whether the model may belong to another embedding model than the model in use, with which services
                 would then fail on every query.
+            by: Who asks, for the audit log; by default the user of the process.
 
         Raises:
             ModelNotFoundError: No model has this name. The error is a ValueError, as in v3.
             EmbeddingMismatchError: The model in use belongs to another embedding model.
         """
-        self.folder.use(name, change_embedding=change_embedding)
+        self.folder.use(name, change_embedding=change_embedding, by=by)
+
+    def rollback(self, *, change_embedding: bool = False, by: str | None = None) -> str:
+        """Put the model in use that was in use before the present one. A second call goes one further back.
+
+        Args:
+            change_embedding: See `set_model`.
+            by: See `set_model`.
+
+        Returns:
+            The name of the model that is in use now.
+
+        Raises:
+            ModelNotFoundError: No model was in use before, or it was deleted.
+            EmbeddingMismatchError: The model before belongs to another embedding model.
+        """
+        return self.folder.roll_back(change_embedding=change_embedding, by=by)
+
+    def audit(self) -> list[AuditEntry]:
+        """Return who put which model in use, when and why, and which models were refused or published, oldest first.
+
+        Raises:
+            StorageError: The audit log cannot be read.
+        """
+        return self.folder.audit.entries()
 
     def list_models(self) -> list[ModelInfo]:
         """Return what is known of all models, oldest first: their reports, data and parents, and which model is in use."""
         return self.folder.list_models()
 
-    def publish(self, url: str, *, change_embedding: bool = False, **options: Any) -> str:
+    def publish(self, url: str, *, change_embedding: bool = False, by: str | None = None, **options: Any) -> str:
         """Put the model in use and the word index into an object store. Services with ``memory=url`` have both within a minute.
 
         Args:
             url: Where to publish to, such as ``s3://bucket/support.deepmemory``: whatever fsspec can write.
             change_embedding: Whether the model may replace a published one that belongs to another embedding model.
+            by: Who asks, for the audit log; by default the user of the process.
             options: The options of fsspec's file system. By default, the machine's own configuration holds the credentials.
 
         Returns:
@@ -953,7 +1092,7 @@ class DeepMemory:
             StorageError: The store cannot be written.
             MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
         """
-        return publish(self.folder, url, change_embedding=change_embedding, options=options)
+        return publish(self.folder, url, change_embedding=change_embedding, by=by, options=options)
 
     def delete_model(self, name: str) -> None:
         """Delete a model that is not in use. The record of its job stays.
@@ -966,7 +1105,13 @@ class DeepMemory:
 
     # ---- growing and explaining --------------------------------------------------------------------------------
 
-    def remember(self, queries: Relevance | Sequence[str] | None = None, relevance: Labels | Relevance | None = None) -> str:
+    def remember(
+        self,
+        queries: Relevance | Sequence[str] | None = None,
+        relevance: Labels | Relevance | None = None,
+        *,
+        by: str | None = None,
+    ) -> str:
         """Add labelled queries to the model in use, without a training, and put the new model in use.
 
         The attention part learns from the queries, and their answers count at once where the model ranks by answers: see
@@ -978,6 +1123,7 @@ class DeepMemory:
                 be new to the model. A row number, which stands where no id was given, becomes ``added 48`` or so if the model
                 has it already.
             relevance: For each query, its documents as (id, weight), weight > 0; left out with a `Relevance`.
+            by: Who asks, for the audit log; by default the user of the process.
 
         Returns:
             The name of the new model.
@@ -1006,7 +1152,7 @@ class DeepMemory:
             self.served.check(adapter, self.embedder)
             return adapter.remember(embed(), labels, documents, query_texts=labels.queries)
 
-        return self._grown(grow, "remember")
+        return self._grown(grow, "remember", by)
 
     def _vectors_of(self, wanted: Collection[str], queries: Callable[[], Vectors]) -> dict[str, Vectors]:
         """Return document id → (d,) vector of those documents that the store has.
@@ -1023,7 +1169,7 @@ class DeepMemory:
                 break
         return found
 
-    def forget(self, *, query_ids: Iterable[str] = (), document_ids: Iterable[str] = ()) -> str:
+    def forget(self, *, query_ids: Iterable[str] = (), document_ids: Iterable[str] = (), by: str | None = None) -> str:
         """Take labelled queries or documents out of what the model in use remembers, and put the new model in use.
 
         A logged warning names the ids that the model does not know; the others are forgotten all the same. Earlier models in
@@ -1032,6 +1178,7 @@ class DeepMemory:
         Args:
             query_ids: Queries to forget.
             document_ids: Documents to forget. A query that asked for no other document is forgotten, too.
+            by: Who asks, for the audit log; by default the user of the process.
 
         Returns:
             The name of the new model; of the model in use, if there is no id at all.
@@ -1043,9 +1190,64 @@ class DeepMemory:
         queries, documents = id_set(query_ids, "query_ids"), id_set(document_ids, "document_ids")
         if not queries and not documents:
             return self.folder.in_use()[0]
-        return self._grown(lambda adapter: adapter.forget(query_ids=queries, document_ids=documents), "forget")
+        return self._grown(lambda adapter: adapter.forget(query_ids=queries, document_ids=documents), "forget", by)
 
-    def _grown(self, grow: Callable[[QueryAdapter], QueryAdapter], made_by: str) -> str:
+    def relabel(self, old: Documents, *, by: str | None = None) -> str:
+        """Let remembered answers move to the documents that have their texts now, as after a re-chunking, without a training.
+
+        The new model is put in use. Answers whose text is gone are forgotten, and a logged line counts them. `Relevance.relabel`
+        does the same for labels, which the next training needs.
+
+        Args:
+            old: The documents as they were when the model learned them: id → text, or documents with their ids. Remembered
+                documents that are not among them stay if the store still has their ids.
+            by: Who asks, for the audit log; by default the user of the process.
+
+        Returns:
+            The name of the new model.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+            InvalidRelevanceError: The model remembers no queries, or an object is no document.
+            StoreError: The store is searched and never read in full (``scan=False``), or cannot be read.
+        """
+        documents: dict[str, Vectors] = {}
+
+        def grow(adapter: QueryAdapter) -> QueryAdapter:
+            names = adapter.remembered_queries.document_ids if adapter.remembered_queries else ()
+            now = ((name, text) for ids, texts in self.corpus.texts() for name, text in zip(ids, texts, strict=True))
+            targets = find_texts(names, old, now)
+            wanted = {new for found in targets.values() for new in found}
+            nothing = np.empty((0, adapter.dimension), dtype=np.float32)  # the store is listed
+            documents.update(self._vectors_of(wanted - documents.keys(), lambda: nothing))
+            moved = sum(found.keys() != {name} for name, found in targets.items() if found)
+            gone = sum(not found for found in targets.values())
+            _logger.info("Of %d remembered documents, %d moved to others and %d are gone.", len(targets), moved, gone)
+            self.served.check(adapter, self.embedder)
+            return adapter.relabel(targets, documents)
+
+        return self._grown(grow, "relabel", by)
+
+    def prune(self, *, by: str | None = None) -> str:
+        """Forget remembered answers whose documents the store no longer has, and put the new model in use: see `forget`.
+
+        Args:
+            by: Who asks, for the audit log; by default the user of the process.
+
+        Returns:
+            The name of the new model; of the model in use, if nothing is gone.
+
+        Raises:
+            ModelNotFoundError: There is no model yet.
+            StoreError: The store is searched and never read in full (``scan=False``), or cannot be read.
+        """
+        remembered = self.adapter.remembered_queries
+        gone = set(remembered.document_ids) if remembered else set()
+        for ids, _ in self.corpus.texts() if gone else ():
+            gone.difference_update(ids)
+        return self.forget(document_ids=gone, by=by)
+
+    def _grown(self, grow: Callable[[QueryAdapter], QueryAdapter], made_by: str, by: str | None) -> str:
         """Grow the model in use, and put the new model in use.
 
         Where another thread or process puts a model in use meanwhile, that model grows in its place, so that nothing is lost.
@@ -1053,7 +1255,7 @@ class DeepMemory:
         parent, adapter = self.folder.in_use()
         grown = grow(adapter)
         with self.jobs.new() as running:
-            while not trainer.publish(running, grown, made_by=made_by, parent=parent):
+            while not trainer.publish(running, grown, made_by=made_by, parent=parent, by=by):
                 parent, adapter = self.folder.in_use()
                 grown = grow(adapter)
         if grown.growth is not None and grown.growth.retraining_due:

@@ -2,7 +2,7 @@
 
 ``models/<name>.safetensors`` is a model with all that is known of it, and ``current`` holds the name of the model in use. A model
 is written once, whole, and never changed, so its name identifies it. ``words`` is the word index of the store's texts, which all
-models share and which follows the store. Readers take no lock.
+models share and which follows the store. ``audit.jsonl`` tells who put which model in use. Readers take no lock.
 """
 
 import os
@@ -20,6 +20,7 @@ from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, Ranking
 from deepmem_integrations.adapter.cache import AdapterCache, shared
 from deepmem_integrations.adapter.file import read_header
+from deepmem_integrations.audit import AuditLog, history
 from deepmem_integrations.errors import (
     AdapterFileError,
     EmbeddingMismatchError,
@@ -40,8 +41,8 @@ class ModelInfo:
         name: The model's name, which is the id of the job that made it.
         in_use: Whether the model serves.
         created: When the model was made, in seconds since the epoch.
-        made_by: ``train``, ``remember`` or ``forget``; empty where the file does not say.
-        parent: The model that was in use before: ``remember`` and ``forget`` grew it, ``train`` followed it.
+        made_by: ``train``, ``remember``, ``forget`` or ``relabel``; empty where the file does not say.
+        parent: The model that was in use before: ``remember``, ``forget`` and ``relabel`` grew it, ``train`` followed it.
         data: Fingerprints of what the model was trained on: ``queries`` (texts and labels) and ``corpus`` (ids and vectors).
             Equal fingerprints mean equal data, in any order.
         embedding: The name of the embedding model, as far as it is known.
@@ -69,7 +70,7 @@ class ModelInfo:
         chosen = self.error or (self.report or {}).get("chosen") or ""
         seen = (self.report or {}).get("seen")
         gain = f", recall@10 {100 * seen['gains']['recall@10']['mean']:+.1f} held out" if seen else ""
-        grown = f", {self.made_by} of {self.parent}" if self.made_by in ("remember", "forget") else ""
+        grown = f", {self.made_by} of {self.parent}" if self.made_by in ("remember", "forget", "relabel") else ""
         ranking = f", retrievers rank by {self.ranking}" if self.ranking else ""
         when = datetime.fromtimestamp(self.created).strftime("%Y-%m-%d %H:%M:%S")
         return f"{'*' if self.in_use else ' '} {self.name}  {when}  {chosen}{gain}{ranking}{grown}"
@@ -89,6 +90,7 @@ class ModelFolder:
                 f"{path} is no folder of this machine: give path= a folder here to train into, and memory.publish({str(path)!r})."
             )
         self.path = Path(user_path(path))
+        self.audit = AuditLog(self.path / "audit.jsonl")
         self._cache = cache
         self._lock = threading.Lock()
         self._loaded: tuple[str, QueryAdapter] | None = None
@@ -256,12 +258,13 @@ class ModelFolder:
         except OSError as error:
             raise StorageError(f"Cannot read {self.path / 'current'}: {error.strerror or error}.") from error
 
-    def use(self, name: str, *, change_embedding: bool = False) -> None:
+    def use(self, name: str, *, change_embedding: bool = False, by: str | None = None) -> None:
         """Put a model in use, if its file is whole.
 
         Args:
             name: The model's name.
             change_embedding: Whether the model may belong to another embedding model than the model in use.
+            by: Who asks, for the audit log; by default the user of the process.
 
         Raises:
             ModelNotFoundError: No model has this name.
@@ -273,7 +276,51 @@ class ModelFolder:
         with self.lock():
             if not change_embedding:
                 self.check_embedding(adapter.fingerprint)
-            self.write_in_use(name)
+            self.write_in_use(name, by=by)
+
+    def roll_back(self, *, change_embedding: bool = False, by: str | None = None) -> str:
+        """Put the model in use that was in use before the present one. A second call goes one further back.
+
+        Args:
+            change_embedding: See `use`.
+            by: See `use`.
+
+        Returns:
+            The name of the model that is in use now.
+
+        Raises:
+            NotTrainedError: No model is in use.
+            ModelNotFoundError: No model was in use before, or it was deleted.
+            AdapterFileError: The file of the model before is damaged.
+            EmbeddingMismatchError: The model before belongs to another embedding model: see `check_embedding`.
+            StorageError: The folder cannot be written, or the audit log cannot be read.
+        """
+        with self.lock():
+            name = self.in_use_name()
+            if name is None:
+                raise self.nothing_trained()
+            past = history(self.audit.entries(), name)
+            before = past[-2] if len(past) > 1 else self._parent(name)
+            if before is None:
+                raise ModelNotFoundError(f"No model was in use in {self.path} before {name!r}: there is nothing to go back to.")
+            if not self.model_path(before).is_file():
+                others = ", ".join(other for other in self.models() if other != name) or "none is left"
+                raise ModelNotFoundError(
+                    f"The model {before!r}, which was in use before {name!r}, was deleted from {self.path}. Put another one in "
+                    f"use with set_model() or `deepmem use`: {others}."
+                )
+            adapter = self.load_model(before)
+            if not change_embedding:
+                self.check_embedding(adapter.fingerprint)
+            self.write_in_use(before, action="rollback", by=by, reason=f"back from {name}")
+        return before
+
+    def _parent(self, name: str) -> str | None:
+        """Return the model that was in use when a model was made, as the model's own file says; None where it does not."""
+        try:
+            return self.info(name).parent
+        except ModelNotFoundError:
+            return None
 
     def check_embedding(self, fingerprint: Fingerprint) -> None:
         """Refuse a model of another embedding model than that of the model in use, whose services would fail on every query.
@@ -292,12 +339,37 @@ class ModelFolder:
             return
         check_same_embedding(self.place, name, adapter, fingerprint)
 
-    def write_in_use(self, name: str) -> None:
-        """Record the name of the model in use. The caller holds the lock, and knows that the model's file is whole."""
+    def write_in_use(
+        self,
+        name: str,
+        *,
+        action: str = "use",
+        by: str | None = None,
+        reason: str = "",
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record the name of the model in use, and write the change to the audit log.
+
+        The caller holds the lock, and knows that the model's file is whole.
+
+        Args:
+            name: The model's name.
+            action: What put the model in use: see `AuditEntry`.
+            by: Who asked; by default the user of the process.
+            reason: Why.
+            figures: The figures of the decision, as JSON values.
+
+        Raises:
+            StorageError: The folder cannot be written. The model in use and the log stay as they were.
+        """
         self._existing(name)
         for path in self.path.glob(".current.*.tmp"):  # of killed processes: no other process writes now
             path.unlink(missing_ok=True)
-        write_text(self.path / "current", name)
+        before = self.in_use_name()
+        if before == name:
+            return
+        with self.audit.recorded(action, name, before=before, in_use=name, by=by, reason=reason, figures=figures):
+            write_text(self.path / "current", name)
 
     def nothing_trained(self) -> NotTrainedError:
         """Make the error for a folder without a model in use."""

@@ -275,13 +275,21 @@ class RemoteModels(ModelFolder):
         return StorageError(f"{self.url} is only read here: train in a folder of this machine, and memory.publish({self.url!r}).")
 
 
-def publish(models: ModelFolder, url: str, *, change_embedding: bool = False, options: dict[str, Any] | None = None) -> str:
+def publish(
+    models: ModelFolder,
+    url: str,
+    *,
+    change_embedding: bool = False,
+    by: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> str:
     """Put the model in use, and the word index, into an object store, where services find both within a minute.
 
     Args:
         models: The folder of models.
         url: Where to publish to, such as ``s3://bucket/support.deepmemory``.
         change_embedding: Whether the model may belong to another embedding model than the one that is published there.
+        by: Who asks, for the audit log, which is left as it is where this user may not write it.
         options: The options of fsspec's file system.
 
     Returns:
@@ -318,6 +326,11 @@ def publish(models: ModelFolder, url: str, *, change_embedding: bool = False, op
     # What the state before needs stays, for readers that are just copying it.
     keep = {f"models/{name}.safetensors", f"models/{published}.safetensors", *(f"words/{file}" for file in there)}
     store.clean(("models", "words"), keep)
+    with contextlib.suppress(StorageError), models.lock():
+        now = models.in_use_name()
+        reason = f"to {store.url}" + (f", in place of {published}" if published not in ("", name) else "")
+        with models.audit.recorded("publish", name, before=now, in_use=now, by=by, reason=reason):
+            pass
     return name
 
 

@@ -59,6 +59,7 @@ def test_all_public_names_are_there():
         "DeepMemoryEmbeddings",
         "DeepMemoryQueryTransform",
         "DeepMemoryRetriever",
+        "RelevanceJudge",
         "SyntheticQueryGenerator",
     ]
     assert llama_index.__all__ == sorted(llama_index.__all__)

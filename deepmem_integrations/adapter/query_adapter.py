@@ -403,6 +403,38 @@ class QueryAdapter(Immutable):
             return self._with_attention(None, None)
         return self._with_attention(*sorted_into_lists(attention, attention.keys[keys], left))
 
+    def relabel(self, targets: Mapping[str, Mapping[str, float]], documents: Mapping[str, ArrayLike]) -> "QueryAdapter":
+        """Let remembered answers move to other documents, as after a re-chunking, without a training or the corpus.
+
+        Args:
+            targets: The id of a document → the ids of the documents that take its place → the factor of its weight, as
+                `deepmem_integrations.labels.find_texts` finds them. A document without a target is forgotten, as `forget` does,
+                and one that is not named stays.
+            documents: The vectors of the targets, (d,) each. One that is new to the adapter needs one.
+
+        Returns:
+            A new adapter.
+
+        Raises:
+            InvalidRelevanceError: The adapter remembers no queries, or a target has no vector.
+            InvalidVectorsError: A vector holds NaN or infinity, or is all zeros.
+            EmbeddingMismatchError: A vector has another dimension.
+        """
+        attention, remembered = self._growing("relabel")
+        named = {new for name in remembered.document_ids for new in targets.get(name, ())}
+        if missing := sorted(named - set(remembered.document_ids) - set(documents)):
+            raise InvalidRelevanceError(
+                f"The document {missing[0]!r} has no vector ({len(missing)} in all): pass it, documents={{id: vector}}."
+            )
+        vectors = {
+            name: unit_rows(np.asarray(documents[name])[None], "document vector", dimension=self.dimension, ids=[name])[0]
+            for name in sorted(named & set(documents))
+        }
+        left, keys = remembered.relabelled(targets, vectors)
+        if not left.query_ids:
+            return self._with_attention(None, None)
+        return self._with_attention(*sorted_into_lists(attention, attention.keys[keys], left))
+
     def linear_only(self) -> "QueryAdapter":
         """Return the linear part alone: neither the adapter nor its file then holds a training query's vector, id or text.
 

@@ -157,6 +157,44 @@ class RememberedQueries(ReadOnlyArrays):
             documents=np.concatenate([self.documents, *placed]),
         )
 
+    def relabelled(
+        self, targets: Mapping[str, Mapping[str, float]], documents: Mapping[str, Vectors]
+    ) -> tuple["RememberedQueries", NDArray[np.int64]]:
+        """Return these queries with judgements that have moved to other documents.
+
+        Args:
+            targets: The id of a document → the ids of the documents that take its place → the factor of its weight. A document
+                that is not named stays as it is, and so does its place; one with no target is dropped.
+            documents: Document id → (d,) unit vector of each target.
+
+        Returns:
+            As `without`.
+        """
+        names = list(dict.fromkeys(new for name in self.document_ids for new in targets.get(name, {name: 1.0})))
+        row_of, own = {name: row for row, name in enumerate(names)}, {name: row for row, name in enumerate(self.document_ids)}
+        places = np.stack(
+            [self.space.place(documents[n][None])[0] if n in documents else self.documents[own[n]] for n in names]
+            or [np.empty(0, np.float32)]
+        )
+
+        def moved(labels: LabelRows) -> list[dict[int, float]]:
+            rows: list[dict[int, float]] = []
+            for query in range(len(labels)):
+                here: dict[int, float] = {}
+                for document, weight in labels.weight_of(query).items():
+                    name = self.document_ids[document]
+                    for new, share in targets.get(name, {name: 1.0}).items():
+                        here[row_of[new]] = max(here.get(row_of[new], 0.0), weight * share)
+                rows.append(here)
+            return rows
+
+        labels, irrelevant = LabelRows.of_rows(moved(self.labels)), None
+        if self.irrelevant is not None:
+            against = [{row: -weight for row, weight in query.items()} for query in moved(self.irrelevant)]
+            irrelevant = LabelRows.of_strengths(against).without(labels)  # what answers is not irrelevant
+        renamed = replace(self, labels=labels, irrelevant=irrelevant, document_ids=tuple(names), documents=places)
+        return renamed.without((), ())
+
     def without(self, query_ids: Collection[str], document_ids: Collection[str]) -> tuple["RememberedQueries", NDArray[np.int64]]:
         """Leave out some queries and some documents. Queries that lose all of their judgements are left out as well.
 

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit codes: 0, it is done; 1, it cannot be done, as one line on the standard error says (with ``--json``, an object with
     ``error`` on the standard output as well); 2, the command is not written as it should be; 3, the training failed or was
-    cancelled.
+    cancelled; 4, a model was trained and refused, and the model in use stays in use.
 
     Args:
         arguments: By default those of the process.

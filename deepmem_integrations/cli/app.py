@@ -16,6 +16,7 @@ from deepmem_integrations.cli.generate import generate  # noqa: E402
 from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, status, train, use  # noqa: E402
 from deepmem_integrations.cli.judge import judge  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
+from deepmem_integrations.cli.retraining import audit, retrain, rollback  # noqa: E402
 from deepmem_integrations.cli.retrieval import evaluate, explain, report, search  # noqa: E402
 
 _STORE = "--store deeplake:./ds --embedding minilm"
@@ -56,12 +57,15 @@ for _command, _example in (
     (generate, f"deepmem generate labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
     (judge, f"deepmem judge queries.txt labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
     (train, f"deepmem train labels.jsonl {_STORE}"),
+    (retrain, f"deepmem retrain labels.jsonl {_STORE} --new-labels 50 --age 30"),
     (status, "deepmem status 6508464cd80cab681bfcfff3 --store deeplake:./ds --wait"),
     (jobs, "deepmem jobs --store deeplake:./ds"),
     (cancel, "deepmem cancel 6508464cd80cab681bfcfff3 --store deeplake:./ds"),
     (delete, "deepmem delete 6508464cd80cab681bfcfff3 --store deeplake:./ds --model"),
     (models, "deepmem models --store deeplake:./ds"),
     (use, "deepmem use 6508464cd80cab681bfcfff3 --store deeplake:./ds"),
+    (rollback, "deepmem rollback --store deeplake:./ds"),
+    (audit, "deepmem audit --store deeplake:./ds"),
     (publish, "deepmem publish s3://bucket/support.deepmemory --path support.deepmemory"),
     (refresh, f"deepmem refresh {_STORE}"),
     (evaluate, f"deepmem evaluate test.jsonl {_STORE}"),

@@ -2,9 +2,10 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,11 +14,22 @@ from tqdm.auto import tqdm
 
 from deepmem_integrations import __version__
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.cli.options import EMBEDDING_HELP, STORE_HELP, AsJson, Folder, folder_of, printing, words_line
+from deepmem_integrations.cli.options import (
+    EMBEDDING_HELP,
+    STORE_HELP,
+    AsJson,
+    Folder,
+    folder_of,
+    printing,
+    read_labels,
+    typed_path,
+    words_line,
+)
 from deepmem_integrations.cli.stores import Opened, open_store
-from deepmem_integrations.corpora import Corpus
+from deepmem_integrations.corpora import Corpus, unit_batches
 from deepmem_integrations.drift import drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError
+from deepmem_integrations.labels import Relevance
 from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.words import WordIndex
@@ -43,6 +55,8 @@ SAMPLE = 3
 """How many texts of the store are embedded again."""
 ALIKE = 0.7
 """Below this cosine, a stored vector is not one of its text, even if the text was cut or given a title before."""
+MOVED = 0.1
+"""From this relative distance on, a document's place is not the one that the model learned. Stores round vectors."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,10 @@ def doctor(
         typer.Option("--embedding", "-e", envvar="DEEPMEM_EMBEDDING", metavar="URI", help=EMBEDDING_HELP),
     ] = None,
     path: Folder = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="LABELS", parser=typed_path, help="Labelled queries, whose documents are looked up in the store."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that everything is there and fits together.
@@ -94,7 +112,13 @@ def doctor(
             checks += _fits_together(open_)
         elif store is not None or embedding is not None:
             raise typer.BadParameter("a store and its embedding model are checked together: give both --store and --embedding.")
+        if labels is not None and store is None:
+            raise typer.BadParameter("the documents of labels are looked up in a store: give --store and --embedding, too.")
+        if opened and labels is not None:
+            checks += _labels(read_labels(labels, "train"), opened[0].memory)
         if path is not None or (store or "").startswith("deeplake:"):
+            if opened:
+                checks += _remembered(opened[0].memory)
             checks += _models(store, path)
             checks += _words(folder_of(store, path).models, opened[0].memory.corpus if opened else None)
             checks += _drift(folder_of(store, path).models, opened[0].memory if opened else None)
@@ -193,6 +217,61 @@ def _drift(folder: ModelFolder, memory: DeepMemory | None) -> Iterator[Check]:
         return
     if drift is not None:
         yield Check(name, None if drift.retraining_due else True, str(drift).replace("\n", ". "), asdict(drift))
+
+
+def _labels(labels: Relevance, memory: DeepMemory) -> Iterator[Check]:
+    """Look up the documents of labels in the store."""
+    name = "documents of the labels"
+    try:
+        gone = set(labels.document_ids)
+        for ids, _ in memory.corpus.texts():
+            gone.difference_update(ids)
+    except DeepMemoryError as error:
+        yield Check(name, None, f"they cannot be looked up: {error}")
+        return
+    queries = [name for name, judged in zip(labels.query_ids, labels.relevance, strict=True) if gone & dict(judged).keys()]
+    facts = {"documents": len(labels.document_ids), "gone": sorted(gone), "queries": queries}
+    if not gone:
+        yield Check(name, True, f"all {len(labels.document_ids)} are in the store", facts)
+        return
+    todo = "carry them over with Relevance.relabel(old, new), or drop them with --on-invalid drop"
+    yield Check(name, False, f"{_some(gone)} of {len(labels.document_ids)} are not in the store: {todo}", facts)
+
+
+def _remembered(memory: DeepMemory) -> Iterator[Check]:
+    """Look up the documents of remembered answers in the store, and compare their vectors with those that the model learned."""
+    name = "remembered answers"
+    try:
+        adapter = memory.adapter
+        remembered = adapter.remembered_queries
+        if adapter.dimension != memory.embedder.fingerprint().dimension:
+            return
+        if remembered is None or not remembered.document_ids or not memory.corpus.listed:
+            return
+        gone, changed = set(remembered.document_ids), set()
+        row_of = {document: row for row, document in enumerate(remembered.document_ids)}
+        for ids, vectors in unit_batches(memory.corpus.vectors()):
+            here = [row for row, document in enumerate(ids) if document in gone]
+            for row, place in zip(here, remembered.space.place(vectors[here]), strict=True):
+                gone.discard(ids[row])
+                before = remembered.documents[row_of[ids[row]]]
+                if np.linalg.norm(place - before) > MOVED * max(float(np.linalg.norm(before)), 1e-9):
+                    changed.add(ids[row])
+    except DeepMemoryError:  # other checks tell of it
+        return
+    facts = {"documents": len(row_of), "gone": sorted(gone), "changed": sorted(changed)}
+    if not gone and not changed:
+        yield Check(name, True, f"all {len(row_of)} of their documents are in the store as they were learned", facts)
+        return
+    told = [f"{_some(gone)} are gone from the store"] if gone else []
+    told += [f"{_some(changed)} have other vectors there"] if changed else []
+    todo = "memory.relabel(old) moves answers with their texts, memory.prune() forgets those that are gone; or train again"
+    yield Check(name, None, f"of {len(row_of)} documents, {' and '.join(told)}: {todo}", facts)
+
+
+def _some(ids: Collection[str]) -> str:
+    first = ", ".join(sorted(ids)[:3])
+    return f"{len(ids)} ({first}{', …' if len(ids) > 3 else ''})"
 
 
 def _words(folder: ModelFolder, corpus: Corpus | None) -> Iterator[Check]:

@@ -11,11 +11,15 @@ from typing import Annotated, Literal
 import typer
 
 from deepmem_integrations.cli.options import (
+    IN_USE,
     AsJson,
+    By,
     ChangeEmbedding,
     Embedding,
     Folder,
+    InUseChoice,
     LabelsFile,
+    OnInvalidChoice,
     Seed,
     Show,
     Store,
@@ -89,6 +93,15 @@ def train(
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
     ] = False,
     change_embedding: ChangeEmbedding = False,
+    in_use: Annotated[
+        InUseChoice,
+        typer.Option(
+            help="Put the model in use always; if-better: only if it is better than the model in use on questions that are kept "
+            "out of all trainings; or never."
+        ),
+    ] = "always",
+    on_invalid: OnInvalidChoice = "raise",
+    by: By = None,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -120,10 +133,13 @@ def train(
             wait=not background,
             words=not no_words,
             change_embedding=change_embedding,
+            in_use=IN_USE[in_use],
+            on_invalid=on_invalid,
+            by=by,
         )
         job = memory.jobs.job(job_id)
         if test is not None and not background:
-            evaluation = memory.measure(test, model=job_id)
+            evaluation = memory.measure(test, model=job_id, on_invalid=on_invalid)
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
         look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"
@@ -228,6 +244,7 @@ def use(
     store: StoreOfJobs = None,
     path: Folder = None,
     change_embedding: ChangeEmbedding = False,
+    by: By = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a model in use.
@@ -236,7 +253,7 @@ def use(
     """
     with printing(as_json) as show:
         folder = folder_of(store, path).models
-        folder.use(model, change_embedding=change_embedding)
+        folder.use(model, change_embedding=change_embedding, by=by)
         show({"name": model, "in_use": True}, f"{model} is in use.")
 
 
@@ -252,6 +269,7 @@ def publish(
     store: StoreOfJobs = None,
     path: Folder = None,
     change_embedding: ChangeEmbedding = False,
+    by: By = None,
     as_json: AsJson = False,
 ) -> None:
     """Put the model in use and the word index into an object store.
@@ -259,7 +277,7 @@ def publish(
     Services with the URL as their memory use both within a minute.
     """
     with printing(as_json) as show:
-        name = put(folder_of(store, path).models, url, change_embedding=change_embedding)
+        name = put(folder_of(store, path).models, url, change_embedding=change_embedding, by=by)
         show({"name": name, "url": url}, f"{name} is published to {url}.")
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from deepmem_integrations._files import user_path
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder, beside, check_outside
+from deepmem_integrations.retraining import InUse
 from deepmem_integrations.words import WordIndex
 
 STORES = (
@@ -69,6 +70,14 @@ ChangeEmbedding = Annotated[
         help="Replace a model in use that belongs to another embedding model. Services with that one then fail on every query.",
     ),
 ]
+By = Annotated[str | None, typer.Option(help="Who asks, for the audit log; by default the user of the process.")]
+OnInvalidChoice = Annotated[
+    Literal["raise", "drop"],
+    typer.Option(help="What to do about labels whose documents are gone from the store: stop, or drop and count them."),
+]
+InUseChoice = Literal["always", "if-better", "never"]
+IN_USE: dict[InUseChoice, InUse] = {"always": "always", "if-better": "if better", "never": "never"}
+"""What the shell writes, and what `DeepMemory.train` takes."""
 Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[
     Path,

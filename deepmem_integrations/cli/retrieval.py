@@ -17,6 +17,7 @@ from deepmem_integrations.cli.options import (
     Embedding,
     Folder,
     LabelsFile,
+    OnInvalidChoice,
     Store,
     load_object,
     printing,
@@ -69,6 +70,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
+    on_invalid: OnInvalidChoice = "raise",
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +115,7 @@ def evaluate(
             qvs_params={"log_queries": log},
             model=model,
             filter=filter,
+            on_invalid=on_invalid,
             retriever=None if retriever is None else load_object(retriever, "--retriever"),
             plain=None if plain is None else load_object(plain, "--plain"),
             id_key=id_key,

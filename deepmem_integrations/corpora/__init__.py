@@ -4,6 +4,7 @@ The readers of LangChain's and LlamaIndex's stores are in separate modules (``co
 so that importing this package needs neither framework.
 """
 
+from deepmem_integrations._texts import id_and_text
 from deepmem_integrations.corpora.corpus import (
     Batch,
     Corpus,
@@ -17,7 +18,6 @@ from deepmem_integrations.corpora.corpus import (
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
-from deepmem_integrations.corpora.texts import id_and_text
 from deepmem_integrations.corpora.where import Where, passes
 
 __all__ = [

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmem_integrations._ordered import ordered
+from deepmem_integrations._texts import id_and_text
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
-from deepmem_integrations.corpora.texts import id_and_text
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import InvalidVectorsError, StoreError
 

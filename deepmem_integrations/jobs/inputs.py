@@ -5,7 +5,6 @@ files, which are read memory-mapped. Everything else is JSON. Nothing is pickled
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,8 +20,8 @@ from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
 from deepmem_integrations.corpora import Batch, Corpus, unit_batches
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import EmbeddingMismatchError, StorageError
-from deepmem_integrations.labels import Relevance
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError
+from deepmem_integrations.labels import OnInvalid, Relevance
 from deepmem_integrations.training import FOUND
 from deepmem_integrations.words import Filter, Found, LexicalSearch, search_name, search_words
 
@@ -58,11 +57,13 @@ class TrainingInputs:
         corpus_ids: The N document ids.
         corpus: (N, d) float32 unit rows, memory-mapped.
         validation: The vectors and labels of the queries to choose by, or None.
+        held_out: The vectors and labels of queries that no training has, to compare models on, or None.
         fingerprint: The fingerprint of the embedding model.
         data: The fingerprints of the labels and of the corpus: see `ModelInfo`.
         words: What a search by words of the caller's own finds for the queries; None where there is no such search.
         options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), ``id_key``,
-            and ``index_words``, which says whether the word index in the folder of models takes part.
+            ``labels`` (see `labels_sketch`), ``in_use`` and ``by`` (see `DeepMemory.train`), and ``index_words``, which says
+            whether the word index in the folder of models takes part.
     """
 
     labels: Relevance
@@ -70,6 +71,7 @@ class TrainingInputs:
     corpus_ids: list[str]
     corpus: Vectors
     validation: tuple[Vectors, Relevance] | None
+    held_out: tuple[Vectors, Relevance] | None
     fingerprint: Fingerprint
     data: dict[str, str]
     words: "RecordedSearch | None"
@@ -84,6 +86,8 @@ def write_inputs(
     embedder: Embedder,
     options: Mapping[str, Any],
     words: LexicalSearch | None = None,
+    held_out: Relevance | None = None,
+    on_invalid: OnInvalid = "raise",
 ) -> None:
     """Gather everything that a training needs, and write it to files.
 
@@ -98,24 +102,34 @@ def write_inputs(
         embedder: The embedding model of the store.
         options: The options of the training: see `TrainingInputs`.
         words: A search by words of the caller's own, whose results for the queries are written down.
+        held_out: Labelled queries that the training does not have, to compare models on, or None.
+        on_invalid: ``"drop"`` leaves out judgements of documents that are not in the corpus: see `Relevance.check`.
 
     Raises:
-        InvalidRelevanceError: A judgement names a document that is not in the corpus.
+        InvalidRelevanceError: A judgement names a document that is not in the corpus, or none names one that is.
         InvalidVectorsError: A vector cannot be used: see `unit_batches`.
         EmbeddingMismatchError: The vectors of the embedding model and of the corpus differ in dimension.
         StoreError: The store cannot be read.
         StorageError: A file cannot be written, or the disk is full.
     """
+    embedded: dict[str, Vectors] = {}
 
-    @functools.cache
-    def queries() -> Vectors:
-        return embedder.embed_queries(labels.queries, progress="Embedding queries")
+    def vectors(some: Relevance, what: str = "queries") -> Vectors:
+        """Embed the queries, each text once, before and after labels are dropped."""
+        new = [text for text in dict.fromkeys(some.queries) if text not in embedded]
+        if new:
+            embedded.update(zip(new, embedder.embed_queries(new, progress=f"Embedding {what}"), strict=True))
+        return np.stack([embedded[text] for text in some.queries])
 
-    named = labels.document_ids | (validation.document_ids if validation else frozenset())
-    ids, dimension = _write_corpus(folder, corpus.around(queries, AROUND, named))
-    labels.check(ids)
-    if validation is not None:
-        validation.check(ids)
+    def searched() -> Vectors:
+        return np.concatenate([vectors(some) for some in (labels, held_out) if some])
+
+    named = labels.document_ids.union(*(some.document_ids for some in (validation, held_out) if some))
+    ids, dimension = _write_corpus(folder, corpus.around(searched, AROUND, named))
+    labels = labels.check(ids, on_invalid=on_invalid)
+    if not len(labels):
+        raise InvalidRelevanceError("No judged document is in the store, so there is nothing to learn from.")
+    validation, held_out = (some and some.check(ids, on_invalid=on_invalid) for some in (validation, held_out))
     fingerprint = embedder.fingerprint()
     if fingerprint.dimension != dimension:
         raise EmbeddingMismatchError(
@@ -124,13 +138,14 @@ def write_inputs(
         )
     probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
     _write_json(folder, "options", {"model": fingerprint.model, "probes": probes, "options": dict(options)})
-    _write_labelled(folder, "queries", labels, unit_rows(queries(), "query vector", dimension=dimension))
-    if validation is not None:
-        vectors = embedder.embed_queries(validation.queries, progress="Embedding validation queries")
-        rows = unit_rows(vectors, "validation query vector", dimension=dimension)
-        _write_labelled(folder, "validation", validation, rows)
+    _write_labelled(folder, "queries", labels, unit_rows(vectors(labels), "query vector", dimension=dimension))
+    for name, some in (("validation", validation), ("held_out", held_out)):
+        if some:
+            what = name.replace("_", "-")
+            rows = unit_rows(vectors(some, f"{what} queries"), f"{what} query vector", dimension=dimension)
+            _write_labelled(folder, name, some, rows)
     if words is not None:
-        texts = dict.fromkeys([*labels.queries, *(validation.queries if validation else ())])
+        texts = dict.fromkeys(text for some in (labels, validation, held_out) if some for text in some.queries)
         results = {}
         for text in tqdm(texts, desc="Searching by words", unit="query", delay=1):
             found = search_words(words, text, FOUND)
@@ -154,6 +169,7 @@ def read_inputs(folder: Path) -> TrainingInputs:
         corpus_ids=corpus["ids"],
         corpus=vectors,
         validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
+        held_out=_read_labelled(folder, "held_out")[::-1] if (folder / "held_out.json").exists() else None,
         fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
         data={"queries": fingerprint_of(labels), "corpus": corpus["digest"]},
         words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,

@@ -14,11 +14,13 @@ from tqdm.auto import tqdm
 
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.drift import METADATA
-from deepmem_integrations.errors import JobFailedError, StorageError
+from deepmem_integrations.errors import AdapterFileError, JobFailedError, ModelNotFoundError, StorageError
 from deepmem_integrations.jobs.folder import JobFolder, RunningJob
-from deepmem_integrations.jobs.inputs import read_inputs
+from deepmem_integrations.jobs.inputs import TrainingInputs, read_inputs
 from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.retraining import LABELS, Decision, HeldOutQueries, InUse, decide
 from deepmem_integrations.training import Pace, train_adapter
+from deepmem_integrations.words import LexicalSearch
 
 _logger = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
 
 
 def train(running: RunningJob, *, bar: bool = False) -> None:
-    """Train a job whose inputs are written, and put the model in use.
+    """Train a job whose inputs are written, and put the model in use, or compare it with the model in use first.
 
     If the training chooses the identity, a model that is already in use stays in use, and a warning is logged.
 
@@ -42,7 +44,9 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     inputs = read_inputs(running.jobs.inputs(running.job.id))
     keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
     of_corpus = {METADATA: inputs.options.pop("documents", None), "id_key": inputs.options.pop("id_key", None)}
+    of_corpus[LABELS] = inputs.options.pop("labels", None)
     change_embedding = inputs.options.pop("change_embedding", False)
+    in_use, by = (inputs.options.pop(name, None) for name in ("in_use", "by"))
     index = running.jobs.models.lexical_search if index_words else None
     running.begin()
     pace = Pace.of(len(inputs.queries), *inputs.corpus.shape)
@@ -61,14 +65,32 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
             **inputs.options,
         )
     data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
-    publish(
+    while not publish(
         running,
         result.adapter,
         made_by="train",
         change_embedding=change_embedding,
+        in_use=in_use or "always",
+        decision=_compared(running.jobs.models, inputs, result.adapter) if in_use == "if better" else None,
+        by=by,
         data=data,
         **{name: value for name, value in of_corpus.items() if value},
-    )
+    ):
+        _logger.info("Another model was put in use meanwhile: the new model is compared with that one.")
+
+
+def _compared(models: ModelFolder, inputs: TrainingInputs, new: QueryAdapter) -> Decision:
+    """Compare a new model with the model in use on the held-out queries, if there are any."""
+    held_out = None if inputs.held_out is None else HeldOutQueries(*inputs.held_out)
+    searches: list[LexicalSearch] = [] if inputs.words is None else [inputs.words]
+    with contextlib.suppress(StorageError):  # retrievers go on without a damaged index, too
+        searches += [] if models.lexical_search is None else [models.lexical_search]
+    name, old = models.in_use_name(), None
+    if name is not None:
+        with contextlib.suppress(ModelNotFoundError, AdapterFileError):  # then it serves nobody
+            name, old = models.in_use()
+    in_use = None if name is None else (name, old)
+    return decide(new, held_out, inputs.corpus_ids, inputs.corpus, in_use=in_use, searches=tuple(searches))
 
 
 @contextlib.contextmanager
@@ -110,24 +132,30 @@ def publish(
     made_by: str,
     parent: str | None = None,
     change_embedding: bool = False,
+    in_use: InUse = "always",
+    decision: Decision | None = None,
+    by: str | None = None,
     **known: Any,
 ) -> bool:
     """Write a job's model, put it in use, and mark the job completed. A job cannot be cancelled once its model is written.
 
-    If a training chose the identity and a ranking by the vectors alone, the model is written but does not replace a model that is
-    in use.
+    The model is written but does not replace a model that is in use where the decision says so, and where, without a decision, a
+    training chose the identity and a ranking by the vectors alone.
 
     Args:
         running: The job.
         adapter: The model.
-        made_by: ``train``, ``remember`` or ``forget``: see `ModelInfo`.
+        made_by: ``train``, ``remember``, ``forget`` or ``relabel``: see `ModelInfo`.
         parent: The name of the model that was grown: see `ModelInfo`. Nothing is written if another model is in use by now. By
             default the model in use.
         change_embedding: Whether the model may belong to another embedding model than the model in use.
+        in_use: ``"never"`` writes the model and leaves the model in use alone.
+        decision: The comparison with the model in use, where there was one.
+        by: Who asked for it, for the audit log; by default the user of the process.
         known: Further metadata for the model's file.
 
     Returns:
-        Whether the model was written; False if the parent is no longer in use.
+        Whether the model was written; False if the parent, or the model that it was compared with, is no longer in use.
 
     Raises:
         EmbeddingMismatchError: The model in use belongs to another embedding model: see `ModelFolder.check_embedding`.
@@ -137,29 +165,45 @@ def publish(
     name, models = running.job.id, running.jobs.models
     with models.lock():
         running.save()  # raises if the job was cancelled: a job cannot be cancelled later
-        in_use = models.in_use_name()
-        if parent not in (None, in_use):
+        before = models.in_use_name()
+        if parent not in (None, before) or (decision is not None and decision.against != before):
             return False
         if not change_embedding:  # another process may have put a model in use since the training began
             models.check_embedding(adapter.fingerprint)
-        of_file = {"made_by": made_by, "parent": in_use, "created": time.time(), **known}
+        of_file = {"made_by": made_by, "parent": before, "created": time.time(), **known}
+        if decision is not None:
+            of_file["decision"] = decision.to_json()
         adapter = adapter.with_metadata(**of_file)
         models.save_model(name, adapter)
-        keep = made_by == "train" and adapter.is_identity and adapter.ranking is None and in_use is not None
+        identity = made_by == "train" and adapter.is_identity and adapter.ranking is None and before is not None
+        keep = in_use == "never" or (identity if decision is None else not decision.better)
+        reason, figures = (decision.reason, decision.to_json()) if decision is not None else ("", None)
+        if identity and decision is None and in_use != "never":
+            reason = f"nothing better than the untransformed queries was found ({adapter.metadata['report']['reason']})"
         try:
             if not keep:
-                models.write_in_use(name)
+                models.write_in_use(name, action=made_by, by=by, reason=reason, figures=figures)
+            elif reason:
+                with models.audit.recorded(made_by, name, before=before, in_use=before, by=by, reason=reason, figures=figures):
+                    pass
         except StorageError:
             models.model_path(name).unlink(missing_ok=True)
             raise
         running.complete(adapter.metadata.get("report"))
-    if keep:
-        reason = adapter.metadata["report"]["reason"]
+    if keep and decision is not None:
+        _logger.warning(
+            "The new model %s is not put in use: %s. To use it all the same, call set_model(%r) or run `deepmem use %s`.",
+            name,
+            reason,
+            name,
+            name,
+        )
+    elif keep and reason:
         _logger.warning(
             "Training found nothing better than the untransformed queries (%s). Model %s stays in use; to turn the transform "
             "off, call set_model(%r) or run `deepmem use %s`.",
-            reason,
-            in_use,
+            adapter.metadata["report"]["reason"],
+            before,
             name,
             name,
         )

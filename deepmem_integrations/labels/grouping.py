@@ -179,6 +179,16 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold()) or [text]
 
 
+def same_words(text: str) -> list[str]:
+    """Return the words of a text in an order that spellings with the same words share.
+
+    Example:
+        >>> same_words("How do I undo?") == same_words("undo: how do I")
+        True
+    """
+    return sorted(_words(text))
+
+
 def _unit(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 

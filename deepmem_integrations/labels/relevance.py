@@ -15,6 +15,7 @@ from deepmem_integrations._ordered import ordered
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import files
+from deepmem_integrations.labels.carrying import CarriedOver, Documents, find_texts
 from deepmem_integrations.labels.checking import Time, as_lists, by_query, fault_of, time_of
 from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.grouping import document_groups, drop_shared, question_groups
@@ -330,6 +331,70 @@ class Relevance(Immutable):
             counts["no document left"] = len(self) - len(rows)
         _warn_dropped(len(self) - len(rows), len(self), counts)
         return self._take(rows, [left[row] for row in rows], Counter(self._left_out) + counts)
+
+    def prune(self, corpus_ids: Collection[str]) -> "Relevance":
+        """Leave out judgements of documents that are gone, and queries that lose all of theirs, which ``left_out`` counts.
+
+        Args:
+            corpus_ids: The ids of the documents that are there.
+
+        Example:
+            >>> labelled = Relevance(["a", "b"], [[("doc-1", 1.0), ("doc-2", 1.0)], [("doc-2", 1.0)]])
+            >>> pruned = labelled.prune({"doc-1"})
+            >>> pruned.labels, pruned.left_out
+            (((('doc-1', 1.0),),), {'document not in the corpus': 2, 'no document left': 1})
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InvalidLabelsWarning)  # the caller asks for nothing else
+            return self.check(corpus_ids, on_invalid="drop")
+
+    def relabel(self, old: Documents, new: Documents) -> "Relevance":
+        """Carry the labels over to the documents that have the labelled documents' texts now, as after a re-chunking.
+
+        ``left_out`` counts what is lost, with a warning. `carry_over` also tells what became of each document.
+
+        Args:
+            old: The documents as they were: id → text, or documents of a framework with their ids. Those without a label may be
+                left out.
+            new: The documents as they are now, which are gone through once.
+
+        Raises:
+            InvalidRelevanceError: An object is no document, or has no id.
+
+        Example:
+            >>> old, new = {"page": "To undo a commit, run git revert."}, {"page-1": "To undo a commit, RUN git revert"}
+            >>> Relevance(["undo a commit"], [[("page", 1.0)]]).relabel(old, new).labels
+            ((('page-1', 1.0),),)
+        """
+        labels, carried = self.carry_over(old, new)
+        _warn_dropped(carried.lost_queries, carried.queries, Counter(labels.left_out) - Counter(self._left_out))
+        return labels
+
+    def carry_over(self, old: Documents, new: Documents) -> "tuple[Relevance, CarriedOver]":
+        """Carry the labels over as `relabel` does, without a warning, and tell what became of them.
+
+        A judgement goes to every new document that shares at least half of the shorter of both texts. Its weight is multiplied
+        by that share, so that a chunk with the whole text counts more than one that was cut through. Where several documents
+        become one, the largest weight stays, as wherever a query names a document twice. A document whose old text is not given
+        keeps its judgements if its id is still there.
+
+        Args:
+            old: See `relabel`.
+            new: See `relabel`.
+
+        Returns:
+            The labels, and the counts.
+
+        Raises:
+            InvalidRelevanceError: See `relabel`.
+        """
+        documents, relevance = find_texts(self.document_ids, old, new), self.relevance
+        rows = [[(to, weight * share) for name, weight in row for to, share in documents[name].items()] for row in relevance]
+        lost = sum(not documents[name] for row in relevance for name, _ in row)
+        kept = [row for row, judged in enumerate(rows) if judged]
+        counts = Counter({"document's text is gone": lost, "no document left": len(self) - len(kept)})
+        labels = self._take(kept, [rows[row] for row in kept], Counter(self._left_out) + counts)
+        return labels, CarriedOver(documents, sum(map(len, relevance)), lost, len(self), len(self) - len(kept))
 
     def split(
         self, test_size: float = 0.2, *, by: Literal["query", "document", "time"] = "query", seed: int = 0

@@ -168,3 +168,27 @@ def test_doctor_names_extras_that_are_missing(monkeypatch):
     done = deepmem("doctor")
     assert done.code == 0
     assert 'faiss-cpu is not installed; if you need it: pip install "deepmem-integrations[faiss]"' in done.out
+
+
+def test_doctor_lists_what_is_gone_or_changed(shop, tmp_path):
+    labels = ("--labels", shop.folder / "train.jsonl")
+    well = {check["name"]: check for check in deepmem("doctor", *shop.store, *labels, "--json").json}
+    assert well["documents of the labels"]["ok"] is True
+    assert well["remembered answers"]["ok"] is True
+    assert "as they were learned" in well["remembered answers"]["detail"]
+
+    shutil.copytree(shop.folder / "ds", tmp_path / "ds")
+    shutil.copytree(shop.folder / "ds.deepmemory", tmp_path / "ds.deepmemory")
+    store = DeepLakeStore(tmp_path / "ds")
+    gone, changed = list(dict.fromkeys(name for judged in shop.train.labels for name, _ in judged))[:2]
+    store.delete([gone, changed])
+    store.add([changed], np.eye(DIMENSION)[:1], ["another text"])
+    where = ("--store", f"deeplake:{tmp_path / 'ds'}", "--embedding", EMBEDDING)
+    told = deepmem("doctor", *where, *labels, "--json")
+    assert told.code == 1
+    checks = {check["name"]: check for check in told.json}
+    assert checks["documents of the labels"]["facts"]["gone"] == [gone]
+    assert shop.train.query_ids[0] in checks["documents of the labels"]["facts"]["queries"]
+    assert checks["remembered answers"]["facts"]["gone"] == [gone]
+    assert checks["remembered answers"]["facts"]["changed"] == [changed]
+    assert deepmem("doctor", *labels).code == 2

@@ -48,7 +48,7 @@ def kill(job_id):
 
 def leftovers(memory):
     """Files that no job and no model accounts for."""
-    kept = {"jobs", "models", "words", "lock", "current"}
+    kept = {"jobs", "models", "words", "lock", "current", "audit.jsonl", "questions.json"}
     found = [path.name for path in memory.folder.path.iterdir() if path.name not in kept]
     found += [path.name for path in memory.jobs.path.iterdir() if path.suffix not in (".json", ".lock")]
     return found + [

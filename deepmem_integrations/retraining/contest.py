@@ -1,0 +1,194 @@
+"""Decide whether a new model takes the place of the one in use, by a paired test on held-out queries that neither has learned.
+
+Both models rank the held-out queries as a retriever does, and each query counts by the mean of its nDCG@10 and its recall@10, the
+two metrics of `deepmem_integrations.training.guard`. The new model is put in use where
+
+1. it is better on average,
+2. the 95% interval of the difference, over questions, lies above −1 point: it is surely not worse by more than that, and
+3. neither metric alone is worse beyond chance.
+
+Why this rule? With 50 questions, a plain "better on average" takes 3 in 10 of the models that are a point worse. "Better beyond
+chance" takes 1 in 10 of those that are a point better, and a team with few labels would keep its first model for years. The
+margin of rule 2 lies between: 1 in 25 of those that are a point worse, and 1 in 4 of those that are a point better (1 in 3 with
+100 questions). It blocks nothing for ever: with each label the interval gets narrower, and new models get better against the old
+one, since every comparison is with the model in use, not with the last refused one. `bash benchmarks/run retraining --parts rule`
+shows it.
+
+Without a model in use, the new model is compared with plain retrieval. Where there are too few questions to compare on, a model
+in use stays in use; without one, the choice of the training stands, which was made against plain retrieval already.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.errors import EmbeddingMismatchError
+from deepmem_integrations.evaluation import WITH, Evaluation, Interval, bootstrap_mean, evaluate
+from deepmem_integrations.labels import Relevance
+from deepmem_integrations.retraining.questions import seen_by_group
+from deepmem_integrations.words import LexicalSearch, search_name
+
+InUse = Literal["always", "if better", "never"]
+"""When a new model replaces the one in use."""
+FEWEST = 20
+"""The fewest held-out questions to decide on."""
+MARGIN = 0.01
+"""How much worse a new model may be at the lower end of the 95% interval, on the scale from 0 to 1."""
+METRICS = ("ndcg@10", "recall@10")
+"""The metrics of the test."""
+MEAN = "mean of both"
+"""The name of what decides, beside the metrics."""
+
+
+@dataclass(frozen=True)
+class HeldOutQueries:
+    """Queries that took no part in the training of the new model.
+
+    Attributes:
+        vectors: (n, d) float32 unit rows, untransformed.
+        labels: Their labels.
+    """
+
+    vectors: Vectors
+    labels: Relevance
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a new model is put in use, and why.
+
+    Attributes:
+        better: Whether the new model is put in use.
+        reason: Why.
+        against: The model that was in use; None where there was none.
+        questions: How many held-out questions decided.
+        learned: How many held-out queries were left out because the model in use had learned them, or, where too few were left
+            without them, took part although it had.
+        scores: ``"new model"`` and ``"model in use"`` (or ``"without model"``) → metric → mean, between 0 and 1.
+        gains: Metric → the paired difference, new model minus model in use, with its 95% interval.
+    """
+
+    better: bool
+    reason: str
+    against: str | None
+    questions: int = 0
+    learned: int = 0
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gains: Mapping[str, Interval] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, which the audit log and the model's file keep."""
+        return asdict(self)
+
+
+def check_in_use(in_use: str) -> None:
+    """Refuse anything but the three answers to when a new model replaces the one in use.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if in_use not in get_args(InUse):
+        raise ValueError(f"in_use is 'always', 'if better' or 'never'; got {in_use!r}.")
+
+
+def decide(
+    new: QueryAdapter,
+    held_out: HeldOutQueries | None,
+    corpus_ids: list[str],
+    corpus: Vectors,
+    *,
+    in_use: tuple[str, QueryAdapter | None] | None,
+    searches: tuple[LexicalSearch, ...] = (),
+) -> Decision:
+    """Compare a new model with the model in use.
+
+    Args:
+        new: The new model.
+        held_out: Queries that the new model has not learned; None where there are none.
+        corpus_ids: The N ids.
+        corpus: (N, d) float32 unit rows.
+        in_use: The name of the model in use, and the model, which is None where it cannot be read; None where no model is in use.
+        searches: The searches by words at hand. Each model ranks with the one that it was trained with.
+
+    Returns:
+        The decision.
+    """
+    name, old = in_use if in_use is not None else (None, None)
+    rival = f"the model in use, {name}" if old is not None else "plain retrieval"
+    note = f"; the model in use, {name}, cannot be read" if name is not None and old is None else ""
+    if old is not None:
+        try:
+            old.check(new.fingerprint)
+        except EmbeddingMismatchError:
+            old, rival = None, "plain retrieval"
+            note = f"; the model in use, {name}, belongs to another embedding model and cannot be compared"
+    if held_out is None or not any(held_out.labels.labels):
+        return _too_few(name, 0, note)
+
+    def measured(adapter: QueryAdapter | None) -> Evaluation:
+        trained_with = adapter.ranking.search if adapter is not None and adapter.ranking is not None else None
+        words = next((search for search in searches if search_name(search) == trained_with), None)
+        return evaluate(held_out.vectors, held_out.labels, corpus, corpus_ids, adapter=adapter, top_k=[10], words=words)
+
+    ours, theirs = measured(new), measured(old)
+    groups = ours.groups
+    scored = np.array([bool(judged) for judged in held_out.labels.labels])
+    learned = seen_by_group(old.remembered(held_out.vectors), groups) if old is not None else np.zeros(len(scored), dtype=bool)
+    rows = np.flatnonzero(scored & ~learned)
+    count = int((scored & learned).sum())
+    questions, all_questions = len(np.unique(groups[rows])), len(np.unique(groups[scored]))
+    on = f"{questions} held-out questions"
+    if questions < FEWEST:
+        if all_questions < FEWEST:
+            return _too_few(name, all_questions, note)
+        # The model in use knows answers of these: who beats it even so is better.
+        rows, questions = np.flatnonzero(scored), all_questions
+        on = f"{questions} held-out questions, of which the model in use has learned {count} queries and is favoured by them"
+    scores = {
+        "new model": _means(ours, rows),
+        "model in use" if old is not None else "without model": _means(theirs, rows),
+    }
+    columns = [ours.per_query[WITH][metric][rows] - theirs.per_query[WITH][metric][rows] for metric in METRICS]
+    differences = np.stack([*columns, np.mean(columns, axis=0)], axis=1)
+    # A question with many spellings counts like one with a single spelling: who asks often is not more questions.
+    gains = dict(zip((*METRICS, MEAN), bootstrap_mean(_by_question(differences, groups[rows])), strict=True))
+    better, verdict = _verdict(gains)
+    measures = ", ".join(f"{metric} {gain}" for metric, gain in gains.items())
+    return Decision(better, f"{verdict} {rival}, on {on}: {measures}{note}", name, questions, count, scores, gains)
+
+
+def _verdict(gains: Mapping[str, Interval]) -> tuple[bool, str]:
+    mean = gains[MEAN]
+    worse = [metric for metric in METRICS if gains[metric].high < 0]
+    if mean.high < 0:
+        return False, "worse beyond chance than"
+    if worse:
+        return False, f"{' and '.join(worse)} worse beyond chance than with"
+    if mean.mean <= 0:
+        return False, "no better than"
+    if mean.low <= -MARGIN:
+        return False, f"better on average, but not surely within {100 * MARGIN:g} point of being as good as"
+    return True, "better beyond chance than" if mean.low > 0 else "better on average, and surely hardly worse, than"
+
+
+def _too_few(name: str | None, questions: int, note: str) -> Decision:
+    few = f"{questions} held-out questions are too few to compare models ({FEWEST} are needed)"
+    if name is None:
+        return Decision(True, f"{few}, and no model is in use: the choice of the training stands", name, questions)
+    if note:
+        return Decision(True, f"{few}: the choice of the training stands{note}", name, questions)
+    return Decision(False, f"{few}: the model in use stays until there are more labels", name, questions)
+
+
+def _means(evaluation: Evaluation, rows: NDArray[np.int64]) -> dict[str, float]:
+    return {metric: float(evaluation.per_query[WITH][metric][rows].mean()) for metric in METRICS}
+
+
+def _by_question(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Average the differences of the spellings of each question, (number of questions, columns) float64."""
+    return np.stack([differences[groups == group].mean(axis=0) for group in np.unique(groups)])

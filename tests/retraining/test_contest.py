@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from deepmem_integrations import QueryAdapter, Relevance
+from deepmem_integrations.evaluation import Interval
+from deepmem_integrations.retraining import HeldOutQueries, decide
+from deepmem_integrations.retraining.contest import FEWEST, MEAN, _verdict
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(200, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return [f"doc-{i}" for i in range(200)], vectors
+
+
+TURN = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 16)))[0].astype(np.float32)
+
+
+def queries(corpus, count, spellings=1, noise=0.1):
+    """Queries that lie at their documents but for a turn, which `good` undoes."""
+    rng = np.random.default_rng(2)
+    rows = np.repeat(rng.permutation(200)[:count], spellings)
+    vectors = corpus[1][rows] @ TURN + noise * rng.normal(size=(len(rows), 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    texts = [f"What is topic {row}{'?' * (i % spellings)}" for i, row in enumerate(rows)]
+    return HeldOutQueries(vectors.astype(np.float32), Relevance(texts, [[(f"doc-{row}", 1.0)] for row in rows]))
+
+
+def model(part=1.0):
+    return QueryAdapter(16, linear=(part * (TURN.T - np.eye(16))).astype(np.float32))
+
+
+def test_a_better_model_is_put_in_use_and_a_worse_one_is_not(corpus):
+    held = queries(corpus, 60)
+    up = decide(model(), held, *corpus, in_use=("old", model(0.3)))
+    assert up.better
+    assert up.reason.startswith("better beyond chance than the model in use, old, on 60 held-out questions: ndcg@10 +")
+    assert up.scores["new model"]["recall@10"] > up.scores["model in use"]["recall@10"]
+    down = decide(model(0.3), held, *corpus, in_use=("old", model()))
+    assert not down.better
+    assert down.reason.startswith("worse beyond chance than the model in use, old")
+    assert down.gains[MEAN].mean == pytest.approx(-up.gains[MEAN].mean)
+    assert set(down.to_json()["gains"]["ndcg@10"]) == {"mean", "low", "high"}
+
+
+def test_a_model_that_is_the_same_changes_nothing(corpus):
+    decision = decide(model(), queries(corpus, 60), *corpus, in_use=("old", model()))
+    assert (decision.better, decision.reason[:11]) == (False, "no better t")
+
+
+def test_a_harmful_model_gives_way_to_the_identity(corpus):
+    assert decide(QueryAdapter(16), queries(corpus, 60, noise=0), *corpus, in_use=("old", model(-1.0))).better
+
+
+def test_without_a_model_in_use_plain_retrieval_is_the_rival(corpus):
+    decision = decide(model(), queries(corpus, 60), *corpus, in_use=None)
+    assert decision.better
+    assert "better beyond chance than plain retrieval" in decision.reason
+    assert set(decision.scores) == {"new model", "without model"}
+    assert not decide(model(-1.0), queries(corpus, 60, noise=0), *corpus, in_use=None).better
+
+
+@pytest.mark.parametrize("held", [None, 5])
+def test_too_few_questions_decide_nothing(corpus, held):
+    held = None if held is None else queries(corpus, held, spellings=10)
+    kept = decide(model(), held, *corpus, in_use=("old", QueryAdapter(16)))
+    assert not kept.better
+    assert f"too few to compare models ({FEWEST} are needed): the model in use stays until there are more labels" in kept.reason
+    first = decide(model(), held, *corpus, in_use=None)
+    assert first.better
+    assert "the choice of the training stands" in first.reason
+
+
+@pytest.mark.parametrize("old", [None, QueryAdapter(3)], ids=["unreadable", "another embedding model"])
+def test_a_model_that_cannot_be_compared_does_not_block(corpus, old):
+    decision = decide(model(), queries(corpus, 60), *corpus, in_use=("old", old))
+    assert decision.better
+    assert "than plain retrieval" in decision.reason
+    assert "the model in use, old, " in decision.reason
+    assert decision.against == "old"
+    assert decide(model(), None, *corpus, in_use=("old", old)).better
+
+
+def test_spellings_of_a_question_count_as_one(corpus):
+    decision = decide(model(), queries(corpus, 30, spellings=4), *corpus, in_use=("old", QueryAdapter(16)))
+    assert decision.questions == 30
+
+
+def interval(low, mean, high):
+    return Interval(mean, low, high)
+
+
+@pytest.mark.parametrize(
+    ("mean", "ndcg", "better", "verdict"),
+    [
+        (interval(0.01, 0.02, 0.03), interval(0.01, 0.02, 0.03), True, "better beyond chance than"),
+        (interval(-0.009, 0.002, 0.013), interval(-0.02, 0.0, 0.02), True, "better on average, and surely hardly worse, than"),
+        (interval(-0.02, 0.01, 0.04), interval(-0.02, 0.01, 0.04), False, "better on average, but not surely within 1 point"),
+        (interval(0.01, 0.02, 0.03), interval(-0.03, -0.02, -0.01), False, "ndcg@10 worse beyond chance"),
+        (interval(-0.005, -0.001, 0.003), interval(-0.005, -0.001, 0.003), False, "no better than"),
+        (interval(-0.05, -0.03, -0.01), interval(-0.05, -0.03, -0.01), False, "worse beyond chance than"),
+    ],
+)
+def test_the_rule(mean, ndcg, better, verdict):
+    decided = _verdict({"ndcg@10": ndcg, "recall@10": interval(-0.1, 0.0, 0.1), MEAN: mean})
+    assert decided[0] is better
+    assert decided[1].startswith(verdict)
