@@ -32,6 +32,10 @@ from deepmem_integrations.errors import (
 from deepmem_integrations.words import WordIndex
 
 
+_LONGEST_NAME = 200
+"""The most bytes of the name of a job or model; a name of 255 is the longest that file systems take, with its ending."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of one model.
@@ -353,8 +357,12 @@ def check_same_embedding(place: str, name: str, adapter: QueryAdapter, fingerpri
 
 
 def is_plain_name(name: str) -> bool:
-    """Tell whether a file of this name stays inside its folder."""
-    return bool(name) and Path(name).name == name
+    """Tell whether a file of this name stays inside its folder, and can be there at all."""
+    try:
+        fits = 0 < len(os.fsencode(name)) <= _LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
+    return fits and "\0" not in name and not name.startswith(".") and Path(name).name == name
 
 
 def beside(dataset_path: str) -> str:

@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "_extras",
     "_files",
+    "_processes",
     "_immutable",
     "_locks",
     "_vectors",
