@@ -36,7 +36,7 @@ class ProcessIdentity:
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity | None":
-        """Return the identity of a running process; None where there is none, and on systems that do not tell (macOS, Windows)."""
+        """Return the identity of a running process; None where there is none, or no system that tells (macOS, Windows)."""
         try:
             if os.readlink(_PROC / "self") != str(os.getpid()):  # /proc shows another namespace than this process lives in
                 return None

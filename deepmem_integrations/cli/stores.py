@@ -2,19 +2,26 @@
 
 import contextlib
 import os
-import pickle
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import MOST_TEXT, open_regular, read_bytes, read_json, user_path
 from deepmem_integrations.cli.options import STORES, models_path
+from deepmem_integrations.cli.records import DOCUMENTS, POINTS, Record, read_records
+from deepmem_integrations.cli.redaction import redact, redacted
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import DeepMemoryError, StoreError
+from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.models import is_plain_name
+
+_PICKLES = threading.Lock()
+"""Held while a package reads pickles with the reader of `records`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
 
     kind, _, place = uri.partition(":")
     if (kind != "deeplake" and kind not in _OPEN) or not place:
-        raise StoreError(f"{uri!r} names no vector store. Write {'; or '.join(STORES)}.")
+        raise StoreError(f"{redacted(uri)!r} names no vector store. Write {'; or '.join(STORES)}.")
     folder = models_path(uri, path) if models or path or kind == "deeplake" else Path(os.devnull)
     embedder = Embedder(load_embedding(embedding))
     with _store_errors(uri, "opened"):
@@ -164,43 +171,91 @@ def _faiss(place: str, embeddings: Any) -> Any:
     store = require("langchain_community.vectorstores", extra="faiss").FAISS
     if not (folder / "index.faiss").is_file() or not (folder / "index.pkl").is_file():
         raise StoreError(f"{place!r} has no index.faiss and index.pkl, which FAISS.save_local of LangChain writes.")
-    with open(folder / "index.pkl", "rb") as file:
-        documents, ids = _Documents(file).load()
+    documents, ids = _langchain_documents(folder / "index.pkl")
+    open_regular(folder / "index.faiss").close()
     return store(embeddings, faiss.read_index(str(folder / "index.faiss")), documents, ids)
 
 
-class _Documents(pickle.Unpickler):
-    """Reads the pickle of a FAISS store's texts. A pickle can run any code, so only documents are admitted."""
+def _langchain_documents(path: Path) -> tuple[Any, dict[int, str]]:
+    """Read the texts of a FAISS store, and the id of each row."""
+    from langchain_core.documents import Document
 
-    _KNOWN = frozenset(
-        {
-            ("langchain_core.documents.base", "Document"),
-            ("langchain_community.docstore.in_memory", "InMemoryDocstore"),
-            ("langchain.docstore.in_memory", "InMemoryDocstore"),
-            ("langchain.schema.document", "Document"),
+    docstore = require("langchain_community.docstore.in_memory", extra="faiss").InMemoryDocstore
+    try:
+        documents, ids = read_records(read_bytes(path, MOST_TEXT), DOCUMENTS, path.name)
+        names = ("page_content", "metadata", "id")
+        found = {
+            name: Document(**{field: record.fields[field] for field in names if record.fields.get(field) is not None})
+            for name, record in documents.fields["_dict"].items()
         }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._KNOWN:
-            raise StoreError(
-                f"index.pkl holds a {module}.{name}, and a pickle may run any code, so only documents with plain metadata are "
-                "read. If you trust the file, load the store yourself and use DeepMemory.from_langchain."
-            )
-        return super().find_class(module, name)
+        return docstore(found), dict(ids)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DeepMemoryError):
+            raise
+        raise StoreError(f"{path.name} is not what FAISS.save_local of LangChain writes ({error!r}).") from error
 
 
 def _qdrant(place: str, embeddings: Any) -> Any:
     address, name = _two(place, "qdrant:FOLDER#COLLECTION")
     store = require("langchain_qdrant", extra="qdrant").QdrantVectorStore
     client = require("qdrant_client", extra="qdrant").QdrantClient
-    where = {"url": address} if "://" in address else {"path": _existing(address)}
     # The key is not part of the URI, which a shell would remember.
-    opened = client(**where, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
+    key = os.environ.get("QDRANT_API_KEY")
+    if "://" in address:
+        opened = client(url=address, api_key=key, check_compatibility=False)
+    else:
+        folder = Path(_existing(address))
+        _check_qdrant(folder)
+        with _points_without_pickle(folder):
+            opened = client(path=str(folder))
     if not opened.collection_exists(name):
         there = ", ".join(collection.name for collection in opened.get_collections().collections) or "none"
         raise StoreError(f"There is no collection {name!r} in {address}. There: {there}.")
     return store(opened, name, embeddings, validate_collection_config=False)
+
+
+def _check_qdrant(folder: Path) -> None:
+    """Refuse a folder that would lead the client out of the folder, or let it hang."""
+    meta = folder / "meta.json"
+    if not meta.is_file():
+        raise StoreError(f"{str(folder)!r} has no meta.json, so it is not a folder of Qdrant.")
+    found = read_json(meta)
+    names = found.get("collections") if isinstance(found, dict) else None
+    if not isinstance(names, dict) or not all(map(is_plain_name, names)):
+        raise StoreError(f"{meta} does not list collections as Qdrant does.")
+    storages = [folder / "collection" / name / "storage.sqlite" for name in names]
+    for path in [meta, *storages]:
+        if not path.is_file() or folder.resolve() not in path.resolve().parents:
+            raise StoreError(f"{path} is no file in {str(folder)!r}, where the collections of Qdrant are.")
+
+
+@contextlib.contextmanager
+def _points_without_pickle(folder: Path) -> Iterator[None]:
+    """Let the client of Qdrant, which unpickles each point of a local folder, read points as data."""
+    persistence = require("qdrant_client.local.persistence", extra="qdrant")
+    models = require("qdrant_client.http.models", extra="qdrant")
+
+    def vector(value: Any) -> Any:
+        return models.SparseVector(**value.fields) if isinstance(value, Record) else value
+
+    def point(data: bytes) -> Any:
+        fields = read_records(data, POINTS, f"a point in {folder}").fields
+        found = fields["vector"]
+        found = {name: vector(value) for name, value in found.items()} if isinstance(found, dict) else vector(found)
+        return models.PointStruct(id=fields["id"], vector=found, payload=fields.get("payload"))
+
+    if getattr(getattr(persistence, "pickle", None), "loads", None) is None:
+        raise StoreError(
+            "This version of qdrant-client reads local folders in a way that is not known here, and may run code that a folder "
+            "holds. If you trust the folder, load the store yourself and use DeepMemory.from_langchain."
+        )
+    with _PICKLES:
+        before = persistence.pickle  # type: ignore[attr-defined]
+        persistence.pickle = SimpleNamespace(loads=point, dumps=before.dumps)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            persistence.pickle = before  # type: ignore[attr-defined]
 
 
 def _pgvector(place: str, embeddings: Any) -> Any:
@@ -246,12 +301,16 @@ def _existing(folder: str) -> str:
 
 @contextlib.contextmanager
 def _store_errors(uri: str, what: str) -> Iterator[None]:
-    """Turn the errors of the stores' own packages into a StoreError."""
+    """Turn the errors of the stores' own packages into a StoreError, and keep passwords and keys out of messages."""
     try:
         yield
-    except DeepMemoryError:
+    except DeepMemoryError as error:
+        if isinstance(error, MissingExtraError) or redact(str(error), uri) == str(error):
+            raise
+        raise type(error)(redact(str(error), uri)) from None  # the cause may hold the password as well
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
-        kind, _, place = uri.partition(":")
-        shown = place.rpartition("@")[2]  # without a password
-        raise StoreError(f"The store {kind}:{shown} cannot be {what}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # Chroma's damaged folders raise pyo3's PanicException, which is no Exception
+        message = redact(f"{type(error).__name__}: {error}", uri)
+        hides = message != f"{type(error).__name__}: {error}"
+        raise StoreError(f"The store {redacted(uri)} cannot be {what}: {message}") from (None if hides else error)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import stat
@@ -125,9 +126,9 @@ def test_no_job_has_a_name_that_is_no_plain_one(tmp_path, name):
 USES = {
     "new": lambda jobs: jobs.new().__exit__(None, None, None),
     "all": lambda jobs: jobs.all(),
-    "job": lambda jobs: pytest.raises(JobNotFoundError, jobs.job, "another"),
-    "cancel": lambda jobs: pytest.raises(JobNotFoundError, jobs.cancel, "another"),
-    "delete": lambda jobs: pytest.raises(JobNotFoundError, jobs.delete, "another"),
+    "job": lambda jobs: jobs.job("another"),
+    "cancel": lambda jobs: jobs.cancel("another"),
+    "delete": lambda jobs: jobs.delete("another"),
 }
 
 
@@ -145,7 +146,8 @@ def test_any_next_use_deletes_what_a_killed_training_left(tmp_path, use):
     busy = "a" * 24
     jobs.inputs(busy).mkdir()
     with FileLock(jobs.lock_path(busy)):
-        USES[use](jobs)
+        with contextlib.suppress(JobNotFoundError):
+            USES[use](jobs)
         assert jobs.inputs(busy).exists(), "somebody works on it"
     assert not jobs.inputs(JOB).exists()
     assert not jobs.inputs(orphan).exists()
