@@ -24,7 +24,7 @@ from deepmem_integrations.adapter.attention import Attention, KernelSpace, Lists
 from deepmem_integrations.adapter.fingerprint import Fingerprint
 from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
-from deepmem_integrations.adapter.schema import Parts, check_parts
+from deepmem_integrations.adapter.schema import Parts, check_parts, check_remembered
 from deepmem_integrations.errors import AdapterFileError
 from deepmem_integrations.labels import LabelRows
 
@@ -188,7 +188,9 @@ def _parts(header: Mapping[str, Any], tensors: Tensors) -> Parts:
         if "memory.centroids" in tensors:
             lists = Lists(tensors["memory.centroids"], tensors["memory.starts"])
         settings = {"neighbours": None, **header["memory"]}  # in version 1 all keys moved a query
-        remembered = _read_remembered(header["examples"], tensors) if header.get("examples") else None
+        if header.get("examples"):
+            remembered = _read_remembered(header["examples"], tensors)
+            check_remembered(remembered, dimension, len(tensors["memory.keys"]))
         values = tensors["memory.values"] if remembered is None else remembered.values
         attention = Attention(tensors["memory.keys"], values, space=space, lists=lists, **settings)
     ranking = None

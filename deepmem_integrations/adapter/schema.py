@@ -51,7 +51,6 @@ def check_parts(parts: Parts) -> Parts:
         _numbers(parts.fingerprint.probes, "fingerprint.probes", (None, d))
     if parts.linear is not None:
         _numbers(parts.linear, "linear", (d, d))
-    keys = 0
     if (attention := parts.attention) is not None:
         keys = len(attention.keys)
         _numbers(attention.keys, "memory.keys", (None, d))
@@ -68,8 +67,6 @@ def check_parts(parts: Parts) -> Parts:
         if attention.lists is not None:
             _numbers(attention.lists.centroids, "memory.centroids", (None, d))
             _starts(attention.lists.starts, "memory.starts", len(attention.lists.centroids), keys)
-    if parts.remembered_queries is not None:
-        _check_remembered(parts.remembered_queries, d, keys)
     if (ranking := parts.ranking) is not None:
         for name in ("vector", "words", "answers", "attention_strength"):
             _number(getattr(ranking, name), name)
@@ -83,7 +80,12 @@ def check_parts(parts: Parts) -> Parts:
     return parts
 
 
-def _check_remembered(remembered: RememberedQueries, d: int, keys: int) -> None:
+def check_remembered(remembered: RememberedQueries, d: int, keys: int) -> RememberedQueries:
+    """Return remembered queries, if they fit d dimensions and the number of keys. This comes before anything is computed of them.
+
+    Raises:
+        ValueError, TypeError: See `check_parts`.
+    """
     queries, documents = len(remembered.query_ids), len(remembered.document_ids)
     _texts(remembered.query_ids, "query_ids", queries)
     _texts(remembered.document_ids, "document_ids", documents)
@@ -99,6 +101,7 @@ def _check_remembered(remembered: RememberedQueries, d: int, keys: int) -> None:
     for labels, name in ((remembered.labels, "labels"), (remembered.irrelevant, "irrelevant")):
         if labels is not None:
             _check_labels(labels, f"examples.{name}", queries, documents)
+    return remembered
 
 
 def _check_labels(labels: LabelRows, name: str, queries: int, documents: int) -> None:
