@@ -61,6 +61,21 @@ def user_path(path: str | os.PathLike[str]) -> str:
     return text
 
 
+LONGEST_NAME = 200
+"""The most bytes of the name of a job or model; a name of 255 is the longest that file systems take, with its ending."""
+
+
+def is_plain_name(name: Any) -> bool:
+    """Tell whether a file of this name stays inside its folder, and can be there at all."""
+    if not isinstance(name, str):
+        return False
+    try:
+        fits = 0 < len(os.fsencode(name)) <= LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
+    return fits and "\0" not in name and not name.startswith(".") and Path(name).name == name
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 200 else f"{text[:100]}…{text[-100:]}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from deepmem_integrations._files import is_missing, read_text, user_path, write_text
+from deepmem_integrations._files import LONGEST_NAME, is_missing, is_plain_name, read_text, user_path, write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, Ranking
 from deepmem_integrations.adapter.cache import AdapterCache, shared
@@ -29,9 +29,6 @@ from deepmem_integrations.errors import (
     StoreError,
 )
 from deepmem_integrations.words import WordIndex
-
-_LONGEST_NAME = 200
-"""The most bytes of the name of a job or model; a name of 255 is the longest that file systems take, with its ending."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +271,7 @@ class ModelFolder:
     def in_use_name(self) -> str | None:
         """Return the name of the model in use; None where no model is in use yet."""
         try:
-            return read_text(self.path / "current", _LONGEST_NAME + 2).strip()
+            return read_text(self.path / "current", LONGEST_NAME + 2).strip()
         except StorageError as error:
             if is_missing(error):
                 return None
@@ -374,15 +371,6 @@ def check_same_embedding(place: str, name: str, adapter: QueryAdapter, fingerpri
             "there. If no service uses this place, or all of them change at once: change_embedding=True, on the command line "
             f"--change-embedding. ({error})"
         ) from error
-
-
-def is_plain_name(name: str) -> bool:
-    """Tell whether a file of this name stays inside its folder, and can be there at all."""
-    try:
-        fits = 0 < len(os.fsencode(name)) <= _LONGEST_NAME
-    except UnicodeEncodeError:
-        return False
-    return fits and "\0" not in name and not name.startswith(".") and Path(name).name == name
 
 
 def beside(dataset_path: str) -> str:

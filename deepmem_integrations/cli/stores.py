@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._files import MOST_TEXT, open_regular, read_bytes, read_json, user_path
+from deepmem_integrations._files import MOST_TEXT, is_plain_name, open_regular, read_bytes, read_json, user_path
 from deepmem_integrations.cli.options import STORES, models_path
 from deepmem_integrations.cli.records import DOCUMENTS, POINTS, Record, read_records
 from deepmem_integrations.cli.redaction import redact, redacted
@@ -18,7 +18,6 @@ from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
-from deepmem_integrations.models import is_plain_name
 
 _PICKLES = threading.Lock()
 """Held while a package reads pickles with the reader of `records`."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deepmem_integrations._files import is_missing, open_regular, read_json, write_text
+from deepmem_integrations._files import is_missing, is_plain_name, open_regular, read_json, write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations._processes import ProcessIdentity, kill_holder
 from deepmem_integrations.errors import (
@@ -38,7 +38,7 @@ from deepmem_integrations.errors import (
     StorageError,
 )
 from deepmem_integrations.jobs.status import JobList, JobStatus, results
-from deepmem_integrations.models import ModelFolder, is_plain_name
+from deepmem_integrations.models import ModelFolder
 
 _logger = logging.getLogger(__name__)
 
