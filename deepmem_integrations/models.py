@@ -79,7 +79,7 @@ class ModelInfo:
         metadata = header["metadata"]
         if not isinstance(metadata, dict):
             raise TypeError("the metadata is no JSON object")
-        fields = {
+        fields: dict[str, tuple[Any, Any]] = {
             "created": (metadata.get("created", otherwise), (int, float)),
             "made_by": (metadata.get("made_by", ""), str),
             "parent": (metadata.get("parent"), (str, NoneType)),

@@ -1,8 +1,8 @@
 """Feeds the doors of the library with what an intruder would: ``python -m tests.fuzz [SECONDS]``, ten minutes by default.
 
-Each file that the library reads is changed at random, with and without a valid checksum, or holds anything at all, and each path is
-any text. Whatever comes, it is read, or it is a `DeepMemoryError`; nothing hangs, nothing else is raised, and nothing is written
-outside the folder. `tests/test_fuzz.py` does so for a minute.
+Each file that the library reads is changed at random, with and without a valid checksum, or holds anything at all, and each path
+is any text. Whatever comes, it is read, or it is a `DeepMemoryError`; nothing hangs, nothing else is raised, and nothing is
+written outside the folder. `tests/test_fuzz.py` does so for a minute.
 """
 
 import contextlib
@@ -142,7 +142,7 @@ CHECKPOINT = [
     json.dumps({"deepmem checkpoint": 1, **MINE}),
     json.dumps({"key": "k", "answer": Answer({"queries": []}, "x").to_json()}),
 ]
-LABELS = [{"query_id": "1", "query": "a", "relevance": [["d", 1.0]], "generated": True, "time": "2026-11-28T09:30:00Z"}]
+LABELS = {"query_id": "1", "query": "a", "relevance": [["d", 1.0]], "generated": True, "time": "2026-11-28T09:30:00Z"}
 
 
 def check_job(folder, state):
@@ -211,6 +211,10 @@ def check_uri(folder, text):
     assert shown.startswith("pgvector:postgresql+psycopg://***")
 
 
+def as_bytes(value):
+    return changed_json(value).map(lambda found: json.dumps(found).encode())
+
+
 lines = "\n".join(CHECKPOINT).encode() + b"\n"
 qa = {"queries": {"1": "a"}, "corpus": {"d": "x"}, "relevant_docs": {"1": ["d"]}, "mode": "text"}
 manifest = {"format": "deepmem-words", "version": 1, "checksum": "x", "segments": [{"name": "a", "deleted": None}]}
@@ -219,12 +223,9 @@ DOORS = {
     "models": (models, check_model),
     "jobs": (changed_json(STATE) | changed(json.dumps(STATE).encode()) | anything, check_job),
     "checkpoints": (changed(lines), check_checkpoint),
-    "labels": (
-        changed((json.dumps(LABELS[0]) + "\n").encode()) | changed_json(LABELS[0]).map(lambda v: json.dumps(v).encode()),
-        check_labels,
-    ),
-    "labels of LlamaIndex": (changed_json(qa).map(lambda value: json.dumps(value).encode()), check_llama_index),
-    "word indices": (changed_json(manifest).map(lambda value: json.dumps(value).encode()) | st.binary(), check_words),
+    "labels": (changed(json.dumps(LABELS).encode()) | as_bytes(LABELS), check_labels),
+    "labels of LlamaIndex": (as_bytes(qa), check_llama_index),
+    "word indices": (as_bytes(manifest) | st.binary(), check_words),
     "paths": (any_text, check_path),
     "pickles": (st.binary(max_size=300).map(lambda data: b"\x80\x04" + data) | st.binary(), check_pickle),
     "URIs": (st.text(st.characters(exclude_categories=("Cs",)), min_size=3), check_uri),
@@ -232,26 +233,32 @@ DOORS = {
 """What is read → the values that it may hold, and the function that reads them."""
 
 
+def _once(values, check, count):
+    """Make a function that feeds one door with a hundred values."""
+
+    @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(values)
+    def once(value):
+        with tempfile.TemporaryDirectory() as outer:
+            folder = Path(outer, "inner")
+            folder.mkdir()
+            count[0] += 1
+            try:
+                check(folder, value)
+            except DeepMemoryError:
+                count[1] += 1
+            assert [path.name for path in Path(outer).iterdir()] == ["inner"], "something was written outside"
+
+    return once
+
+
 def fuzz(seconds: float) -> dict[str, list[int]]:
     """Feed every door for its share of the time. Return how many values each had, and how many of these it refused."""
     counts = {}
     for name, (values, check) in DOORS.items():
         counts[name] = count = [0, 0]
+        once = _once(values, check, count)
         end = time.monotonic() + seconds / len(DOORS)
-
-        @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(values)
-        def once(value, check=check, count=count):
-            with tempfile.TemporaryDirectory() as outer:
-                folder = Path(outer, "inner")
-                folder.mkdir()
-                count[0] += 1
-                try:
-                    check(folder, value)
-                except DeepMemoryError:
-                    count[1] += 1
-                assert [path.name for path in Path(outer).iterdir()] == ["inner"], "something was written outside"
-
         while time.monotonic() < end:
             once()
     return counts

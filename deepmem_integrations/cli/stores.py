@@ -250,7 +250,7 @@ def _points_without_pickle(folder: Path) -> Iterator[None]:
         )
     with _PICKLES:
         before = persistence.pickle  # type: ignore[attr-defined]
-        persistence.pickle = SimpleNamespace(loads=point, dumps=before.dumps)  # type: ignore[attr-defined]
+        persistence.pickle = SimpleNamespace(loads=point, dumps=before.dumps)
         try:
             yield
         finally:
