@@ -6,6 +6,7 @@ Files that the package writes are written whole or not at all.
 import codecs
 import contextlib
 import errno
+import io
 import json
 import os
 import secrets
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from deepmem_integrations.errors import StorageError
 
@@ -80,7 +81,7 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 200 else f"{text[:100]}…{text[-100:]}")
 
 
-def open_regular(path: str | Path, flags: int = _READ) -> BinaryIO:
+def open_regular(path: str | Path, flags: int = _READ) -> io.BufferedReader:
     """Open a regular file, and nothing else: a pipe would hang whoever reads it, and a device may never end.
 
     Args:

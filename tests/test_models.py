@@ -87,7 +87,7 @@ def test_a_damaged_file_is_listed_with_its_fault(memory):
     listed = {info.name: info for info in memory.list_models()}
     assert listed[good].error is None
     assert "its header is cut off" in listed[bad].error
-    assert "SafetensorError" in str(listed[bad])
+    assert "its header is cut off" in str(listed[bad])
 
 
 def test_the_ranking_is_told_from_the_header_alone(memory, monkeypatch):

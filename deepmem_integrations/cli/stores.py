@@ -231,7 +231,7 @@ def _check_qdrant(folder: Path) -> None:
 @contextlib.contextmanager
 def _points_without_pickle(folder: Path) -> Iterator[None]:
     """Let the client of Qdrant, which unpickles each point of a local folder, read points as data."""
-    persistence = require("qdrant_client.local.persistence", extra="qdrant")
+    persistence: Any = require("qdrant_client.local.persistence", extra="qdrant")
     models = require("qdrant_client.http.models", extra="qdrant")
 
     def vector(value: Any) -> Any:
@@ -249,12 +249,12 @@ def _points_without_pickle(folder: Path) -> Iterator[None]:
             "holds. If you trust the folder, load the store yourself and use DeepMemory.from_langchain."
         )
     with _PICKLES:
-        before = persistence.pickle  # type: ignore[attr-defined]
+        before = persistence.pickle
         persistence.pickle = SimpleNamespace(loads=point, dumps=before.dumps)
         try:
             yield
         finally:
-            persistence.pickle = before  # type: ignore[attr-defined]
+            persistence.pickle = before
 
 
 def _pgvector(place: str, embeddings: Any) -> Any:

@@ -91,9 +91,9 @@ class Manifest:
                 raise ValueError("its checksum does not match")
             found = Manifest(**values)
             for entry in found.segments:
-                for file in (entry, entry["deleted"]):
-                    if file is not None and not is_plain_name(file["name"]):
-                        raise ValueError(f"{file['name']!r} is no name of a file")
+                for listed in (entry, entry["deleted"]):
+                    if listed is not None and not is_plain_name(listed["name"]):
+                        raise ValueError(f"{listed['name']!r} is no name of a file")
             return found, stamp
         except StorageError:
             raise
