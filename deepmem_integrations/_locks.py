@@ -1,5 +1,6 @@
 """Locks between processes. The kernel releases a lock when its holder ends, by kill -9 too."""
 
+import contextlib
 import importlib
 import os
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from deepmem_integrations._files import open_regular
 from deepmem_integrations.errors import StorageError
 
 try:
@@ -41,15 +43,20 @@ class FileLock:
 
     @staticmethod
     def is_held(path: Path) -> bool:
-        """Tell whether any process, this one included, holds the lock. Needs no right to write, and disturbs no holder."""
+        """Tell whether any process, this one included, holds the lock. Needs no right to write, and disturbs no holder.
+
+        Raises:
+            StorageError: The file system has no locks.
+        """
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            file = open_regular(path)
         except OSError:
             return False
-        try:
-            return not try_flock(descriptor, shared=True)
-        finally:
-            os.close(descriptor)
+        with file:
+            try:
+                return not try_flock(file.fileno(), shared=True)
+            except OSError as error:
+                raise _cannot_lock(path, error) from error
 
     @property
     def descriptor(self) -> int:
@@ -71,14 +78,15 @@ class FileLock:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            # Without O_NONBLOCK, a pipe of this name would hang whoever wants the lock.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o666)
         except OSError as error:
             raise StorageError(f"Cannot write {self.path}: {error.strerror or error}.") from error
         try:
             taken = self._try(descriptor, wait)
         except OSError as error:
             os.close(descriptor)
-            raise StorageError(f"Cannot lock {self.path}: {error.strerror or error}.") from error
+            raise _cannot_lock(self.path, error) from error
         if taken:
             self._descriptor = descriptor
         else:
@@ -88,14 +96,18 @@ class FileLock:
     def release(self) -> None:
         """Release the lock, also for a process that was forked meanwhile and has a copy of it."""
         if self._descriptor is not None:
-            self._unlock(self._descriptor)
-            self.pass_on()
+            try:
+                with contextlib.suppress(OSError):  # of a network file system; closing the file releases the lock of this process
+                    self._unlock(self._descriptor)
+            finally:
+                self.pass_on()
 
     def pass_on(self) -> None:
         """Leave the lock to a process that has inherited it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # the descriptor is closed all the same
+                os.close(descriptor)
 
     def _try(self, descriptor: int, wait: bool) -> bool:
         return try_flock(descriptor, wait=wait)
@@ -157,3 +169,10 @@ def try_flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> b
     except BlockingIOError:
         return False
     return True
+
+
+def _cannot_lock(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"Cannot lock {path}: {error.strerror or error}. Network file systems often have no locks: keep the folder on a disk of "
+        "this machine, and publish models to where others read them."
+    )

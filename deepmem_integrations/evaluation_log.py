@@ -2,11 +2,16 @@
 
 import json
 import math
+import os
+import secrets
+import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.deeplake import import_deeplake
 from deepmem_integrations.errors import StoreError
@@ -81,7 +86,7 @@ class EvaluationLog:
             ]
         deeplake = import_deeplake()
         try:
-            main = deeplake.open(self.path) if deeplake.exists(self.path) else self._create(deeplake)
+            main = self._open(deeplake)
             if self.branch == "main":
                 dataset = main
             elif self.branch in main.branches.names():
@@ -96,11 +101,32 @@ class EvaluationLog:
         except Exception as error:  # Deep Lake's many error classes have no common base
             raise StoreError(f"The evaluation cannot be logged to {self.path!r}: {type(error).__name__}: {error}") from error
 
-    def _create(self, deeplake: Any) -> Any:
+    def _open(self, deeplake: Any) -> Any:
+        """Open the data set, or make it, whole or not at all."""
+        if deeplake.exists(self.path):
+            dataset = deeplake.open(self.path)
+            if len(dataset) or any(version.message == _EMPTY for version in dataset.history):
+                return dataset
+            del dataset  # whoever made it ran out of space, or was killed, before there was a row
+            deeplake.delete(self.path)
+        if "://" in self.path:
+            return self._create(deeplake, self.path)
+        path = Path(user_path(self.path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            self._create(deeplake, str(unfinished))
+            os.replace(unfinished, path)  # an empty folder may stand there, and nothing else
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return deeplake.open(self.path)
+
+    @staticmethod
+    def _create(deeplake: Any, path: str) -> Any:
         types = deeplake.types
         # Reading a row of the type Sequence(Text()) crashes Deep Lake 4.7.
         found, recall = types.Text(), types.Float32()
-        dataset = deeplake.create(self.path)
+        dataset = deeplake.create(path)
         for name, type_ in {
             "text": types.Text(),
             "metadata": types.Dict(),

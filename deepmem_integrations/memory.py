@@ -1,6 +1,7 @@
 """`DeepMemory`: train, evaluate and use models for one vector store, with the methods of Deep Lake v3."""
 
 import asyncio
+import contextlib
 import functools
 import heapq
 import logging
@@ -148,6 +149,8 @@ class DeepMemory:
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)
+        with contextlib.suppress(StorageError):  # where nothing can be deleted, the memory serves all the same
+            self.jobs.sweep()
         self.served = ServedAdapter(
             self.folder, untrained="error"
         )  # with self in it, a circle of references would keep stores open

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from safetensors import SafetensorError
-
-from deepmem_integrations._files import user_path, write_text
+from deepmem_integrations._files import LONGEST_NAME, is_missing, is_plain_name, read_text, user_path, write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, Ranking
 from deepmem_integrations.adapter.cache import AdapterCache, shared
@@ -64,6 +63,38 @@ class ModelInfo:
     ranking: str | None = None
     report: Mapping[str, Any] | None = field(default=None, repr=False)
     error: str | None = None
+
+    @classmethod
+    def from_header(cls, name: str, header: Any, *, in_use: bool, otherwise: float) -> "ModelInfo":
+        """Take what is known out of a file's header.
+
+        Args:
+            name: The model's name.
+            header: The JSON header of the file, of any content.
+            in_use: Whether the model serves.
+            otherwise: When the model was made, where the header does not say.
+
+        Raises:
+            TypeError, ValueError, KeyError: A field is missing or has another type.
+        """
+        metadata = header["metadata"]
+        if not isinstance(metadata, dict):
+            raise TypeError("the metadata is no JSON object")
+        fields: dict[str, tuple[Any, Any]] = {
+            "created": (metadata.get("created", otherwise), (int, float)),
+            "made_by": (metadata.get("made_by", ""), str),
+            "parent": (metadata.get("parent"), (str, NoneType)),
+            "data": (metadata.get("data"), (dict, NoneType)),
+            "embedding": (header["model"], (str, NoneType)),
+            "dimension": (header["dimension"], int),
+            "report": (metadata.get("report"), (dict, NoneType)),
+        }
+        for field_name, (value, kinds) in fields.items():
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise TypeError(f"{field_name} is {value!r}")
+        datetime.fromtimestamp(fields["created"][0])  # raises where there is no such time
+        ranking = str(Ranking(**header["ranking"])) if header.get("ranking") else None
+        return cls(name, in_use, ranking=ranking, **{field_name: value for field_name, (value, _) in fields.items()})
 
     def __str__(self) -> str:
         """Say in one line whether the model is in use, its name, when it was made, and what it is or why it is unreadable."""
@@ -146,22 +177,12 @@ class ModelFolder:
         try:
             created = path.stat().st_mtime
             header = read_header(path)
-            metadata = header["metadata"]
-            return ModelInfo(
-                name=name,
-                in_use=serves,
-                created=metadata.get("created", created),
-                made_by=metadata.get("made_by", ""),
-                parent=metadata.get("parent"),
-                data=metadata.get("data"),
-                embedding=header["model"],
-                dimension=header["dimension"],
-                ranking=str(Ranking(**header["ranking"])) if header.get("ranking") else None,
-                report=metadata.get("report"),
-            )
+            known = ModelInfo.from_header(name, header, in_use=serves, otherwise=created)
+            str(known)  # a report that lacks what every report has is found here
+            return known
         except FileNotFoundError:
             raise self._unknown(name) from None
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # a file that anybody may have written must not hide the others
             return ModelInfo(name=name, in_use=serves, created=created, error=f"{type(error).__name__}: {error}")
 
     def model_path(self, name: str) -> Path:
@@ -252,11 +273,11 @@ class ModelFolder:
     def in_use_name(self) -> str | None:
         """Return the name of the model in use; None where no model is in use yet."""
         try:
-            return (self.path / "current").read_text(encoding="utf-8").strip()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise StorageError(f"Cannot read {self.path / 'current'}: {error.strerror or error}.") from error
+            return read_text(self.path / "current", LONGEST_NAME + 2).strip()
+        except StorageError as error:
+            if is_missing(error):
+                return None
+            raise
 
     def use(self, name: str, *, change_embedding: bool = False, by: str | None = None) -> None:
         """Put a model in use, if its file is whole.
@@ -422,11 +443,6 @@ def check_same_embedding(place: str, name: str, adapter: QueryAdapter, fingerpri
             "there. If no service uses this place, or all of them change at once: change_embedding=True, on the command line "
             f"--change-embedding. ({error})"
         ) from error
-
-
-def is_plain_name(name: str) -> bool:
-    """Tell whether a file of this name stays inside its folder."""
-    return bool(name) and Path(name).name == name
 
 
 def beside(dataset_path: str) -> str:

@@ -5,7 +5,6 @@ use. Whatever a file names is written before it, so that readers find a whole st
 """
 
 import contextlib
-import json
 import logging
 import os
 import threading
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._files import write_bytes, write_text
+from deepmem_integrations._files import MOST_TEXT, is_missing, is_plain_name, parse_json, read_bytes, write_bytes, write_text
 from deepmem_integrations._locks import LOCKS_AVAILABLE, FileLock
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.adapter.cache import AdapterCache, shared
 from deepmem_integrations.errors import AdapterFileError, DeepMemoryError, MissingExtraError, NotTrainedError, StorageError
-from deepmem_integrations.models import ModelFolder, check_same_embedding, is_plain_name
+from deepmem_integrations.models import ModelFolder, check_same_embedding
 
 _logger = logging.getLogger(__name__)
 
@@ -314,9 +313,11 @@ def publish(
     there = set(word_files(old)) if old else set()
     while (index := _content(models.path / _INDEX)) is not None:
         try:
-            files = {file: (models.words_path / file).read_bytes() for file in word_files(index) if file not in there}
-        except FileNotFoundError:  # the index changed meanwhile
-            continue
+            files = {file: read_bytes(models.words_path / file, MOST_TEXT) for file in word_files(index) if file not in there}
+        except StorageError as error:
+            if is_missing(error):  # the index changed meanwhile
+                continue
+            raise
         for file, data in files.items():
             store.write(f"words/{file}", data)
         store.write(_INDEX, index)
@@ -337,16 +338,19 @@ def publish(
 def word_files(index: bytes) -> list[str]:
     """Return the names of the files that the manifest of a word index lists."""
     try:
-        entries = json.loads(index)["segments"]
-        return [file["name"] for entry in entries for file in (entry, entry["deleted"]) if file]
+        entries = parse_json(index)["segments"]
+        names = [file["name"] for entry in entries for file in (entry, entry["deleted"]) if file]
+        if odd := [name for name in names if not is_plain_name(name)]:
+            raise ValueError(f"{odd[0]!r} is no name of a file")
+        return names
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"The manifest of a word index is damaged: {error!r}.") from error
 
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except OSError:
+        return read_bytes(path)
+    except StorageError:
         return None
 
 

@@ -17,6 +17,8 @@ ORDER = (
     "errors",
     "_extras",
     "_files",
+    "_pickles",
+    "_processes",
     "_immutable",
     "_locks",
     "_vectors",

@@ -8,6 +8,7 @@ import pytest
 from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import MissingExtraError, StoreError
+from deepmem_integrations.evaluation_log import EvaluationLog
 from tests.jobs.helpers import add_model
 
 COLUMNS = [
@@ -111,3 +112,33 @@ def test_what_was_judged_irrelevant_is_logged_and_has_no_recall(logged, problem,
     rows = read(tmp_path / "ds_eval_queries")
     assert rows["metadata"][5]["relevance"] == [[problem.ids[-1], -1.0]]
     assert np.isnan(rows["deep_memory_recall"]).tolist() == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("begun", ["nothing of it", "without columns", "without a commit"])
+def test_a_log_whose_making_failed_is_made_later(logged, problem, tmp_path, monkeypatch, begun):
+    """Before, a disk that was full while the log was made stopped every later log, too, for good."""
+    path = f"{logged.corpus.store.path}_eval_queries"
+    make = deeplake.create
+
+    def full(place, *args, **kwargs):
+        made = make(place, *args, **kwargs)
+        if begun == "without a commit":
+            made.add_column("text", deeplake.types.Text())
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(deeplake, "create", full)
+    log = EvaluationLog(path)
+    evaluation = logged.measure(problem.test, top_k=[1])
+    vectors = problem.test_queries
+    with pytest.raises(StoreError, match="No space left"):
+        log.add(problem.test, vectors, evaluation, "m")
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith(".tmp")] == []
+    monkeypatch.undo()
+    if begun != "nothing of it":  # as versions before left it
+        dataset = make(path)
+        if begun == "without a commit":
+            dataset.add_column("text", deeplake.types.Text())
+            dataset.commit("half")
+        del dataset
+    log.add(problem.test, vectors, evaluation, "m")
+    assert len(read(path)["text"]) == len(problem.test)

@@ -6,8 +6,20 @@ import threading
 
 import pytest
 
-from deepmem_integrations._files import printable, read_text, write_bytes, write_text
-from deepmem_integrations.errors import StorageError
+from deepmem_integrations import QueryAdapter, Relevance
+from deepmem_integrations._files import (
+    parse_json,
+    printable,
+    read_bytes,
+    read_json,
+    read_text,
+    user_path,
+    write_bytes,
+    write_text,
+)
+from deepmem_integrations.errors import DeepMemoryError, StorageError
+from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.words import WordIndex
 
 
 def test_what_is_written_is_read_and_replaced(tmp_path):
@@ -107,3 +119,40 @@ def test_what_is_printed_fits_the_output(monkeypatch):
     print(printable("größer τ"))  # noqa: T201 - what is tested
     sys.stdout.flush()
     assert sys.stdout.buffer.getvalue().split() == ["größer".encode("cp1252"), b"\\u03c4"]
+
+
+# ---- the two doors ---------------------------------------------------------------------------------------------------
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", "/dev/null"):
+        with pytest.raises(StorageError, match="no regular file"):
+            read_bytes(path)
+    (tmp_path / "large").write_bytes(bytes(11))
+    with pytest.raises(StorageError, match="large: it has 11 bytes, and 10 are the most"):
+        read_bytes(tmp_path / "large", 10)
+    assert read_bytes(tmp_path / "large", 11) == bytes(11)
+
+
+def test_json_is_read_to_a_bounded_depth(tmp_path):
+    assert parse_json("[" * 64 + "]" * 64) is not None
+    for text in ("[" * 66 + "]" * 66, '{"a":' * 500 + "1" + "}" * 500, "[" * 100_000):
+        with pytest.raises(ValueError, match="nested more than 64 deep|Expecting"):
+            parse_json(text)
+    (tmp_path / "a.json").write_text("[")
+    with pytest.raises(StorageError, match="a.json is damaged"):
+        read_json(tmp_path / "a.json")
+
+
+def test_paths_that_no_file_can_have_are_errors(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path, why in (("a\0b", "null"), ("~a\0b", "null"), ("x" * 300, "too long"), ("/a" * 5000, "too long"), (loop, "circle")):
+        with pytest.raises(StorageError, match=why):
+            user_path(path)
+    with pytest.raises(StorageError, match="is no path"):
+        user_path("half \ud800")
+    for open_ in (QueryAdapter.load, Relevance.from_jsonl, ModelFolder, WordIndex.open):
+        with pytest.raises(DeepMemoryError, match="no path"):
+            open_("a\0b")

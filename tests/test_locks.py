@@ -1,4 +1,6 @@
+import errno
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -8,6 +10,7 @@ import pytest
 
 from deepmem_integrations._locks import FileLock, WriteLock, try_flock
 from deepmem_integrations.errors import StorageError
+from deepmem_integrations.generation.checkpoint import Checkpoint
 
 
 def test_a_lock_excludes_threads_and_is_seen_without_disturbing_it(tmp_path):
@@ -182,3 +185,41 @@ def test_windows_locks_that_fail_say_so(tmp_path, monkeypatch):
     monkeypatch.setattr("deepmem_integrations._locks._msvcrt", Broken())
     with pytest.raises(StorageError, match="Cannot lock .*Invalid argument"):
         WriteLock(tmp_path / "lock").acquire()
+
+
+# ---- network file systems --------------------------------------------------------------------------------------------
+
+
+class NoLocks:
+    """Python's module ``fcntl`` over a file system without locks, as NFS may be."""
+
+    LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_NB, fcntl.LOCK_UN
+
+    def __init__(self, *failing):
+        self.failing = failing
+
+    def flock(self, descriptor, operation):
+        if operation in self.failing or not self.failing:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        fcntl.flock(descriptor, operation)
+
+
+def test_a_file_system_without_locks_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepmem_integrations._locks.fcntl", NoLocks())
+    path = tmp_path / "lock"
+    with pytest.raises(StorageError, match=r"Cannot lock .*lock: No locks available.* keep the folder on a disk"):
+        FileLock(path).acquire()
+    with pytest.raises(StorageError, match=r"Cannot lock .*lock: No locks available"):
+        FileLock.is_held(path)
+    with pytest.raises(StorageError, match="Cannot lock the checkpoint"):
+        Checkpoint(tmp_path / "run.jsonl", {})
+
+
+def test_an_unlock_that_fails_releases_the_lock_all_the_same(tmp_path, monkeypatch):
+    """Before, the lock stayed held in the process, and the next ``set_model`` waited for ever."""
+    monkeypatch.setattr("deepmem_integrations._locks.fcntl", NoLocks(fcntl.LOCK_UN))
+    path = tmp_path / "lock"
+    with FileLock(path):
+        assert FileLock.is_held(path)
+    assert not FileLock.is_held(path)
+    assert FileLock(path).acquire(wait=False) is True

@@ -86,8 +86,8 @@ def test_a_damaged_file_is_listed_with_its_fault(memory):
     (memory.folder.path / "models" / f"{bad}.safetensors").write_bytes(b"nothing of use")
     listed = {info.name: info for info in memory.list_models()}
     assert listed[good].error is None
-    assert "SafetensorError" in listed[bad].error
-    assert "SafetensorError" in str(listed[bad])
+    assert "its header is cut off" in listed[bad].error
+    assert "its header is cut off" in str(listed[bad])
 
 
 def test_the_ranking_is_told_from_the_header_alone(memory, monkeypatch):

@@ -8,26 +8,31 @@ names when the format was made. docs/file-format.md lists all of them.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._files import open_regular, parse_json
 from deepmem_integrations.adapter.attention import Attention, KernelSpace, Lists
 from deepmem_integrations.adapter.fingerprint import Fingerprint
 from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import RememberedQueries, ValueSpace
+from deepmem_integrations.adapter.schema import Parts, check_parts, check_remembered
 from deepmem_integrations.errors import AdapterFileError
 from deepmem_integrations.labels import LabelRows
 
 FORMAT = "deepmem-adapter"
 FORMAT_VERSION = 3
+
+_MOST_HEADER = 100_000_000
+"""The most bytes of a safetensors header, as the format's own reader has it."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -42,18 +47,6 @@ _RANKING = (
     "search",
 )
 """The settings of a `Ranking` in the header."""
-
-
-class Parts(NamedTuple):
-    """What a file holds, as the constructor of `QueryAdapter` takes it."""
-
-    dimension: int
-    linear: Vectors | None
-    attention: Attention | None
-    remembered_queries: RememberedQueries | None
-    ranking: Ranking | None
-    fingerprint: Fingerprint
-    metadata: Mapping[str, Any]
 
 
 def encode(parts: Parts) -> bytes:
@@ -110,9 +103,9 @@ def decode(data: bytes) -> Parts:
     try:
         # Copies, since views into the file's bytes lie where products are slower, and are rounded otherwise.
         tensors = {name: tensor.copy() for name, tensor in load_tensors(data).items()}
-        attributes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        attributes = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
         envelope = _envelope(attributes)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
         raise AdapterFileError(f"not a whole safetensors file ({error}). Use a backup, or train again.") from error
     if envelope is None:
         raise AdapterFileError("a safetensors file, but not a Deep Memory adapter.")
@@ -125,8 +118,8 @@ def decode(data: bytes) -> Parts:
     if checksum != _checksum(header, tensors):
         raise AdapterFileError("damaged (its checksum does not match). Use a backup, or train again.")
     try:
-        return _parts(header, tensors)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        return check_parts(_parts(header, tensors))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise parts_do_not_fit(error) from error
 
 
@@ -135,24 +128,54 @@ def parts_do_not_fit(error: Exception) -> AdapterFileError:
     return AdapterFileError(f"its parts do not fit together ({error!r}). Use a backup, or train again.")
 
 
+def read_file(path: str | Path) -> bytes:
+    """Read a file, if it is a regular file of the size that its header says.
+
+    Raises:
+        OSError: The file cannot be read, or is no regular file.
+        AdapterFileError: The file has another size than its header says.
+    """
+    with open_regular(path) as file:
+        try:
+            text, values = _read_json_header(file)
+            ends = [int(entry["data_offsets"][1]) for name, entry in values.items() if name != "__metadata__"]
+            size, found = len(text) + max(ends, default=0), os.fstat(file.fileno()).st_size
+            if found != size:
+                raise ValueError(f"it has {found:,} bytes where its header says {size:,}")
+            return text + file.read(size - len(text))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+            raise AdapterFileError(f"not a whole safetensors file ({error}). Use a backup, or train again.") from error
+
+
 def read_header(path: Path) -> Any:
     """Read the JSON header of a file and no tensor. The checksum is not checked: that would take reading everything.
 
     Raises:
-        SafetensorError, OSError, ValueError, KeyError: The file is missing or damaged.
+        OSError, ValueError, KeyError, TypeError, AttributeError: The file is missing or damaged.
     """
-    with safe_open(path, framework="numpy") as file:
-        envelope = _envelope(file.metadata() or {})
+    with open_regular(path) as file:
+        _, values = _read_json_header(file)
+    envelope = _envelope(values.get("__metadata__") or {})
     if envelope is None:
         raise KeyError(FORMAT)
     return envelope[1]
+
+
+def _read_json_header(file: BinaryIO) -> tuple[bytes, Any]:
+    """Read the beginning of a safetensors file up to its tensors, as bytes and as JSON."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(_MOST_HEADER, os.fstat(file.fileno()).st_size - 8):
+        raise ValueError("its header is cut off")
+    text = file.read(length)
+    return start + text, parse_json(text)
 
 
 def _envelope(attributes: Mapping[str, str]) -> tuple[str, Any] | None:
     """Take the checksum and the header out of a safetensors file's metadata."""
     if FORMAT not in attributes:
         return None
-    envelope = json.loads(attributes[FORMAT])
+    envelope = parse_json(attributes[FORMAT])
     return envelope["checksum"], envelope["header"]
 
 
@@ -165,7 +188,9 @@ def _parts(header: Mapping[str, Any], tensors: Tensors) -> Parts:
         if "memory.centroids" in tensors:
             lists = Lists(tensors["memory.centroids"], tensors["memory.starts"])
         settings = {"neighbours": None, **header["memory"]}  # in version 1 all keys moved a query
-        remembered = _read_remembered(header["examples"], tensors) if header.get("examples") else None
+        if header.get("examples"):
+            remembered = _read_remembered(header["examples"], tensors)
+            check_remembered(remembered, dimension, len(tensors["memory.keys"]))
         values = tensors["memory.values"] if remembered is None else remembered.values
         attention = Attention(tensors["memory.keys"], values, space=space, lists=lists, **settings)
     ranking = None

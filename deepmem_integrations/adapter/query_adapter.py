@@ -18,10 +18,11 @@ from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter.answers import answer_scores, vote_shares
 from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, Lists
 from deepmem_integrations.adapter.explanation import Explanation, Influence, RankedDocument, Vote
-from deepmem_integrations.adapter.file import Parts, decode, encode, parts_do_not_fit
+from deepmem_integrations.adapter.file import decode, encode, parts_do_not_fit, read_file
 from deepmem_integrations.adapter.fingerprint import Fingerprint
 from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import Growth, RememberedQueries
+from deepmem_integrations.adapter.schema import Parts
 from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
 from deepmem_integrations.labels import Labels, Relevance, RowNumber
 
@@ -499,11 +500,9 @@ class QueryAdapter(Immutable):
             AdapterFileError: The file is damaged, is no adapter, or was written by a newer version.
         """
         try:
-            data = Path(user_path(path)).read_bytes()
+            return cls.from_bytes(read_file(user_path(path)))
         except OSError as error:
             raise StorageError(f"Cannot read the adapter {path}: {error.strerror or error}.") from error
-        try:
-            return cls.from_bytes(data)
         except AdapterFileError as error:
             raise AdapterFileError(f"{path}: {error}") from error.__cause__
 
@@ -525,7 +524,9 @@ class QueryAdapter(Immutable):
         parts = decode(data)
         try:
             adapter = cls(**parts._asdict())
-            adapter.transform(np.ones(parts.dimension))
+            with np.errstate(all="ignore"):
+                if not np.isfinite(adapter.transform(np.ones(parts.dimension))).all():
+                    raise ValueError("it turns vectors into NaN or infinity")
         except (IndexError, TypeError, ValueError) as error:
             raise parts_do_not_fit(error) from error
         return adapter

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 
+from deepmem_integrations.cli.redaction import redact_all
 from deepmem_integrations.errors import DeepMemoryError
 
 
@@ -27,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         app(args=arguments, prog_name="deepmem")
     except DeepMemoryError as error:
-        message = " ".join([str(error), *getattr(error, "__notes__", ())])
+        told = " ".join([str(error), *getattr(error, "__notes__", ())])
+        message = redact_all(told, [*arguments, os.environ.get("DEEPMEM_STORE", "")])
         print(f"deepmem: {message}", file=sys.stderr)  # noqa: T201 - the command line's own error
         if "--json" in arguments:
             print(json.dumps({"error": message, "type": type(error).__name__}))  # noqa: T201 - the answer for programs

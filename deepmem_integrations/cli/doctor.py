@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from deepmem_integrations.cli.options import (
     typed_path,
     words_line,
 )
+from deepmem_integrations.cli.redaction import redact
 from deepmem_integrations.cli.stores import Opened, open_store
 from deepmem_integrations.corpora import Corpus, unit_batches
 from deepmem_integrations.drift import drift_of_index
@@ -122,6 +123,8 @@ def doctor(
             checks += _models(store, path)
             checks += _words(folder_of(store, path).models, opened[0].memory.corpus if opened else None)
             checks += _drift(folder_of(store, path).models, opened[0].memory if opened else None)
+        if store is not None:
+            checks = [replace(check, detail=redact(check.detail, store)) for check in checks]
         show([asdict(check) for check in checks], "\n".join(map(str, checks)))
         if any(check.ok is False for check in checks):
             raise typer.Exit(1)

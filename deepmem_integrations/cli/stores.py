@@ -2,19 +2,26 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import is_plain_name, read_json, user_path
+from deepmem_integrations._pickles import POINTS, Record, read_records
 from deepmem_integrations.cli.options import STORES, models_path
+from deepmem_integrations.cli.redaction import redact, redacted
 from deepmem_integrations.corpora.faiss import FaissFolder, FaissFolderCorpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import DeepMemoryError, StoreError
+from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
+
+_PICKLES = threading.Lock()
+"""Held while a package reads pickles with the reader of `_pickles`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
 
     kind, _, place = uri.partition(":")
     if (kind not in ("deeplake", "faiss") and kind not in _OPEN) or not place:
-        raise StoreError(f"{uri!r} names no vector store. Write {'; or '.join(STORES)}.")
+        raise StoreError(f"{redacted(uri)!r} names no vector store. Write {'; or '.join(STORES)}.")
     folder = models_path(uri, path) if models or path or kind == "deeplake" else Path(os.devnull)
     embedder = Embedder(load_embedding(embedding))
     with _store_errors(uri, "opened"):
@@ -173,13 +180,63 @@ def _qdrant(place: str, embeddings: Any) -> Any:
     address, name = _two(place, "qdrant:FOLDER#COLLECTION")
     store = require("langchain_qdrant", extra="qdrant").QdrantVectorStore
     client = require("qdrant_client", extra="qdrant").QdrantClient
-    where = {"url": address} if "://" in address else {"path": _existing(address)}
     # The key is not part of the URI, which a shell would remember.
-    opened = client(**where, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
+    key = os.environ.get("QDRANT_API_KEY")
+    if "://" in address:
+        opened = client(url=address, api_key=key, check_compatibility=False)
+    else:
+        folder = Path(_existing(address))
+        _check_qdrant(folder)
+        with _points_without_pickle(folder):
+            opened = client(path=str(folder))
     if not opened.collection_exists(name):
         there = ", ".join(collection.name for collection in opened.get_collections().collections) or "none"
         raise StoreError(f"There is no collection {name!r} in {address}. There: {there}.")
     return store(opened, name, embeddings, validate_collection_config=False)
+
+
+def _check_qdrant(folder: Path) -> None:
+    """Refuse a folder that would lead the client out of the folder, or let it hang."""
+    meta = folder / "meta.json"
+    if not meta.is_file():
+        raise StoreError(f"{str(folder)!r} has no meta.json, so it is not a folder of Qdrant.")
+    found = read_json(meta)
+    names = found.get("collections") if isinstance(found, dict) else None
+    if not isinstance(names, dict) or not all(map(is_plain_name, names)):
+        raise StoreError(f"{meta} does not list collections as Qdrant does.")
+    storages = [folder / "collection" / name / "storage.sqlite" for name in names]
+    for path in [meta, *storages]:
+        if not path.is_file() or folder.resolve() not in path.resolve().parents:
+            raise StoreError(f"{path} is no file in {str(folder)!r}, where the collections of Qdrant are.")
+
+
+@contextlib.contextmanager
+def _points_without_pickle(folder: Path) -> Iterator[None]:
+    """Let the client of Qdrant, which unpickles each point of a local folder, read points as data."""
+    persistence: Any = require("qdrant_client.local.persistence", extra="qdrant")
+    models = require("qdrant_client.http.models", extra="qdrant")
+
+    def vector(value: Any) -> Any:
+        return models.SparseVector(**value.fields) if isinstance(value, Record) else value
+
+    def point(data: bytes) -> Any:
+        fields = read_records(data, POINTS, f"a point in {folder}").fields
+        found = fields["vector"]
+        found = {name: vector(value) for name, value in found.items()} if isinstance(found, dict) else vector(found)
+        return models.PointStruct(id=fields["id"], vector=found, payload=fields.get("payload"))
+
+    if getattr(getattr(persistence, "pickle", None), "loads", None) is None:
+        raise StoreError(
+            "This version of qdrant-client reads local folders in a way that is not known here, and may run code that a folder "
+            "holds. If you trust the folder, load the store yourself and use DeepMemory.from_langchain."
+        )
+    with _PICKLES:
+        before = persistence.pickle
+        persistence.pickle = SimpleNamespace(loads=point, dumps=before.dumps)
+        try:
+            yield
+        finally:
+            persistence.pickle = before
 
 
 def _pgvector(place: str, embeddings: Any) -> Any:
@@ -224,12 +281,16 @@ def _existing(folder: str) -> str:
 
 @contextlib.contextmanager
 def _store_errors(uri: str, what: str) -> Iterator[None]:
-    """Turn the errors of the stores' own packages into a StoreError."""
+    """Turn the errors of the stores' own packages into a StoreError, and keep passwords and keys out of messages."""
     try:
         yield
-    except DeepMemoryError:
+    except DeepMemoryError as error:
+        if isinstance(error, MissingExtraError) or redact(str(error), uri) == str(error):
+            raise
+        raise type(error)(redact(str(error), uri)) from None  # the cause may hold the password as well
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
-        kind, _, place = uri.partition(":")
-        shown = place.rpartition("@")[2]  # without a password
-        raise StoreError(f"The store {kind}:{shown} cannot be {what}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # Chroma's damaged folders raise pyo3's PanicException, which is no Exception
+        message = redact(f"{type(error).__name__}: {error}", uri)
+        hides = message != f"{type(error).__name__}: {error}"
+        raise StoreError(f"The store {redacted(uri)} cannot be {what}: {message}") from (None if hides else error)

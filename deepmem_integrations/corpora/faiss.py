@@ -1,7 +1,6 @@
 """`FaissFolder`, a FAISS index with its texts as LangChain's ``FAISS.save_local`` writes them, read without LangChain."""
 
 import os
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._files import MOST_TEXT, open_regular, read_bytes
+from deepmem_integrations._pickles import DOCUMENTS, read_records
 from deepmem_integrations.corpora.corpus import Batch
 from deepmem_integrations.corpora.stores import StoreCorpus, batches, faiss_metric, faiss_vectors
 from deepmem_integrations.deeplake import StoredDocument
-from deepmem_integrations.errors import StoreError
+from deepmem_integrations.errors import DeepMemoryError, StoreError
 
 
 class FaissFolder:
     """A FAISS index and the documents of its rows, which are only read.
 
     Args:
-        folder: The folder with ``index.faiss`` and ``index.pkl``. No code of the pickle is run: see `_Documents`.
+        folder: The folder with ``index.faiss`` and ``index.pkl``. No code of the pickle is run.
 
     Attributes:
         index: The index.
@@ -36,8 +37,8 @@ class FaissFolder:
         files = Path(folder, "index.faiss"), Path(folder, "index.pkl")
         if not all(file.is_file() for file in files):
             raise StoreError(f"{str(folder)!r} has no index.faiss and index.pkl, which FAISS.save_local of LangChain writes.")
-        with open(files[1], "rb") as file:
-            self._stored, self.ids = _Documents(file).read()
+        self._stored, self.ids = _documents(files[1])
+        open_regular(files[0]).close()
         self.index: Any = faiss.read_index(str(files[0]))
         if self.index.ntotal != len(self.ids):
             raise StoreError(
@@ -87,48 +88,15 @@ class FaissFolderCorpus(StoreCorpus):
             yield self.store.get(names)
 
 
-class _Stored:
-    """Stands in for the classes of a pickle, whose attributes it takes."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state.get("__dict__", state))  # pydantic's models have their fields one level down
-
-
-class _Documents(pickle.Unpickler):
-    """Reads the pickle of a FAISS store's texts. A pickle can run any code, so no class in it is ever imported."""
-
-    _KNOWN = frozenset(
-        {
-            ("langchain_core.documents.base", "Document"),
-            ("langchain.schema.document", "Document"),
-            ("langchain_community.docstore.in_memory", "InMemoryDocstore"),
-            ("langchain.docstore.in_memory", "InMemoryDocstore"),
-            *(("builtins", "set"), ("__builtin__", "set")),  # in files of old versions of pickle
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._KNOWN:
-            raise StoreError(
-                f"index.pkl holds a {module}.{name}, and a pickle may run any code, so only documents with plain metadata are "
-                "read. If you trust the file, load the store yourself and use DeepMemory.from_langchain."
-            )
-        return set if name == "set" else _Stored
-
-    def read(self) -> tuple[dict[str, tuple[str, dict[str, Any]]], list[str]]:
-        """Return id → (text, metadata) of all documents, and the id of each row of the index.
-
-        Raises:
-            StoreError: The pickle holds something else.
-        """
-        try:
-            docstore, rows = self.load()
-            documents = [(str(rows[row]), docstore._dict[rows[row]]) for row in range(len(rows))]
-            return {name: (one.page_content, dict(one.metadata)) for name, one in documents}, [name for name, _ in documents]
-        except StoreError:
-            raise
-        except (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            wrong = f"{type(error).__name__}: {error}"
-            raise StoreError(
-                f"index.pkl does not hold the documents of a FAISS store ({wrong}). Save the store again."
-            ) from error
+def _documents(path: Path) -> tuple[dict[str, tuple[str, dict[str, Any]]], list[str]]:
+    """Return id → (text, metadata) of all documents, and the id of each row of the index."""
+    try:
+        docstore, rows = read_records(read_bytes(path, MOST_TEXT), DOCUMENTS, path.name)
+        held = docstore.fields["_dict"]
+        documents = [(str(rows[row]), held[rows[row]].fields) for row in range(len(rows))]
+        return {name: (one["page_content"], dict(one["metadata"])) for name, one in documents}, [name for name, _ in documents]
+    except DeepMemoryError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        wrong = f"{type(error).__name__}: {error}"
+        raise StoreError(f"{path.name} does not hold the documents of a FAISS store ({wrong}). Save the store again.") from error

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.corpus import Batch, ListedCorpus, check_lengths_of
-from deepmem_integrations.errors import StoreError
+from deepmem_integrations.errors import DeepMemoryError, StoreError
 
 BATCH = 1_000
 """How many documents are read from a store at a time."""
@@ -126,7 +126,7 @@ class StoreCorpus(ListedCorpus):
             StoreError: The store does not rank by cosine similarity, and the vectors' lengths differ, so that its ranking is
                 another one: see `check_lengths_of`.
         """
-        return check_lengths_of(self.read_vectors(), self.metric_used, type(self.store).__name__)
+        return check_lengths_of(_readable(self.read_vectors(), self.store), self.metric_used, type(self.store).__name__)
 
     def measure(self) -> Measure | None:
         """Return by what the store ranks, and check on the first vectors that their lengths do not change the ranking.
@@ -146,6 +146,19 @@ class StoreCorpus(ListedCorpus):
         if first is None:
             return None
         return Measure(metric, float(np.linalg.norm(np.asarray(first[1], dtype=np.float32), axis=1).mean()))
+
+
+def _readable(batches: Iterator[_Item], store: Any) -> Iterator[_Item]:
+    """Yield batches, and turn the errors of the store's own package into a StoreError."""
+    try:
+        yield from batches
+    except DeepMemoryError:
+        raise
+    except Exception as error:
+        name = type(store).__name__
+        raise StoreError(
+            f"The documents of {name} cannot be read: {type(error).__name__}: {error}. Check the store with its own tools."
+        ) from error
 
 
 def kind_of(store: Any, kinds: Iterable[str]) -> str | None:

@@ -21,7 +21,7 @@ from deepmem_integrations._unicode import well_formed
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.deeplake.metadata import EXACT_METADATA, check_survives, decode, encode
 from deepmem_integrations.deeplake.package import import_deeplake
-from deepmem_integrations.deeplake.tql import Filter, is_in, literal, where
+from deepmem_integrations.deeplake.tql import Filter, is_in, keys_of, literal, where
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
 if TYPE_CHECKING:
@@ -247,13 +247,13 @@ class DeepLakeStore:
         ids = _id_list(ids)
         if not ids or not self._open_if_there():
             return []
-        clause = where(filter, self.layout.metadata, is_in(self.layout.id, ids))
+        clause = self.where(filter, is_in(self.layout.id, ids))
         found = {document.id: document for document in self._select(clause, with_vectors)}
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[StoredDocument]:
         """Return the documents whose metadata passes the filter, in the order of the data set."""
-        return self._select(f"{where(filter, self.layout.metadata)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
+        return self._select(f"{self.where(filter)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the documents with these ids in one commit. Unknown ids are ignored.
@@ -307,7 +307,7 @@ class DeepLakeStore:
         column = self.layout.vector
         nearest = f"COSINE_SIMILARITY({column}, {array})" if metric == "cos" else f"L2_NORM({column} - {array})"
         order = f"ORDER BY {nearest} {'DESC' if metric == 'cos' else 'ASC'} LIMIT {int(k)}"
-        return self._select(f"{where(filter, self.layout.metadata)} {order}", with_vectors, f", {nearest} AS {_SCORE}")
+        return self._select(f"{self.where(filter)} {order}", with_vectors, f", {nearest} AS {_SCORE}")
 
     def hybrid_search(
         self,
@@ -342,7 +342,7 @@ class DeepLakeStore:
         words = f"BM25_SIMILARITY({self.layout.text}, {literal(well_formed(text))})"
         rankings = (
             self.search(vector, fetch_k, filter=filter),
-            self._select(f"{where(filter, self.layout.metadata)} ORDER BY {words} DESC LIMIT {fetch_k}", False),
+            self._select(f"{self.where(filter)} ORDER BY {words} DESC LIMIT {fetch_k}", False),
         )
         scores: dict[str, float] = {}
         documents: dict[str, StoredDocument] = {}
@@ -410,6 +410,43 @@ class DeepLakeStore:
                 StoredDocument(id=name, text=text or "", metadata=decode(metadata))
                 for name, text, metadata in zip(ids, texts, metadatas, strict=True)
             ]
+
+    def where(self, filter: Filter | None, also: str = "") -> str:
+        """Write the WHERE clause of a filter: see `tql.where`.
+
+        TQL has no test for a missing key once any document has a list there. The documents without the key are then found in the
+        metadata, which are read in full.
+
+        Args:
+            filter: The filter.
+            also: A further condition in TQL, which must hold as well.
+
+        Raises:
+            StoreError: The argument is no filter, or holds a value that no query can compare with.
+        """
+        if isinstance(filter, Mapping) and self._open_if_there():
+            wanted = keys_of(filter)
+            missing = {key: None for key, value in wanted.items() if value is None and isinstance(key, str)}
+            if missing and not self._answers(where(missing, self.layout.metadata)):
+                filter = {key: value for key, value in wanted.items() if key not in missing}
+                names = [
+                    name
+                    for ids, metadatas in self.metadata()
+                    for name, metadata in zip(ids, metadatas, strict=True)
+                    if all(metadata.get(key) is None for key in missing)
+                ]
+                without = is_in(self.layout.id, names) if names else "false"
+                also = f"{without} AND {also}" if also else without
+        return where(filter, self.layout.metadata, also)
+
+    def _answers(self, clause: str) -> bool:
+        """Tell whether Deep Lake can evaluate a condition on the documents that there are."""
+        try:
+            with self._lock:
+                self._dataset.query(f"SELECT {self.layout.id} {clause}")
+        except Exception:  # Deep Lake's many error classes have no common base; if it is another error, the query itself tells
+            return False
+        return True
 
     def refresh(self) -> None:
         """Load what other writers have committed since the data set was opened."""

@@ -46,9 +46,18 @@ def literal(value: str | bool | float) -> str:
 
 def is_in(column: str, values: Sequence[Any]) -> str:
     """Write the condition that a column holds one of the values."""
-    if any(isinstance(value, bool | np.bool_) for value in values):  # Deep Lake has no IN for these
-        return "(" + " OR ".join(f"{column} = {literal(value)}" for value in values) + ")"
-    return f"{column} IN ({', '.join(map(literal, values))})"
+    written = [literal(value) for value in values]
+    # Deep Lake has no IN for truth values and negative numbers.
+    if any(isinstance(value, bool | np.bool_) or text.startswith("-") for value, text in zip(values, written, strict=True)):
+        return "(" + " OR ".join(f"{column} = {text}" for text in written) + ")"
+    return f"{column} IN ({', '.join(written)})"
+
+
+def keys_of(filter: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the keys and values of a filter, which Deep Lake v3 wrote in a further mapping."""
+    if filter.keys() == {"metadata"} and isinstance(filter["metadata"], Mapping):
+        return filter["metadata"]
+    return filter
 
 
 def where(filter: Filter | None, metadata_column: str, also: str = "") -> str:
@@ -72,8 +81,7 @@ def where(filter: Filter | None, metadata_column: str, also: str = "") -> str:
     if not isinstance(filter, Mapping):
         raise StoreError(f'A filter is a dict such as {{"year": 2024, "lang": ["en", "de"]}}; got {type(filter).__name__}.')
     conditions = []
-    if filter.keys() == {"metadata"} and isinstance(filter["metadata"], Mapping):  # the form of Deep Lake v3
-        filter = filter["metadata"]
+    filter = keys_of(filter)
     for key, value in filter.items():
         if not isinstance(key, str):
             raise StoreError(f"The keys of a filter are strings; got {key!r}.")

@@ -8,12 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import make_private_folder, open_regular, parse_json, user_path
 from deepmem_integrations._locks import LOCKS_AVAILABLE, try_flock
 from deepmem_integrations.errors import GenerationError, StorageError
 from deepmem_integrations.generation.model import Answer
 
 _FORMAT = 1
+_LONGEST = 2**26
+"""The most bytes of a line."""
+_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
 class Checkpoint:
@@ -40,8 +43,8 @@ class Checkpoint:
         if self._path is None:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "a+b")
+            make_private_folder(self._path.parent)
+            self._file = open_regular(self._path, _APPEND)
         except OSError as error:
             raise StorageError(f"Cannot write the checkpoint {self._path}: {error.strerror or error}.") from error
         try:
@@ -76,7 +79,7 @@ class Checkpoint:
             if self._file is None or key not in self._places:
                 return None
             self._file.seek(self._places[key])
-            return Answer(**json.loads(self._file.readline())["answer"])
+            return _answer(parse_json(self._file.readline(_LONGEST))["answer"])
 
     def add(self, key: str, answer: Answer) -> None:
         """Append an answer. The method returns when the operating system has the answer, which then outlives this process.
@@ -102,7 +105,11 @@ class Checkpoint:
 
     def _take(self, file: BinaryIO) -> None:
         # Without locks, as on Windows, two runs that write to one file are not noticed.
-        if LOCKS_AVAILABLE and not try_flock(file.fileno()):
+        try:
+            taken = not LOCKS_AVAILABLE or try_flock(file.fileno())
+        except OSError as error:
+            raise StorageError(f"Cannot lock the checkpoint {self._path}: {error.strerror or error}.") from error
+        if not taken:
             raise GenerationError(
                 f"Another run is writing to the checkpoint {self._path}. Wait until it ends, or pass another file as checkpoint=."
             )
@@ -111,13 +118,19 @@ class Checkpoint:
         header = {"deepmem checkpoint": _FORMAT, **belongs_to}
         file.seek(0)
         place = 0
-        for number, line in enumerate(file):
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b"")):
             if not line.endswith(b"\n"):
+                if number == 0 and not _is_cut_header(line, header):
+                    self._check(None, header)
                 break  # the process was killed while it wrote this line
             try:
-                value = json.loads(line)
-                if number > 0 and value["answer"].get("fault") != "malformed":  # which earlier versions kept
-                    self._places[value["key"]] = place
+                value = parse_json(line)
+                if number > 0:
+                    key, answer = value["key"], _answer(value["answer"])
+                    if not isinstance(key, str):
+                        raise TypeError("the key is no text")
+                    if answer.fault != "malformed":  # which earlier versions kept
+                        self._places[key] = place
             except (ValueError, TypeError, KeyError) as error:
                 raise GenerationError(
                     f"{self._path}, line {number + 1}, is not a line of a checkpoint ({error!r}). Move the file away, or pass "
@@ -141,3 +154,21 @@ class Checkpoint:
                 f"The checkpoint {self._path} belongs to another {' and another '.join(changed)}, so its answers do not answer "
                 f"these requests. Use the same {' and the same '.join(changed)} again, or pass another file as checkpoint=."
             )
+
+
+def _answer(fields: Any) -> Answer:
+    """Make an answer of the fields of a line.
+
+    Raises:
+        TypeError: A field has no place in an answer, or has another type.
+    """
+    answer = Answer(**fields)
+    if not all(isinstance(getattr(answer, name), type(default)) for name, default in vars(Answer()).items()):
+        raise TypeError("a field of the answer has another type")
+    return answer
+
+
+def _is_cut_header(line: bytes, header: dict[str, Any]) -> bool:
+    """Tell whether a file's only line is the beginning of a header, whatever corpus, prompt and model the header names."""
+    start = json.dumps(dict(list(header.items())[:1])).encode().removesuffix(b"}")
+    return line.startswith(start) or start.startswith(line)

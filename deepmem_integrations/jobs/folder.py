@@ -7,16 +7,18 @@ Four files and folders belong to a job:
 - ``jobs/<id>/`` holds the inputs of the training, as long as the training needs them.
 - ``jobs/<id>.cancel`` asks the process to stop.
 
-Any process can therefore tell the state of a job, and can tell that a job has ended whose process was killed.
+Any process can therefore tell the state of a job, and can tell that a job has ended whose process was killed. The lock file also
+says who holds it, and no process is killed that cannot be proven to be that one. The folders with inputs hold what users asked:
+their owner alone may read them, and whoever uses the jobs next deletes those that a killed process left behind.
 """
 
 import contextlib
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -24,14 +26,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deepmem_integrations._files import read_text, write_text
+from deepmem_integrations._files import is_missing, is_plain_name, open_regular, read_json, write_text
 from deepmem_integrations._locks import FileLock
-from deepmem_integrations.errors import JobCancelledError, JobNotFoundError, JobRunningError, StorageError
+from deepmem_integrations._processes import ProcessIdentity, kill_holder
+from deepmem_integrations.errors import (
+    DeepMemoryError,
+    EmbeddingError,
+    JobCancelledError,
+    JobNotFoundError,
+    JobRunningError,
+    StorageError,
+)
 from deepmem_integrations.jobs.status import JobList, JobStatus, results
-from deepmem_integrations.models import ModelFolder, is_plain_name
+from deepmem_integrations.models import ModelFolder
 
-_HALF_WRITTEN = re.compile(r"\.([0-9a-f]{24})\.(?:json|safetensors)\.[0-9a-f]+\.tmp")
+_logger = logging.getLogger(__name__)
+
+_HALF_WRITTEN = re.compile(r"\.([0-9a-f]{24})\.(?:json|safetensors|cancel)\.[0-9a-f]+\.tmp")
 """The pattern of the names of half-written files: see `_files.write_bytes`."""
+_PATIENCE = 10.0
+"""For how many seconds the lock of a killed process is waited for."""
+_ID = re.compile(r"[0-9a-f]{24}")
+_LOG_TAIL = 2**16
+"""How many bytes at the end of a log are searched for its last line."""
 
 
 class JobFolder:
@@ -51,11 +68,12 @@ class JobFolder:
         Raises:
             StorageError: The folder cannot be written. The error comes here, and not after the training.
         """
-        self._sweep()
+        self.sweep()
         job = JobStatus(id=secrets.token_hex(12), state="pending", created=time.time(), pid=os.getpid())
         lock = FileLock(self.lock_path(job.id))
         lock.acquire()
         try:
+            _sign(lock)
             self._save(job)
         except BaseException:
             lock.release()
@@ -74,6 +92,7 @@ class JobFolder:
             StorageError: The job's file is damaged, or the folder cannot be written.
         """
         lock = FileLock.inherited(self.lock_path(job_id), descriptor)
+        _sign(lock)
         job = replace(self._read(job_id), pid=os.getpid(), detached=True)
         self._save(job)
         return RunningJob(self, job, lock)
@@ -85,6 +104,10 @@ class JobFolder:
             JobNotFoundError: No job has this id.
             StorageError: The job's file is damaged.
         """
+        self.sweep()
+        return self._job(job_id)
+
+    def _job(self, job_id: str) -> JobStatus:
         job = self._read(job_id)
         if not job.running:
             return job
@@ -98,18 +121,24 @@ class JobFolder:
         Raises:
             StorageError: The file of a job is damaged.
         """
+        self.sweep()
         found = JobList()
         for name in self._names():
             with contextlib.suppress(JobNotFoundError):  # deleted meanwhile
-                found.append(self.job(name))
+                found.append(self._job(name))
         found.sort(key=lambda job: (job.created, job.id))
         return found
 
     def cancel(self, job_id: str) -> bool:
         """Stop a job. A job in a separate process ends at once. A job that its caller waits for ends at its next step.
 
+        A separate process is killed only if it can be proven to work on the job: it has the number, the start, the boot and the
+        namespace that the lock file names, and has the lock file open. Otherwise, as for a job in another container or on another
+        machine, and on systems without ``/proc``, the job is asked to stop, which it does at its next step, and a warning says
+        so.
+
         Returns:
-            True if the job was stopped, and False if the job had ended already.
+            True if the job was stopped or asked to stop, and False if the job had ended already.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -118,19 +147,27 @@ class JobFolder:
         if not self.job(job_id).running:
             return False
         write_text(self.cancel_path(job_id), "")
+        killed = False
         with self.models.lock():  # a job that holds this lock is putting its model in use
-            job = self.job(job_id)
-            if job.running and job.detached and job.pid is not None:
+            job = self._job(job_id)
+            if job.running and job.detached:
                 try:
-                    os.kill(job.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                    killed = kill_holder(self.lock_path(job_id))
                 except PermissionError as error:
                     raise StorageError(f"The training process {job.pid} belongs to another user: {error}.") from error
-        if job.running and job.detached:
-            while FileLock.is_held(self.lock_path(job_id)):  # the killed process loses the lock within a moment
+                if not killed and self._job(job_id).running:
+                    _logger.warning(
+                        "Nothing proves that process %s works on the job %s: the job may run in another container or on another "
+                        "machine. No process is killed. The job is asked to stop, and does so at its next step: see its status.",
+                        job.pid,
+                        job_id,
+                    )
+        if killed:
+            end = time.monotonic() + _PATIENCE
+            # The killed process loses the lock within a moment.
+            while FileLock.is_held(self.lock_path(job_id)) and time.monotonic() < end:
                 time.sleep(0.005)
-            job = self.job(job_id)
+            job = self._job(job_id)
         if job.running or job.state == "cancelled":
             return True
         self.cancel_path(job_id).unlink(missing_ok=True)
@@ -177,13 +214,21 @@ class JobFolder:
         """Return the cancel file of a job. If the file exists, the process that works on the job stops."""
         return self.path / f"{job_id}.cancel"
 
-    def _sweep(self) -> None:
-        """Delete the half-written files of killed processes. A live process that writes such a file holds the lock of its job."""
+    def sweep(self) -> None:
+        """Delete what killed processes left behind: half-written files, and the inputs of trainings, which hold users' queries.
+
+        A live process that writes such a file or reads such inputs holds the lock of its job.
+        """
         for path in [*self.path.glob(".*.tmp"), *(self.models.path / "models").glob(".*.tmp")]:
             found = _HALF_WRITTEN.fullmatch(path.name)
             if found and not FileLock.is_held(self.lock_path(found[1])):
                 with contextlib.suppress(OSError):
                     path.unlink()
+        for path in self.path.glob("*/"):
+            if _ID.fullmatch(path.name) and not FileLock.is_held(self.lock_path(path.name)):
+                with contextlib.suppress(DeepMemoryError):  # deleted, or damaged, which whoever asks for it is told
+                    self._job(path.name)  # notes how the job ended
+                self.delete_inputs(path.name)
 
     def _path(self, job_id: str) -> Path:
         return self.path / f"{job_id}.json"
@@ -199,14 +244,14 @@ class JobFolder:
         try:
             if not is_plain_name(job_id):
                 raise FileNotFoundError
-            text = read_text(path)
+            value = read_json(path)
         except (FileNotFoundError, StorageError) as error:
-            if is_plain_name(job_id) and path.is_file():
+            if isinstance(error, StorageError) and not is_missing(error):
                 raise
             known = ", ".join(self._names()) or "none"
             raise JobNotFoundError(f"There is no training job {job_id!r} in {self.models.path}. Jobs there: {known}.") from error
         try:
-            return JobStatus(**json.loads(text))
+            return JobStatus.from_json(job_id, value)
         except (ValueError, TypeError) as error:
             raise StorageError(f"{path} is damaged or was written by another version ({error}).") from error
 
@@ -239,13 +284,12 @@ class JobFolder:
             return job
         finally:
             lock.release()
-            if mine:
-                self._sweep()
 
     def _last_words(self, job: JobStatus) -> str:
         message = f"the process that worked on the job (pid {job.pid}) is gone: it was killed, or ran out of memory"
-        with contextlib.suppress(OSError):
-            lines = self.log_path(job.id).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with contextlib.suppress(OSError), open_regular(self.log_path(job.id)) as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL))
+            lines = log.read(_LOG_TAIL).decode("utf-8", "replace").strip().splitlines()
             message += "".join(f"; the last line of its log: {line}" for line in lines[-1:])
         return message
 
@@ -315,10 +359,28 @@ class RunningJob:
             if error is None:
                 return
             cancelled = isinstance(error, JobCancelledError | KeyboardInterrupt)
-            message = None if cancelled else f"{type(error).__name__}: {error}"
+            message = None if cancelled else self._why(error)
             seconds = time.time() - self.job.started if self.job.started else 0.0
             with contextlib.suppress(StorageError):
                 self.jobs._save(replace(self.job, state="cancelled" if cancelled else "failed", seconds=seconds, error=message))
                 self.jobs.cancel_path(self.job.id).unlink(missing_ok=True)
         finally:
             self.lock.release()
+
+    def _why(self, error: BaseException) -> str:
+        """Say why the job failed, without a text that may quote a query: embedding models do so in their errors.
+
+        Until the training begins, the job's caller gets every error itself.
+        """
+        name = type(error).__name__
+        if isinstance(error, DeepMemoryError) and not isinstance(error, EmbeddingError):
+            return f"{name}: {error}"
+        if self.job.state == "pending":
+            return f"{name}, whose message was shown to the caller and is not kept here, because it may quote a query"
+        return f"{name}: {error}"
+
+
+def _sign(lock: FileLock) -> None:
+    """Write into a lock's file which process holds the lock."""
+    if (identity := ProcessIdentity.of(os.getpid())) is not None:
+        identity.write(lock.descriptor)

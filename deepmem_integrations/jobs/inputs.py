@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from deepmem_integrations._files import read_text, write_text
+from deepmem_integrations._files import MOST_TEXT, make_private_folder, open_regular, private_opener, read_json, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
 from deepmem_integrations.corpora import Batch, Corpus, unit_batches
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError
+from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError, StoreError
 from deepmem_integrations.labels import OnInvalid, Relevance
 from deepmem_integrations.training import FOUND
 from deepmem_integrations.words import Filter, Found, LexicalSearch, search_name, search_words
@@ -43,6 +43,8 @@ class RecordedSearch:
 
     def search(self, text: str, k: int, filter: Filter | None = None) -> Found:
         """Return the k best documents that were found for a text."""
+        if text not in self.results:  # without the text, which a user may have asked
+            raise StoreError("A query of the training has no recorded search by words: its inputs are damaged. Train again.")
         ids, scores = self.results[text]
         return Found(list(ids[:k]), np.array(scores[:k], dtype=np.float32))
 
@@ -229,8 +231,8 @@ def _write_vectors(folder: Path, name: str, parts: Iterable[Vectors]) -> None:
     """Write rows as they come. Errors of the file become a StorageError; errors that the parts raise stay as they are."""
     path, rows, dimension = folder / f"{name}.npy", 0, 0
     with _writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(path, "wb")
+        make_private_folder(folder)
+        file = open(path, "wb", opener=private_opener)
     try:
         for vectors in parts:
             with _writing(path):
@@ -251,6 +253,7 @@ def _write_vectors(folder: Path, name: str, parts: Iterable[Vectors]) -> None:
 def _read_vectors(folder: Path, name: str) -> Vectors:
     path = folder / f"{name}.npy"
     try:
+        open_regular(path).close()
         vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise StorageError(f"{path} cannot be read ({error}).") from error
@@ -258,15 +261,11 @@ def _read_vectors(folder: Path, name: str) -> Vectors:
 
 
 def _write_json(folder: Path, name: str, value: Any) -> None:
-    write_text(folder / f"{name}.json", json.dumps(value))
+    write_text(folder / f"{name}.json", json.dumps(value), private=True)
 
 
 def _read_json(folder: Path, name: str) -> Any:
-    path = folder / f"{name}.json"
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise StorageError(f"{path} is damaged ({error}).") from error
+    return read_json(folder / f"{name}.json", MOST_TEXT)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 State = Literal["pending", "training", "completed", "failed", "cancelled"]
 
 RUNNING = ("pending", "training")
 """The states in which a process works on the job."""
 
+_NUMBERS = ("progress", "created", "started", "seconds", "recall", "recall_gain", "pid")
+_OPTIONAL = ("recall", "recall_gain", "pid")
 _WIDTH = 62
 
 
@@ -44,6 +46,40 @@ class JobStatus:
     error: str | None = None
     pid: int | None = None
     detached: bool = False
+
+    @classmethod
+    def from_json(cls, job_id: str, value: Any) -> "JobStatus":
+        """Take the fields of a job's file.
+
+        Args:
+            job_id: The id, which is the name of the file, whatever the file says.
+            value: The content of the file as JSON values.
+
+        Raises:
+            TypeError, ValueError: A field is unknown, is missing or has another type.
+        """
+        if not isinstance(value, dict):
+            raise TypeError("the state of a job is a JSON object")
+        if value.get("state") not in get_args(State):
+            raise ValueError(f"no job has the state {value.get('state')!r}")
+        for name, item in value.items():
+            if name in _NUMBERS and not (item is None and name in _OPTIONAL):
+                whole = isinstance(item, int) and not isinstance(item, bool)
+                if not (whole if name == "pid" else whole or isinstance(item, float)) or not -1e18 < item < 1e18:
+                    raise TypeError(f"{name} is a number; got {item!r}")
+            if name == "error" and not isinstance(item, str | None):
+                raise TypeError(f"error is a text; got {item!r}")
+            if name == "detached" and not isinstance(item, bool):
+                raise TypeError(f"detached is true or false; got {item!r}")
+        status = cls(**{**value, "id": job_id})
+        if status.report is not None:
+            if not isinstance(status.report, dict):
+                raise TypeError("report is an object or null")
+            try:
+                str(status), results(status.report)
+            except Exception as error:
+                raise TypeError(f"the report lacks what every report has ({error!r})") from error
+        return status
 
     @property
     def running(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from deepmem_integrations._files import private_opener
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.drift import METADATA
 from deepmem_integrations.errors import AdapterFileError, JobFailedError, ModelNotFoundError, StorageError
@@ -221,7 +222,7 @@ def start(running: RunningJob) -> None:
     # The new process imports from the same paths as this one. An empty path means the working directory.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
     try:
-        with open(jobs.log_path(job.id), "wb") as log:
+        with open(jobs.log_path(job.id), "wb", opener=private_opener) as log:
             process = subprocess.Popen(
                 [*command, str(running.lock.descriptor)],
                 stdin=subprocess.DEVNULL,

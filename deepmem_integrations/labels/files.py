@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepmem_integrations._files import read_text, user_path, write_text
+from deepmem_integrations._files import parse_json, read_text, user_path, write_text
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.checking import fault_of_time
 
@@ -116,7 +116,7 @@ def write_beir(folder: str | Path, split: str, rows: Sequence[tuple[str, str, Se
 def read_llama_index(source: Any) -> Columns:
     """Read the JSON file of an ``EmbeddingQAFinetuneDataset``, or the object itself; see `Relevance.from_llama_index`."""
     try:
-        value = json.loads(read_text(source)) if isinstance(source, str | Path) else vars(source)
+        value = parse_json(read_text(source)) if isinstance(source, str | Path) else vars(source)
         queries, documents = dict(value["queries"]), dict(value["relevant_docs"])
         if not documents.keys() <= queries.keys() or not all(isinstance(names, list) for names in documents.values()):
             raise ValueError("relevant_docs must map ids of queries to lists of document ids")
@@ -155,7 +155,7 @@ def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):  # not splitlines(): texts may hold U+2028
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, parse_json(line)
             except ValueError as error:
                 raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}). A line is {JSON_LINE}") from error
 

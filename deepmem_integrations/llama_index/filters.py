@@ -86,7 +86,7 @@ def _leaf(part: MetadataFilter, store: DeepLakeStore) -> Condition:
         case FilterOperator.ANY:
             text = " OR ".join(f"CONTAINS({column}, {literal(item)})" for item in value) or FALSE
         case FilterOperator.ALL:
-            text = " AND ".join(f"CONTAINS({column}, {literal(item)})" for item in value) or TRUE
+            text = " AND ".join(f"CONTAINS({column}, {literal(item)})" for item in value)
         case FilterOperator.CONTAINS | FilterOperator.TEXT_MATCH:
             text = f"CONTAINS({column}, {literal(value)})"
         case _:
@@ -109,6 +109,8 @@ def _predicate(part: MetadataFilter) -> Callable[[Any], bool] | None:
     value: Any = part.value
     if part.operator == FilterOperator.IS_EMPTY:
         return lambda found: found is None or found == "" or found == []
+    if part.operator == FilterOperator.ALL and value == []:
+        return lambda found: found is not None
     if part.operator == FilterOperator.TEXT_MATCH_INSENSITIVE and isinstance(value, str):
         return lambda found: isinstance(found, str) and value.lower() in found.lower()
     if part.operator == FilterOperator.EQ and isinstance(value, list):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._files import patiently
+from deepmem_integrations._files import open_regular, parse_json
 from deepmem_integrations.errors import StorageError
 
 Array = NDArray[Any]
@@ -95,7 +95,7 @@ def map_arrays(path: Path, size: int) -> dict[str, Array]:
         StorageError: The file cannot be read, or is damaged. Only the header and the size are checked.
     """
     try:
-        with patiently(lambda: open(path, "rb")) as file:
+        with open_regular(path) as file:
             if (found := os.fstat(file.fileno()).st_size) != size:
                 raise damaged(path, f"it has {found} bytes where {size} are expected")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -108,7 +108,7 @@ def map_arrays(path: Path, size: int) -> dict[str, Array]:
     try:
         data = 8 + int.from_bytes(mapped[:8], "little")
         arrays = {}
-        for name, entry in json.loads(mapped[8:data]).items():
+        for name, entry in parse_json(mapped[8:data]).items():
             start, end = entry["data_offsets"]
             dtype = _DTYPES[entry["dtype"]]
             if end - start != entry["shape"][0] * dtype.itemsize or start < 0 or data + end > size:
@@ -126,7 +126,7 @@ def check_sum(path: Path, expected: str) -> None:
         FileNotFoundError: There is no file.
         StorageError: The file has changed since it was written.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != expected:
             raise damaged(path, "its checksum does not match")
 

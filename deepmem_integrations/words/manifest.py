@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from deepmem_integrations._files import patiently, write_text
+from deepmem_integrations._files import MOST_STATE, is_plain_name, open_regular, parse_json, write_text
 from deepmem_integrations.errors import StorageError
 from deepmem_integrations.words.arrays import damaged
 
@@ -64,8 +64,8 @@ class Manifest:
     def read(path: Path) -> tuple["Manifest", Stamp]:
         """Read a manifest, and the stamp of its file."""
         try:
-            with patiently(lambda: open(path, "rb")) as file:
-                data = file.read()
+            with open_regular(path) as file:
+                data = file.read(MOST_STATE)
                 # Windows does not replace files that are mapped.
                 held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if data and os.name == "posix" else None
                 stamp = Stamp(identity_of(os.fstat(file.fileno())), held)
@@ -77,7 +77,7 @@ class Manifest:
         except OSError as error:
             raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
         try:
-            values = json.loads(data)
+            values = parse_json(data)
             if values.pop("format") != FORMAT:
                 raise ValueError("the file is no word index")
             version = values.pop("version")
@@ -89,7 +89,12 @@ class Manifest:
             checksum = values.pop("checksum")
             if checksum != _json_checksum(values):
                 raise ValueError("its checksum does not match")
-            return Manifest(**values), stamp
+            found = Manifest(**values)
+            for entry in found.segments:
+                for listed in (entry, entry["deleted"]):
+                    if listed is not None and not is_plain_name(listed["name"]):
+                        raise ValueError(f"{listed['name']!r} is no name of a file")
+            return found, stamp
         except StorageError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -330,3 +330,28 @@ def test_a_data_set_that_was_opened_before_a_fork_is_read_in_the_child(tmp_path)
     """Servers load an application and fork afterwards, gunicorn with --preload for one."""
     done = subprocess.run([sys.executable, "-c", FORKS, tmp_path / "ds"], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[0, 0, 0, 0] 2\n", done.stderr
+
+
+def test_filters_hold_whatever_documents_there_are(tmp_path):
+    """Before, a list under a key broke the filter on its absence, and a negative number every list of allowed values."""
+    store = DeepLakeStore(tmp_path / "ds")
+    values = {"one": 1, "minus": -3, "half": -0.5, "text": "x", "null": None, "true": True}
+
+    def found(filter):
+        ids = {document.id for document in store.find(filter)}
+        assert {document.id for document in store.search(np.ones(8), 50, filter=filter)} == ids
+        assert {document.id for document in store.get([*values, "list", "none"], filter=filter)} == ids
+        return ids
+
+    store.add(["none"], np.eye(8)[:1], metadatas=[{}])
+    store.add(list(values), np.eye(8)[1:7], metadatas=[{"a": value, "b": 1} for value in values.values()])
+    for _ in range(2):
+        assert found({"a": None}) == {"none", "null"}
+        assert found({"a": None, "b": 1}) == {"null"}
+        assert found({"a": None, "b": None}) == {"none"}
+        assert found({"a": None, "b": 2}) == set()
+        assert found({"metadata": {"a": None}}) == {"none", "null"}
+        assert found({"a": [-3]}) == {"minus"}
+        assert found({"a": [1, -3, -0.5]}) >= {"one", "minus", "half"}
+        assert found({"a": ["x", -3]}) == {"text", "minus"}
+        store.add(["list"], np.eye(8)[7:], metadatas=[{"a": [1, 2], "b": 1}])

@@ -1,3 +1,6 @@
+import os
+import stat
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,3 +79,60 @@ def test_two_runs_do_not_share_a_file(tmp_path):
         with pytest.raises(GenerationError, match="Another run is writing to the checkpoint"):
             Checkpoint(tmp_path / "run.jsonl", MINE)
     fill(tmp_path / "run.jsonl")
+
+
+@pytest.mark.parametrize(
+    "content", [b"x", b'{"a": 1}', b"my only copy", b"\0" * 100, b'{"deepmem', b'{"deepmem checkpoint": 1, "c']
+)
+def test_a_file_of_one_line_without_an_end_is_kept_unless_it_is_a_checkpoint(tmp_path, content):
+    """Before, a file that is no checkpoint was emptied where its first line has no newline."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    if content.startswith(b'{"deepmem'):
+        fill(path)
+        assert path.read_bytes().startswith(b'{"deepmem checkpoint": 1, "corpus"')
+        return
+    with pytest.raises(GenerationError, match="is not a checkpoint"):
+        Checkpoint(path, MINE)
+    assert path.read_bytes() == content
+
+
+def test_pipes_and_devices_are_no_checkpoints(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(StorageError, match="no regular file"):
+            Checkpoint(path, MINE)
+
+
+ODD = ["5", "[]", '{"key": 5, "answer": {}}', '{"key": "k", "answer": 5}', '{"key": "k", "answer": {"input_tokens": "x"}}']
+
+
+@pytest.mark.parametrize("line", [*ODD, '{"key": "k", "answer": {"unknown": 1}}', "[" * 10_000, '{"key": "k"}', "null"])
+def test_odd_lines_are_errors_that_name_the_line(tmp_path, line):
+    path = tmp_path / "run.jsonl"
+    fill(path, 1)
+    before = path.read_text() + line[:5000] + "\n"
+    path.write_text(before)
+    with pytest.raises(GenerationError, match="line 3, is not a line of a checkpoint"):
+        Checkpoint(path, MINE)
+    assert path.read_text() == before
+
+
+def test_a_checkpoint_is_its_owners_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        fill(tmp_path / "new" / "run.jsonl")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new" / "run.jsonl").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_half_of_a_surrogate_pair_ends_no_run_and_no_later_one(tmp_path):
+    path = tmp_path / "run.jsonl"
+    answer = Answer({"queries": [{"kind": "question", "text": "half \ud800"}]})
+    with Checkpoint(path, MINE) as checkpoint:
+        checkpoint.add("key \udfff", answer)
+    for _ in range(2):
+        with Checkpoint(path, MINE) as checkpoint:
+            assert checkpoint.get("key \udfff") == answer

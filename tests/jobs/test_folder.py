@@ -1,8 +1,13 @@
+import contextlib
 import json
+import os
+import stat
 
 import pytest
 
-from deepmem_integrations.errors import JobNotFoundError, StorageError
+from deepmem_integrations import DeepMemory
+from deepmem_integrations._locks import FileLock
+from deepmem_integrations.errors import JobNotFoundError, ModelNotFoundError, StorageError
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.models import ModelFolder
 from tests.jobs.helpers import add_model
@@ -45,3 +50,148 @@ def test_states_of_the_first_version_are_read(tmp_path):
     old = {"id": path.stem, "state": "completed", "progress": 1.0, "started": 1.0, "seconds": 2.0, "recall": 0.5}
     path.write_text(json.dumps({**old, "recall_gain": 0.1, "report": None, "error": None}))
     assert JobFolder(ModelFolder(tmp_path)).job(path.stem).recall == 0.5
+
+
+# ---- hostile and leftover files --------------------------------------------------------------------------------------
+
+JOB = "6508464cd80cab681bfcfff3"
+STATE = {"id": JOB, "state": "pending", "progress": 0.0, "created": 1.0, "started": 0.0, "detached": True}
+
+
+def write_state(folder, **changes):
+    path = folder / "jobs" / f"{JOB}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**STATE, **changes}))
+    return JobFolder(ModelFolder(folder))
+
+
+def test_the_id_of_a_job_is_the_name_of_its_file(tmp_path):
+    """Before, ``list_jobs`` wrote the state of a job whose process is gone to where the id in the file pointed."""
+    folder = tmp_path / "m" / "deep"
+    jobs = write_state(folder, id="../../victim")
+    (found,) = jobs.all()
+    assert (found.id, found.state) == (JOB, "failed")
+    assert [path.name for path in tmp_path.rglob("victim*")] == []
+    assert json.loads((folder / "jobs" / f"{JOB}.json").read_text())["id"] == JOB
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"state": "unheard of"},
+        {"progress": "x"},
+        {"created": float("nan")},
+        {"created": None},
+        {"pid": "1"},
+        {"pid": 1.5},
+        {"pid": True},
+        {"error": 5},
+        {"detached": "yes"},
+        {"report": 5},
+        {"report": {"chosen": 5}},
+        {"report": {"chosen": "x", "reason": "y", "seen": {"chosen": 1}}},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_odd_states_are_errors_that_name_the_file(tmp_path, damage):
+    with pytest.raises(StorageError, match=f"{JOB}.json is damaged"):
+        write_state(tmp_path, **damage).job(JOB)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "null", "[" * 100_000, '{"a":' * 100 + "1" + "}" * 100, "9" * 5000])
+def test_odd_json_is_an_error_that_names_the_file(tmp_path, text):
+    jobs = write_state(tmp_path)
+    (jobs.path / f"{JOB}.json").write_text(text)
+    with pytest.raises(StorageError, match=f"{JOB}.json is damaged"):
+        jobs.job(JOB)
+
+
+def test_a_pipe_in_place_of_a_job_hangs_nobody(tmp_path):
+    jobs = write_state(tmp_path)
+    (jobs.path / f"{JOB}.json").unlink()
+    os.mkfifo(jobs.path / f"{JOB}.json")
+    with pytest.raises(StorageError, match="no regular file"):
+        jobs.all()
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a\0b", "x" * 300, "\ud800", "a/b", ""])
+def test_no_job_has_a_name_that_is_no_plain_one(tmp_path, name):
+    with pytest.raises(JobNotFoundError):
+        JobFolder(ModelFolder(tmp_path)).job(name)
+    with pytest.raises(ModelNotFoundError):
+        ModelFolder(tmp_path).load_model(name)
+
+
+USES = {
+    "new": lambda jobs: jobs.new().__exit__(None, None, None),
+    "all": lambda jobs: jobs.all(),
+    "job": lambda jobs: jobs.job("another"),
+    "cancel": lambda jobs: jobs.cancel("another"),
+    "delete": lambda jobs: jobs.delete("another"),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_any_next_use_deletes_what_a_killed_training_left(tmp_path, use):
+    """Before, the queries' texts stayed until somebody asked for the very job."""
+    jobs = write_state(tmp_path)
+    orphan = "f" * 24  # whose state is gone
+    for name in (JOB, orphan):
+        jobs.inputs(name).mkdir()
+        (jobs.inputs(name) / "queries.json").write_text('{"queries": ["a secret"]}')
+    halves = [f".{JOB}.{kind}.0123abcd.tmp" for kind in ("json", "cancel")]
+    for half in halves:
+        (jobs.path / half).write_text("")
+    busy = "a" * 24
+    jobs.inputs(busy).mkdir()
+    with FileLock(jobs.lock_path(busy)):
+        with contextlib.suppress(JobNotFoundError):
+            USES[use](jobs)
+        assert jobs.inputs(busy).exists(), "somebody works on it"
+    assert not jobs.inputs(JOB).exists()
+    assert not jobs.inputs(orphan).exists()
+    assert not any((jobs.path / half).exists() for half in halves)
+    assert jobs.job(JOB).state == "failed"
+
+
+def test_opening_the_memory_deletes_what_a_killed_training_left(memory, embeddings):
+    inputs = memory.jobs.inputs(JOB)
+    inputs.mkdir(parents=True)
+    DeepMemory(memory.corpus, embeddings, memory.folder.path)
+    assert not inputs.exists()
+
+
+def test_the_inputs_of_a_training_are_its_owners_alone(memory, problem, monkeypatch):
+    modes = {}
+
+    def look(running, **_):
+        folder = running.jobs.inputs(running.job.id)
+        modes.update({path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.iterdir()]})
+
+    monkeypatch.setattr("deepmem_integrations.jobs.trainer.train", look)
+    before = os.umask(0)
+    try:
+        memory.train(problem.train)
+    finally:
+        os.umask(before)
+    assert modes.pop(next(name for name in modes if "." not in name)) == 0o700
+    assert set(modes) >= {"queries.json", "queries.npy", "corpus.npy", "options.json"}
+    assert set(modes.values()) == {0o600}
+
+
+def test_an_embedding_error_that_quotes_a_query_stays_in_no_file(memory, problem, monkeypatch):
+    secret = problem.train.queries[0]
+
+    def refuse(*_, **__):
+        raise ConnectionError(f"400: cannot embed {secret!r}")
+
+    monkeypatch.setattr(memory.embedder, "embed_queries", refuse)
+    with pytest.raises(ConnectionError, match="cannot embed"):
+        memory.train(problem.train)
+    (job,) = memory.jobs.all()
+    assert job.state == "failed"
+    assert "ConnectionError" in job.error
+    assert "may quote a query" in job.error
+    kept = [path for path in memory.folder.path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert kept == []

@@ -161,3 +161,24 @@ def test_what_cannot_be_compared_is_refused(store):
             found(store, MetadataFilters(filters=[part]))
     with pytest.raises(StoreError, match="finite numbers"):
         found(store, MetadataFilters(filters=[leaf("v", FilterOperator.GT, float("nan"))]))
+
+
+@pytest.mark.parametrize("operator", [FilterOperator.ALL, FilterOperator.ANY, FilterOperator.IN, FilterOperator.NIN])
+@pytest.mark.parametrize("value", [[], [-3], [-0.5, 2]])
+def test_empty_lists_and_negative_numbers_are_as_llama_index_has_them(tmp_path, operator, value):
+    """Before, ``all []`` held where the key is missing."""
+    store = DeepLakeStore(tmp_path / "ds")
+    metadatas = {"none": {}, "list": {"v": [-3, 2]}, "empty": {"v": []}, "other": {"v": [1]}}
+    if operator in (FilterOperator.IN, FilterOperator.NIN):
+        metadatas = {"none": {}, "minus": {"v": -3}, "two": {"v": 2}, "half": {"v": -0.5}}
+    store.add(list(metadatas), np.eye(4), metadatas=list(metadatas.values()))
+    filters = MetadataFilters(filters=[MetadataFilter(key="v", value=value, operator=operator)])
+    holds = {
+        FilterOperator.ALL: lambda there: all(item in there for item in value),
+        FilterOperator.ANY: lambda there: any(item in there for item in value),
+        FilterOperator.IN: lambda there: there in value,
+        FilterOperator.NIN: lambda there: there not in value,
+    }[operator]
+    found = {document.id for document in store.find(condition(filters, store))}
+    missing = {"none"} if operator == FilterOperator.NIN else set()
+    assert found == missing | {name for name, metadata in metadatas.items() if "v" in metadata and holds(metadata["v"])}

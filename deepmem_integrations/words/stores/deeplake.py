@@ -4,7 +4,7 @@ from typing import Any
 
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.deeplake import Filter as MetadataFilter
-from deepmem_integrations.deeplake.tql import literal, where
+from deepmem_integrations.deeplake.tql import literal
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.words.lexical_search import Filter, Found, check_search
 from deepmem_integrations.words.stores.filtered import Scored, filtered
@@ -57,5 +57,5 @@ class DeepLakeWords:
     def _fetch(self, text: str, limit: int) -> Scored:
         layout = self.store.layout
         order = f"ORDER BY BM25_SIMILARITY({layout.text}, {literal(text)}) DESC LIMIT {int(limit)}"
-        found = self.store.query(f"SELECT * {where(self.metadata, layout.metadata)} {order}")
+        found = self.store.query(f"SELECT * {self.store.where(self.metadata)} {order}")
         return [(document.id, 1 / rank) for rank, document in enumerate(found, start=1)]

@@ -1,0 +1,270 @@
+"""Feeds the doors of the library with what an intruder would: ``python -m tests.fuzz [SECONDS]``, ten minutes by default.
+
+Each file that the library reads is changed at random, with and without a valid checksum, or holds anything at all, and each path
+is any text. Whatever comes, it is read, or it is a `DeepMemoryError`; nothing hangs, nothing else is raised, and nothing is
+written outside the folder. `tests/test_fuzz.py` does so for a minute.
+"""
+
+import contextlib
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from deepmem_integrations._pickles import DOCUMENTS, POINTS, read_records
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load
+
+from deepmem_integrations import QueryAdapter, Relevance
+from deepmem_integrations._files import user_path
+from deepmem_integrations.adapter import file
+from deepmem_integrations.cli.redaction import redacted
+from deepmem_integrations.errors import DeepMemoryError
+from deepmem_integrations.generation import Answer
+from deepmem_integrations.generation.checkpoint import Checkpoint
+from deepmem_integrations.jobs import JobFolder
+from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.remote import word_files
+from deepmem_integrations.words import WordIndex
+
+JOB = "0123456789abcdef01234567"
+MINE = {"corpus": "c", "prompt": "p", "model": "m"}
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.safetensors"))
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def changed(draw, data):
+    """Bytes with a few flips, cuts and insertions, or other bytes."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=400))
+    found = bytearray(data)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, max(len(found) - 1, 0)))
+        kind = draw(st.sampled_from(["flip", "cut", "insert", "drop"]))
+        if kind == "flip" and found:
+            found[place] ^= draw(st.integers(1, 255))
+        elif kind == "cut":
+            del found[place:]
+        elif kind == "insert":
+            found[place:place] = draw(st.binary(max_size=20))
+        else:
+            del found[place : place + draw(st.integers(1, 20))]
+    return bytes(found)
+
+
+@st.composite
+def changed_json(draw, value):
+    """JSON with one value replaced, removed or added anywhere in it."""
+    value = json.loads(json.dumps(value))
+    place = value
+    while True:
+        inner = [
+            child for child in (place.values() if isinstance(place, dict) else place) if isinstance(child, dict | list) and child
+        ]
+        if not inner or draw(st.booleans()):
+            break
+        place = draw(st.sampled_from(inner))
+    keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+    key = draw(st.sampled_from(keys))
+    if draw(st.integers(0, 4)) == 0:
+        del place[key]
+    else:
+        place[key] = draw(anything)
+    return value
+
+
+@st.composite
+def forged_models(draw):
+    """A model with other content and a valid checksum."""
+    data = draw(st.sampled_from(FIXTURES)).read_bytes()
+    header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][file.FORMAT])["header"]
+    tensors = dict(load(data))
+    if draw(st.booleans()):
+        header = draw(changed_json(header))
+    name = draw(st.sampled_from(sorted(tensors)))
+    tensor = tensors[name].copy()
+    kind = draw(st.sampled_from(["value", "shape", "type", "gone", "as it is"]))
+    if kind == "value" and tensor.size:
+        place = draw(st.integers(0, tensor.size - 1))
+        value = draw(st.floats(width=32)) if tensor.dtype.kind == "f" else draw(st.integers(-(2**40), 2**40))
+        with np.errstate(all="ignore"):
+            tensor.flat[place] = value
+    elif kind == "shape":
+        tensor = tensor[: draw(st.integers(0, len(tensor)))]
+    elif kind == "type":
+        tensor = tensor.astype(draw(st.sampled_from([np.float64, np.int32, np.uint8, np.float16])))
+    if kind == "gone":
+        del tensors[name]
+    else:
+        tensors[name] = np.ascontiguousarray(tensor)
+    envelope = json.dumps({"checksum": file._checksum(header, tensors), "header": header})
+    return file.save_tensors(tensors, metadata={file.FORMAT: envelope})
+
+
+models = st.sampled_from(FIXTURES).flatmap(lambda path: changed(path.read_bytes())) | forged_models()
+
+
+def check_model(folder, data):
+    ranks = ModelFolder(folder / "m")
+    path = ranks.model_path("x")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    assert [str(info) for info in ranks.list_models()]
+    adapter = QueryAdapter.load(path)
+    vectors = np.random.default_rng(0).normal(size=(3, adapter.dimension)).astype(np.float32)
+    assert np.isfinite(adapter.transform(vectors)).all()
+    for vector in vectors:
+        adapter.answers(vector)
+    assert QueryAdapter.from_bytes(adapter.to_bytes()).dimension == adapter.dimension
+
+
+STATE = {
+    "id": JOB,
+    "state": "training",
+    "progress": 0.5,
+    "created": 1.0,
+    "started": 1.0,
+    "pid": 1,
+    "detached": True,
+    "error": None,
+}
+CHECKPOINT = [
+    json.dumps({"deepmem checkpoint": 1, **MINE}),
+    json.dumps({"key": "k", "answer": Answer({"queries": []}, "x").to_json()}),
+]
+LABELS = {"query_id": "1", "query": "a", "relevance": [["d", 1.0]], "generated": True, "time": "2026-11-28T09:30:00Z"}
+
+
+def check_job(folder, state):
+    jobs = JobFolder(ModelFolder(folder / "m"))
+    jobs.path.mkdir(parents=True, exist_ok=True)
+    text = state if isinstance(state, bytes) else json.dumps(state).encode()
+    (jobs.path / f"{JOB}.json").write_bytes(text)
+    for job in jobs.all():
+        assert str(job)
+        assert job.id == JOB
+        jobs.cancel(job.id)
+        jobs.delete(job.id)
+
+
+def check_checkpoint(folder, data):
+    path = folder / "run.jsonl"
+    path.write_bytes(data)
+    try:
+        with Checkpoint(path, MINE) as checkpoint:
+            checkpoint.get("k")
+            checkpoint.add("new", Answer())
+    except DeepMemoryError:
+        assert path.read_bytes() == data, "a file that is refused is left alone"
+        raise
+
+
+def check_labels(folder, data):
+    path = folder / "labels.jsonl"
+    path.write_bytes(data)
+    assert len(Relevance.from_jsonl(path)) >= 0
+
+
+def check_llama_index(folder, data):
+    path = folder / "labels.json"
+    path.write_bytes(data)
+    assert len(Relevance.from_llama_index(path)) >= 0
+
+
+def check_words(folder, data):
+    words = folder / "words"
+    words.mkdir(exist_ok=True)
+    (words / "index.json").write_bytes(data)
+    with contextlib.suppress(DeepMemoryError):
+        word_files(data)
+    WordIndex.open(words).search("a word", 3)
+
+
+def check_path(folder, text):
+    user_path(text)
+    for name in (text, f"../{text}"):
+        with contextlib.suppress(DeepMemoryError):
+            JobFolder(ModelFolder(folder / "m")).job(name)
+        with contextlib.suppress(DeepMemoryError):
+            ModelFolder(folder / "m").load_model(name)
+    with contextlib.suppress(DeepMemoryError):
+        QueryAdapter.load(str(folder / "none") + text)
+
+
+def check_pickle(folder, data):
+    for known in (DOCUMENTS, POINTS):
+        read_records(data, known, "x")
+
+
+def check_uri(folder, text):
+    shown = redacted(f"pgvector:postgresql+psycopg://me:{text}@host/db#docs")
+    assert shown.startswith("pgvector:postgresql+psycopg://***")
+
+
+def as_bytes(value):
+    return changed_json(value).map(lambda found: json.dumps(found).encode())
+
+
+lines = "\n".join(CHECKPOINT).encode() + b"\n"
+qa = {"queries": {"1": "a"}, "corpus": {"d": "x"}, "relevant_docs": {"1": ["d"]}, "mode": "text"}
+manifest = {"format": "deepmem-words", "version": 1, "checksum": "x", "segments": [{"name": "a", "deleted": None}]}
+any_text = st.text(st.characters(exclude_categories=()), max_size=400)
+DOORS = {
+    "models": (models, check_model),
+    "jobs": (changed_json(STATE) | changed(json.dumps(STATE).encode()) | anything, check_job),
+    "checkpoints": (changed(lines), check_checkpoint),
+    "labels": (changed(json.dumps(LABELS).encode()) | as_bytes(LABELS), check_labels),
+    "labels of LlamaIndex": (as_bytes(qa), check_llama_index),
+    "word indices": (as_bytes(manifest) | st.binary(), check_words),
+    "paths": (any_text, check_path),
+    "pickles": (st.binary(max_size=300).map(lambda data: b"\x80\x04" + data) | st.binary(), check_pickle),
+    "URIs": (st.text(st.characters(exclude_categories=("Cs",)), min_size=3), check_uri),
+}
+"""What is read → the values that it may hold, and the function that reads them."""
+
+
+def _once(values, check, count):
+    """Make a function that feeds one door with a hundred values."""
+
+    @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(values)
+    def once(value):
+        with tempfile.TemporaryDirectory() as outer:
+            folder = Path(outer, "inner")
+            folder.mkdir()
+            count[0] += 1
+            try:
+                check(folder, value)
+            except DeepMemoryError:
+                count[1] += 1
+            assert [path.name for path in Path(outer).iterdir()] == ["inner"], "something was written outside"
+
+    return once
+
+
+def fuzz(seconds: float) -> dict[str, list[int]]:
+    """Feed every door for its share of the time. Return how many values each had, and how many of these it refused."""
+    counts = {}
+    for name, (values, check) in DOORS.items():
+        counts[name] = count = [0, 0]
+        once = _once(values, check, count)
+        end = time.monotonic() + seconds / len(DOORS)
+        while time.monotonic() < end:
+            once()
+    return counts
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    for door, (fed, refused) in fuzz(float(sys.argv[1]) if len(sys.argv) > 1 else 600).items():
+        print(f"{door}: {fed:,} values, {refused:,} of them refused")  # noqa: T201 - what was measured
