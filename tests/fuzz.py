@@ -14,13 +14,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from deepmem_integrations._pickles import DOCUMENTS, POINTS, read_records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations._files import user_path
+from deepmem_integrations._pickles import DOCUMENTS, POINTS, read_records
 from deepmem_integrations.adapter import file
 from deepmem_integrations.cli.redaction import redacted
 from deepmem_integrations.errors import DeepMemoryError

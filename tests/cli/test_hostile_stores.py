@@ -6,10 +6,10 @@ import shutil
 import sqlite3
 
 import pytest
-from deepmem_integrations._pickles import DOCUMENTS, Record, read_records
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepmem_integrations._pickles import DOCUMENTS, Record, read_records
 from deepmem_integrations.cli.redaction import redact, redact_all, redacted
 from deepmem_integrations.errors import StoreError
 from tests.cli.helpers import EMBEDDING, deepmem
