@@ -39,8 +39,8 @@ async def acall(store: VectorStore, name: str, *args: Any, **options: Any) -> An
 def own_searches(store: VectorStore, known: type) -> bool:
     """Tell whether a store, or a class between it and one of its bases, searches in its own way."""
     mro = type(store).__mro__
-    own: list[Any] = [store, *mro[: mro.index(known)]]
-    return any("search" in name for one in own for name in vars(one))
+    methods = [name for name, value in vars(store).items() if callable(value)]  # and no attribute, such as Milvus' search_params
+    return any("search" in name for names in (methods, *map(vars, mro[: mro.index(known)])) for name in names)
 
 
 class VectorCalls:

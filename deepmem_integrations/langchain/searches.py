@@ -325,7 +325,8 @@ def _untried(access: StoreAccess, options: Mapping[str, Any]) -> Iterator[tuple[
     honoured = _HONOURED.get(access.store, set)
     for name, value in options.items():
         known = name in access.applied and (name != "filter" or access.understands(value))
-        if value and not known and forbids(name) and (name, type(value)) not in honoured:
+        switch = isinstance(value, bool) or name in access.harmless  # such as prefilter, which says when to filter
+        if value and not switch and not known and forbids(name) and (name, type(value)) not in honoured:
             yield name, {**options, name: impossible(value), "k": 1}
 
 
