@@ -108,11 +108,14 @@ class StoreAccess:
         return [relevance(score) for score in scores]
 
     def _relevances_by_dot(self, scores: Sequence[float], options: Mapping[str, Any], length: float) -> list[float] | None:
-        """Return the cosines where the store ranks by inner product; None where it ranks by anything else."""
+        """Return the cosines where the store ranks by inner product, or rates documents so; None elsewhere."""
         measure = self._measure(options)
-        if measure is None or measure.metric != "dot":
+        if measure is None:
             return None
-        cosines: list[float] = measure.cosines(self._measured("dot", np.asarray(scores, dtype=np.float32)), length).tolist()
+        if measure.metric != "dot" and self._relevance_function() is not VectorStore._max_inner_product_relevance_score_fn:
+            return None
+        scored = self._measured(measure.metric, np.asarray(scores, dtype=np.float32))
+        cosines: list[float] = measure.cosines(scored, length).tolist()
         return cosines
 
     def _relevance_function(self) -> Any:

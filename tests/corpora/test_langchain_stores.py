@@ -408,7 +408,8 @@ async def check_all_search_types(trained, asked, texts, retrieve):
             odd = nearest(asked, moved, 6, keep=lambda row: row % 2 == 1)
             assert found(trained, await retrieve(query, k=6, search_kwargs=half)) == names(asked, odd)
         else:
-            with pytest.raises(StoreError, match=r"has no option (filter and would|named filter, and might) ignore it|ignores filter"):
+            refused = r"has no option (filter and would|named filter, and might) ignore it|ignores filter"
+            with pytest.raises(StoreError, match=refused):
                 await retrieve(query, k=6, search_kwargs={"filter": {"half": 1}})
 
         fetched = nearest(asked, moved, 20)
