@@ -103,9 +103,11 @@ def test_a_thousand_queries_scroll(opened, report):
     skipped = "li => !li.querySelector('summary').checkVisibility({contentVisibilityAuto: true})"
     assert rows.last.evaluate(skipped)
     rows.last.scroll_into_view_if_needed()
-    page.wait_for_function(
-        "document.querySelector('.queries > li:last-child summary').checkVisibility({contentVisibilityAuto: true})"
-    )
+    for _ in range(100):  # Playwright's own waiting evaluates a string, which the page's policy forbids
+        if not rows.last.evaluate(skipped):
+            break
+        page.wait_for_timeout(100)
+    assert not rows.last.evaluate(skipped)
     assert rows.first.evaluate(skipped)
 
 
