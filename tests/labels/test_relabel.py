@@ -130,6 +130,7 @@ class Embeddings:
 
 
 def test_remembered_answers_move_with_the_texts(tmp_path):
+    pytest.importorskip("torch")
     old, new = chunked(600), {name: text for name, text in chunked(300).items() if not name.startswith("page-4")}
     queries = [f"question {i} {text}" for i, text in enumerate(old.values())]
     embed = Embeddings([*old.values(), *new.values(), *queries])
@@ -153,6 +154,7 @@ def test_remembered_answers_move_with_the_texts(tmp_path):
 
 
 def test_training_and_evaluation_drop_labels_of_documents_that_are_gone(memory, problem):
+    pytest.importorskip("torch")
     gone = Relevance(["train 3", "gone"], [[("doc-0", 1.0), ("gone", 1.0)], [("gone", 1.0)]], ["x", "y"])
     labels = problem.train.take(range(60)) + gone
     with pytest.raises(InvalidRelevanceError, match="'gone' is not in the corpus"):
