@@ -260,7 +260,7 @@ class DeepMemoryRetriever(BaseRetriever):
         """Do the same as `_recorded` with what the store's own search by text returned, and name the documents."""
         access = store_access(self.vectorstore, id_key=self._id_key)
         documents = [access.named(document) for document in documents]
-        shown = shown_by_store(documents, access, channel_of(self.search_type))
+        shown = [] if self.record is None else shown_by_store(documents, access, channel_of(self.search_type))
         return self._recorded(query, documents, shown, run_manager, None)
 
     def _recorded(
