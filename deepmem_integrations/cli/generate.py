@@ -1,11 +1,22 @@
 """``deepmem generate``."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepmem_integrations.cli.options import AsJson, Embedding, Folder, Seed, Store, printing, typed_path
+from deepmem_integrations.cli.options import (
+    AsJson,
+    Checkpoint,
+    Embedding,
+    Estimate,
+    Folder,
+    Force,
+    MaxTokens,
+    NewLabelsFile,
+    Seed,
+    Store,
+    printing,
+)
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.errors import GenerationError
 
@@ -14,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def generate(
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", parser=typed_path, help="The file of JSON lines to write.")],
+    labels: NewLabelsFile,
     store: Store,
     embedding: Embedding,
     llm: Annotated[
@@ -25,17 +36,10 @@ def generate(
     max_documents: Annotated[
         int | None, typer.Option(min=1, help="How many documents to ask about, spread over the store.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before this many tokens are used.")] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=typed_path,
-            help="A file that keeps every answer; a later run with the same file goes on there.",
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it exists.")] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Estimate requests and tokens, and ask nothing.")] = False,
+    max_tokens: MaxTokens = None,
+    checkpoint: Checkpoint = None,
+    force: Force = False,
+    estimate: Estimate = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

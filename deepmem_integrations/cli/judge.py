@@ -8,7 +8,20 @@ import typer
 
 from deepmem_integrations._files import read_text
 from deepmem_integrations.cli.generate import language_model
-from deepmem_integrations.cli.options import AsJson, Embedding, Folder, Store, printing, read_labels, typed_path
+from deepmem_integrations.cli.options import (
+    AsJson,
+    Checkpoint,
+    Embedding,
+    Estimate,
+    Folder,
+    Force,
+    MaxTokens,
+    NewLabelsFile,
+    Store,
+    printing,
+    read_labels,
+    typed_path,
+)
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.errors import InvalidRelevanceError
 
@@ -20,7 +33,7 @@ def judge(
             metavar="QUERIES", parser=typed_path, help='A file of queries, a query a line, or JSON lines with "query".'
         ),
     ],
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", parser=typed_path, help="The file of JSON lines to write.")],
+    labels: NewLabelsFile,
     store: Store,
     embedding: Embedding,
     llm: Annotated[str, typer.Option(metavar="URI", help="openai:MODEL, which grades documents.")],
@@ -30,17 +43,10 @@ def judge(
         Path | None,
         typer.Option(metavar="FILE", parser=typed_path, help="Labels by people, to measure how far the judge agrees with them."),
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before this many tokens are used.")] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=typed_path,
-            help="A file that keeps every answer; a later run with the same file goes on there.",
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it exists.")] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Estimate requests and tokens, and ask nothing.")] = False,
+    max_tokens: MaxTokens = None,
+    checkpoint: Checkpoint = None,
+    force: Force = False,
+    estimate: Estimate = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a language model judge documents for queries of users.

@@ -87,6 +87,18 @@ LabelsFile = Annotated[
         help="Labelled queries: JSON lines, a BEIR folder, or LlamaIndex's EmbeddingQAFinetuneDataset (.json).",
     ),
 ]
+NewLabelsFile = Annotated[Path, typer.Argument(metavar="LABELS", parser=typed_path, help="The file of JSON lines to write.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Stop before this many tokens are used.")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=typed_path,
+        help="A file that keeps every answer; a later run with the same file goes on there.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it exists.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Estimate requests and tokens, and ask nothing.")]
 
 Show = Callable[[Any, str], None]
 """A function that takes the answer as JSON values and as text, and prints one of the two."""

@@ -76,6 +76,19 @@ class Usage:
         """The number of input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
+    def told(self, recorded: int, cost: float | None) -> str:
+        """Tell what a run used.
+
+        Args:
+            recorded: The number of answers that came from the checkpoint.
+            cost: The cost of the requests; None where nobody knows the prices.
+        """
+        money = "" if cost is None else f", cost {cost:.2f}"
+        return (
+            f"{self.requests} requests sent, {recorded} answers from the checkpoint, {self.input_tokens:,} input and "
+            f"{self.output_tokens:,} output tokens{money}"
+        )
+
     def __add__(self, other: "Usage") -> "Usage":
         """Add the counts."""
         return Usage(

@@ -85,12 +85,7 @@ class Generation:
 
     def __str__(self) -> str:
         """Show the counts in a few lines."""
-        cost = "" if self.cost is None else f", cost {self.cost:.2f}"
-        lines = [
-            f"{len(self.queries)} queries kept, {len(self.rejected)} left out; {self.usage.requests} requests sent, "
-            f"{self.recorded} answers from the checkpoint, {self.usage.input_tokens:,} input and "
-            f"{self.usage.output_tokens:,} output tokens{cost}"
-        ]
+        lines = [f"{len(self.queries)} queries kept, {len(self.rejected)} left out; {self.usage.told(self.recorded, self.cost)}"]
         lines += [f"{count:>7} × {reason}" for reason, count in self.relevance.left_out.items()]
         return "\n".join([*lines, *([f"stopped: {self.stopped}"] if self.stopped else [])])
 

@@ -34,12 +34,10 @@ class Judged:
 
     def __str__(self) -> str:
         """Show the counts in a few lines."""
-        cost = "" if self.cost is None else f", cost {self.cost:.2f}"
         lines = [
             f"{len(self.relevance)} queries judged, {sum(map(len, self.relevance.labels))} answers and "
-            f"{sum(map(len, self.relevance.irrelevant))} irrelevant documents; {self.usage.requests} requests sent, "
-            f"{self.recorded} answers from the checkpoint, {self.usage.input_tokens:,} input and "
-            f"{self.usage.output_tokens:,} output tokens{cost}"
+            f"{sum(map(len, self.relevance.irrelevant))} irrelevant documents; "
+            f"{self.usage.told(self.recorded, self.cost)}"
         ]
         lines += [f"agreement with people: {self.agreement}"] if self.agreement else []
         lines += [f"{count:>7} × {reason}" for reason, count in self.relevance.left_out.items()]
