@@ -227,7 +227,7 @@ class Database:
                         > sql.tuple_(sql.literal(after[0]), sql.literal(after[1]))
                     )
                 rows = connection.execute(here).all()
-                yield from self._whole(connection, [_query(row) for row in rows])
+                yield from self._whole(connection, [LoggedQuery(**_fields(row, _QUERY)) for row in rows])
                 if len(rows) < _CHUNK:
                     return
                 after = (rows[-1].asked_at, rows[-1].query_id)
@@ -242,7 +242,7 @@ class Database:
         runs = [query.run_id for query in queries if query.run_id is not None]
         found = sql.select(EVENTS).where(EVENTS.c.query_id.in_([*names, *runs]))
         for row in connection.execute(found.order_by(EVENTS.c.happened_at, EVENTS.c.event_id)):
-            events[row.query_id].append(_event(row))
+            events[row.query_id].append(Event(**_fields(row, _EVENT)))
         for query in queries:
             places = shown[query.query_id]
             mine = [*events[query.query_id], *(events[query.run_id] if query.run_id not in (None, query.query_id) else ())]
@@ -261,7 +261,7 @@ class Database:
         known = sql.exists().where((QUERIES.c.query_id == EVENTS.c.query_id) | (QUERIES.c.run_id == EVENTS.c.query_id))
         with self._errors("read"), self._engine.connect() as connection:
             for row in connection.execute(sql.select(EVENTS).where(~known).order_by(EVENTS.c.happened_at)):
-                yield _event(row)
+                yield Event(**_fields(row, _EVENT))
 
     def impressions(self, selection: Selection) -> dict[int, int]:
         """Return rank → how many times a document was shown there.
@@ -368,11 +368,11 @@ def _rows(entries: Sequence[LoggedQuery | Event]) -> dict[sql.Table, list[dict[s
     rows: dict[sql.Table, list[dict[str, Any]]] = {QUERIES: [], SHOWN: [], EVENTS: []}
     for given in entries:
         if isinstance(given, Event):
-            rows[EVENTS].append(_event_row(clean(given)))
+            rows[EVENTS].append(_row(clean(given), _EVENT))
             continue
         entry = clean(given)
-        rows[QUERIES].append(_query_row(entry))
-        rows[EVENTS] += [_event_row(event) for event in entry.events]
+        rows[QUERIES].append(_row(entry, _QUERY))
+        rows[EVENTS] += [_row(event, _EVENT) for event in entry.events]
         rows[SHOWN] += [
             {
                 "query_id": entry.query_id,
@@ -387,60 +387,37 @@ def _rows(entries: Sequence[LoggedQuery | Event]) -> dict[sql.Table, list[dict[s
     return rows
 
 
-def _query_row(query: LoggedQuery) -> dict[str, Any]:
-    return {
-        "query_id": query.query_id,
-        "asked_at": query.time,
-        "query_text": query.text,
-        "text_hash": query.text_hash,
-        "run_id": query.run_id,
-        "model": query.model,
-        "tenant": query.tenant,
-        "session_id": query.session,
-        "user_id": query.user,
-    }
+_QUERY = {
+    "query_id": "query_id",
+    "asked_at": "time",
+    "query_text": "text",
+    "text_hash": "text_hash",
+    "run_id": "run_id",
+    "model": "model",
+    "tenant": "tenant",
+    "session_id": "session",
+    "user_id": "user",
+}
+_EVENT = {
+    "event_id": "event_id",
+    "query_id": "query_id",
+    "happened_at": "time",
+    "kind": "kind",
+    "document_id": "document_id",
+    "value": "value",
+    "position": "position",
+    "source": "source",
+    "user_id": "user",
+}
+"""Column → attribute, of a query and of an event."""
 
 
-def _query(row: Any) -> LoggedQuery:
-    return LoggedQuery(
-        row.query_id,
-        row.query_text,
-        row.text_hash,
-        row.asked_at,
-        run_id=row.run_id,
-        model=row.model,
-        tenant=row.tenant,
-        session=row.session_id,
-        user=row.user_id,
-    )
+def _row(entry: LoggedQuery | Event, names: Mapping[str, str]) -> dict[str, Any]:
+    return {column: getattr(entry, name) for column, name in names.items()}
 
 
-def _event_row(event: Event) -> dict[str, Any]:
-    return {
-        "event_id": event.event_id,
-        "query_id": event.query_id,
-        "happened_at": event.time,
-        "kind": event.kind,
-        "document_id": event.document_id,
-        "value": event.value,
-        "position": event.position,
-        "source": event.source,
-        "user_id": event.user,
-    }
-
-
-def _event(row: Any) -> Event:
-    return Event(
-        row.query_id,
-        row.kind,
-        row.document_id,
-        row.value,
-        position=row.position,
-        source=row.source,
-        user=row.user_id,
-        time=row.happened_at,
-        event_id=row.event_id,
-    )
+def _fields(row: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    return {name: getattr(row, column) for column, name in names.items()}
 
 
 def _engine(place: str) -> tuple[sql.Engine, str]:
