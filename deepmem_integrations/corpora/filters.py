@@ -15,9 +15,12 @@ NOTHING = "no such value"
 _NAMES = ("filter", "where", "expr", "predicate", "tenant", "namespace")
 
 
-def forbids(option: str) -> bool:
-    """Tell whether an option of a search has a name of those that forbid documents, such as ``filter`` or ``tenant``."""
-    return any(name in option for name in _NAMES)
+def forbids(option: str, value: Any) -> bool:
+    """Tell whether an option of a search has a name of those that forbid documents, such as ``filter`` or ``tenant``.
+
+    A switch, such as LanceDB's ``prefilter``, only says how to filter.
+    """
+    return bool(value) and not isinstance(value, bool) and any(name in option for name in _NAMES)
 
 
 def impossible(filter: Any) -> Any:

@@ -324,9 +324,8 @@ def _untried(access: StoreAccess, options: Mapping[str, Any]) -> Iterator[tuple[
     """Yield each option that forbids documents, with the options of a search that has to find nothing."""
     honoured = _HONOURED.get(access.store, set)
     for name, value in options.items():
-        known = name in access.applied and (name != "filter" or access.understands(value))
-        switch = isinstance(value, bool) or name in access.harmless  # such as prefilter, which says when to filter
-        if value and not switch and not known and forbids(name) and (name, type(value)) not in honoured:
+        known = name in access.harmless or (name in access.applied and (name != "filter" or access.understands(value)))
+        if not known and forbids(name, value) and (name, type(value)) not in honoured:
             yield name, {**options, name: impossible(value), "k": 1}
 
 

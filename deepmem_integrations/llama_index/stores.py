@@ -459,7 +459,7 @@ class OtherSearch(NodeSearch):
             narrowed._filters = MetadataFilters(filters=[MetadataFilter(key=NOWHERE, value=NOTHING)])
             yield "filters", filters, narrowed
         for name, value in options.items():
-            if value and forbids(name) and (name, type(value)) not in self._honoured:
+            if forbids(name, value) and (name, type(value)) not in self._honoured:
                 narrowed = self._narrowed(1)
                 narrowed._kwargs = {**options, name: impossible(value)}
                 yield name, value, narrowed

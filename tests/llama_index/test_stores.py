@@ -637,3 +637,5 @@ async def test_a_store_that_ignores_filters_is_refused(words, embed_model):
     retriever = DeepMemoryRetriever(index, memory=QueryAdapter(DIMENSION), vector_store_kwargs={"nprobes": 3})
     assert len(retriever.retrieve("word3")) == 2
     assert asked[-1] == (None, {"nprobes": 3})
+    switch = DeepMemoryRetriever(index, memory=QueryAdapter(DIMENSION), vector_store_kwargs={"prefilter": True})
+    assert len(switch.retrieve("word3")) == 2, "a switch forbids nothing"
