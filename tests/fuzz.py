@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -252,19 +253,18 @@ def _once(values, check, count):
     return once
 
 
-def fuzz(seconds: float) -> dict[str, list[int]]:
-    """Feed every door for its share of the time. Return how many values each had, and how many of these it refused."""
-    counts = {}
+def fuzz(seconds: float) -> Iterator[tuple[str, list[int]]]:
+    """Feed every door for its share of the time. Yield how many values each had, and how many of these it refused."""
     for name, (values, check) in DOORS.items():
-        counts[name] = count = [0, 0]
+        count = [0, 0]
         once = _once(values, check, count)
         end = time.monotonic() + seconds / len(DOORS)
         while time.monotonic() < end:
             once()
-    return counts
+        yield name, count
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for door, (fed, refused) in fuzz(float(sys.argv[1]) if len(sys.argv) > 1 else 600).items():
-        print(f"{door}: {fed:,} values, {refused:,} of them refused")  # noqa: T201 - what was measured
+    for door, (fed, refused) in fuzz(float(sys.argv[1]) if len(sys.argv) > 1 else 600):
+        print(f"{door}: {fed:,} values, {refused:,} of them refused", flush=True)  # noqa: T201 - what was measured

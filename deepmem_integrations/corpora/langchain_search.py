@@ -1,6 +1,5 @@
 """`VectorCalls`: the search of a LangChain vector store by vector, under whatever name the store has it."""
 
-import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +8,10 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
+from deepmem_integrations.corpora.langchain_embedding import OneQuery, embedding_places, with_embedding
 from deepmem_integrations.corpora.langchain_stores import KINDS
 from deepmem_integrations.corpora.langchain_tables import TableCorpus
 from deepmem_integrations.corpora.stores import kind_of, kind_of_class
-from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 
 BY_VECTOR = "similarity_search_by_vector"
@@ -126,41 +125,16 @@ class VectorCalls:
         by_text = _BY_TEXT.get(name)
         if by_text is None or _has(self.store, name) or _has(self.store, f"a{name}") or not _has(self.store, by_text):
             return self.store, name, vector
-        other = _embedding(self.store, self.embeddings, vector)
-        if other is None:
+        model, places = embedding_places(self.store, self.embeddings)
+        if not places:
             return self.store, name, vector
+        other = with_embedding(self.store, places, OneQuery(model, text, vector))
         if options.get("filter") is not None and "filter" not in inspect.signature(getattr(other, by_text)).parameters:
             raise StoreError(
                 f"The search of a {type(self.store).__name__} has no option named filter, and might ignore it. A store for each "
                 "tenant, or another kind of store, keeps tenants apart."
             )
         return other, by_text, text
-
-
-class _Fixed(Embeddings):
-    """An embedding model that returns one vector for every text."""
-
-    def __init__(self, vector: Sequence[float]) -> None:
-        self._vector = list(vector)
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._vector
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return [self._vector for _ in texts]
-
-
-def _embedding(store: VectorStore, embeddings: Embeddings | None, vector: Sequence[float]) -> VectorStore | None:
-    """Return a copy of a store that embeds every query as one vector; None where the store does not hold its embedding model."""
-    if embeddings is None:
-        return None
-    held = [name for name, value in vars(store).items() if isinstance(value, Embeddings) and untransformed(value) is embeddings]
-    if not held:
-        return None
-    other = copy.copy(store)
-    for name in held:
-        vars(other)[name] = _Fixed(vector)
-    return other
 
 
 def _has(store: VectorStore, name: str) -> bool:

@@ -6,22 +6,18 @@ words. So a store that is not known in detail is searched by text, with a copy o
 query vector.
 """
 
-import asyncio
 import contextlib
-import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from types import FunctionType, MethodType, ModuleType
 from typing import Any, Literal, Protocol
 
-from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
 from deepmem_integrations._weak import WeakCache
 from deepmem_integrations.corpora.filters import forbids, ignored, impossible
+from deepmem_integrations.corpora.langchain_embedding import OneQuery, embedding_places, with_embedding
 from deepmem_integrations.corpora.langchain_search import ALSO_SCORED, BY_VECTOR, SCORED, VectorCalls, acall
-from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.stores import StoreAccess
 
@@ -41,10 +37,6 @@ _BY_TEXT: Mapping[str, tuple[str, ...]] = {
         "similarity_search_with_score",
     ),
 }
-_DEEP = 3
-"""In how many steps a store leads to its embedding model: a store, its store inside, its embedding service, and the model."""
-_PLACES: WeakCache[list[tuple[str, ...]]] = WeakCache()
-"""Where each store keeps its embedding model: the names of attributes that lead there."""
 _HONOURED: WeakCache[set[tuple[str, type]]] = WeakCache()
 """The options of each store that were seen to forbid documents."""
 
@@ -115,7 +107,7 @@ class ByText:
 
     def __init__(self, access: StoreAccess, search_type: SearchType, text: str, vector: Sequence[float]) -> None:
         self.store, self.search_type, self.text, self.vector = access.store, search_type, text, vector
-        self.model, self.places = _places(access)
+        self.model, self.places = embedding_places(self.store, access.calls.embeddings)
         if not self.places:
             raise cannot(self.store, "its embedding model, which would have to return the transformed vector, is not found in it")
 
@@ -126,52 +118,24 @@ class ByText:
 
     def find(self, options: Mapping[str, Any]) -> list[Any]:
         """Search."""
-        embedding = _OneQuery(self.model, self.text, self.vector)
-        found: list[Any] = _with(self.store, self.places, embedding).search(self.text, self.search_type, **options)
+        embedding = OneQuery(self.model, self.text, self.vector)
+        found: list[Any] = with_embedding(self.store, self.places, embedding).search(self.text, self.search_type, **options)
         return self._checked(found, embedding)
 
     async def afind(self, options: Mapping[str, Any]) -> list[Any]:
         """Do the same as `find` without blocking the event loop."""
-        embedding = _OneQuery(self.model, self.text, self.vector)
-        store = _with(self.store, self.places, embedding)
+        embedding = OneQuery(self.model, self.text, self.vector)
+        store = with_embedding(self.store, self.places, embedding)
         try:
             found = await acall(store, "search", self.text, self.search_type, **options)
         except NotImplementedError:  # a class may override the one method of two that is not async
             found = await run_in_executor(None, lambda: store.search(self.text, self.search_type, **options))
         return self._checked(found, embedding)
 
-    def _checked(self, found: list[Any], embedding: "_OneQuery") -> list[Any]:
+    def _checked(self, found: list[Any], embedding: "OneQuery") -> list[Any]:
         if not embedding.asked:
             raise cannot(self.store, "this search did not ask the embedding model for the query's vector, as a search by words")
         return found
-
-
-class _OneQuery(Embeddings):
-    """An embedding model that returns a given vector for a query, and is a store's own model in all else."""
-
-    def __init__(self, model: Any, text: str, vector: Sequence[float]) -> None:
-        self.model, self.text, self.vector, self.asked = model, text, [float(value) for value in vector], False
-
-    def embed_query(self, text: str) -> list[float]:
-        self.asked = True
-        return list(self.vector)
-
-    async def aembed_query(self, text: str) -> list[float]:
-        return self.embed_query(text)
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        if list(texts) == [self.text]:  # some stores embed a query in this way
-            return [self.embed_query(self.text)]
-        vectors: list[list[float]] = self.model.embed_documents(texts)
-        return vectors
-
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        return await asyncio.to_thread(self.embed_documents, texts)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "model":  # of a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self.model, name)
 
 
 # ---- which way -------------------------------------------------------------------------------------------------------
@@ -200,7 +164,7 @@ def way_of(access: StoreAccess, search_type: SearchType, text: str, vector: Sequ
     if access.kind and not hybrid:
         return ByVector(access.calls, method or _BY_VECTOR[search_type][0], vector, text)
     by_vector, by_text = (_above(store, methods[search_type]) for methods in (_BY_VECTOR, _BY_TEXT))
-    if hybrid or by_text < by_vector or (by_text == by_vector and _places(access)[1]):
+    if hybrid or by_text < by_vector or (by_text == by_vector and embedding_places(store, access.calls.embeddings)[1]):
         if search_type == "similarity_score_threshold":
             _check_relevance(store)
         return ByText(access, search_type, text, vector)
@@ -250,44 +214,6 @@ def _check_relevance(store: VectorStore) -> None:
                 "document is, so a score_threshold would drop the best documents. Make the store with cosine distance, or give "
                 "it a relevance function of your own, if it takes one."
             )
-
-
-def _places(access: StoreAccess) -> tuple[Any, list[tuple[str, ...]]]:
-    """Return a store's embedding model and where it is kept. Nothing that does something when it is deleted is ever copied."""
-    store, model = access.store, access.store.embeddings
-    if model is None:  # of a store that does not tell it
-        told = access.calls.embeddings
-        held = [value for value in vars(store).values() if isinstance(value, Embeddings) and untransformed(value) is told]
-        model = held[0] if held else None
-    places = _PLACES.get(store, lambda: list(_lead_to(model, store, ())))
-    return model, places if all(_at(store, place) is model for place in places) else list(_lead_to(model, store, ()))
-
-
-def _lead_to(model: Any, owner: Any, owners: tuple[Any, ...]) -> Iterator[tuple[str, ...]]:
-    parts = getattr(owner, "__dict__", None)
-    if model is None or hasattr(owner, "__del__") or not isinstance(parts, dict):
-        return
-    for name, value in list(parts.items()):
-        if value is model:
-            yield (name,)
-        elif len(owners) < _DEEP - 1 and not isinstance(value, type | ModuleType | FunctionType | MethodType):
-            if all(value is not one for one in (owner, *owners)):
-                yield from ((name, *rest) for rest in _lead_to(model, value, (owner, *owners)))
-
-
-def _at(owner: Any, place: tuple[str, ...]) -> Any:
-    for name in place:
-        owner = getattr(owner, "__dict__", {}).get(name)
-    return owner
-
-
-def _with(owner: Any, places: Sequence[tuple[str, ...]], embedding: Embeddings) -> Any:
-    """Return a shallow copy of a store with another embedding model. What else the store has is shared."""
-    new = copy.copy(owner)
-    for name in {place[0] for place in places}:
-        rest = [place[1:] for place in places if place[0] == name]
-        new.__dict__[name] = embedding if () in rest else _with(owner.__dict__[name], rest, embedding)
-    return new
 
 
 # ---- filters ---------------------------------------------------------------------------------------------------------
