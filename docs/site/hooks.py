@@ -1,8 +1,8 @@
 """What MkDocs does not do by itself.
 
-The pages in docs/ are read in the repository as well, so their links lead to files of the repository, and their pictures are images. On the
-site, files that are no pages become links to the repository, a few become pages, and pictures are written into the page, whose colours they
-then have.
+The pages in docs/ are read in the repository as well, so their links lead to files of the repository, and their pictures are images.
+On the site, files that are no pages become links to the repository, a few become pages, and pictures are written into the page, whose
+colours they then have.
 """
 
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger("mkdocs.plugins.hooks")
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the files of the repository that are pages of the site."""
     for source, page in PAGES.items():
-        text = with_site_links((ROOT / source).read_text(encoding="utf-8"), source, page, config.repo_url)
+        text = with_site_links((ROOT / source).read_text(encoding="utf-8"), source, page, config.extra["repository"])
         files.append(File.generated(config, page, content=text))
     return files
 
@@ -35,7 +35,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links to files of the repository lead to the repository."""
     uri = page.file.src_uri
-    return markdown if uri in PAGES.values() else with_site_links(markdown, f"docs/{uri}", uri, config.repo_url)
+    return markdown if uri in PAGES.values() else with_site_links(markdown, f"docs/{uri}", uri, config.extra["repository"])
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -46,6 +46,13 @@ def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files
         return f'<figure class="picture" role="img" aria-label="{image[1]}" tabindex="0">{svg}</figure>'
 
     return PICTURE.sub(inline, html)
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
+    """Name the search for those who hear the page."""
+    return output.replace(
+        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
+    )
 
 
 def with_site_links(markdown: str, source: str, page: str, repository: str) -> str:
