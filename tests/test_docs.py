@@ -103,6 +103,14 @@ def test_the_readme_leads_to_the_pages():
     assert linked >= {"evidence.md", "labels.md", "langchain.md", "llama-index.md", "migration.md", "serving.md", "stores.md"}
 
 
+def test_the_picture_of_the_readme_shows_the_results():
+    from benchmarks.picture import FILE, picture
+    from benchmarks.results import FOLDER, read
+
+    assert "](docs/pictures/gain.svg)" in "".join(README.open(encoding="utf-8").readlines()[:60])
+    assert FILE.read_text(encoding="utf-8") == picture(read(FOLDER / "compare.json")), "run python -m benchmarks.picture"
+
+
 def test_rows_of_the_faq_are_those_of_the_evidence():
     evidence, faq = ((ROOT / "docs" / name).read_text(encoding="utf-8").splitlines() for name in ("evidence.md", "faq.md"))
     rows = [line for line in faq if re.match(r"\|.*\d\.\d", line)]

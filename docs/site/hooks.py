@@ -1,8 +1,8 @@
 """What MkDocs does not do by itself.
 
-The pages in docs/ are read in the repository as well, so their links lead to files of the repository, and their pictures are images.
-On the site, files that are no pages become links to the repository, a few become pages, and pictures are written into the page, whose
-colours they then have.
+The pages in docs/ are read in the repository as well, so their links lead to files of the repository, and their pictures are
+images. On the site, files that are no pages become links to the repository, a few become pages, and pictures are written into the
+page, whose colours they then have.
 """
 
 import logging

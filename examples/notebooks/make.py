@@ -1,6 +1,6 @@
 """Make the notebooks of the pages in docs/ that start with a framework: one source for both.
 
-    python examples/notebooks/make.py
+python examples/notebooks/make.py
 """
 
 import json
@@ -23,7 +23,9 @@ def notebook_of(name: str) -> str:
     parts = _BLOCK.split(text)  # prose and code by turns
     cells = [_cell("markdown", _absolute(part)) if row % 2 == 0 else _cell("code", part) for row, part in enumerate(parts)]
     install = f"""%pip install -q "deepmem-integrations[demo,{extra}] @ git+{REPOSITORY}\""""
-    badge = f"https://colab.research.google.com/github/{REPOSITORY.partition('.com/')[2]}/blob/main/examples/notebooks/{name}.ipynb"
+    badge = (
+        f"https://colab.research.google.com/github/{REPOSITORY.partition('.com/')[2]}/blob/main/examples/notebooks/{name}.ipynb"
+    )
     cells.insert(0, _cell("markdown", f"[Open in Colab]({badge})"))
     cells.insert(2, _cell("code", install))
     for row, cell in enumerate(cells):
