@@ -6,12 +6,13 @@ from types import ModuleType
 from deepmem_integrations.errors import MissingExtraError
 
 
-def require(package: str, extra: str) -> ModuleType:
+def require(package: str, extra: str | None = None, *, distribution: str | None = None) -> ModuleType:
     """Import an optional dependency and return its module.
 
     Args:
         package: The import name of the package, for example ``"torch"``.
         extra: The extra of ``deepmem-integrations`` that installs the package, for example ``"train"``.
+        distribution: What to install where no extra does, for example ``"langchain-chroma"``, the package of a store.
 
     Raises:
         MissingExtraError: The package is not installed. An import error *inside* an installed package is passed on as it is.
@@ -21,4 +22,4 @@ def require(package: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package.partition(".")[0]:
             raise
-        raise MissingExtraError(package, extra) from error
+        raise MissingExtraError(package, extra, distribution) from error

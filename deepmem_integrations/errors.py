@@ -41,20 +41,23 @@ class MissingExtraError(DeepMemoryError, ImportError):
 
     Args:
         package: The import name of the package that was not found.
-        extra: The extra of ``deepmem-integrations`` that installs the package.
+        extra: The extra of ``deepmem-integrations`` that installs the package, or None where no extra does.
+        distribution: What to install where no extra does, such as ``"langchain-chroma"``: the package of a store.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str | None = None, distribution: str | None = None) -> None:
+        install = f'"deepmem-integrations[{extra}]"' if extra else distribution or package
         super().__init__(
             f"This part of deepmem-integrations needs the package {package!r}, which is not installed. "
-            f'Install it with: pip install "deepmem-integrations[{extra}]"'
+            f"Install it with: pip install {install}"
         )
         self.package = package
         self.extra = extra
+        self.distribution = distribution
 
-    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str | None, str | None]]:
         """Pickle the arguments, so that the error can be passed between processes."""
-        return type(self), (self.package, self.extra)
+        return type(self), (self.package, self.extra, self.distribution)
 
 
 class InvalidRelevanceError(DeepMemoryError, ValueError):

@@ -1,6 +1,6 @@
 """Every Python block of the README and of the pages in docs/ runs; every link between the pages leads somewhere.
 
-The blocks of docs/migration.md build on one another and load a model: tests/test_migration.py runs those.
+The blocks of some pages build on one another and load a model: tests/test_migration.py and tests/test_start.py run those.
 """
 
 import re
@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SLOW = ("migration", "start-langchain", "start-llama-index")
 
 
 def blocks_of(page: Path) -> list[str]:
@@ -20,7 +21,7 @@ def blocks_of(page: Path) -> list[str]:
 BLOCKS = [
     pytest.param(page, number, id=f"{page.stem}-{number}")
     for page in PAGES
-    if page.stem != "migration"
+    if page.stem not in SLOW
     for number in range(len(blocks_of(page)))
 ]
 
@@ -89,9 +90,29 @@ def test_paths_in_the_text_exist(page):
     assert missing == []
 
 
-def test_every_page_can_be_reached_from_the_readme():
-    linked = {
-        (README.parent / target).resolve() for target in re.findall(r"\]\((docs/[^)#]+)\)", README.read_text(encoding="utf-8"))
-    }
-    pages = {page.resolve() for page in (ROOT / "docs").glob("*.md")}
-    assert pages - linked == {(ROOT / "docs" / "index.md").resolve()}
+def test_every_page_has_its_place_on_the_site():
+    """The strict build says so as well, for who has MkDocs."""
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    from_elsewhere = {"benchmarks.md", "changelog.md", "contributing.md"}  # docs/site/hooks.py
+    assert set(re.findall(r"[\w/-]+\.md", nav)) == pages | from_elsewhere
+
+
+def test_the_readme_leads_to_the_pages():
+    linked = set(re.findall(r"\]\(docs/([^)#]+)\)", README.read_text(encoding="utf-8")))
+    assert linked >= {"evidence.md", "labels.md", "langchain.md", "llama-index.md", "migration.md", "serving.md", "stores.md"}
+
+
+def test_the_picture_of_the_readme_shows_the_results():
+    from benchmarks.picture import FILE, picture
+    from benchmarks.results import FOLDER, read
+
+    assert "](docs/pictures/gain.svg)" in "".join(README.open(encoding="utf-8").readlines()[:60])
+    assert FILE.read_text(encoding="utf-8") == picture(read(FOLDER / "compare.json")), "run python -m benchmarks.picture"
+
+
+def test_rows_of_the_faq_are_those_of_the_evidence():
+    evidence, faq = ((ROOT / "docs" / name).read_text(encoding="utf-8").splitlines() for name in ("evidence.md", "faq.md"))
+    rows = [line for line in faq if re.match(r"\|.*\d\.\d", line)]
+    assert len(rows) == 9
+    assert [row for row in rows if row not in evidence] == []

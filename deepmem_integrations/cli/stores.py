@@ -160,8 +160,8 @@ def _langchain_embeddings(embedder: Embedder) -> Any:
 
 def _chroma(place: str, embeddings: Any) -> Any:
     folder, name = _two(place, "chroma:FOLDER#COLLECTION")
-    chroma = require("langchain_chroma", extra="chroma").Chroma
-    chromadb = require("chromadb", extra="chroma")
+    chroma = require("langchain_chroma", distribution="langchain-chroma").Chroma
+    chromadb = require("chromadb", distribution="langchain-chroma")
     settings = chromadb.Settings(anonymized_telemetry=False)
     if "://" in folder:
         from urllib.parse import urlsplit
@@ -178,8 +178,8 @@ def _chroma(place: str, embeddings: Any) -> Any:
 
 def _qdrant(place: str, embeddings: Any) -> Any:
     address, name = _two(place, "qdrant:FOLDER#COLLECTION")
-    store = require("langchain_qdrant", extra="qdrant").QdrantVectorStore
-    client = require("qdrant_client", extra="qdrant").QdrantClient
+    store = require("langchain_qdrant", distribution="langchain-qdrant").QdrantVectorStore
+    client = require("qdrant_client", distribution="langchain-qdrant").QdrantClient
     # The key is not part of the URI, which a shell would remember.
     key = os.environ.get("QDRANT_API_KEY")
     if "://" in address:
@@ -213,8 +213,8 @@ def _check_qdrant(folder: Path) -> None:
 @contextlib.contextmanager
 def _points_without_pickle(folder: Path) -> Iterator[None]:
     """Let the client of Qdrant, which unpickles each point of a local folder, read points as data."""
-    persistence: Any = require("qdrant_client.local.persistence", extra="qdrant")
-    models = require("qdrant_client.http.models", extra="qdrant")
+    persistence: Any = require("qdrant_client.local.persistence", distribution="langchain-qdrant")
+    models = require("qdrant_client.http.models", distribution="langchain-qdrant")
 
     def vector(value: Any) -> Any:
         return models.SparseVector(**value.fields) if isinstance(value, Record) else value
@@ -241,8 +241,8 @@ def _points_without_pickle(folder: Path) -> Iterator[None]:
 
 def _pgvector(place: str, embeddings: Any) -> Any:
     address, name = _two(place, "pgvector:postgresql+psycopg://USER:PASSWORD@HOST/DATABASE#COLLECTION")
-    langchain_postgres = require("langchain_postgres", extra="pgvector")
-    sqlalchemy = require("sqlalchemy", extra="pgvector")
+    langchain_postgres = require("langchain_postgres", distribution="langchain-postgres")
+    sqlalchemy = require("sqlalchemy", distribution="langchain-postgres")
     engine = sqlalchemy.create_engine(address)
     # PGVector creates a collection that does not exist, so the collections are listed first.
     names: list[str] = []

@@ -33,7 +33,7 @@ class FaissFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        faiss = require("faiss", extra="faiss")
+        faiss = require("faiss", distribution="faiss-cpu")
         files = Path(folder, "index.faiss"), Path(folder, "index.pkl")
         if not all(file.is_file() for file in files):
             raise StoreError(f"{str(folder)!r} has no index.faiss and index.pkl, which FAISS.save_local of LangChain writes.")

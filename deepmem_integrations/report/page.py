@@ -49,7 +49,7 @@ def draw(values: Mapping[str, Any]) -> str:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    require("jinja2", extra="report")
+    require("jinja2", extra="train")
     shown, left_out = _worst_and_best(values["queries"])
     for length in LENGTHS:
         page = _render(values, shown, left_out, length)

@@ -54,7 +54,7 @@ class ContextLength:
 
 
 def _tiktoken(name: str) -> CountTokens:
-    tiktoken = require("tiktoken", extra="report")
+    tiktoken = require("tiktoken", extra="openai")
     try:
         encoding = tiktoken.get_encoding(name) if name in tiktoken.list_encoding_names() else tiktoken.encoding_for_model(name)
     except KeyError:

@@ -159,15 +159,16 @@ def test_doctor_names_extras_that_are_missing(monkeypatch):
 
     from deepmem_integrations.cli import doctor
 
-    def without_faiss(package):
-        if package == "faiss-cpu":
+    def without_two(package):
+        if package in ("faiss-cpu", "torch"):
             raise importlib.metadata.PackageNotFoundError(package)
         return importlib.metadata.version(package)
 
-    monkeypatch.setattr(doctor, "version", without_faiss)
+    monkeypatch.setattr(doctor, "version", without_two)
     done = deepmem("doctor")
     assert done.code == 0
-    assert 'faiss-cpu is not installed; if you need it: pip install "deepmem-integrations[faiss]"' in done.out
+    assert 'torch is not installed; if you need it: pip install "deepmem-integrations[train]"' in done.out
+    assert re.search(r"-   faiss-cpu +not installed; if you need it: pip install faiss-cpu$", done.out, re.MULTILINE)
 
 
 def test_doctor_lists_what_is_gone_or_changed(shop, tmp_path):

@@ -57,7 +57,7 @@ class PostgresWords(StoreSearch):
 
     def fetch(self, text: str, limit: int, ids: list[str] | None) -> Scored:
         """Search in the database, see `StoreSearch.fetch`."""
-        alchemy = require("sqlalchemy", "pgvector")
+        alchemy = require("sqlalchemy", distribution="sqlalchemy")
         try:
             rows = self._table.rows(self._statement(alchemy, text, limit, ids))
         except alchemy.exc.SQLAlchemyError as error:
@@ -66,7 +66,11 @@ class PostgresWords(StoreSearch):
         return [(row.id, float(row.score)) for row in rows]
 
     def _statement(self, alchemy: Any, text: str, limit: int, ids: list[str] | None) -> Any:
-        types, func, columns = require("sqlalchemy.dialects.postgresql", "pgvector"), alchemy.func, self._table.columns()
+        types, func, columns = (
+            require("sqlalchemy.dialects.postgresql", distribution="sqlalchemy"),
+            alchemy.func,
+            self._table.columns(),
+        )
         language, string = alchemy.literal(self.language, types.REGCONFIG()), alchemy.Text()
         # Postgres itself makes words of the query, and never reads an operator in it. A word may hold quotes and backslashes.
         text = text.replace("\0", " ")
@@ -143,7 +147,7 @@ class _PGVector(_Table):
             )
 
     def columns(self) -> _Columns:
-        alchemy = require("sqlalchemy", "pgvector")
+        alchemy = require("sqlalchemy", distribution="sqlalchemy")
         table, collections = self.store.EmbeddingStore, self.store.CollectionStore
         collection = alchemy.select(collections.uuid).where(collections.name == self.store.collection_name)
         return _Columns(table.id, table.document, None, (table.collection_id == collection.scalar_subquery(),))
@@ -175,7 +179,7 @@ class _PGVectorStore(_Table):
         return (config and config.tsv_lang) or "english"
 
     def columns(self) -> _Columns:
-        alchemy, inner = require("sqlalchemy", "pgvector"), self._inner
+        alchemy, inner = require("sqlalchemy", distribution="sqlalchemy"), self._inner
         stored = (inner.hybrid_search_config and inner.hybrid_search_config.tsv_column) or None
 
         def quoted(name: str) -> Any:
@@ -188,7 +192,7 @@ class _PGVectorStore(_Table):
 
     def check(self, metadata: Any) -> Any:
         clause, values = self._inner._create_filter_clause(metadata)
-        return require("sqlalchemy", "pgvector").text(f"({clause})").bindparams(**values)
+        return require("sqlalchemy", distribution="sqlalchemy").text(f"({clause})").bindparams(**values)
 
     def rows(self, statement: Any) -> Sequence[Any]:
         async def read() -> Sequence[Any]:
@@ -213,7 +217,7 @@ class _IndexTable(_Table):
         return _Columns(table.node_id, table.text, table.text_search_tsv if self.store.hybrid_search else None)
 
     def check(self, metadata: Any) -> Any:
-        return _condition(require("sqlalchemy", "pgvector"), self.store._table_class.metadata_, metadata)
+        return _condition(require("sqlalchemy", distribution="sqlalchemy"), self.store._table_class.metadata_, metadata)
 
     def rows(self, statement: Any) -> Sequence[Any]:
         with self.store._session() as session:

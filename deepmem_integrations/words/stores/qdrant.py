@@ -54,7 +54,7 @@ class QdrantWords(StoreSearch):
 
     def fetch(self, text: str, limit: int, ids: list[str] | None) -> Scored:
         """Search in the collection, see `StoreSearch.fetch`."""
-        models = require("qdrant_client.models", "qdrant")
+        models = require("qdrant_client.models", distribution="qdrant-client")
         conditions = [] if self.metadata is None else [self._own_filter()]
         if ids is not None:
             points = [point for name in ids if (point := _point_id(name)) is not None]
