@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "llms.txt", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks_of(page: Path) -> list[str]:
@@ -95,3 +95,8 @@ def test_every_page_can_be_reached_from_the_readme():
     }
     pages = {page.resolve() for page in (ROOT / "docs").glob("*.md")}
     assert pages - linked == {(ROOT / "docs" / "index.md").resolve()}
+
+
+def test_every_page_is_in_the_list_for_language_models():
+    listed = re.findall(r"\]\((docs/[^)#]+)\)", (ROOT / "llms.txt").read_text(encoding="utf-8"))
+    assert {ROOT / name for name in listed} == {*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "index.md"}
