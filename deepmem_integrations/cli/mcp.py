@@ -29,8 +29,9 @@ def mcp(
     ] = None,
     max_text: Annotated[int, typer.Option(min=100, help="How many characters of each document to return at most.")] = 4000,
 ) -> None:
-    """Serve search, explanations and feedback to agents, as an MCP server on the standard input and output.
+    """Serve a store to agents over MCP.
 
+    The tools are search, why and, with --log, feedback. A client starts this command, and talks to it on its standard streams.
     The server reads the store and the model in use, and changes neither. Without --log, nothing is recorded.
     """
     for module in ("mcp.server.lowlevel", "mcp_types"):  # older versions than 2 have no mcp_types
