@@ -133,6 +133,8 @@ def check(proxy: FaultyProxy, store: Any, fill: Callable[[], None], problem: Any
     scan = measured(proxy, memory.refresh)
     happened: dict[str, Counter[str]] = {}
 
+    searched = DeepMemory.from_langchain(store, path=folder / "searched", scan=False)
+
     def attempt(what: str, call: Callable[[], Any], right: Any = None) -> None:
         try:
             value = call()
@@ -151,14 +153,16 @@ def check(proxy: FaultyProxy, store: Any, fill: Callable[[], None], problem: Any
                 attempt(f"{mode}, search", lambda query=query: ids(retriever.invoke(query)), expected[query])
             for name, call in (
                 ("train", lambda: memory.train(problem.train, in_use="never")),
+                ("train without a scan", lambda: searched.train(problem.train, words=False)),
                 ("refresh", memory.refresh),
                 ("evaluate", lambda: memory.measure(problem.test)),
             ):
                 proxy.fail(mode, int(share * scan))
                 attempt(f"{mode}, {name}", call)
                 assert memory.get_model() == model, "the model in use stays"
-                assert not [job for job in memory.jobs.all() if job.running]
-                assert not [path for path in (folder / "jobs").iterdir() if path.is_dir()], "inputs are left behind"
+                for jobs in (memory.jobs, searched.jobs):
+                    assert not [job for job in jobs.all() if job.running]
+                    assert not [path for path in jobs.path.glob("*") if path.is_dir()], "inputs are left behind"
             proxy.fail("pass")
             for query in queries:
                 assert ids(retriever_again(retriever, query)) == expected[query], "served again, and rightly"

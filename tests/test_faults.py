@@ -18,9 +18,10 @@ def check(*arguments):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     for mode in MODES:
-        for what in ("search", "train", "refresh", "evaluate"):
-            assert set(found[f"{mode}, {what}"]) - {"right"}, f"{mode} never hit {what}: {found}"
-    return found
+        assert set(found[f"{mode}, search"]) - {"right"}, f"{mode} never hit a search: {found}"
+        for what in ("train", "train without a scan", "refresh", "evaluate"):
+            assert set(found[f"{mode}, {what}"]) <= {"StoreError", "right"}, found
+            assert "StoreError" in found[f"{mode}, {what}"], f"{mode} never hit {what}: {found}"
 
 
 def test_a_chroma_server_that_fails(tmp_path):
