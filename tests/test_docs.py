@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "llms.txt", *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW = ("migration", "start-langchain", "start-llama-index")
 
 
@@ -116,3 +116,8 @@ def test_rows_of_the_faq_are_those_of_the_evidence():
     rows = [line for line in faq if re.match(r"\|.*\d\.\d", line)]
     assert len(rows) == 9
     assert [row for row in rows if row not in evidence] == []
+
+
+def test_every_page_is_in_the_list_for_language_models():
+    listed = re.findall(r"\]\((docs/[^)#]+)\)", (ROOT / "llms.txt").read_text(encoding="utf-8"))
+    assert {ROOT / name for name in listed} == {*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "index.md"}

@@ -13,6 +13,7 @@ import jupytext
 import pytest
 
 from deepmem_integrations import Relevance
+from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import QueryGenerator
 from examples.tutorial.offline import QUESTIONS, RecordedQuestions
 
@@ -100,3 +101,43 @@ def test_the_site_serves_the_documentation_on_this_machine_alone():
         assert site.startswith("http://127.0.0.1:")
         assert b"LIMIT" in urllib.request.urlopen(f"{site}queries-limit.html").read()
     assert not [thread for thread in threading.enumerate() if "serve_forever" in thread.name]
+
+
+AGENTS = ["langchain", "llama-index"]
+REVERT, STASH = "git-revert", "git-stash"
+TEXTS = {REVERT: "Run git revert.", STASH: "Run git stash."}
+
+
+def agent_over(framework, texts, log, script):
+    """The example's agent over a small store, and what asks it."""
+    from examples.agent.agent import FRAMEWORKS
+
+    _, make_memory, make_agent, ask = FRAMEWORKS[framework]
+    if framework == "langchain":
+        from langchain_core.embeddings import DeterministicFakeEmbedding
+        from langchain_core.vectorstores import InMemoryVectorStore
+
+        store = InMemoryVectorStore.from_texts(list(texts.values()), DeterministicFakeEmbedding(size=8), ids=list(texts))
+    else:
+        from llama_index.core import MockEmbedding, VectorStoreIndex
+        from llama_index.core.schema import TextNode
+
+        store = VectorStoreIndex([TextNode(id_=name, text=text) for name, text in texts.items()], embed_model=MockEmbedding(8))
+    agent = make_agent(store, make_memory(store, Path(log._place).parent / "models"), log, script)
+    return lambda question: ask(agent, log, question)
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning", "ignore:is_running called:DeprecationWarning")
+@pytest.mark.parametrize("framework", AGENTS)
+def test_what_an_agents_tool_was_asked_and_its_answers_cite_become_labels(framework, tmp_path):
+    from examples.agent.agent import Script
+
+    question = 'How do I undo a "commit"?'
+    with FeedbackLog(tmp_path / "feedback.db") as log:
+        ask = agent_over(framework, TEXTS, log, Script(Relevance([question], [[(REVERT, 1.0)]])))
+        assert ask(question) == "See [git-revert]."
+        assert ask("Is there a way to fly?") == "The documentation does not tell."
+        labels = log.labels("cited")
+        searches = [query.text for query in log.queries()]
+    assert [text.replace("'", '"') for text in searches] == ['undo a "commit"', "fly"]
+    assert labels.labels == (((REVERT, 1.0),),)

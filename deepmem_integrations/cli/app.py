@@ -15,6 +15,7 @@ from deepmem_integrations.cli.feedback import app as feedback  # noqa: E402
 from deepmem_integrations.cli.generate import generate  # noqa: E402
 from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, status, train, use  # noqa: E402
 from deepmem_integrations.cli.judge import judge  # noqa: E402
+from deepmem_integrations.cli.mcp import mcp  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
 from deepmem_integrations.cli.retraining import audit, retrain, rollback  # noqa: E402
 from deepmem_integrations.cli.retrieval import evaluate, explain, report, search  # noqa: E402
@@ -72,6 +73,7 @@ for _command, _example in (
     (report, f"deepmem report test.jsonl report.html {_STORE}"),
     (search, f'deepmem search "how do I undo a commit?" {_STORE}'),
     (explain, f'deepmem explain "how do I undo a commit?" {_STORE}'),
+    (mcp, f"deepmem mcp {_STORE} --log feedback.db"),
     (doctor, f"deepmem doctor {_STORE}"),
 ):
     app.command(epilog=f"\b\nExample:\n  {_example}")(_command)

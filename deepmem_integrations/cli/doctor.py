@@ -176,7 +176,7 @@ def _fits_together(open_: Callable[[], Opened]) -> Iterator[Check]:
 def _same_model(opened: Opened, vectors: Vectors) -> Check:
     """Check that texts of the store, embedded again, give the stored vectors."""
     name, stored = "vectors of the store", unit_rows(vectors, "stored vector")
-    found = [(vector, hit.text) for vector in stored for hit in opened.search(vector.tolist(), 1, False) if hit.text.strip()]
+    found = [(vector, hit.text) for vector in stored for hit in opened.search(vector.tolist(), 1, False, {}) if hit.text.strip()]
     if not found:
         return Check(name, None, "the store has no texts to compare them with")
     again = unit_rows(opened.memory.embedder.embed_documents([text for _, text in found]), "vector")

@@ -31,7 +31,7 @@ Until = Annotated[datetime | None, typer.Option(help="Only queries asked before 
 Tenant = Annotated[str | None, typer.Option(help="Only queries of this tenant.")]
 
 
-def _open(place: str, *, make: bool = False) -> FeedbackLog:
+def open_log(place: str, *, make: bool = False) -> FeedbackLog:
     """Open a log, and no new file where the path is misspelt."""
     if not make and "://" not in place and not Path(user_path(place)).is_file():
         raise typer.BadParameter(f"there is no feedback log {place}.")
@@ -40,7 +40,7 @@ def _open(place: str, *, make: bool = False) -> FeedbackLog:
 
 def stats(log: Log, as_json: AsJson = False) -> None:
     """Count queries, documents shown, and feedback."""
-    with printing(as_json) as show, _open(log) as opened:
+    with printing(as_json) as show, open_log(log) as opened:
         counts = opened.stats()
         del counts["dropped"]  # of this process, which has recorded nothing
         names = {name: name.replace("_", " ") for name in counts}
@@ -65,7 +65,7 @@ def labels(
     as_json: AsJson = False,
 ) -> None:
     """Write the labels that follow from the log, for the command train."""
-    with printing(as_json) as show, _open(log) as opened:
+    with printing(as_json) as show, open_log(log) as opened:
         found = opened.labels(policy, tenant=tenant, since=since, until=until)
         found.to_jsonl(file)
         counts = {
@@ -87,7 +87,7 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Delete queries with all that belongs to them, for good."""
-    with printing(as_json) as show, _open(log) as opened:
+    with printing(as_json) as show, open_log(log) as opened:
         age = None if older_than_days is None else timedelta(days=older_than_days)
         count = opened.forget(query or None, user=user, session=session, older_than=age)
         show({"forgotten": count}, f"{count:,} queries are forgotten.")
@@ -99,7 +99,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the whole log as JSON lines, a query a line."""
-    with printing(as_json) as show, _open(log) as opened:
+    with printing(as_json) as show, open_log(log) as opened:
         count = opened.export(file)
         show({"queries": count}, f"{count:,} queries → {file}")
 
@@ -110,7 +110,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Add an exported log to a log, which is made where there is none."""
-    with printing(as_json) as show, _open(log, make=True) as opened:
+    with printing(as_json) as show, open_log(log, make=True) as opened:
         count = opened.import_from(file)
         show({"queries": count}, f"{count:,} queries → {opened!r}")
 

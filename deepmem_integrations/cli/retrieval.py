@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.cli.options import (
     AsJson,
     Embedding,
@@ -24,10 +23,10 @@ from deepmem_integrations.cli.options import (
     read_labels,
     typed_path,
 )
-from deepmem_integrations.cli.stores import Found, Hit, Opened, open_store
+from deepmem_integrations.cli.stores import Found, Hit, Opened, Where, open_store
 from deepmem_integrations.errors import NotTrainedError
 from deepmem_integrations.evaluation import FETCHED, TOP_K
-from deepmem_integrations.ranking import Choice, Ranker, Shortlist
+from deepmem_integrations.ranking import Choice, RankedQuery, Ranker, Shortlist
 from deepmem_integrations.report import ContextLength
 from deepmem_integrations.retriever_evaluation import CONCURRENCY
 
@@ -194,13 +193,13 @@ def search(
     with printing(as_json) as show:
         opened = open_store(store, embedding, path)
         vector = opened.memory.embedder.embed_query(query)
-        found: dict[str, Found] = {"without": opened.search(vector.tolist(), k, False)}
+        found: dict[str, Found] = {"without": opened.search(vector.tolist(), k, False, {})}
         choices: list[Choice] = []
         if not without:
             try:
                 ranker = Ranker(opened.memory, words=not no_words, answers=not no_answers, untrained="error")
-                ranked = _ranked(opened, ranker, query, vector, k)
-                found["with"], choices = [hit for hit, _ in ranked], [choice for _, choice in ranked]
+                best = ranked(opened, ranker.query(query, vector, opened.memory.embedder), k)
+                found["with"], choices = [hit for hit, _ in best], [choice for _, choice in best]
             except NotTrainedError:
                 typer.echo("There is no trained model yet, so this is the store's own answer.", err=True)
         answer: dict[str, list[dict[str, Any]]] = {
@@ -229,11 +228,21 @@ def explain(
         show({"query": query, **explanation.to_json()}, f"{explanation}{hint if no_texts else ''}")
 
 
-def _ranked(opened: Opened, ranker: Ranker, text: str, vector: Vectors, k: int) -> list[tuple[Hit, Choice]]:
-    """Search as a retriever does: by vector and by words, ranked together with remembered answers."""
-    query = ranker.query(text, vector, opened.memory.embedder)
+def ranked(opened: Opened, query: RankedQuery, k: int, where: Where | None = None) -> list[tuple[Hit, Choice]]:
+    """Search as a retriever does: by vector and by words, ranked together with remembered answers.
+
+    Args:
+        opened: The store.
+        query: The query.
+        k: How many documents to return.
+        where: Metadata that the documents must have.
+
+    Raises:
+        StoreError: The store cannot be searched.
+    """
+    where = where or {}
     fetched = k if query.vectors_alone else max(k, FETCHED)
-    hits = opened.search(list(query.vector), fetched, True)
+    hits = opened.search(list(query.vector), fetched, True, where)
     cosines = [hit.cosine for hit in hits if hit.cosine is not None]
     shortlist: Shortlist[Hit] = query.rank(
         [hit.id for hit in hits],
@@ -244,7 +253,7 @@ def _ranked(opened: Opened, ranker: Ranker, text: str, vector: Vectors, k: int) 
     if query.vectors_alone:
         shortlist.ids = [hit.id for hit in hits]  # rounded cosines must not change the store's order
     while wanted := shortlist.missing(k):
-        shortlist.add(wanted, {hit.id: hit for hit in opened.get(wanted)})
+        shortlist.add(wanted, {hit.id: hit for hit in opened.get(wanted, where)})
     return shortlist.best(k)
 
 

@@ -3,8 +3,8 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from deepmem_integrations._pickles import POINTS, Record, read_records
 from deepmem_integrations.cli.options import STORES, models_path
 from deepmem_integrations.cli.redaction import redact, redacted
 from deepmem_integrations.corpora.faiss import FaissFolder, FaissFolderCorpus
-from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
@@ -32,15 +32,19 @@ class Hit:
         id: The id of the document.
         text: Its text.
         cosine: Its cosine with the query; None where nobody asked, or the store does not tell.
+        metadata: Its metadata.
     """
 
     id: str
     text: str
     cosine: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 Found = list[Hit]
 """Documents, best first."""
+Where = Mapping[str, Sequence[str | int | float | bool]]
+"""A filter in the words of no store: metadata key → the values of which a document has one. An empty one forbids nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,15 @@ class Opened:
 
     Attributes:
         memory: The Deep Memory of the store.
-        search: Finds the documents nearest to a vector: (vector, k, whether their cosines are wanted) → documents, best first. It
-            raises a StoreError.
-        get: Looks documents up by id; unknown ids are left out. It raises a StoreError.
+        search: Finds the documents nearest to a vector: (vector, k, whether their cosines are wanted, filter) → documents, best
+            first. It raises a StoreError.
+        get: Looks documents up: (ids, filter) → documents. Unknown ids are left out, and ids that the filter forbids, or that
+            the store cannot look up under it. It raises a StoreError.
     """
 
     memory: DeepMemory
-    search: Callable[[list[float], int, bool], Found]
-    get: Callable[[list[str]], Found]
+    search: Callable[[list[float], int, bool, Where], Found]
+    get: Callable[[list[str], Where], Found]
 
 
 def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = True) -> Opened:
@@ -87,15 +92,16 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
         elif kind == "faiss":
             opened = _faiss(place, embedder, folder)
         else:
-            opened = _langchain(_OPEN[kind](place, _langchain_embeddings(embedder)), folder)
+            open_kind, filter_of = _OPEN[kind]
+            opened = _langchain(open_kind(place, _langchain_embeddings(embedder)), folder, filter_of)
 
-    def search(vector: list[float], k: int, cosines: bool) -> Found:
+    def search(vector: list[float], k: int, cosines: bool, where: Where) -> Found:
         with _store_errors(uri, f"searched with a vector of {len(vector)} dimensions"):
-            return opened.search(vector, k, cosines)
+            return opened.search(vector, k, cosines, where)
 
-    def get(ids: list[str]) -> Found:
+    def get(ids: list[str], where: Where) -> Found:
         with _store_errors(uri, "asked for documents by id"):
-            return opened.get(ids)
+            return opened.get(ids, where)
 
     return Opened(opened.memory, search, get)
 
@@ -105,38 +111,59 @@ def _deeplake(place: str, embedder: Embedder, folder: Path) -> Opened:
     memory = DeepMemory.from_deeplake(store, embedder, folder)
     return Opened(
         memory,
-        lambda vector, k, _: [Hit(found.id, found.text, found.score) for found in store.search(vector, k)],
-        lambda ids: [Hit(found.id, found.text) for found in store.get(ids)],
+        lambda vector, k, _, where: _hits(store.search(vector, k, filter=_lists(where))),
+        lambda ids, where: _hits(store.get(ids, filter=_lists(where))),
     )
 
 
 def _faiss(place: str, embedder: Embedder, folder: Path) -> Opened:
     store = FaissFolder(_existing(place))
+
+    def passing(found: list[StoredDocument], where: Where) -> list[StoredDocument]:
+        return [one for one in found if all(one.metadata.get(key) in values for key, values in where.items())]
+
+    def search(vector: list[float], k: int, scored: bool, where: Where) -> Found:
+        fetched = max(k, len(store.ids)) if where else k  # the index knows no metadata, so all documents are ranked
+        return _hits(passing(store.search(vector, fetched, scored=scored), where)[:k])
+
     return Opened(
-        DeepMemory(FaissFolderCorpus(store), embedder, folder),
-        lambda vector, k, scored: [Hit(one.id, one.text, one.score) for one in store.search(vector, k, scored=scored)],
-        lambda ids: [Hit(found.id, found.text) for found in store.get(ids)],
+        DeepMemory(FaissFolderCorpus(store), embedder, folder), search, lambda ids, where: _hits(passing(store.get(ids), where))
     )
 
 
-def _langchain(vectorstore: Any, folder: Path) -> Opened:
+def _hits(documents: Iterable[StoredDocument]) -> Found:
+    return [Hit(one.id, one.text, one.score, one.metadata) for one in documents]
+
+
+def _lists(where: Where) -> dict[str, Any] | None:
+    return {key: list(values) for key, values in where.items()} or None
+
+
+def _langchain(vectorstore: Any, folder: Path, filter_of: Callable[[Where], Any]) -> Opened:
     from deepmem_integrations.corpora.langchain_stores import document_id
     from deepmem_integrations.langchain.stores import store_access
 
     access = store_access(vectorstore)
 
-    def search(vector: list[float], k: int, cosines: bool) -> Found:
+    def options(where: Where) -> dict[str, Any]:
+        return {"filter": filter_of(where)} if where else {}
+
+    def search(vector: list[float], k: int, cosines: bool, where: Where) -> Found:
         method = access.search_method if cosines else "similarity_search_by_vector"
-        found = [one if isinstance(one, tuple) else (one, None) for one in getattr(vectorstore, method)(vector, k=k)]
-        known = access.cosines([score for _, score in found], {}) if cosines else None
+        asked = getattr(vectorstore, method)(vector, k=k, **options(where))
+        found = [one if isinstance(one, tuple) else (one, None) for one in asked]
+        known = access.cosines([score for _, score in found], options(where)) if cosines else None
         values: list[float | None] = [None] * len(found) if known is None else known.tolist()
         return [
-            Hit(document_id(document, vectorstore), document.page_content, value)
+            Hit(document_id(document, vectorstore), document.page_content, value, document.metadata)
             for (document, _), value in zip(found, values, strict=True)
         ]
 
-    def get(ids: list[str]) -> Found:
-        return [Hit(name, document.page_content) for name, document in access.lookup(ids, {}).items()]
+    def get(ids: list[str], where: Where) -> Found:
+        if where and not access.obeys(options(where)):
+            return []
+        known = access.lookup(ids, options(where))
+        return [Hit(name, document.page_content, metadata=document.metadata) for name, document in known.items()]
 
     return Opened(DeepMemory.from_langchain(vectorstore, folder), search, get)
 
@@ -259,10 +286,32 @@ def _pgvector(place: str, embeddings: Any) -> Any:
     raise StoreError(f"There is no collection and no table {name!r} in this database. There: {known}.")
 
 
-_OPEN: dict[str, Callable[[str, Any], Any]] = {
-    "chroma": _chroma,
-    "qdrant": _qdrant,
-    "pgvector": _pgvector,
+def _comparisons(where: Where) -> dict[str, Any]:
+    """Write a filter as Chroma and PGVector take it. Chroma joins two conditions at least."""
+
+    def joined(how: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+        return parts[0] if len(parts) == 1 else {how: parts}
+
+    return joined("$and", [joined("$or", [{key: {"$eq": one}} for one in values]) for key, values in where.items()])
+
+
+def _conditions(where: Where) -> Any:
+    """Write a filter as Qdrant takes it."""
+    models = require("qdrant_client.http.models", extra="qdrant")
+
+    def equal(key: str, value: str | int | float | bool) -> Any:
+        field = f"metadata.{key}"
+        if isinstance(value, float):
+            return models.FieldCondition(key=field, range=models.Range(gte=value, lte=value))
+        return models.FieldCondition(key=field, match=models.MatchValue(value=value))
+
+    return models.Filter(must=[models.Filter(should=[equal(key, one) for one in values]) for key, values in where.items()])
+
+
+_OPEN: dict[str, tuple[Callable[[str, Any], Any], Callable[[Where], Any]]] = {
+    "chroma": (_chroma, _comparisons),
+    "qdrant": (_qdrant, _conditions),
+    "pgvector": (_pgvector, _comparisons),
 }
 
 

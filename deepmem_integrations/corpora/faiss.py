@@ -83,7 +83,7 @@ class FaissFolderCorpus(StoreCorpus):
             vectors = faiss_vectors(self.store.index, rows[0], len(rows), "write the store with an index that does.")
             yield self.store.ids[rows[0] : rows[-1] + 1], vectors
 
-    def documents(self) -> Iterator[Sequence[StoredDocument]]:
+    def read_documents(self) -> Iterator[Sequence[StoredDocument]]:
         for names in batches(self.store.ids):
             yield self.store.get(names)
 

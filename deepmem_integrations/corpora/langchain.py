@@ -30,7 +30,7 @@ from deepmem_integrations.corpora.langchain_stores import (
     named,
     store_corpus,
 )
-from deepmem_integrations.corpora.stores import batches, kind_of
+from deepmem_integrations.corpora.stores import batches, kind_of, readable
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import StoreError
 
@@ -150,7 +150,8 @@ class FoundCorpus:
 
     def _around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
         seen: set[str] = set()
-        for batch in self._find(queries, k, set(ids)):
+        asked = queries()  # an embedding model that fails is no fault of the store
+        for batch in readable(self._find(asked, k, set(ids)), self._store):
             new = {name: document for name, document in batch.items() if name not in seen}
             seen |= new.keys()
             if new:
@@ -173,7 +174,7 @@ class FoundCorpus:
             )
         return "filter"
 
-    def _find(self, queries: Callable[[], Vectors], k: int, wanted: set[str]) -> Iterator[dict[str, Document]]:
+    def _find(self, queries: Vectors, k: int, wanted: set[str]) -> Iterator[dict[str, Document]]:
         """Yield documents by their names: those that are wanted, as far as they can be fetched, and those around each query."""
         missing = set(wanted)
         for ids in batches(sorted(wanted)):
@@ -181,11 +182,11 @@ class FoundCorpus:
             missing -= fetched.keys()
             yield fetched
         try:
-            for documents in self._nearest(queries(), k, "Searching"):
+            for documents in self._nearest(queries, k, "Searching"):
                 missing -= documents.keys()
                 yield documents
             if missing and not self._fetches:
-                yield from self._deep(queries(), missing)
+                yield from self._deep(queries, missing)
         except NotImplementedError as error:
             raise StoreError(
                 f"{type(self._store).__name__} cannot search by vector ({error!r}). Pass the documents, "

@@ -48,7 +48,7 @@ class InMemoryCorpus(StoreCorpus):
         for batch in self._entries():
             yield [entry["id"] for entry in batch], np.array([entry["vector"] for entry in batch])
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         for batch in self._entries():
             yield [_in_memory_document(entry) for entry in batch]
 
@@ -79,7 +79,7 @@ class FaissCorpus(StoreCorpus):
             if kept:
                 yield [str(self.store.index_to_docstore_id[rows[place]]) for place in kept], vectors[kept]
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         for rows in batches(range(len(self.store.index_to_docstore_id))):
             names = [self.store.index_to_docstore_id[row] for row in rows if self._allows(row)]
             found = [(name, self.store.docstore.search(name)) for name in names]
@@ -116,7 +116,7 @@ class ChromaCorpus(StoreCorpus):
         for found in chroma_records(self.store._collection, "embeddings", where=self.filter):
             yield found["ids"], found["embeddings"]
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         for found in chroma_records(self.store._collection, "documents", "metadatas", where=self.filter):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata or {}) for name, text, metadata in columns]
@@ -144,7 +144,7 @@ class QdrantCorpus(StoreCorpus):
             vectors = [point.vector[name] if isinstance(point.vector, dict) else point.vector for point in points]
             yield [str(point.id) for point in points], np.array(vectors)
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         text, metadata = self.store.content_payload_key, self.store.metadata_payload_key
         for points in self._scroll(with_payload=[text, metadata], with_vectors=False):
             yield [
@@ -176,7 +176,7 @@ class PGVectorCorpus(StoreCorpus):
         for rows in self._read("embedding"):
             yield [row.id for row in rows], np.array([row.embedding for row in rows])
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         for rows in self._read("document", "cmetadata"):
             yield [Document(id=row.id, page_content=row.document or "", metadata=row.cmetadata or {}) for row in rows]
 
@@ -217,7 +217,7 @@ class PGVectorStoreCorpus(StoreCorpus):
         for found in self._read("embeddings"):
             yield found["ids"], np.array([json.loads(text) for text in found["embeddings"]])
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         for found in self._read("documents", "metadatas"):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata) for name, text, metadata in columns]

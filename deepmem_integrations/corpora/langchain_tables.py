@@ -56,7 +56,7 @@ class TableCorpus(StoreCorpus):
         """Turn scores into cosines, dot products, or, for L2 distance, squared distances."""
         return scores**2 if metric == "l2" else 1 - scores
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         for rows in self._rows():
             yield [_document(row) for row in rows]
 
@@ -149,7 +149,7 @@ class MilvusCorpus(StoreCorpus):
         for rows in self._read(key, vector):
             yield [str(row[key]) for row in rows], np.array([row[vector] for row in rows], dtype=np.float32)
 
-    def documents(self) -> Iterator[Sequence[Document]]:
+    def read_documents(self) -> Iterator[Sequence[Document]]:
         for rows in self._read("*"):
             names = [str(row[self.store._primary_field]) for row in rows]
             found = [self.store._parse_document(dict(row)) for row in rows]

@@ -50,7 +50,7 @@ class IndexCorpus(StoreCorpus):
     def read_vectors(self) -> Iterator[Batch]:
         """Yield (ids, (n, d) vectors) batches."""
 
-    def documents(self) -> Iterator[Sequence[BaseNode]]:
+    def read_documents(self) -> Iterator[Sequence[BaseNode]]:
         """Yield batches of nodes, from the store, or from the index's docstore where the store keeps no texts."""
         for ids, _ in self.read_vectors():
             names = list(ids)
@@ -73,14 +73,14 @@ class NodesCorpus(IndexCorpus):
         return self._given_metric
 
     def read_vectors(self) -> Iterator[Batch]:
-        for nodes in self.documents():
+        for nodes in self.read_documents():
             vectors = [node.embedding for node in nodes]
             if None in vectors:
                 texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
                 vectors = list(Embedder(self.index._embed_model).embed_documents(texts))
             yield [node.node_id for node in nodes], np.array(vectors, dtype=np.float32)
 
-    def documents(self) -> Iterator[Sequence[BaseNode]]:
+    def read_documents(self) -> Iterator[Sequence[BaseNode]]:
         yield from batches(self.store.get_nodes())
 
     @staticmethod
@@ -179,7 +179,7 @@ class LanceCorpus(IndexCorpus):
             for batch in self.store.table.search().select(["id", vector]).to_batches(BATCH):
                 yield batch["id"].to_pylist(), np.array(batch[vector].to_pylist(), dtype=np.float32)
 
-    def documents(self) -> Iterator[Sequence[BaseNode]]:
+    def read_documents(self) -> Iterator[Sequence[BaseNode]]:
         for ids, _ in self.read_vectors():
             yield self.store.get_nodes(where=f"id IN ({sql_texts(list(ids))})")  # node_ids are quoted as columns
 
@@ -211,7 +211,7 @@ class PostgresCorpus(IndexCorpus):
             vectors = [row.embedding.to_numpy() if hasattr(row.embedding, "to_numpy") else row.embedding for row in rows]
             yield [row.node_id for row in rows], np.array(vectors, dtype=np.float32)
 
-    def documents(self) -> Iterator[Sequence[BaseNode]]:
+    def read_documents(self) -> Iterator[Sequence[BaseNode]]:
         # The store's own get_nodes fails on half precision.
         for rows in self._read("text", "metadata_"):
             yield [metadata_dict_to_node(row.metadata_, text=row.text) for row in rows]

@@ -116,6 +116,18 @@ class StoreCorpus(ListedCorpus):
     def read_vectors(self) -> Iterator[Batch]:
         """Yield (ids, (n, d) vectors) batches, whatever the metric."""
 
+    @abstractmethod
+    def read_documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of all documents as objects of the store's framework."""
+
+    def documents(self) -> Iterator[Sequence[Any]]:
+        """Yield batches of all documents as objects of the store's framework.
+
+        Raises:
+            StoreError: The store cannot be read, or fails in the middle.
+        """
+        return readable(self.read_documents(), self.store)
+
     def vectors(self) -> Iterator[Batch]:
         """Yield (ids, (n, d) vectors) batches of all documents.
 
@@ -123,10 +135,10 @@ class StoreCorpus(ListedCorpus):
         to rank as cosine similarity does.
 
         Raises:
-            StoreError: The store does not rank by cosine similarity, and the vectors' lengths differ, so that its ranking is
-                another one: see `check_lengths_of`.
+            StoreError: The store cannot be read, or does not rank by cosine similarity, and the vectors' lengths differ, so that
+                its ranking is another one: see `check_lengths_of`.
         """
-        return check_lengths_of(_readable(self.read_vectors(), self.store), self.metric_used, type(self.store).__name__)
+        return check_lengths_of(readable(self.read_vectors(), self.store), self.metric_used, type(self.store).__name__)
 
     def measure(self) -> Measure | None:
         """Return by what the store ranks, and check on the first vectors that their lengths do not change the ranking.
@@ -148,7 +160,7 @@ class StoreCorpus(ListedCorpus):
         return Measure(metric, float(np.linalg.norm(np.asarray(first[1], dtype=np.float32), axis=1).mean()))
 
 
-def _readable(batches: Iterator[_Item], store: Any) -> Iterator[_Item]:
+def readable(batches: Iterator[_Item], store: Any) -> Iterator[_Item]:
     """Yield batches, and turn the errors of the store's own package into a StoreError."""
     try:
         yield from batches

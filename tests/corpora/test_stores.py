@@ -31,7 +31,7 @@ class Ranked(StoreCorpus):
         for row, vector in enumerate(self._given):
             yield [str(row)], vector[None]
 
-    def documents(self):
+    def read_documents(self):
         yield from ()
 
 
@@ -51,6 +51,26 @@ def test_what_ranks_as_cosine_similarity_does_is_read(metric, vectors):
 def test_what_ranks_otherwise_is_refused_with_the_cure(metric, vectors):
     with pytest.raises(StoreError, match=rf"Store ranks by {metric}, .* lengths of .* Make the store with cosine distance"):
         list(Ranked(metric, vectors).vectors())
+
+
+class Failing(Ranked):
+    """A store whose connection ends in the middle of a scan."""
+
+    def read_vectors(self):
+        yield from super().read_vectors()
+        raise ConnectionResetError("the server is gone")
+
+    def read_documents(self):
+        yield ["a document"]
+        raise ConnectionResetError("the server is gone")
+
+
+@pytest.mark.parametrize("read", ["vectors", "documents"])
+def test_a_store_that_fails_in_the_middle_of_a_scan_is_a_store_error(read):
+    batches = getattr(Failing("cosine", EVEN), read)()
+    next(batches)
+    with pytest.raises(StoreError, match="documents of Store cannot be read: ConnectionResetError: the server is gone"):
+        list(batches)
 
 
 def test_an_empty_store_tells_no_length_unless_lengths_are_of_no_use():
