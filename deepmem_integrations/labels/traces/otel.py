@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.labels.traces.entries import Entry, Judgement, Span, documents_of, graded, moment_of, query_of
-from deepmem_integrations.labels.traces.spans import PlainSpan, at, spans_of
+from deepmem_integrations.labels.traces.entries import Entry, Found, Judgement, Span, document_of, graded, moment_of, query_of
+from deepmem_integrations.labels.traces.spans import PlainSpan, at, items_at, spans_of
 
 EVALUATION = "gen_ai.evaluation.result"
 """The event by which feedback on a span is told, at a span or in a log."""
+
+_DOCUMENTS = "gen_ai.retrieval.documents"
 
 
 def read(row: Mapping[str, Any]) -> Iterator[Entry]:
@@ -26,7 +28,7 @@ def _span(span: PlainSpan) -> Iterator[Entry]:
     yield Span(
         *(span.trace, span.span, span.parent),
         query=query_of(asked) if retrieves else None,
-        documents=documents_of(at(span.attributes, "gen_ai.retrieval.documents")) or () if retrieves else None,
+        documents=tuple(document_of(one) or Found() for one in items_at(span.attributes, _DOCUMENTS)) if retrieves else None,
         time=moment_of(span.start),
     )
     for name, attributes in span.events:
