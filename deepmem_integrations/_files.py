@@ -13,7 +13,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ _PATIENCE = 2.0
 
 MOST_TEXT = 2**31
 """The most bytes of a text file that are read; files of labels may be large."""
+MOST_LINE = 2**26
+"""The most characters of a line of a text file that is read line by line."""
 MOST_STATE = 2**26
 """The most bytes of a file that the package keeps about itself, such as the state of a job."""
 DEEPEST = 64
@@ -265,3 +267,30 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
         return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise StorageError(f"Cannot read {path}: the file is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file of any size, numbered from 1 and without their ends. `read_text` says how it is encoded.
+
+    A line ends where an editor shows its end, and not at every separator that Unicode knows, since texts may hold U+2028.
+
+    Raises:
+        StorageError: The file cannot be read, is no regular file, is not UTF-8, or has a line that is too long.
+    """
+    try:
+        with open_regular(user_path(path)) as file:
+            marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            file.seek(0)
+            with io.TextIOWrapper(file, "utf-16" if marked else "utf-8-sig") as text:
+                number = 0
+                while line := text.readline(MOST_LINE):
+                    number += 1
+                    if len(line) == MOST_LINE and not line.endswith("\n"):
+                        raise StorageError(f"Cannot read {path}: line {number} has more than {MOST_LINE:,} characters.")
+                    yield number, line.removesuffix("\n").removeprefix("\ufeff" if number == 1 else "")
+    except StorageError:
+        raise
+    except (OSError, MemoryError) as error:
+        raise StorageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error or 'out of memory'}.") from error
+    except UnicodeError as error:
+        raise StorageError(f"Cannot read {path}: the file is not UTF-8 text ({error}).") from error

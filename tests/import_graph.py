@@ -30,6 +30,7 @@ ORDER = (
     "_texts",
     "labels",
     "feedback",
+    "tracing",
     "adapter",
     "embedding",
     "deeplake",

@@ -19,6 +19,7 @@ from deepmem_integrations.cli.mcp import mcp  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
 from deepmem_integrations.cli.retraining import audit, retrain, rollback  # noqa: E402
 from deepmem_integrations.cli.retrieval import evaluate, explain, report, search  # noqa: E402
+from deepmem_integrations.cli.traces import traces  # noqa: E402
 
 _STORE = "--store deeplake:./ds --embedding minilm"
 
@@ -57,6 +58,7 @@ for _command, _example in (
     (demo, "deepmem demo --path ./deepmem-demo"),
     (generate, f"deepmem generate labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
     (judge, f"deepmem judge queries.txt labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
+    (traces, f"deepmem traces labels.jsonl runs.jsonl feedback.jsonl --format langsmith --policy first {_STORE}"),
     (train, f"deepmem train labels.jsonl {_STORE}"),
     (retrain, f"deepmem retrain labels.jsonl {_STORE} --new-labels 50 --age 30"),
     (status, "deepmem status 6508464cd80cab681bfcfff3 --store deeplake:./ds --wait"),

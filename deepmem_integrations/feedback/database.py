@@ -12,7 +12,7 @@ from typing import Any
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
 from deepmem_integrations.errors import FeedbackError, StorageError
-from deepmem_integrations.feedback.records import Event, LoggedQuery, Shown, clean
+from deepmem_integrations.labels.records import Event, LoggedQuery, Shown, clean
 
 require("sqlalchemy", extra="feedback")
 

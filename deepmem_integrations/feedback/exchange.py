@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deepmem_integrations._files import patiently, user_path
 from deepmem_integrations.errors import FeedbackError, StorageError
-from deepmem_integrations.feedback.records import Event, LoggedQuery, event_of_json
+from deepmem_integrations.labels.records import Event, LoggedQuery, event_of_json
 
 
 def write_file(path: str | os.PathLike[str], queries: Iterable[LoggedQuery], strays: Iterable[Event]) -> int:

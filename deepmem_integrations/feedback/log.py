@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import FeedbackError, StorageError
 from deepmem_integrations.feedback.exchange import read_file, write_file
-from deepmem_integrations.feedback.policies import Policy, check_policy, click_weights, judgements
-from deepmem_integrations.feedback.records import (
+from deepmem_integrations.feedback.writer import BATCH, Writer
+from deepmem_integrations.labels import Relevance
+from deepmem_integrations.labels.policies import Policy, check_policy, click_weights, judgements
+from deepmem_integrations.labels.records import (
     Event,
     LoggedQuery,
     Shown,
@@ -24,8 +26,6 @@ from deepmem_integrations.feedback.records import (
     checked_id,
     checked_position,
 )
-from deepmem_integrations.feedback.writer import BATCH, Writer
-from deepmem_integrations.labels import Relevance
 
 if TYPE_CHECKING:
     from deepmem_integrations.feedback.database import Selection
@@ -385,7 +385,7 @@ class FeedbackLog:
         - ``"first"``: the answer's thumb speaks of the document that was shown first.
         - ``"shared"``: the answer's thumb speaks of all k documents that were shown, with a weight of 1/k each.
         - ``"clicks"``: a document that was opened is a label. Users look the less at a document the lower it stands, so a click
-          weighs more at ranks where few are clicked, up to 10 times: see `deepmem_integrations.feedback.policies.click_weights`.
+          weighs more at ranks where few are clicked, up to 10 times: see `deepmem_integrations.labels.policies.click_weights`.
           A document that was not opened is not judged.
 
         Args:

@@ -125,9 +125,19 @@ def _texts(documents: Documents) -> Iterator[tuple[str, str]]:
         yield str(found[0]), found[1]
 
 
+def plain_text(text: str) -> str:
+    """Return the letters and digits of a text, without case, spaces and punctuation.
+
+    Example:
+        >>> plain_text("Run `git revert`!") == plain_text("run git  REVERT")
+        True
+    """
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+
+
 def _runs(text: str) -> NDArray[np.uint64]:
     """Return the distinct hashes of the runs of a text; of one run where the text is shorter, and none of an empty text."""
-    plain = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+    plain = plain_text(text)
     codes = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
     if not len(codes):
         return np.empty(0, np.uint64)

@@ -19,6 +19,17 @@ from deepmem_integrations.labels.carrying import CarriedOver, Documents, find_te
 from deepmem_integrations.labels.checking import Time, as_lists, by_query, fault_of, time_of
 from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.grouping import document_groups, drop_shared, question_groups
+from deepmem_integrations.labels.policies import Policy
+from deepmem_integrations.labels.traces import (
+    LONGEST_QUERY,
+    LOST,
+    Feedback,
+    Format,
+    TraceReport,
+    Traces,
+    Weights,
+    read_traces,
+)
 
 Judgements = tuple[tuple[str, float], ...]
 """Documents of one query, as (document id, weight)."""
@@ -561,6 +572,102 @@ class Relevance(Immutable):
         answered = self._take(rows, [self.labels[row] for row in rows])
         answered.check(corpus.keys())
         files.write_llama_index(path, list(answered), corpus)
+
+    @classmethod
+    def from_traces(
+        cls,
+        traces: Traces,
+        format: Format,
+        *,
+        policy: Policy = "judged",
+        documents: Documents | None = None,
+        id_key: str | None = None,
+        feedback: Feedback | None = None,
+        weights: Weights | None = None,
+        longest_query: int = LONGEST_QUERY,
+        on_invalid: OnInvalid = "raise",
+        project: str | None = None,
+    ) -> "Relevance":
+        """Read labels out of traces: what retrievers were asked and returned, and what people thought of it.
+
+        Judgements of documents are labels by themselves. Which documents a thumb on an answer speaks of, the policy says, as for
+        a feedback log: see `FeedbackLog.labels`. Nothing is guessed; ``left_out`` counts what gave no label. `read_traces` also
+        tells how documents were found, which is logged as well.
+
+        Args:
+            traces: A file (JSON, JSON lines, CSV, Parquet), a folder of files, or a list of them; rows, a data frame, or objects
+                of the tool's own package; for ``"trec"`` the two files [qrels, topics]. A ``phoenix.client.Client`` and an
+                ``mlflow.MlflowClient`` read from their servers.
+            format: The tool that wrote the traces.
+            policy: What counts beside judgements of documents: ``"cited"``, ``"first"``, ``"shared"``, ``"clicks"``, or, by
+                default, nothing.
+            documents: The documents of the store, as ``memory.documents()`` returns them, or id → text. Documents of traces are
+                looked up among them by id, then by ``id_key``, then by their text without case, spaces and punctuation.
+                Without them, ids are believed, and texts name nothing.
+            id_key: The metadata key that names documents in the traces, such as ``"doc_uri"``.
+            feedback: The name or names of the feedback that counts, or name → what it is: ``"thumb"``, ``"click"``, ``"cite"`` or
+                ``"grade"``. By default all, if there is one name alone; for ``"ubi"``, clicks.
+            weights: Value or label → weight, or None where a value says nothing; or a function from a value to a weight. By
+                default, truth values, scores from −1 to 1, and labels such as "thumbs-down" are known; 0 is a thumb down.
+            longest_query: Longer queries, in characters, are left out: they are prompts.
+            on_invalid: ``"drop"`` leaves out rows that cannot be read, such as lines that were cut off, and counts them.
+            project: The project of Phoenix or the experiment of MLflow that a client reads.
+
+        Raises:
+            InvalidRelevanceError: A row is malformed or a value has no known weight, and the message names the line; feedback of
+                several names would count; or there is no search among the traces.
+            FeedbackError: There is no such policy.
+            StorageError: A file cannot be read.
+            MissingExtraError: A file is Parquet, and pyarrow is not installed.
+
+        Example:
+            >>> run = {"id": "r", "trace_id": "t", "run_type": "retriever", "inputs": {"query": "undo a commit"},
+            ...        "outputs": {"documents": [{"page_content": "Run git revert.", "metadata": {}}]}}
+            >>> thumb = {"run_id": "t", "key": "user_score", "score": 1}
+            >>> Relevance.from_traces([run, thumb], "langsmith", policy="first", documents={"doc-1": "Run git revert."}).labels
+            ((('doc-1', 1.0),),)
+        """
+        return cls.read_traces(
+            traces,
+            format,
+            policy=policy,
+            documents=documents,
+            id_key=id_key,
+            feedback=feedback,
+            weights=weights,
+            longest_query=longest_query,
+            on_invalid=on_invalid,
+            project=project,
+        )[0]
+
+    @classmethod
+    def read_traces(cls, traces: Traces, format: Format, **options: Any) -> "tuple[Relevance, TraceReport]":
+        """Read labels out of traces as `from_traces` does, and report what was read and how documents were found.
+
+        Args:
+            traces: See `from_traces`.
+            format: See `from_traces`.
+            **options: The options of `from_traces`.
+
+        Returns:
+            The labels, and the report.
+
+        Raises:
+            InvalidRelevanceError, FeedbackError, StorageError, MissingExtraError: See `from_traces`.
+        """
+        rows, report = read_traces(traces, format, **options)
+        lost = {f"a document that is {how}": report.documents[how] for how in LOST if report.documents[how]}
+        named = any(row.query_id is not None for row in rows)
+        labels = cls(
+            [row.query for row in rows],
+            [row.judged for row in rows],
+            [str(row.query_id) for row in rows] if named else None,
+            generated=[row.generated for row in rows],
+            times=[row.time for row in rows],
+            judges=[row.judge for row in rows],
+            left_out={**report.left_out, **lost},
+        )
+        return labels, report
 
     @classmethod
     def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid) -> "Relevance":

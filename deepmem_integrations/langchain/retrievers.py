@@ -31,6 +31,7 @@ from deepmem_integrations.langchain.vector_search import (
 )
 from deepmem_integrations.ranking import Metadata, Ranker
 from deepmem_integrations.serving import HasModels, MemoryLike, OnBroken, Untrained
+from deepmem_integrations.tracing import describe, recording_span
 from deepmem_integrations.words import LexicalSearch
 
 _RETRIEVING = (
@@ -260,7 +261,7 @@ class DeepMemoryRetriever(BaseRetriever):
         """Do the same as `_recorded` with what the store's own search by text returned, and name the documents."""
         access = store_access(self.vectorstore, id_key=self._id_key)
         documents = [access.named(document) for document in documents]
-        shown = [] if self.record is None else shown_by_store(documents, access, channel_of(self.search_type))
+        shown = shown_by_store(documents, access, channel_of(self.search_type)) if self._tells else []
         return self._recorded(query, documents, shown, run_manager, None)
 
     def _recorded(
@@ -271,7 +272,12 @@ class DeepMemoryRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun | AsyncCallbackManagerForRetrieverRun,
         model: str | None,
     ) -> list[Document]:
-        """Record a query where a log is given, and return copies of the documents that say by which ids the log knows it."""
+        """Record a query where a log is given, and return copies of the documents that say by which ids the log knows it.
+
+        A span of OpenTelemetry that is being recorded is told as well.
+        """
+        if (span := recording_span()) is not None:
+            describe(span, query, shown, store=self.vectorstore, model=model)
         if self.record is None:
             return documents
         run_id = str(run_manager.run_id)
@@ -280,6 +286,11 @@ class DeepMemoryRetriever(BaseRetriever):
         return [
             document.model_copy(update={"metadata": Metadata.with_evidence(document.metadata, ids)}) for document in documents
         ]
+
+    @property
+    def _tells(self) -> bool:
+        """Whether a feedback log or a span is told what was shown."""
+        return self.record is not None or recording_span() is not None
 
     def _request(self, kwargs: dict[str, Any]) -> _Request:
         """Return what a call asks for, by the fields, by ``search_kwargs``, and by the options of the call."""
@@ -319,7 +330,7 @@ class DeepMemoryRetriever(BaseRetriever):
         mmr, hybrid = search_type == "mmr", is_hybrid(store, options)
         query = self._serve(own["words"], own["answers"]).query(text, vector, request.embeddings, vectors_alone=mmr or hybrid)
         access = store_access(store, id_key=self._id_key or query.id_key, **told)
-        model = None if self.record is None else query.model
+        model = query.model if self._tells else None
         if mmr:
             return VectorSearch(store, search_type, text, query.vector, request.asked, access=access), model
         searched: list[float] = query.vector
@@ -328,7 +339,7 @@ class DeepMemoryRetriever(BaseRetriever):
             searched = (np.asarray(searched) * (np.linalg.norm(vector) / np.linalg.norm(searched))).tolist()
         fetch_k = options.get("fetch_k")
         options = {name: value for name, value in options.items() if name != "fetch_k"}
-        if hybrid or (query.vectors_alone and not own["evidence"] and self.record is None):  # both want scores
+        if hybrid or (query.vectors_alone and not own["evidence"] and not self._tells):  # all want scores
             return VectorSearch(store, search_type, text, searched, options, own["k"], fetch_k, access), model
         candidates = self.fetch_k if fetch_k is None else fetch_k
         search = RankedSearch(

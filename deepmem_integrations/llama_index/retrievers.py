@@ -24,6 +24,7 @@ from deepmem_integrations.llama_index.queries import check_vectors, given, is_tr
 from deepmem_integrations.llama_index.stores import search_of
 from deepmem_integrations.ranking import EVIDENCE, Choice, Metadata, RankedQuery, Ranker, Shortlist
 from deepmem_integrations.serving import HasModels, MemoryLike, OnBroken, Untrained
+from deepmem_integrations.tracing import describe, recording_span
 from deepmem_integrations.words import Found, LexicalSearch
 
 
@@ -214,18 +215,24 @@ class DeepMemoryRetriever(BaseRetriever):
     ) -> list[NodeWithScore]:
         """Record a query where a log is given, and return copies of the nodes that say by which ids the log knows it.
 
+        A span of OpenTelemetry that is being recorded is told as well.
+
         Args:
             query_bundle: The query.
             nodes: The nodes, best first.
             model: The name of the model that serves.
             choices: The places of the nodes; None where the store ranked by its own rule.
         """
-        log = self.record
-        if log is None:
+        log, span = self.record, recording_span()
+        if log is None and span is None:
             return nodes
         mode = "vector" if self._mode == VectorStoreQueryMode.DEFAULT else self._mode.value
         channels = [{mode: rank + 1} for rank in range(len(nodes))] if choices is None else [one.channels for one in choices]
         shown = [Shown(one.node.node_id, one.score, found) for one, found in zip(nodes, channels, strict=True)]
+        if span is not None:
+            describe(span, query_bundle.query_str, shown, store=self._retriever._vector_store, model=model)
+        if log is None:
+            return nodes
         run_id = next(iter(global_stack_trace.get()[-1:]), BASE_TRACE_EVENT)
         known_run = None if run_id == BASE_TRACE_EVENT else run_id
         ids = ids_in_metadata(log.record(query_bundle.query_str, shown, model=model, run_id=known_run), known_run)
@@ -275,7 +282,7 @@ class DeepMemoryRetriever(BaseRetriever):
         by_store = not (ranker.wants_words or ranker.answers) or self._mode != VectorStoreQueryMode.DEFAULT
         query = ranker.query(query_bundle.query_str, vectors, self._embed_model, vectors_alone=by_store)
         by_store |= query.vectors_alone
-        model = None if self.record is None else query.model
+        model = None if self.record is None and recording_span() is None else query.model
         return with_embedding(query_bundle, query.vector), None if by_store else query, model
 
     def _numbers(self) -> tuple[int, int, bool]:

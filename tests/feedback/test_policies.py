@@ -115,3 +115,11 @@ def test_a_click_on_what_was_not_shown_counts_once(log):
     query_id = log.record("a question", ["doc-1"])
     log.click(query_id, "doc-9")
     assert judged(log, "clicks") == {"a question": {"doc-9": 1.0}}
+
+
+def test_a_document_without_an_id_keeps_its_place(log):
+    query = log.record("a question", [None, "doc-1"])
+    log.thumb(query, up=True)
+    assert judged(log, "first") == {}
+    assert log.labels("first").left_out == {"a thumb on an answer without documents": 1}
+    assert judged(log, "shared") == {"a question": {"doc-1": 0.5}}

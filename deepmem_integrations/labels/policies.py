@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 from deepmem_integrations.errors import FeedbackError
-from deepmem_integrations.feedback.records import LoggedQuery
+from deepmem_integrations.labels.records import LoggedQuery
 
 Policy = Literal["cited", "first", "shared", "judged", "clicks"]
 """What labels are made of: see `FeedbackLog.labels`."""
@@ -56,9 +56,9 @@ def judgements(policy: Policy, query: LoggedQuery, click_weights: Mapping[int, f
         found = {document: 1.0 if answer is None else answer for document in cited}
         reason = "a thumb on an answer that cites no document" if answer is not None and not cited else None
     elif policy in ("first", "shared") and answer is not None:
-        about = query.document_ids[: 1 if policy == "first" else None]
-        found = {document: answer / len(about) for document in about}
-        reason = None if about else "a thumb on an answer without documents"
+        about = query.shown[: 1 if policy == "first" else None]  # one without an id keeps its place, and its share
+        found = {one.document_id: answer / len(about) for one in about if one is not None}
+        reason = None if found else "a thumb on an answer without documents"
     elif policy == "clicks":
         ranks = rank_of(query)
         for document, position in clicked.items():
@@ -87,7 +87,7 @@ def click_weights(queries: Iterable[LoggedQuery], impressions: Mapping[int, int]
         impressions: Rank → how many times a document was shown there.
 
     Example:
-        >>> from deepmem_integrations.feedback.records import Event, Shown
+        >>> from deepmem_integrations.labels.records import Event, Shown
         >>> def clicked(document):
         ...     shown = tuple(map(Shown, ("a", "b")))
         ...     return LoggedQuery("q", "a question", None, 0.0, shown, events=(Event("q", "click", document, 1.0),))
