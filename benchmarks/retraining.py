@@ -5,10 +5,13 @@
 - *chunks* cuts the documents of a collection into chunks of 300, 600 and 1,200 characters. The label of a query is the chunk of
   its document that is nearest to it. Labels of each size are carried over to each other size, and models trained on them are
   measured on test queries by the documents that the found chunks come from.
+- *level* cuts documents in the same way, and labels the documents (``Relevance(…, level=…)``), which hand-made labels of chunks
+  are compared with.
 """
 
 import argparse
 import itertools
+import tempfile
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +19,9 @@ import numpy as np
 from benchmarks.data import Collection, _embed, load
 from deepmem_integrations import QueryAdapter, Relevance, train_adapter
 from deepmem_integrations._vectors import Vectors, nearest, unit_rows
-from deepmem_integrations.evaluation import bootstrap_mean, score_rankings
+from deepmem_integrations.evaluation import WITH, WITHOUT, bootstrap_mean, evaluate, score_rankings
 from deepmem_integrations.retraining.contest import MARGIN, MEAN, METRICS, _verdict
+from deepmem_integrations.words import WordIndex
 
 DRAWS = 200
 CHANGED, SIZE = 0.3, 0.25
@@ -126,7 +130,37 @@ def chunks() -> None:
             print(f"{before:>7}{after:>7}{len(part.texts):>8}{lost:>6.1f}%{targets:>11.2f}{columns}", flush=True)
 
 
-PARTS = {"rule": rule, "chunks": chunks}
+def level() -> None:
+    """Print what labels of documents teach where the index holds chunks, beside labels that a person would map to chunks."""
+    print(f"{'collection':<12}{'index':>7}{'chunks':>8}{'labels':>18}{'recall@10':>18}{'nDCG@10':>18}  chosen for retrievers")
+    for name, size in itertools.product(("cranfield", "scifact"), SIZES):
+        collection = load(name, "wordllama")
+        part = cut(collection, size)
+        ids = list(part.texts)
+        parent_of = {chunk: collection.corpus.ids[row] for chunk, row in zip(ids, part.documents.tolist(), strict=True)}
+
+        def of_documents(relevance: Relevance) -> Relevance:
+            return Relevance(relevance.queries, relevance.relevance, relevance.query_ids, level="document")
+
+        test = (collection.test.vectors, of_documents(collection.test.relevance), part.vectors, ids)
+        train, told = of_documents(collection.train.relevance), {"corpus_parents": parent_of}
+        texts = list(part.texts.values())
+        with tempfile.TemporaryDirectory() as folder:
+            words = WordIndex.build(folder, [(ids, texts)])
+            results = {
+                "of chunks": train_adapter(collection.train.vectors, labels_of(collection, part), part.vectors, ids, words=words),
+                "of documents": train_adapter(collection.train.vectors, train, part.vectors, ids, words=words, **told),
+            }
+            for labels, result in results.items():
+                scores = evaluate(*test, adapter=result.adapter, words=words, top_k=[10], **told)
+                columns = "".join(
+                    f"{100 * scores[WITHOUT][m]:>10.1f} → {100 * scores[WITH][m]:.1f}" for m in ("recall@10", "ndcg@10")
+                )
+                chosen = result.report.ranking.chosen if result.report.ranking else ""
+                print(f"{name:<12}{size:>7}{len(ids):>8}{labels:>18}{columns}  {chosen}", flush=True)
+
+
+PARTS = {"rule": rule, "chunks": chunks, "level": level}
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.corpora import CorpusVectors, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.labels import LabelRows, Labels, Relevance, labelled_vectors, question_groups, sum_by_group
+from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, labelled_vectors, question_groups, sum_by_group
 from deepmem_integrations.ranking import Ranker, Shortlist
 from deepmem_integrations.store_sample import StoreSample
 from deepmem_integrations.words import LexicalSearch, search_name
@@ -279,6 +279,7 @@ def evaluate(
     adapter: QueryAdapter | None = None,
     top_k: Sequence[int] = TOP_K,
     words: LexicalSearch | None = None,
+    corpus_parents: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Search the whole corpus by exact cosine similarity, with and without an adapter, and score both rankings.
 
@@ -293,6 +294,8 @@ def evaluate(
         adapter: The model; None compares the untransformed queries with themselves.
         top_k: The cut-offs, each 1 or more; they may be larger than N.
         words: The search by words that the adapter ranks with. It needs a `Relevance`, which has the texts of the queries.
+        corpus_parents: Document id → parent, where the labels name parents (`Relevance.level`). A document without a parent is
+            its own. Parents are ranked by the first of their documents, and ``found`` names parents.
 
     Returns:
         Means, scores of each query, and 95% intervals.
@@ -309,7 +312,13 @@ def evaluate(
         (0.0, 1.0)
     """
     ids, corpus = read_corpus(corpus_vectors, corpus_ids)
-    queries, labels, irrelevant, query_ids = labelled_vectors(query_vectors, relevance, ids, dimension=corpus.shape[1])
+    if isinstance(relevance, Relevance) and relevance.level is not None and corpus_parents is None:
+        raise InvalidRelevanceError(
+            f"The labels name parents, by {relevance.level!r}: pass corpus_parents, which maps the ids of documents to parents."
+        )
+    parents = None if corpus_parents is None else Parents.of(corpus_parents, ids)
+    names = ids if parents is None else parents.names
+    queries, labels, irrelevant, query_ids = labelled_vectors(query_vectors, relevance, names, dimension=corpus.shape[1])
     if not labels.labelled.any():
         raise InvalidRelevanceError(
             "All judged documents are irrelevant: recall needs queries with a document that answers them."
@@ -323,20 +332,27 @@ def evaluate(
     depth = max(*top_k, LISTED)
     row_of = {name: row for row, name in enumerate(ids)}
 
+    def find(vectors: Vectors, count: int) -> NDArray[np.int64]:
+        return nearest(vectors, corpus, count) if parents is None else parents.nearest(vectors, corpus, count)
+
     def search(vectors: Vectors) -> NDArray[np.int64]:
-        return nearest(vectors, corpus, depth)
+        found = find(vectors, depth)
+        return found if parents is None else parents.of_row[found]
 
     def rank(model: QueryAdapter, side: str) -> NDArray[np.int64]:
         """Rank as a retriever does: what the vectors find, what the words find, and what remembered queries ask for."""
         fetched = max(depth, FETCHED)
         transformed = model.for_ranking().transform(queries)
-        rows = nearest(transformed, corpus, fetched)
-        rankings = np.full((len(queries), min(depth, len(ids))), -1, dtype=np.int64)
+        rows = find(transformed, fetched)
+        rankings = np.full((len(queries), min(depth, len(names))), -1, dtype=np.int64)
         for number in tqdm(range(len(queries)), desc=f"Ranking, {side}", unit="query", delay=1):
             query = ranker.query(texts[number], queries[number], adapter=model)
             cosines = corpus[rows[number]] @ transformed[number]
             shortlist: Shortlist[str] = query.rank([ids[row] for row in rows[number].tolist()], cosines, query.words(fetched))
-            best = [row_of[name] for name in shortlist.ids if name in row_of][:depth]
+            best = [row_of[name] for name in shortlist.ids if name in row_of]
+            if parents is not None:
+                best = list(dict.fromkeys(parents.of_row[best].tolist()))
+            best = best[:depth]
             rankings[number, : len(best)] = best
         return rankings
 
@@ -357,6 +373,6 @@ def evaluate(
         {side: score_rankings(rows, labels, top_k, irrelevant) for side, rows in rankings.items()},
         query_ids,
         top_k,
-        {side: [[ids[row] for row in ranking if row >= 0] for ranking in rows.tolist()] for side, rows in rankings.items()},
+        {side: [[names[row] for row in ranking if row >= 0] for ranking in rows.tolist()] for side, rows in rankings.items()},
         question_groups(known_texts, queries, labels.document_lists()),
     )

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +28,7 @@ from deepmem_integrations.corpora import (
     Where,
     check_metric,
     id_and_text,
+    parents_of,
     passes,
     read_corpus,
     unit_batches,
@@ -47,7 +49,7 @@ from deepmem_integrations.evaluation import FETCHED, LISTED, TOP_K, WITH, WITHOU
 from deepmem_integrations.evaluation_log import EvaluationLog
 from deepmem_integrations.jobs import JobFolder, JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import AROUND, write_inputs
-from deepmem_integrations.labels import Documents, Labels, OnInvalid, Relevance, find_texts
+from deepmem_integrations.labels import Documents, Labels, OnInvalid, Parents, Relevance, find_texts
 from deepmem_integrations.models import ModelFolder, ModelInfo, beside, check_outside
 from deepmem_integrations.ranking import RankedQuery, Ranker, Shortlist
 from deepmem_integrations.remote import publish
@@ -62,7 +64,7 @@ from deepmem_integrations.retraining import (
     check_in_use,
     labels_sketch,
 )
-from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, sides_of
+from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, by_level, sides_of
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.store_sample import StoreSample, StoreSearch, sample_store
 from deepmem_integrations.words import LexicalSearch, Refreshed, WordIndex
@@ -317,6 +319,8 @@ class DeepMemory:
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
+        Labels may name parents of the store's documents: see `Relevance.level`.
+
         Where the training chooses the identity, a model that is in use already stays in use, and a warning is logged.
 
         Args:
@@ -369,6 +373,8 @@ class DeepMemory:
             if not isinstance(validation, list | tuple) or len(validation) != 2:
                 raise InvalidRelevanceError("validation is a Relevance, or the pair (queries, relevance).")
             validation = Relevance.of(*validation)
+        if validation is not None:
+            labels.check_level(validation)
         if max_unseen_loss is not None and not max_unseen_loss >= 0:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
         limit = None if max_unseen_loss is None else float(max_unseen_loss)
@@ -662,9 +668,10 @@ class DeepMemory:
     ) -> Evaluation:
         """Compare retrieval with and without a model, and print v3's two blocks.
 
-        By default the whole corpus is searched exactly, by cosine similarity. On up to 50 of the queries the store's own search
-        by vector is asked as well, and a warning tells if it finds other documents, because its index is approximate or ranks by
-        another metric: see `StoreSample`.
+        By default the whole corpus is searched exactly, by cosine similarity. Where labels name parents (`Relevance.level`),
+        parents are ranked by the first of their documents. On up to 50 of the queries the store's own search by vector is asked
+        as well, and a warning tells if it finds other documents, because its index is approximate or ranks by another metric: see
+        `StoreSample`.
 
         With a ``retriever``, what users get is measured: the retriever is asked every query, with its own filter, search type
         and number of documents, and what it returns is scored. Cut-offs beyond that number score what there is.
@@ -688,7 +695,7 @@ class DeepMemory:
             plain: The retriever to compare with. A `DeepMemoryRetriever` is compared with itself without the model, any other
                 retriever with nothing: the evaluation then has the side ``"with model"`` alone.
             id_key: The metadata key that holds the ids which the labels name, or a function from a document to its id. By default
-                the memory's own ``id_key``, or else the documents' ids.
+                the level of the labels, where they name parents, the memory's own ``id_key``, or else the documents' ids.
             concurrency: How many queries the retriever is asked at a time, in threads.
             on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
 
@@ -790,7 +797,7 @@ class DeepMemory:
                 )
             test = self._retriever_test(
                 labels,
-                sides_of(retriever, plain, id_key or self.id_key),
+                sides_of(retriever, plain, id_key or by_level(labels.level) or self.id_key),
                 top_k,
                 concurrency,
                 embedding_function=embedding_function,
@@ -824,19 +831,25 @@ class DeepMemory:
 
         remembered = adapter.remembered_queries
         named = labels.document_ids.union(remembered.document_ids if remembered else ())
+        parent_of = None if labels.level is None else parents_of(self.corpus, labels.level)
         ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
         kept = range(len(ids)) if filter is None else self._passing(filter, ids)
         given = labels
         # Before the queries of a listed corpus are embedded, which may cost money.
-        labels = labels.check([ids[row] for row in kept], on_invalid=on_invalid)
+        known = [ids[row] for row in kept]
+        known = known if parent_of is None else list(Parents.of(parent_of, known).names)
+        labels = labels.check(known, on_invalid=on_invalid)
         query_vectors = embed()
         if len(query_vectors) == len(given) > len(labels):  # they were embedded, or passed, before some were dropped
             query_vectors = query_vectors[np.isin(given.query_ids, labels.query_ids)]
         self._warn_of_known(adapter, model, query_vectors)
-        sample = self._sample_store(query_vectors, labels, ids, vectors)
+        sample = self._sample_store(query_vectors, labels, ids, vectors, parent_of)
         if filter is not None:
             ids, vectors = [ids[row] for row in kept], vectors[kept]
-        result = evaluate(query_vectors, labels, vectors, ids, adapter=adapter, top_k=top_k, words=self._usable_words())
+        words = self._usable_words()
+        result = evaluate(
+            *(query_vectors, labels, vectors, ids), adapter=adapter, top_k=top_k, words=words, corpus_parents=parent_of
+        )
         result.embedding_seconds, result.store_sample = seconds, sample
         if log is not None:
             with self.folder.lock():
@@ -867,7 +880,8 @@ class DeepMemory:
         """
         if retriever is None:
             return await asyncio.to_thread(self.measure, labels, plain=plain, id_key=id_key, top_k=top_k, **options)
-        sides = sides_of(retriever, plain, id_key or self.id_key)
+        _check_labels(labels)
+        sides = sides_of(retriever, plain, id_key or by_level(labels.level) or self.id_key)
         test = await asyncio.to_thread(self._retriever_test, labels, sides, cutoffs(top_k), concurrency, **options)
         return await asyncio.to_thread(test.score, await test.aask())
 
@@ -926,12 +940,19 @@ class DeepMemory:
             raise StoreError(f"Not one of the {len(ids)} documents of the store passes the filter {filter!r}.")
         return kept
 
-    def _sample_store(self, queries: Vectors, labels: Relevance, ids: Sequence[str], vectors: Vectors) -> StoreSample | None:
+    def _sample_store(
+        self,
+        queries: Vectors,
+        labels: Relevance,
+        ids: Sequence[str],
+        vectors: Vectors,
+        parent_of: Mapping[str, str] | None,
+    ) -> StoreSample | None:
         """Compare the store's own search with the exact ranking, and warn where the two differ."""
         if self._store_search is None:
             return None
         try:
-            sample = sample_store(self._store_search, queries, labels, ids, vectors)
+            sample = sample_store(self._store_search, queries, labels, ids, vectors, parent_of)
         except Exception as error:  # the store's own errors, of any class
             _logger.warning(
                 "The store could not be asked for a comparison, so its own answers may differ from this exact ranking "
@@ -995,6 +1016,10 @@ class DeepMemory:
         require("jinja2", extra="report")
         count = ContextLength.of(tokens, price)
         labels = Relevance.of(labels)
+        if labels.level is not None:
+            raise InvalidRelevanceError(
+                f"A report is of documents, and these labels name parents, by {labels.level!r}: evaluate(labels) measures them."
+            )
         name = self.get_model() if model is None else model
         adapter = self.folder.load_model(name)
         adapter.check(self.embedder.fingerprint())
@@ -1118,8 +1143,9 @@ class DeepMemory:
         """Add labelled queries to the model in use, without a training, and put the new model in use.
 
         The attention part learns from the queries, and their answers count at once where the model ranks by answers: see
-        `QueryAdapter.remember`. A warning is logged when it is time to train again, and where the model makes no use of
-        remembered queries yet: see `QueryAdapter.growth`.
+        `QueryAdapter.remember`. Where labels name parents, the answer is the document of the parent that is nearest to the query.
+        A warning is logged when it is time to train again, and where the model makes no use of remembered queries yet: see
+        `QueryAdapter.growth`.
 
         Args:
             queries: The texts of the queries, or a `Relevance` with texts and labels. The ids that a `Relevance` was given must
@@ -1147,6 +1173,12 @@ class DeepMemory:
         def embed() -> Vectors:
             return self.embedder.embed_queries(labels.queries, progress="Embedding queries")
 
+        parent_of: dict[str, str] = {}
+        if labels.level is not None:
+            self.served.check(self.adapter, self.embedder)
+            parent_of = parents_of(self.corpus, labels.level)
+            labels = self._named_documents(labels, parent_of, embed)
+
         def grow(adapter: QueryAdapter) -> QueryAdapter:
             known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
             if wanted := labels.document_ids - known - documents.keys():
@@ -1155,7 +1187,17 @@ class DeepMemory:
             self.served.check(adapter, self.embedder)
             return adapter.remember(embed(), labels, documents, query_texts=labels.queries)
 
-        return self._grown(grow, "remember", by)
+        return self._grown(grow, "remember", by, parent_of)
+
+    def _named_documents(self, labels: Relevance, parent_of: Mapping[str, str], queries: Callable[[], Vectors]) -> Relevance:
+        """Name documents in place of parents in some labels: see `Parents.documents`."""
+        known = Parents.of(parent_of, [name for ids, _ in self.corpus.texts() for name in ids])
+        judged = labels.check(known.number_of).document_ids
+        wanted = {name for name in judged if name not in parent_of}
+        wanted |= {name for name, parent in parent_of.items() if parent in judged}
+        found = self._vectors_of(wanted, queries)
+        ids, vectors = list(found), unit_rows(np.stack(list(found.values())), "document vector")
+        return Parents.of(parent_of, ids).documents(labels, unit_rows(queries(), "query vector"), ids, vectors)
 
     def _vectors_of(self, wanted: Collection[str], queries: Callable[[], Vectors]) -> dict[str, Vectors]:
         """Return document id → (d,) vector of those documents that the store has.
@@ -1180,7 +1222,8 @@ class DeepMemory:
 
         Args:
             query_ids: Queries to forget.
-            document_ids: Documents to forget. A query that asked for no other document is forgotten, too.
+            document_ids: Documents to forget, or parents, where labels named parents. A query that asked for no other document is
+                forgotten, too.
             by: Who asks, for the audit log; by default the user of the process.
 
         Returns:
@@ -1193,7 +1236,14 @@ class DeepMemory:
         queries, documents = id_set(query_ids, "query_ids"), id_set(document_ids, "document_ids")
         if not queries and not documents:
             return self.folder.in_use()[0]
-        return self._grown(lambda adapter: adapter.forget(query_ids=queries, document_ids=documents), "forget", by)
+
+        def grow(adapter: QueryAdapter) -> QueryAdapter:
+            parts = {name: parent for name, parent in _parents(adapter).items() if parent in documents}
+            known = adapter.remembered_queries.document_ids if adapter.remembered_queries else ()
+            named = (documents - set(parts.values())) | documents.intersection(known) | parts.keys()
+            return adapter.forget(query_ids=queries, document_ids=named)
+
+        return self._grown(grow, "forget", by)
 
     def relabel(self, old: Documents, *, by: str | None = None) -> str:
         """Let remembered answers move to the documents that have their texts now, as after a re-chunking, without a training.
@@ -1229,7 +1279,8 @@ class DeepMemory:
             self.served.check(adapter, self.embedder)
             return adapter.relabel(targets, documents)
 
-        return self._grown(grow, "relabel", by)
+        level = self.adapter.metadata.get("level")
+        return self._grown(grow, "relabel", by, {} if level is None else parents_of(self.corpus, level))
 
     def prune(self, *, by: str | None = None) -> str:
         """Forget remembered answers whose documents the store no longer has, and put the new model in use: see `forget`.
@@ -1250,19 +1301,37 @@ class DeepMemory:
             gone.difference_update(ids)
         return self.forget(document_ids=gone, by=by)
 
-    def _grown(self, grow: Callable[[QueryAdapter], QueryAdapter], made_by: str, by: str | None) -> str:
+    def _grown(
+        self,
+        grow: Callable[[QueryAdapter], QueryAdapter],
+        made_by: str,
+        by: str | None,
+        parent_of: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
         """Grow the model in use, and put the new model in use.
 
         Where another thread or process puts a model in use meanwhile, that model grows in its place, so that nothing is lost.
+
+        Args:
+            grow: The growth.
+            made_by: See `trainer.publish`.
+            by: Who asks.
+            parent_of: Document id → parent, of documents that the growth may have brought.
         """
-        parent, adapter = self.folder.in_use()
-        grown = grow(adapter)
+
+        def grown() -> tuple[str, QueryAdapter]:
+            parent, adapter = self.folder.in_use()
+            new = grow(adapter)
+            if parent_of or _parents(adapter):
+                new = new.with_metadata(parents=trainer.remembered_parents(new, {**_parents(adapter), **parent_of}))
+            return parent, new
+
+        parent, new = grown()
         with self.jobs.new() as running:
-            while not trainer.publish(running, grown, made_by=made_by, parent=parent, by=by):
-                parent, adapter = self.folder.in_use()
-                grown = grow(adapter)
-        if grown.growth is not None and grown.growth.retraining_due:
-            _logger.warning("%s", grown.growth)
+            while not trainer.publish(running, new, made_by=made_by, parent=parent, by=by):
+                parent, new = grown()
+        if new.growth is not None and new.growth.retraining_due:
+            _logger.warning("%s", new.growth)
         return running.job.id
 
     def explain(self, query: str, top: int = 5) -> Explanation:
@@ -1361,6 +1430,11 @@ def _labels_of(relevance: Labels | Relevance | None, queries: Sequence[str] | Re
             "relevance comes first, as in v3: evaluate(relevance, queries). Swap the two, or pass them by name."
         )
     return Relevance.of(queries, relevance)
+
+
+def _parents(adapter: QueryAdapter) -> dict[str, str]:
+    """Return document id → parent, of the remembered documents of a model whose labels named parents."""
+    return dict(adapter.metadata.get("parents") or {})
 
 
 def _check_labels(labels: Any) -> None:

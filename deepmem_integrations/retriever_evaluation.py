@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.corpora import parent_of
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import LISTED, WITH, WITHOUT, Evaluation, score_rankings
 from deepmem_integrations.labels import LabelRows, Relevance, question_groups
@@ -109,6 +110,7 @@ class AskedRetriever:
                 name = metadata.get("_id")  # LangChain's Qdrant tells the id there
         if name is None:
             where = "no id" if self.id_key is None else f"no id by id_key={self.id_key!r}"
+            where = "no id, neither of its own nor by the key" if callable(self.id_key) else where
             raise StoreError(
                 f"{_kind(self.retriever)} found a {type(document).__name__} with {where}; its metadata has the keys "
                 f"{', '.join(map(repr, metadata)) or '(none)'}. Name the key that holds the id with id_key=…, or add the "
@@ -282,6 +284,21 @@ class RetrieverTest:
             _logger.warning("%s", told)
         else:
             raise StoreError(told)
+
+
+def by_level(level: str | None) -> IdKey | None:
+    """Return a function from a document to the parent that labels of a level name; None where they name documents.
+
+    A document without the key stands for itself, as a parent does that a retriever returns in place of its parts.
+    """
+    if level is None:
+        return None
+
+    def name_of(document: Any) -> str | None:
+        parent = parent_of(document, level)
+        return parent if parent is not None else getattr(document, "node_id", None) or getattr(document, "id", None)
+
+    return name_of
 
 
 def sides_of(retriever: Any, plain: Any = None, id_key: IdKey | None = None) -> dict[str, AskedRetriever]:

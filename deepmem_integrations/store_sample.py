@@ -1,6 +1,6 @@
 """What a store's own search finds beside an exact ranking, on some of the queries of an evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,14 @@ class StoreSample:
         )
 
 
-def sample_store(search: StoreSearch, queries: Vectors, labels: Relevance, ids: Sequence[str], corpus: Vectors) -> StoreSample:
+def sample_store(
+    search: StoreSearch,
+    queries: Vectors,
+    labels: Relevance,
+    ids: Sequence[str],
+    corpus: Vectors,
+    parent_of: Mapping[str, str] | None = None,
+) -> StoreSample:
     """Ask a store some of the queries of an evaluation, and compare what it finds with the exact ranking.
 
     Args:
@@ -64,6 +71,7 @@ def sample_store(search: StoreSearch, queries: Vectors, labels: Relevance, ids: 
         labels: The labels of the n queries, with one query at least that has a document.
         ids: The N ids of the corpus.
         corpus: (N, d) float32 unit rows.
+        parent_of: Document id → parent, where the labels name parents.
 
     Example:
         >>> corpus = np.eye(2, dtype=np.float32)
@@ -77,7 +85,10 @@ def sample_store(search: StoreSearch, queries: Vectors, labels: Relevance, ids: 
     size = min(DEPTH, len(ids))
     directions = unit_rows(queries[rows], "query vector")
     exact = nearest(directions, corpus, size)
-    overlaps, recalls, exact_recalls, unknown = [], [], [], 0
+    overlaps: list[float] = []
+    recalls: list[float] = []
+    exact_recalls: list[float] = []
+    unknown = 0
     for row, direction, best in zip(tqdm(rows, desc="Asking the store", unit="query", delay=1), directions, exact, strict=True):
         found = list(dict.fromkeys(search(queries[row], DEPTH)))
         known = [row_of[name] for name in found if name in row_of]
@@ -85,7 +96,7 @@ def sample_store(search: StoreSearch, queries: Vectors, labels: Relevance, ids: 
         least = corpus[best[-1]] @ direction - _TIE
         overlaps.append(min(1.0, np.count_nonzero(corpus[known] @ direction >= least) / size))
         right = {name for name, _ in labels.labels[row]}
-        recalls.append(len(right.intersection(found)) / len(right))
-        exact_recalls.append(len(right.intersection(ids[place] for place in best.tolist())) / len(right))
+        for names, values in ((found, recalls), ([ids[place] for place in best.tolist()], exact_recalls)):
+            values.append(len(right.intersection((parent_of or {}).get(name, name) for name in names)) / len(right))
     overlap, recall, exact_recall = (float(np.mean(values)) for values in (overlaps, recalls, exact_recalls))
     return StoreSample(len(rows), overlap, recall, exact_recall, unknown)

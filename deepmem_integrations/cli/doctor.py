@@ -27,7 +27,7 @@ from deepmem_integrations.cli.options import (
 )
 from deepmem_integrations.cli.redaction import redact
 from deepmem_integrations.cli.stores import Opened, open_store
-from deepmem_integrations.corpora import Corpus, unit_batches
+from deepmem_integrations.corpora import Corpus, parents_of, unit_batches
 from deepmem_integrations.drift import drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError
 from deepmem_integrations.labels import Relevance
@@ -230,7 +230,9 @@ def _labels(labels: Relevance, memory: DeepMemory) -> Iterator[Check]:
     name = "documents of the labels"
     try:
         gone = set(labels.document_ids)
-        for ids, _ in memory.corpus.texts():
+        if labels.level is not None:
+            gone.difference_update(parents_of(memory.corpus, labels.level).values())
+        for ids, _ in memory.corpus.texts() if gone else ():
             gone.difference_update(ids)
     except DeepMemoryError as error:
         yield Check(name, None, f"they cannot be looked up: {error}")

@@ -18,6 +18,7 @@ from deepmem_integrations.corpora.corpus import (
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
+from deepmem_integrations.corpora.parents import parent_of, parents_of
 from deepmem_integrations.corpora.where import Where, passes
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "Where",
     "check_metric",
     "id_and_text",
+    "parent_of",
+    "parents_of",
     "passes",
     "read_corpus",
     "unit_batches",

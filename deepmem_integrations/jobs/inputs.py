@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 from deepmem_integrations._files import MOST_TEXT, make_private_folder, open_regular, private_opener, read_json, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.corpora import Batch, Corpus, unit_batches
+from deepmem_integrations.corpora import Batch, Corpus, parents_of, unit_batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError, StoreError
-from deepmem_integrations.labels import OnInvalid, Relevance
+from deepmem_integrations.labels import OnInvalid, Parents, Relevance
 from deepmem_integrations.training import FOUND
 from deepmem_integrations.words import Filter, Found, LexicalSearch, search_name, search_words
 
@@ -63,6 +63,7 @@ class TrainingInputs:
         fingerprint: The fingerprint of the embedding model.
         data: The fingerprints of the labels and of the corpus: see `ModelInfo`.
         words: What a search by words of the caller's own finds for the queries; None where there is no such search.
+        parents: Document id → parent, where the labels name parents; None where they name documents.
         options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), ``id_key``,
             ``labels`` (see `labels_sketch`), ``in_use`` and ``by`` (see `DeepMemory.train`), and ``index_words``, which says
             whether the word index in the folder of models takes part.
@@ -77,6 +78,7 @@ class TrainingInputs:
     fingerprint: Fingerprint
     data: dict[str, str]
     words: "RecordedSearch | None"
+    parents: dict[str, str] | None
     options: dict[str, Any]
 
 
@@ -127,7 +129,11 @@ def write_inputs(
         return np.concatenate([vectors(some) for some in (labels, held_out) if some])
 
     named = labels.document_ids.union(*(some.document_ids for some in (validation, held_out) if some))
+    parents = None if labels.level is None else parents_of(corpus, labels.level)
     ids, dimension = _write_corpus(folder, corpus.around(searched, AROUND, named))
+    if parents is not None:
+        _write_json(folder, "parents", parents)
+        ids = list(Parents.of(parents, ids).names)
     labels = labels.check(ids, on_invalid=on_invalid)
     if not len(labels):
         raise InvalidRelevanceError("No judged document is in the store, so there is nothing to learn from.")
@@ -174,6 +180,7 @@ def read_inputs(folder: Path) -> TrainingInputs:
         held_out=_read_labelled(folder, "held_out")[::-1] if (folder / "held_out.json").exists() else None,
         fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
         data={"queries": fingerprint_of(labels), "corpus": corpus["digest"]},
+        parents=_read_json(folder, "parents") if (folder / "parents.json").exists() else None,
         words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,
         options=options["options"],
     )
@@ -210,6 +217,7 @@ def _write_labelled(folder: Path, name: str, labels: Relevance, vectors: Vectors
         "generated": labels.generated,
         "times": [time and time.isoformat() for time in labels.times],
         "judges": labels.judges,
+        "level": labels.level,
     }
     _write_json(folder, name, columns)
 
@@ -223,6 +231,7 @@ def _read_labelled(folder: Path, name: str) -> tuple[Relevance, Vectors]:
         generated=columns["generated"],
         times=columns.get("times"),  # inputs that version 0.1.0 wrote have neither times nor judges
         judges=columns.get("judges"),
+        level=columns.get("level"),
     )
     return labels, _read_vectors(folder, name)
 

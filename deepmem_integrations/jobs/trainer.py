@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -45,6 +45,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     inputs = read_inputs(running.jobs.inputs(running.job.id))
     keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
     of_corpus = {METADATA: inputs.options.pop("documents", None), "id_key": inputs.options.pop("id_key", None)}
+    of_corpus["level"] = inputs.labels.level
     of_corpus[LABELS] = inputs.options.pop("labels", None)
     change_embedding = inputs.options.pop("change_embedding", False)
     in_use, by = (inputs.options.pop(name, None) for name in ("in_use", "by"))
@@ -61,10 +62,12 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
             validation=inputs.validation,
             query_texts=inputs.labels.queries if keep_texts else None,
             words=inputs.words or index,
+            corpus_parents=inputs.parents,
             fingerprint=inputs.fingerprint,
             progress=progress,
             **inputs.options,
         )
+    of_corpus["parents"] = remembered_parents(result.adapter, inputs.parents or {})
     data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
     while not publish(
         running,
@@ -80,6 +83,18 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
         _logger.info("Another model was put in use meanwhile: the new model is compared with that one.")
 
 
+def remembered_parents(adapter: QueryAdapter, parent_of: Mapping[str, str]) -> dict[str, str]:
+    """Return document id → parent of the documents that a model remembers, which its file keeps.
+
+    Args:
+        adapter: The model.
+        parent_of: Document id → parent.
+    """
+    remembered = adapter.remembered_queries
+    names = () if remembered is None else remembered.document_ids
+    return {name: parent_of[name] for name in names if name in parent_of}
+
+
 def _compared(models: ModelFolder, inputs: TrainingInputs, new: QueryAdapter) -> Decision:
     """Compare a new model with the model in use on the held-out queries, if there are any."""
     held_out = None if inputs.held_out is None else HeldOutQueries(*inputs.held_out)
@@ -91,7 +106,9 @@ def _compared(models: ModelFolder, inputs: TrainingInputs, new: QueryAdapter) ->
         with contextlib.suppress(ModelNotFoundError, AdapterFileError):  # then it serves nobody
             name, old = models.in_use()
     in_use = None if name is None else (name, old)
-    return decide(new, held_out, inputs.corpus_ids, inputs.corpus, in_use=in_use, searches=tuple(searches))
+    return decide(
+        new, held_out, inputs.corpus_ids, inputs.corpus, in_use=in_use, searches=tuple(searches), corpus_parents=inputs.parents
+    )
 
 
 @contextlib.contextmanager

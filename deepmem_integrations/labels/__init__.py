@@ -3,6 +3,7 @@
 from deepmem_integrations.labels.carrying import CarriedOver, Documents, find_texts
 from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.grouping import question_groups, same_words, sum_by_group
+from deepmem_integrations.labels.parents import Parents
 from deepmem_integrations.labels.relevance import InvalidLabelsWarning, OnInvalid, Relevance, RowNumber
 from deepmem_integrations.labels.rows import LabelRows, labelled_vectors
 
@@ -13,6 +14,7 @@ __all__ = [
     "LabelRows",
     "Labels",
     "OnInvalid",
+    "Parents",
     "Relevance",
     "RowNumber",
     "find_texts",

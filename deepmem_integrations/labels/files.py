@@ -29,6 +29,7 @@ class Columns(NamedTuple):
         generated: For each query, whether a language model wrote it.
         times: For each query, when it was asked, as ISO 8601; or None.
         judges: For each query, who judged; or None.
+        level: What the labels name: see `Relevance`.
     """
 
     queries: Sequence[str]
@@ -37,6 +38,7 @@ class Columns(NamedTuple):
     generated: Sequence[bool]
     times: Sequence[str | None] | None = None
     judges: Sequence[str | None] | None = None
+    level: str | None = None
 
 
 def read_jsonl(path: str | Path) -> Columns:
@@ -47,19 +49,25 @@ def read_jsonl(path: str | Path) -> Columns:
         given = {str(query_id) for query_id, *_ in rows}
         numbers = (str(number) for number in itertools.count() if str(number) not in given)
         query_ids = [next(numbers) if query_id is None else str(query_id) for query_id, *_ in rows]
-    _, queries, relevance, generated, times, judges = zip(*rows, strict=True) if rows else [()] * 6
-    return Columns(queries, relevance, query_ids, generated, times, judges)
+    _, queries, relevance, generated, times, judges, levels = zip(*rows, strict=True) if rows else [()] * 7
+    if len(set(levels)) > 1:
+        told = " and ".join(repr(level) for level in sorted(set(levels), key=str))
+        raise InvalidRelevanceError(f"{path}: its lines have the levels {told}. The labels of a file name one kind of thing.")
+    return Columns(queries, relevance, query_ids, generated, times, judges, levels[0] if levels else None)
 
 
 def write_jsonl(
-    path: str | Path, rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool, datetime | None, str | None]]
+    path: str | Path,
+    rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool, datetime | None, str | None]],
+    level: str | None = None,
 ) -> None:
-    """Write (query id, text, judgements, generated, time, judge) rows as JSON lines."""
+    """Write (query id, text, judgements, generated, time, judge) rows as JSON lines, each with the level, if there is one."""
     lines = (
         {"query_id": query_id, "query": query, "relevance": [list(label) for label in labels]}
         | ({"generated": True} if generated else {})
         | ({"time": time.isoformat()} if time else {})
         | ({"judge": judge} if judge else {})
+        | ({"level": level} if level else {})
         for query_id, query, labels, generated, time, judge in rows
     )
     write_text(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -160,8 +168,8 @@ def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
                 raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}). A line is {JSON_LINE}") from error
 
 
-def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool, Any, Any]:
-    """Take the query id, text, judgements, generated, time and judge out of one line."""
+def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool, Any, Any, Any]:
+    """Take the query id, text, judgements, generated, time, judge and level out of one line."""
     if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
         raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance: {JSON_LINE}")
     value = {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in value.items()}  # of pandas
@@ -177,4 +185,6 @@ def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any
         raise InvalidRelevanceError(f"{path}, line {number}: time is ISO 8601, such as 2026-11-28T09:30:00Z; got {time!r}.")
     if (judge := value.get("judge")) is not None and not isinstance(judge, str):
         raise InvalidRelevanceError(f"{path}, line {number}: judge is a string that says who judged; got {judge!r}.")
-    return value.get("query_id"), value["query"], labels, generated, time, judge
+    if (level := value.get("level")) is not None and not isinstance(level, str):
+        raise InvalidRelevanceError(f"{path}, line {number}: level is a metadata key, such as doc_uri; got {level!r}.")
+    return value.get("query_id"), value["query"], labels, generated, time, judge, level

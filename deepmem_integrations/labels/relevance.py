@@ -67,6 +67,9 @@ class Relevance(Immutable):
             time without a time zone is in UTC.
         judges: Who judged the documents, such as the name of a language model, where that was no user: one answer for all
             queries, or one, or None, for each.
+        level: What the labels name: None says documents, by the store's ids. A metadata key, such as ``"doc_uri"``, says parents
+            or sources: the values of that key, each of which several documents of the store may share. A parent answers if any
+            of its documents does. ``"ref_doc_id"`` also names the sources of LlamaIndex's nodes.
         left_out: What was left out before, to be added to the counts of ``left_out``.
 
     Attributes:
@@ -78,6 +81,7 @@ class Relevance(Immutable):
         generated: A tuple of n bools.
         times: A tuple of n datetimes in UTC, or None where a time is not known.
         judges: A tuple of n strings that say who judged, or None where users did or nobody said.
+        level: The metadata key whose values the labels name; None where they name documents.
 
     Raises:
         InvalidRelevanceError: The two lists differ in length or have no order, or (with ``on_invalid="raise"``) a row is invalid:
@@ -99,6 +103,7 @@ class Relevance(Immutable):
     generated: tuple[bool, ...]
     times: tuple[datetime | None, ...]
     judges: tuple[str | None, ...]
+    level: str | None
     _left_out: dict[str, int]
 
     def __init__(
@@ -111,8 +116,13 @@ class Relevance(Immutable):
         generated: bool | Sequence[bool] = False,
         times: Sequence[Time | None] | None = None,
         judges: str | Sequence[str | None] | None = None,
+        level: str | None = None,
         left_out: Mapping[str, int] | None = None,
     ) -> None:
+        if level is not None and (not isinstance(level, str) or not level):
+            raise InvalidRelevanceError(
+                f'level is the metadata key whose values the labels name, such as "doc_uri"; got {level!r}.'
+            )
         if isinstance(queries, Mapping):
             if query_ids is not None:
                 raise InvalidRelevanceError("queries map ids to texts, so leave query_ids out.")
@@ -177,12 +187,14 @@ class Relevance(Immutable):
         _warn_dropped(len(queries) - len(kept), len(queries), counts)
         names = ("query_ids", "queries", "labels", "irrelevant", "generated", "times", "judges")
         columns = zip(*kept, strict=True) if kept else [()] * len(names)
-        vars(self).update(zip(names, map(tuple, columns), strict=True), _left_out=dict(Counter(left_out or {}) + counts))
+        known = Counter(left_out or {}) + counts
+        vars(self).update(zip(names, map(tuple, columns), strict=True), level=level, _left_out=dict(known))
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Restore a pickle, which lacks what version 0.1.0 did not know."""
         count = len(state["queries"])
-        super().__setstate__({"irrelevant": ((),) * count, "times": (None,) * count, "judges": (None,) * count, **state})
+        unknown = {"irrelevant": ((),) * count, "times": (None,) * count, "judges": (None,) * count, "level": None}
+        super().__setstate__({**unknown, **state})
 
     @classmethod
     def of(
@@ -239,15 +251,20 @@ class Relevance(Immutable):
 
     @property
     def _rows(self) -> tuple[Any, ...]:
-        return self.query_ids, self.queries, self.labels, self.irrelevant, self.generated, self.times, self.judges
+        return self.query_ids, self.queries, self.labels, self.irrelevant, self.generated, self.times, self.judges, self.level
 
     def __add__(self, other: object) -> "Relevance":
         """Join the rows of both, so that labels which come piece by piece add up, as in a LangChain ``stream``.
 
         A query id that is taken already gives way to a row number.
+
+        Raises:
+            InvalidRelevanceError: The labels of one name parents, and those of the other documents, or parents by another key.
         """
         if not isinstance(other, Relevance):
             return NotImplemented
+        if len(self) and len(other):
+            self.check_level(other)
         ids = list(self.query_ids)
         taken = set(ids)
         for query_id in other.query_ids:
@@ -265,6 +282,7 @@ class Relevance(Immutable):
             generated=self.generated + other.generated,
             times=self.times + other.times,
             judges=self.judges + other.judges,
+            level=self.level if len(self) else other.level,
             _left_out=dict(Counter(self._left_out) + Counter(other._left_out)),
         )
         return total
@@ -273,7 +291,20 @@ class Relevance(Immutable):
         """Show the counts in one line."""
         irrelevant = sum(map(len, self.irrelevant))
         judged = f", {irrelevant} judged irrelevant" if irrelevant else ""
-        return f"Relevance({len(self)} queries, {sum(map(len, self.labels))} labels{judged})"
+        level = f", level={self.level!r}" if self.level else ""
+        return f"Relevance({len(self)} queries, {sum(map(len, self.labels))} labels{judged}{level})"
+
+    def check_level(self, other: "Relevance") -> None:
+        """Check that the labels of another `Relevance` name the same kind of thing.
+
+        Raises:
+            InvalidRelevanceError: They do not: the levels differ.
+        """
+        if self.level != other.level:
+            mine, theirs = ("documents" if one.level is None else f"parents by {one.level!r}" for one in (self, other))
+            raise InvalidRelevanceError(
+                f"These labels name {mine} and those {theirs}: use labels of one level together, Relevance(…, level=…)."
+            )
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -329,11 +360,13 @@ class Relevance(Immutable):
             return self
         if on_invalid == "raise":
             row, document = unknown[0]
+            named = "Use the ids of the store, as memory.documents() gives them"
+            if self.level is not None:
+                named = f"The labels name values of {self.level!r} in the documents' metadata: use those (level)"
             raise InvalidRelevanceError(
-                f"Row {row} (query id {self.query_ids[row]!r}): document {document!r} is not in the corpus "
-                f"({len(unknown)} such label{'s' * (len(unknown) > 1)} in all). "
-                "Use the ids of the store, as memory.documents() gives them, or drop such labels with "
-                'Relevance.check(ids, on_invalid="drop").'
+                f"Row {row} (query id {self.query_ids[row]!r}): {'document' if self.level is None else 'parent'} {document!r} is "
+                f"not in the corpus ({len(unknown)} such label{'s' * (len(unknown) > 1)} in all). "
+                f'{named}, or drop such labels with Relevance.check(ids, on_invalid="drop").'
             )
         left = [[(document, weight) for document, weight in judged if document in known] for judged in relevance]
         rows = [row for row, judged in enumerate(left) if judged]
@@ -477,10 +510,26 @@ class Relevance(Immutable):
             )
         return np.argsort([time.timestamp() for time in self.times if time is not None], kind="stable")
 
+    def relabelled(self, relevance: Labels) -> "Relevance":
+        """Return the same queries with other judgements, which name documents."""
+        return self._take(range(len(self)), relevance, self._left_out, parents=False)
+
     def _take(
-        self, rows: Sequence[int], relevance: Labels | None = None, left_out: Mapping[str, int] | None = None
+        self,
+        rows: Sequence[int],
+        relevance: Labels | None = None,
+        left_out: Mapping[str, int] | None = None,
+        *,
+        parents: bool = True,
     ) -> "Relevance":
-        """Return these rows, with these judgements in place of their own, and these counts."""
+        """Return these rows, with these judgements in place of their own, and these counts.
+
+        Args:
+            rows: The rows.
+            relevance: The judgements.
+            left_out: The counts.
+            parents: Whether the judgements name what those of this object name; otherwise they name documents.
+        """
         return Relevance(
             [self.queries[row] for row in rows],
             [(*self.labels[row], *self.irrelevant[row]) for row in rows] if relevance is None else relevance,
@@ -488,24 +537,30 @@ class Relevance(Immutable):
             generated=[self.generated[row] for row in rows],
             times=[self.times[row] for row in rows],
             judges=[self.judges[row] for row in rows],
+            level=self.level if parents else None,
             left_out=left_out,
         )
 
     # ---- files -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_jsonl(cls, path: str | Path, *, on_invalid: OnInvalid = "raise") -> "Relevance":
+    def from_jsonl(cls, path: str | Path, *, on_invalid: OnInvalid = "raise", level: str | None = None) -> "Relevance":
         """Read JSON lines: ``{"query": …, "relevance": [[id, weight], …], "query_id": …}``.
 
         A document may be written as its bare id, which has the weight 1. ``query_id`` may be left out, and so may
         ``"generated": true``, which says that a language model wrote the query, and ``"time"``, which says when the query was
-        asked, and ``"judge"``, which says who judged.
+        asked, and ``"judge"``, which says who judged. ``"level": "doc_uri"`` says that all labels of the file name parents.
+
+        Args:
+            path: The file.
+            on_invalid: See the constructor.
+            level: See the constructor; by default what the lines say.
 
         Raises:
             InvalidRelevanceError: A line is no such object; the message names the line.
             StorageError: The file cannot be read.
         """
-        return cls._of_columns(files.read_jsonl(path), on_invalid)
+        return cls._of_columns(files.read_jsonl(path), on_invalid, level)
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write JSON lines, which `from_jsonl` reads.
@@ -514,24 +569,27 @@ class Relevance(Immutable):
             StorageError: The file cannot be written.
         """
         rows = zip(self.query_ids, self.queries, self.relevance, self.generated, self.times, self.judges, strict=True)
-        files.write_jsonl(path, rows)
+        files.write_jsonl(path, rows, self.level)
 
     @classmethod
-    def from_beir(cls, folder: str | Path, split: str = "train", *, on_invalid: OnInvalid = "raise") -> "Relevance":
+    def from_beir(
+        cls, folder: str | Path, split: str = "train", *, on_invalid: OnInvalid = "raise", level: str | None = None
+    ) -> "Relevance":
         """Read a BEIR folder: ``queries.jsonl`` and ``qrels/{split}.tsv``.
 
-        A score of 0 or below means *judged irrelevant*: see `irrelevant`.
+        A score of 0 or below means *judged irrelevant*: see `irrelevant`. Where the store holds parts of the folder's documents,
+        ``level`` is the metadata key under which the parts keep the document's id.
 
         Raises:
             InvalidRelevanceError: A line is malformed, or names a query that is not in ``queries.jsonl``.
             StorageError: A file cannot be read.
         """
-        return cls._of_columns(files.read_beir(folder, split, drop_unknown=on_invalid == "drop"), on_invalid)
+        return cls._of_columns(files.read_beir(folder, split, drop_unknown=on_invalid == "drop"), on_invalid, level)
 
     def to_beir(self, folder: str | Path, split: str = "train") -> None:
         """Write ``queries.jsonl`` and ``qrels/{split}.tsv``. Queries of other splits in ``queries.jsonl`` are kept.
 
-        The times are lost: a BEIR folder has no place for them.
+        The times and the level are lost: a BEIR folder has no place for them.
 
         Raises:
             InvalidRelevanceError: ``queries.jsonl`` holds another text for a query id, or an id holds a tab, a newline or
@@ -541,18 +599,19 @@ class Relevance(Immutable):
         files.write_beir(folder, split, list(zip(self.query_ids, self.queries, self.relevance, strict=True)))
 
     @classmethod
-    def from_llama_index(cls, path: Any, *, on_invalid: OnInvalid = "raise") -> "Relevance":
+    def from_llama_index(cls, path: Any, *, on_invalid: OnInvalid = "raise", level: str | None = None) -> "Relevance":
         """Read LlamaIndex's ``EmbeddingQAFinetuneDataset`` (``queries``, ``relevant_docs``); every weight is 1.
 
         Args:
             path: Its JSON file, or the object itself.
             on_invalid: See the constructor.
+            level: See the constructor: ``"ref_doc_id"`` where the data set names whole documents, and the index holds nodes.
 
         Raises:
             InvalidRelevanceError: The file or object is no such data set.
             StorageError: The file cannot be read.
         """
-        return cls._of_columns(files.read_llama_index(path), on_invalid)
+        return cls._of_columns(files.read_llama_index(path), on_invalid, level)
 
     def to_llama_index(self, path: str | Path, corpus: Mapping[str, str]) -> None:
         """Write the JSON file of LlamaIndex's ``EmbeddingQAFinetuneDataset``.
@@ -670,9 +729,10 @@ class Relevance(Immutable):
         return labels, report
 
     @classmethod
-    def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid) -> "Relevance":
-        queries, relevance, query_ids, generated, times, judges = columns
-        return cls(queries, relevance, query_ids, on_invalid=on_invalid, generated=generated, times=times, judges=judges)
+    def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid, level: str | None) -> "Relevance":
+        queries, relevance, query_ids, generated, times, judges, own = columns
+        told = {"generated": generated, "times": times, "judges": judges, "level": level or own}
+        return cls(queries, relevance, query_ids, on_invalid=on_invalid, **told)  # type: ignore[arg-type]
 
 
 class _Lists(list[list[tuple[str, float]]]):

@@ -104,6 +104,7 @@ def decide(
     *,
     in_use: tuple[str, QueryAdapter | None] | None,
     searches: tuple[LexicalSearch, ...] = (),
+    corpus_parents: Mapping[str, str] | None = None,
 ) -> Decision:
     """Compare a new model with the model in use.
 
@@ -114,6 +115,7 @@ def decide(
         corpus: (N, d) float32 unit rows.
         in_use: The name of the model in use, and the model, which is None where it cannot be read; None where no model is in use.
         searches: The searches by words at hand. Each model ranks with the one that it was trained with.
+        corpus_parents: Document id → parent, where the labels name parents.
 
     Returns:
         The decision.
@@ -133,7 +135,8 @@ def decide(
     def measured(adapter: QueryAdapter | None) -> Evaluation:
         trained_with = adapter.ranking.search if adapter is not None and adapter.ranking is not None else None
         words = next((search for search in searches if search_name(search) == trained_with), None)
-        return evaluate(held_out.vectors, held_out.labels, corpus, corpus_ids, adapter=adapter, top_k=[10], words=words)
+        ranked = {"adapter": adapter, "words": words, "corpus_parents": corpus_parents}
+        return evaluate(held_out.vectors, held_out.labels, corpus, corpus_ids, top_k=[10], **ranked)  # type: ignore[arg-type]
 
     ours, theirs = measured(new), measured(old)
     groups = ours.groups

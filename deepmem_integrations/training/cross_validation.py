@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.adapter import Attention, QueryAdapter, Ranking
 from deepmem_integrations.adapter.answers import answer_scores
-from deepmem_integrations.labels import LabelRows, sum_by_group
+from deepmem_integrations.labels import LabelRows, Parents, sum_by_group
 from deepmem_integrations.training.candidates import TEMPERATURE, Candidate
 from deepmem_integrations.training.data import NEAR, TrainingData
 from deepmem_integrations.training.folds import VIEWS, Fold, View, folds
@@ -131,7 +131,7 @@ def cross_validate(
             counts["seen"] = len(fold.held)
             work.append((view, everything, fold, np.arange(len(fold.held))))
         else:
-            work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed, data.groups)]
+            work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed, data.groups, data.of_row)]
     scores = {view: np.zeros((4, len(candidates), counts[view]), dtype=np.float32) for view in VIEWS}
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
         running = {
@@ -160,7 +160,10 @@ def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate],
         (4, candidates, held-out queries) float32: the four fields of `HeldOut`, in their order.
     """
     trained = _Trained.on(data.take(fold.train, fold.train_labels))
-    popular = _popularity(fold.held_labels, len(data.corpus)) if popularity else None
+    parents, held_labels = data.parents, fold.held_labels
+    if parents is not None:
+        held_labels = parents.labels(held_labels)
+    popular = _popularity(held_labels, len(data.corpus)) if popularity else None
     unit = data.words.unit if data.words else 1.0
     of_transform: dict[Candidate, list[tuple[int, Ranking]]] = {}
     for index, candidate in enumerate(candidates):
@@ -168,11 +171,13 @@ def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate],
     scores = np.zeros((4, len(candidates), len(fold.held)), dtype=np.float32)
     for block in blocks(len(fold.held), 8 * len(data.corpus)):
         shortlist = _shortlist(data, fold, block, trained)
-        gains = _Gains(fold.held_labels, block, popular, shortlist.rows)
+        united = None if parents is None else _United.of(parents, shortlist)
+        gains = _Gains(held_labels, block, popular, shortlist.rows if united is None else united.rows)
         for transform, ranked in of_transform.items():
             cosines = shortlist.cosines(transform)
             for index, ranking in ranked:
-                scores[:, index, block] = gains.score(shortlist.score(ranking, cosines))
+                found = shortlist.score(ranking, cosines)
+                scores[:, index, block] = gains.score(found if united is None else united.score(found))
     return scores
 
 
@@ -242,6 +247,44 @@ class _Shortlist:
         return scores
 
 
+@dataclass(frozen=True)
+class _United:
+    """The parents of the documents on shortlists, which count where their first document stands.
+
+    Attributes:
+        rows: (h, P) int64, the numbers of the parents. Short lists are filled up with −1.
+        order: The entries of the shortlists, flat, by query and parent.
+        starts: Where each query's each parent begins in ``order``.
+        places: The place of each of these in ``rows``, flat.
+    """
+
+    rows: NDArray[np.int64]
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parents: Parents, shortlist: _Shortlist) -> "_United":
+        h, _ = shortlist.rows.shape
+        numbers = np.where(shortlist.filled, -1, parents.of_row[shortlist.rows])
+        keys = (np.arange(h)[:, None] * (len(parents.names) + 1) + numbers + 1).reshape(-1)
+        order = np.argsort(keys, kind="stable")
+        found, starts = np.unique(keys[order], return_index=True)
+        queries, numbers = np.divmod(found, len(parents.names) + 1)
+        counts = np.bincount(queries, minlength=h)
+        columns = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
+        width = max(DEPTH, int(counts.max(initial=0)))
+        rows = np.full((h, width), -1, dtype=np.int64)
+        rows[queries, columns] = numbers - 1
+        return cls(rows, order, starts, queries * width + columns)
+
+    def score(self, scores: Vectors) -> Vectors:
+        """Return the score of each parent's best document, (h, P), from those of all documents."""
+        best = np.full(self.rows.size, -_FAR, dtype=scores.dtype)
+        best[self.places] = np.maximum.reduceat(scores.reshape(-1)[self.order], self.starts)
+        return best.reshape(self.rows.shape)
+
+
 def _shortlist(data: TrainingData, fold: Fold, block: slice, trained: _Trained) -> _Shortlist:
     """Gather the evidence for a block of held-out queries."""
     held = fold.held[block]
@@ -253,7 +296,10 @@ def _shortlist(data: TrainingData, fold: Fold, block: slice, trained: _Trained) 
     answers_of = _answers(trained, queries)
     found = [data.words.found[query] for query in held.tolist()] if data.words else [{} for _ in held]
 
-    near = [data.near[held], *(_top(scores, NEAR) for negatives, scores in cosines.items() if negatives), _top(pulls, ANSWERED)]
+    def top(scores: Vectors, k: int) -> NDArray[np.int64]:
+        return _top(scores, k) if data.parents is None else data.parents.top(scores, k)
+
+    near = [data.near[held], *(top(scores, NEAR) for negatives, scores in cosines.items() if negatives), top(pulls, ANSWERED)]
     lists = []
     for query in range(len(held)):
         answered, votes = answers_of[query]
@@ -261,7 +307,11 @@ def _shortlist(data: TrainingData, fold: Fold, block: slice, trained: _Trained) 
         brought = np.unique(np.concatenate([*(rows[query] for rows in near), list(found[query]), best]).astype(np.int64))
         if data.shown is not None and (shown := data.shown[held[query]]) is not None:
             brought = shown
-        lists.append(np.setdiff1d(brought, fold.answered[block.start + query]))
+        left_out = fold.answered[block.start + query]
+        if data.of_row is not None:  # the other documents of the same parents answer the query as well
+            lists.append(brought[~np.isin(data.of_row[brought], data.of_row[left_out])])
+        else:
+            lists.append(np.setdiff1d(brought, left_out))
     longest = max([DEPTH, *map(len, lists)])
     rows, filled = np.zeros((len(held), longest), dtype=np.int64), np.ones((len(held), longest), dtype=bool)
     for query, brought in enumerate(lists):

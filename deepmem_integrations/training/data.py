@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.adapter import Attention, QueryAdapter, ValueSpace
 from deepmem_integrations.adapter.remembered import AGAINST, AWAY
-from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.labels import LabelRows, Parents
 from deepmem_integrations.training.attention import CorpusStatistics, target_means, value_space
 from deepmem_integrations.training.candidates import TEMPERATURE, Candidate
 from deepmem_integrations.training.folds import Fold
@@ -37,6 +37,8 @@ class TrainingData:
             None where that holds for all queries. What was not shown may be relevant or not, so nothing is judged by it.
         irrelevant: What the n queries judged irrelevant, as rows of the corpus; None where no query did.
         groups: (n,) int64, the question of each query: see `question_groups`. None where each query is a question.
+        parents: The parents of the documents, where the caller's labels name parents; None where they name documents. The labels
+            here name documents in both cases: see `Parents.documents`.
     """
 
     queries: Vectors
@@ -49,11 +51,31 @@ class TrainingData:
     shown: Sequence[NDArray[np.int64] | None] | None = None
     irrelevant: LabelRows | None = None
     groups: NDArray[np.int64] | None = None
+    parents: Parents | None = None
 
     @classmethod
-    def of(cls, queries: Vectors, labels: LabelRows, corpus: Vectors, statistics: CorpusStatistics, seed: int) -> "TrainingData":
-        """Find the documents nearest to each query, and take the rest as it is."""
-        return cls(queries, labels, corpus, statistics, seed, nearest(queries, corpus, NEAR))
+    def of(
+        cls,
+        queries: Vectors,
+        labels: LabelRows,
+        corpus: Vectors,
+        statistics: CorpusStatistics,
+        seed: int,
+        parents: Parents | None = None,
+    ) -> "TrainingData":
+        """Find the documents nearest to each query, of each parent the nearest one, and take the rest as it is."""
+        near = nearest(queries, corpus, NEAR) if parents is None else parents.nearest(queries, corpus, NEAR)
+        return cls(queries, labels, corpus, statistics, seed, near, parents=parents)
+
+    @property
+    def named(self) -> LabelRows:
+        """The labels as the caller's name them: of documents, or of parents."""
+        return self.labels if self.parents is None else self.parents.labels(self.labels)
+
+    @property
+    def of_row(self) -> NDArray[np.int64] | None:
+        """(N,) int64, the parent of each document; None where labels name documents."""
+        return None if self.parents is None else self.parents.of_row
 
     @property
     def all_labelled(self) -> bool:
@@ -63,8 +85,16 @@ class TrainingData:
     def take(self, rows: NDArray[np.int64], labels: LabelRows) -> "TrainingData":
         """Return the data of these queries alone, without their words, and with the given labels in place of their own."""
         irrelevant = None if self.irrelevant is None else self.irrelevant.take(rows)
-        near = self.near[rows]
-        return TrainingData(self.queries[rows], labels, self.corpus, self.statistics, self.seed, near, irrelevant=irrelevant)
+        return replace(
+            self,
+            queries=self.queries[rows],
+            labels=labels,
+            near=self.near[rows],
+            irrelevant=irrelevant,
+            words=None,
+            shown=None,
+            groups=None,
+        )
 
     def held_out(self, queries: Vectors, labels: LabelRows, texts: Sequence[str]) -> "tuple[TrainingData, Fold]":
         """Add queries that are scored but not trained on.
@@ -79,7 +109,9 @@ class TrainingData:
         """
         rows = np.arange(len(self.queries), len(self.queries) + len(queries))
         words = self.words and self.words.extended(texts)
-        near = np.concatenate([self.near, nearest(queries, self.corpus, NEAR)])
+        parents = self.parents
+        found = nearest(queries, self.corpus, NEAR) if parents is None else parents.nearest(queries, self.corpus, NEAR)
+        near = np.concatenate([self.near, found])
         shown = self.shown and [*self.shown, *[None] * len(queries)]
         irrelevant = self.irrelevant and self.irrelevant.joined(LabelRows.empty(len(queries)))
         queries = np.concatenate([self.queries, queries])
@@ -102,7 +134,9 @@ class TrainingData:
             return np.zeros((self.corpus.shape[1],) * 2, dtype=np.float32)
         near = self.near if self.irrelevant is None or negatives == "labelled" else _put_first(self.irrelevant, self.near)
         labels = self.labels.take(rows)
-        return train_linear(self.queries[rows], self.targets[rows], labels, self.corpus, pool, near[rows], seed=self.seed)
+        return train_linear(
+            *(self.queries[rows], self.targets[rows], labels, self.corpus, pool, near[rows]), seed=self.seed, parents=self.of_row
+        )
 
     @cached_property
     def targets(self) -> Vectors:

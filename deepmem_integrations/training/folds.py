@@ -38,7 +38,13 @@ class Fold:
     answered: list[list[int]]
 
 
-def folds(labels: LabelRows, view: View, seed: int, groups: NDArray[np.int64] | None = None) -> Iterator[Fold]:
+def folds(
+    labels: LabelRows,
+    view: View,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+    parents: NDArray[np.int64] | None = None,
+) -> Iterator[Fold]:
     """Yield the folds of a view. Every query with a label is held out once.
 
     A fold holds out questions: while a query is held out, no other spelling of it trains. Queries whose documents were all judged
@@ -54,6 +60,7 @@ def folds(labels: LabelRows, view: View, seed: int, groups: NDArray[np.int64] | 
         view: ``"seen"`` draws questions at random; ``"unseen"`` draws documents.
         seed: Fixes the draw.
         groups: (n,) int64, the question of each query: see `question_groups`. By default each query is a question.
+        parents: (N,) int64, the parent of each document, where labels name parents. The unseen view then draws parents.
     """
     rng = np.random.default_rng(seed)
     n, labelled = len(labels), labels.labelled
@@ -66,10 +73,11 @@ def folds(labels: LabelRows, view: View, seed: int, groups: NDArray[np.int64] | 
             yield Fold(train, labels.take(train), held, labels.take(held), [[] for _ in held])
         return
 
-    documents, counts = np.unique(labels.documents, return_counts=True)
-    count_of = dict(zip(documents.tolist(), counts.tolist(), strict=True))
-    drawn = rng.permutation(len(documents)) % FOLDS
-    fold_of = dict(zip(documents.tolist(), drawn.tolist(), strict=True))
+    places = labels.documents if parents is None else parents[labels.documents]
+    _, entries, counts = np.unique(places, return_inverse=True, return_counts=True)
+    drawn = rng.permutation(len(counts)) % FOLDS
+    count_of = dict(zip(labels.documents.tolist(), counts[entries].tolist(), strict=True))
+    fold_of = dict(zip(labels.documents.tolist(), drawn[entries].tolist(), strict=True))
     weights = [labels.weight_of(query) for query in range(n)]
     rarest = [min(query, key=lambda row: (count_of[row], row), default=None) for query in weights]
     own = np.array([-1 if row is None else fold_of[row] for row in rarest])

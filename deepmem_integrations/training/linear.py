@@ -41,6 +41,8 @@ WHOLE = 900
 """Up to so many documents, every batch's softmax runs over all of them."""
 DRAWN = 500
 """How many other documents are drawn for a batch where there are more."""
+_LEFT_OUT = np.float32(-1e4)
+"""The logarithm of how many documents a document stands for that is left out."""
 HARD = 2
 """How many of the nearest documents without its label each query of a batch adds to the softmax."""
 
@@ -55,6 +57,7 @@ def train_linear(
     *,
     seed: int,
     epochs: int | None = None,
+    parents: NDArray[np.int64] | None = None,
 ) -> Vectors:
     """Fit W in ``q ← unit(q + q W)`` by softmax cross-entropy over the documents of a pool, starting from W = 0.
 
@@ -75,6 +78,8 @@ def train_linear(
         near: (n, m) int64, for each query the nearest rows of the corpus, best first.
         seed: Fixes the batches.
         epochs: How often each query takes part in a step: see `EPOCHS`.
+        parents: (N,) int64, the parent of each document, where labels name parents. The other documents of a query's parents are
+            left out of its softmax: they may answer the query, too.
 
     Returns:
         W, (d, d) float32.
@@ -83,7 +88,7 @@ def train_linear(
 
     where = device()
     query, target = (torch.from_numpy(array).to(where) for array in (queries, targets))
-    softmax = _Softmax(labels, corpus, pool, near, np.random.default_rng(seed))
+    softmax = _Softmax(labels, corpus, pool, near, np.random.default_rng(seed), parents)
     # The large arrays of a step are written in place: to allocate them anew at each step would take longer than to compute them.
     weight, first, second, gradient, deviation = (torch.zeros(queries.shape[1], queries.shape[1], device=where) for _ in range(5))
     step = 0
@@ -116,7 +121,7 @@ def loss_gradient(
         queries: (b, d) unit rows.
         targets: (b, d), the weighted mean document vector of each query.
         documents: (m, d) unit rows.
-        counts: (m,) the logarithm of how many documents each document stands for, or 0.
+        counts: (m,) the logarithm of how many documents each document stands for, or 0; or (b, m), for each query.
         weight: (d, d) W.
         out: (d, d) where to write the gradient.
     """
@@ -135,11 +140,18 @@ class _Softmax:
     """The documents that the softmax of each batch runs over."""
 
     def __init__(
-        self, labels: LabelRows, corpus: Vectors, pool: NDArray[np.int64], near: NDArray[np.int64], rng: np.random.Generator
+        self,
+        labels: LabelRows,
+        corpus: Vectors,
+        pool: NDArray[np.int64],
+        near: NDArray[np.int64],
+        rng: np.random.Generator,
+        parents: NDArray[np.int64] | None = None,
     ) -> None:
         import torch
 
         self.rng = rng
+        self.parents = parents
         self.corpus = torch.from_numpy(corpus).to(device())
         self.pool = pool
         self.whole = self.corpus[torch.from_numpy(pool).to(device())] if len(pool) <= WHOLE else None
@@ -149,11 +161,14 @@ class _Softmax:
         self.hard = _hard_negatives(labels, len(corpus), pool, near)
 
     def documents(self, batch: NDArray[np.int64]) -> "tuple[torch.Tensor, torch.Tensor | float]":
-        """Return the vectors of a batch's documents, (m, d), and the logarithm of how many each stands for, (m,) or 0."""
+        """Return the vectors of a batch's documents, (m, d), and the logarithm of how many each stands for.
+
+        The latter is (m,), or 0; or (b, m) where labels name parents.
+        """
         import torch
 
         if self.whole is not None:
-            return self.whole, 0.0
+            return self.whole, 0.0 if self.parents is None else self._siblings(batch, self.pool, np.zeros(1, dtype=np.float32))
         labelled = self.labels.documents[
             self.labels.starts[batch] + (self.rng.random(len(batch)) * self.sizes[batch]).astype(int)
         ]
@@ -163,9 +178,23 @@ class _Softmax:
         drawn = drawn[~np.isin(drawn, own)]
         counts = np.zeros(len(own) + len(drawn), dtype=np.float32)
         counts[len(own) :] = np.log((len(self.pool) - len(own)) / max(1, len(drawn)))
-        rows = torch.from_numpy(np.concatenate([own, drawn])).to(self.corpus.device)
+        chosen = np.concatenate([own, drawn])
+        rows = torch.from_numpy(chosen).to(self.corpus.device)
         documents = torch.index_select(self.corpus, 0, rows, out=self.drawn[: len(rows)])
+        if self.parents is not None:
+            return documents, self._siblings(batch, chosen, counts)
         return documents, torch.from_numpy(counts).to(self.corpus.device)
+
+    def _siblings(self, batch: NDArray[np.int64], rows: NDArray[np.int64], counts: NDArray[np.float32]) -> "torch.Tensor":
+        """Leave the other documents of each query's parents out of its softmax: (b, m) from (m,) counts."""
+        import torch
+
+        assert self.parents is not None
+        counts = np.array(np.broadcast_to(counts, (len(batch), len(rows))))
+        for row, query in enumerate(batch.tolist()):
+            own = self.labels[query][0]
+            counts[row, np.isin(self.parents[rows], self.parents[own]) & ~np.isin(rows, own)] = _LEFT_OUT
+        return torch.from_numpy(counts).to(self.corpus.device)
 
 
 def _hard_negatives(labels: LabelRows, corpus_size: int, pool: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQu
 from deepmem_integrations.corpora import CorpusVectors
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import Interval
-from deepmem_integrations.labels import LabelRows, Labels, Relevance, question_groups, sum_by_group
+from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, question_groups, sum_by_group
 from deepmem_integrations.training.attention import target_means
 from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
@@ -71,6 +71,7 @@ def train_adapter(
     query_texts: Sequence[str] | None = None,
     corpus_texts: Sequence[str] | None = None,
     words: LexicalSearch | None = None,
+    corpus_parents: Mapping[str, str] | None = None,
     fingerprint: Fingerprint | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
@@ -103,6 +104,8 @@ def train_adapter(
         corpus_texts: The N texts of the documents, for the choice to weigh words as well. To rank by words later, build a
             `deepmem_integrations.words.WordIndex` over the same texts.
         words: A search by words over the same documents, in place of ``corpus_texts``.
+        corpus_parents: Document id → parent, where the labels name parents (`Relevance.level`). A document without a parent is
+            its own. Each label then goes to the nearest document of its parent, and every measure counts a parent once.
         fingerprint: The fingerprint of the embedding model, by which another model is refused later.
         progress: Called with (steps done, steps in all) as the training goes on. A thousand steps take about the same time each.
 
@@ -145,11 +148,17 @@ def train_adapter(
     if query_texts is not None and len(query_texts) != len(given):
         raise InvalidRelevanceError(f"Got {len(query_texts)} query_texts for {len(given)} query vectors.")
     judges = None if validation is None else _labelled(*validation, None, "validation")
+    for some in (relevance, *([] if judges is None else judges[1:])):
+        if (some.level is not None) != (corpus_parents is not None):
+            raise InvalidRelevanceError(
+                "corpus_parents, document id → parent, go with labels that name parents, Relevance(…, level=…), and only so."
+            )
     documents = None if corpus_ids is None else len(corpus_ids)
     steps = Steps(progress, len(given), given.shape[1], documents, (FOLDS if judges is None else 1) + FOLDS)
 
     with _search(corpus_ids, corpus_texts, words) as search, single_threaded_operations():
-        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read).with_questions(spellings)
+        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read, corpus_parents)
+        merged = merged.with_questions(spellings)
         if search is not None:
             merged = merged.with_words(search, texts)
         decision = _choose(merged, max_unseen_loss, steps)
@@ -247,7 +256,7 @@ class _Merged:
         """
         data = self.data
         spellings = None if texts is None else [texts[row] for row in self._firsts()]
-        return replace(self, data=replace(data, groups=question_groups(spellings, data.queries, data.labels.document_lists())))
+        return replace(self, data=replace(data, groups=question_groups(spellings, data.queries, data.named.document_lists())))
 
     @property
     def different_questions(self) -> int:
@@ -281,8 +290,13 @@ class _Merged:
 
     @property
     def labelled_documents(self) -> int:
-        """The number of documents with a label."""
-        return len(np.unique(self.data.labels.documents))
+        """The number of documents, or parents, with a label."""
+        return len(np.unique(self.data.named.documents))
+
+    @property
+    def total(self) -> int:
+        """The number of documents, or parents, that labels may name."""
+        return self.corpus.total if self.data.parents is None else len(self.data.parents.names)
 
     @property
     def all_generated(self) -> bool:
@@ -314,11 +328,20 @@ def _merge(
     corpus_ids: Sequence[str] | None,
     seed: int,
     on_read: Callable[[int], None] = lambda documents: None,
+    corpus_parents: Mapping[str, str] | None = None,
 ) -> _Merged:
     """Read the corpus, look up the labelled documents in it, and merge queries with the same vector."""
-    documents = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
+    documents: Set[str] = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
+    if corpus_parents is not None:
+        documents = documents | {name for name, parent in corpus_parents.items() if parent in documents}
     corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed, on_read)
     row_of = {name: row for row, name in enumerate(corpus.ids)}
+    parents = None if corpus_parents is None else Parents.of(corpus_parents, corpus.ids)
+    if parents is not None:
+        relevance = parents.documents(relevance.check(parents.number_of), queries, corpus.ids, corpus.vectors)
+        if judges:
+            of_judges = parents.documents(judges[1].check(parents.number_of), judges[0], corpus.ids, corpus.vectors)
+            judges = judges[0], of_judges
     labels = LabelRows.of(relevance.check(row_of), row_of)
     order, owners, merged_queries, merged_labels = merge_twins(queries, labels)
     irrelevant = merged_irrelevant = None
@@ -338,10 +361,11 @@ def _merge(
             )
         rows = np.flatnonzero(fresh)
         validation = judges[0][fresh], answered.take(rows), [judges[1].queries[row] for row in rows.tolist()]
-        validation_groups = question_groups(validation[2], validation[0], validation[1].document_lists())
+        named = validation[1] if parents is None else parents.labels(validation[1])
+        validation_groups = question_groups(validation[2], validation[0], named.document_lists())
     generated = np.ones(len(merged_queries), dtype=bool)
     np.logical_and.at(generated, owners, np.array(relevance.generated, dtype=bool)[order])
-    data = TrainingData.of(merged_queries, merged_labels, corpus.vectors, corpus.statistics, seed)
+    data = TrainingData.of(merged_queries, merged_labels, corpus.vectors, corpus.statistics, seed, parents)
     data = replace(data, irrelevant=merged_irrelevant)
     return _Merged(relevance, labels, irrelevant, order, owners, generated, data, corpus, validation, validation_groups, left_out)
 
@@ -374,15 +398,15 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
     """Choose a transform and a ranking by cross-validation, or choose the identity where nothing can be measured."""
     data, generated, questions = merged.data, merged.all_generated, merged.questions("unseen")
     labelled = len(np.unique(questions[questions >= 0]))
-    if max_unseen_loss is None and not generated and merged.labelled_documents < merged.corpus.total:
+    if max_unseen_loss is None and not generated and merged.labelled_documents < merged.total:
         max_unseen_loss = MAX_UNSEEN_LOSS
-    agreement: float | None = label_agreement(*_by_question(questions, data.queries, data.targets))
-    shown = None if generated else exposure(data.labels, data.near, merged.corpus.total)
+    agreement: float | None = label_agreement(*_by_question(questions, data.queries, _meant(data, data.labels)))
+    shown = None if generated else exposure(data.labels, data.near, merged.total)
     if shown:
         data = replace(data, shown=[np.sort(rows[: shown.depth]) for rows in data.near])
         agreement = _agreement_of_judges(merged)
     unmeasurable = None
-    if merged.corpus.total == 1:
+    if merged.total == 1:
         unmeasurable = "a corpus of one document leaves nothing to rank"
     elif labelled < MIN_QUERIES:
         queries = "labelled query is" if labelled == 1 else "labelled queries are"
@@ -432,12 +456,25 @@ def _agreement_of_judges(merged: _Merged) -> float | None:
     if merged.validation is None:
         return None
     vectors, labels, _ = merged.validation
-    return label_agreement(*_by_question(merged.validation_groups, vectors, target_means(labels, merged.data.corpus)))
+    return label_agreement(*_by_question(merged.validation_groups, vectors, _meant(merged.data, labels)))
+
+
+def _meant(data: TrainingData, labels: LabelRows) -> Vectors:
+    """Return the mean vector of what the labels of each query name, (n, d) float32.
+
+    Of a parent it is the mean of all its documents. The nearest one lies near the query although the label may be wrong.
+    """
+    if data.parents is None:
+        return target_means(labels, data.corpus)
+    sums = np.zeros((len(data.parents.names), data.corpus.shape[1]), dtype=np.float32)
+    np.add.at(sums, data.parents.of_row, data.corpus)
+    means = np.asarray(sums / np.bincount(data.parents.of_row)[:, None], dtype=np.float32)
+    return target_means(data.parents.labels(labels), means)
 
 
 def _training_questions(data: TrainingData, questions: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Yield the questions that train in each fold of the unseen view."""
-    for fold in folds(data.labels, "unseen", data.seed, data.groups):
+    for fold in folds(data.labels, "unseen", data.seed, data.groups, data.of_row):
         if len(fold.held):
             asked = questions[fold.train]
             yield np.unique(asked[asked >= 0])

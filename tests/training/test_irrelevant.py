@@ -144,7 +144,7 @@ def test_what_a_query_judged_irrelevant_is_its_hard_negative_over_the_corpus(pro
     wrong = LabelRows.of_strengths([{250 + row % 40: -1.0} if row % 2 else {} for row in range(len(data.labels))])
     seen = {}
 
-    def train_linear(queries, targets, labels, corpus, pool, near, *, seed):
+    def train_linear(queries, targets, labels, corpus, pool, near, *, seed, parents):
         seen[len(pool)] = linear._hard_negatives(labels, len(corpus), pool, near)
 
     monkeypatch.setattr(data_module, "train_linear", train_linear)
