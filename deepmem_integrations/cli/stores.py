@@ -4,7 +4,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,44 +18,10 @@ from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.opened import Found, Hit, Opened
 
 _PICKLES = threading.Lock()
 """Held while a package reads pickles with the reader of `_pickles`."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A document that a search found.
-
-    Attributes:
-        id: The id of the document.
-        text: Its text.
-        cosine: Its cosine with the query; None where nobody asked, or the store does not tell.
-    """
-
-    id: str
-    text: str
-    cosine: float | None = None
-
-
-Found = list[Hit]
-"""Documents, best first."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open store.
-
-    Attributes:
-        memory: The Deep Memory of the store.
-        search: Finds the documents nearest to a vector: (vector, k, whether their cosines are wanted) → documents, best first. It
-            raises a StoreError.
-        get: Looks documents up by id; unknown ids are left out. It raises a StoreError.
-    """
-
-    memory: DeepMemory
-    search: Callable[[list[float], int, bool], Found]
-    get: Callable[[list[str]], Found]
 
 
 def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = True) -> Opened:
