@@ -70,7 +70,7 @@ class Actions:
                 return self._pages.generate(request, form=shown, estimate=str(estimate))
             self._work.generate(generator, llm, _by(request))
         except DeepMemoryError as error:
-            return self._pages.generate(request, form=shown, told=str(error), status=400)
+            return self._pages.generate(request, form=shown, told=str(error))
         return _to("/generate")
 
     def stop(self, request: Request) -> Response:

@@ -105,6 +105,4 @@ def search(opened: Opened, ranker: Ranker, query: str, k: int) -> SideBySide:
 
 def _ranks(channels: Mapping[str, int], ranking: str) -> dict[str, int]:
     """Keep the evidence that counts."""
-    return {
-        title: channels[name] for name, title in CHANNELS.items() if name in channels and name in ranking
-    }
+    return {title: channels[name] for name, title in CHANNELS.items() if name in channels and name in ranking}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deepmem_integrations.errors import DeepMemoryError
+from deepmem_integrations.errors import DeepMemoryError, JobCancelledError
 
 _logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _run(work: Work, run: Callable[[Work], None]) -> None:
     try:
         run(work)
         work.state = "done"
-    except Stopped:
+    except (Stopped, JobCancelledError):
         work.state = "stopped"
     except DeepMemoryError as error:
         work.error, work.state = str(error), "failed"

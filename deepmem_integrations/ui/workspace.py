@@ -16,7 +16,7 @@ from typing import Any
 from deepmem_integrations._files import MOST_TEXT, make_private_folder, read_json, write_text
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder, load_embedding
-from deepmem_integrations.errors import DeepMemoryError, InvalidRelevanceError, StorageError, StoreError
+from deepmem_integrations.errors import FeedbackError, InvalidRelevanceError, StorageError, StoreError
 from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.feedback.policies import judgements
 from deepmem_integrations.feedback.records import LoggedQuery
@@ -284,19 +284,21 @@ class Workspace:
     def query_id(self, text: str) -> str | None:
         """Return the id under which the log has a text; None where it has it not."""
         with self._lock:
-            known = {one.query.query_id: one for one in self.labelled()} if text not in self._asked else {}
-            for one in known.values():
-                self._asked.setdefault(one.query.text or "", one.query.query_id)
-            return self._asked.get(text)
+            if text not in self._asked:
+                for one in reversed(self.labelled()):
+                    self._asked[one.query.text or ""] = one.query.query_id
+            if (name := self._asked.get(text)) is not None:
+                try:
+                    self.log.get(name)
+                except FeedbackError:  # another process has forgotten it
+                    del self._asked[text]
+                    return None
+            return name
 
     def judged(self, text: str) -> dict[str, float]:
         """Return what is known of the documents for a query: document id → weight."""
-        name = self.query_id(text)
-        if name is None:
-            return {}
-        with contextlib.suppress(DeepMemoryError):  # another process has forgotten it
-            return judgements("judged", self.log.get(name), {})[0]
-        return {}
+        name = self.query_id(text) if text else None
+        return {} if name is None else judgements("judged", self.log.get(name), {})[0]
 
     def forget(self, query_id: str) -> None:
         """Delete a query with its labels, for good."""

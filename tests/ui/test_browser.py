@@ -145,18 +145,18 @@ def train(page, in_use):
     page.get_by_role("link", name="See what it gains").wait_for()
 
 
-def notes(folder):
+def notes(folder, files=("serving.md", "security.md", "words.md", "models-and-jobs.md", "migration.md")):
     """A folder of text files, one of which would like to run."""
     place = folder / "notes"
     place.mkdir()
-    for path in DOCS.glob("*.md"):
-        shutil.copy(path, place)
+    for name in files:
+        shutil.copy(DOCS / name, place)
     (place / "hostile.txt").write_text(f"Quokkas live on Rottnest Island. {SCRIPT}")
     return place
 
 
 def test_from_a_folder_of_text_files_to_a_switched_model(serve, opened, tmp_path):
-    notes(tmp_path)
+    notes(tmp_path, [path.name for path in DOCS.glob("*.md")])
     page = opened(serve(tmp_path))
     assert page.title().startswith("Documents") and "token" not in page.url
     check_looks(page, "start")
@@ -199,12 +199,7 @@ def test_from_a_folder_of_text_files_to_a_switched_model(serve, opened, tmp_path
     page.get_by_role("button", name="Roll back").click()
     page.locator(f".models > li.in-use:has-text('{first}')").wait_for()
     page.get_by_role("link", name="History", exact=True).click()
-    assert [one.inner_text() for one in page.locator(".history b").all()] == [
-        "Rolled back to",
-        "Put in use",
-        "Refused",
-        "Trained and put in use",
-    ] or page.locator(".history b").all_inner_texts() == ["Rolled back to", "Put in use", "Trained and put in use"]
+    assert page.locator(".history b").all_inner_texts() == ["Rolled back to", "Put in use", "Trained and put in use"]
     check_looks(page, "history")
 
     page.get_by_role("link", name="Search", exact=True).click()
@@ -282,11 +277,16 @@ def test_two_tabs_and_a_killed_server(serve, opened, tmp_path):
 
 
 def test_a_language_model_writes_within_a_budget_and_a_training_is_cancelled(serve, opened, tmp_path):
-    from tests.openai_server import openai_server
+    from tests.openai_server import count_in, documents_in, openai_server, queries
+
+    def about(messages, attempt):
+        words = sorted({word for word in " ".join(documents_in(messages)).split() if len(word) > 5 and word.isalpha()})
+        return queries(*(" ".join(["tell", "me", "about", *words[turn::2][:9]]) for turn in range(count_in(messages))))
 
     place = notes(tmp_path)
     with openai_server() as chat:
-        page = opened(serve(tmp_path, place, OPENAI_API_KEY="key", OPENAI_BASE_URL=chat.url))
+        chat.script = about
+        page = opened(serve(tmp_path, place, OPENAI_API_KEY="good-key", OPENAI_BASE_URL=chat.url))
         read_folder(page, "notes")
         page.get_by_role("link", name="Write queries").first.click()
         page.get_by_role("radio", name="An OpenAI-compatible model").check()

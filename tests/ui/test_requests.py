@@ -1,9 +1,10 @@
 """Requests as browsers, and pages that mean harm, send them."""
 
+import asyncio
 import re
 
+import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from deepmem_integrations.ui import security
 from deepmem_integrations.ui.app import make_app
@@ -16,9 +17,25 @@ from tests.ui.conftest import open_texts
 BASE = "http://127.0.0.1:8765"
 
 
+class Client:
+    """Sends requests to the application itself, and keeps its cookies."""
+
+    def __init__(self, app):
+        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE, headers={"origin": BASE})
+
+    def request(self, method, path, **options):
+        return asyncio.run(self._http.request(method, path, **options))
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def post(self, path, **options):
+        return self.request("POST", path, **options)
+
+
 def client_of(work, access=None):
     access = access or Access("127.0.0.1", 8765)
-    return TestClient(make_app(work, access), base_url=BASE, follow_redirects=False, headers={"origin": BASE}), access
+    return Client(make_app(work, access)), access
 
 
 @pytest.fixture
@@ -80,7 +97,7 @@ def test_a_form_without_the_sessions_secret_is_refused(client, work):
         assert client.post("/thumb", data={"q": "undo", "document": "revert.md#1", "thumb": "up", **form}).status_code == 403
     assert client.post("/thumb", json={"csrf": "x"}).status_code == 415
     assert client.post("/thumb", data={"q": "x" * 100_000}).status_code == 413
-    assert client.put("/thumb").status_code == 405
+    assert client.request("PUT", "/thumb").status_code == 405
     assert work.labelled() == []
 
 
@@ -127,7 +144,9 @@ def test_script_is_shown_as_text(client, work):
 
 
 def test_thumbs_become_labels_to_correct(client, work):
-    assert post(client, "/thumb", q="how to undo", document="revert.md#1", thumb="up").headers["location"] == "/?q=how+to+undo&k=5"
+    assert (
+        post(client, "/thumb", q="how to undo", document="revert.md#1", thumb="up").headers["location"] == "/?q=how+to+undo&k=5"
+    )
     post(client, "/thumb", q="how to undo", document="clone.md#1", thumb="down")
     (label,) = work.labelled()
     assert label.values == {"revert.md#1": 1.0, "clone.md#1": -1.0}
