@@ -105,6 +105,7 @@ class Workspace:
         self.given = Source(store, embedding, store) if store else None
         self._asked: dict[str, str] = {}
         self._log: FeedbackLog | None = None
+        self._labelled: tuple[tuple[tuple[int, int] | None, ...], list[Labelled]] | None = None
 
     # ---- the store ---------------------------------------------------------------------------------------------
 
@@ -240,15 +241,22 @@ class Workspace:
     # ---- labels ------------------------------------------------------------------------------------------------
 
     def labelled(self) -> list[Labelled]:
-        """Return all queries with judgements, the newest first."""
-        if not (self.folder / "ui" / "feedback.db").is_file():
+        """Return all queries with judgements, the newest first. They are read again where the log has changed."""
+        path = self.folder / "ui" / "feedback.db"
+        files = [path, path.with_name("feedback.db-wal")]
+        if not path.is_file():
             return []
+        state = tuple((file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None for file in files)
+        known = self._labelled
+        if known is not None and known[0] == state:
+            return known[1]
         found = []
         for query in self.log.queries(judged=True):
             values, _ = judgements("judged", query, {})
             if values and (query.text or "").strip():
                 found.append(Labelled(query, values, query.events[-1].source or query.events[-1].user or "–"))
-        return found[::-1]
+        self._labelled = (state, found[::-1])
+        return self._labelled[1]
 
     def labels(self) -> Relevance:
         """Return the labels for a training."""
