@@ -1013,7 +1013,7 @@ class DeepMemory:
             StorageError: The file cannot be written.
             ModelNotFoundError, InvalidRelevanceError, EmbeddingMismatchError: See `measure`.
         """
-        require("jinja2", extra="report")
+        require("jinja2", extra="train")
         count = ContextLength.of(tokens, price)
         labels = Relevance.of(labels)
         if labels.level is not None:

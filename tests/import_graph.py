@@ -55,9 +55,11 @@ ORDER = (
     "report",
     "transforms",
     "memory",
+    "opened",
     "langchain",
     "llama_index",
     "demo",
+    "ui",
     "cli",
 )
 """The rooms, lowest first."""

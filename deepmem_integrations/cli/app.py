@@ -20,6 +20,7 @@ from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES
 from deepmem_integrations.cli.retraining import audit, retrain, rollback  # noqa: E402
 from deepmem_integrations.cli.retrieval import evaluate, explain, report, search  # noqa: E402
 from deepmem_integrations.cli.traces import traces  # noqa: E402
+from deepmem_integrations.cli.ui import ui  # noqa: E402
 
 _STORE = "--store deeplake:./ds --embedding minilm"
 
@@ -56,6 +57,7 @@ def deepmem(
 
 for _command, _example in (
     (demo, "deepmem demo --path ./deepmem-demo"),
+    (ui, "deepmem ui ./notes"),
     (generate, f"deepmem generate labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
     (judge, f"deepmem judge queries.txt labels.jsonl {_STORE} --llm openai:gpt-4o-mini"),
     (traces, f"deepmem traces labels.jsonl runs.jsonl feedback.jsonl --format langsmith --policy first {_STORE}"),

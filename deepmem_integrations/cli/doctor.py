@@ -26,13 +26,14 @@ from deepmem_integrations.cli.options import (
     words_line,
 )
 from deepmem_integrations.cli.redaction import redact
-from deepmem_integrations.cli.stores import Opened, open_store
+from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.corpora import Corpus, parents_of, unit_batches
 from deepmem_integrations.drift import drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.models import ModelFolder
+from deepmem_integrations.opened import Opened
 from deepmem_integrations.words import WordIndex
 
 EXTRAS = {

@@ -1,6 +1,6 @@
 """``deepmem generate``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,10 +18,6 @@ from deepmem_integrations.cli.options import (
     printing,
 )
 from deepmem_integrations.cli.stores import open_store
-from deepmem_integrations.errors import GenerationError
-
-if TYPE_CHECKING:
-    from deepmem_integrations import generation
 
 
 def generate(
@@ -48,6 +44,7 @@ def generate(
     The queries are written for the store's documents, filtered, and kept as JSON lines, which the command train takes.
     """
     from deepmem_integrations import generation
+    from deepmem_integrations.generation.named import language_model
 
     if labels.exists() and not force and not estimate:
         raise typer.BadParameter(f"{labels} exists already: name another file, or replace this one with --force.")
@@ -71,19 +68,3 @@ def generate(
         result.relevance.to_jsonl(labels)
         counts = {"file": str(labels), "queries": len(result.relevance), "left_out": dict(result.relevance.left_out)}
         show({**counts, "stopped": result.stopped}, f"{result}\nWritten to {labels}.")
-
-
-def language_model(uri: str) -> "generation.Extractive | generation.OpenAIModel":
-    """Open the language model that a URI names.
-
-    Raises:
-        GenerationError: The URI names none.
-    """
-    from deepmem_integrations import generation
-
-    kind, _, model = uri.partition(":")
-    if uri == "extractive":
-        return generation.Extractive()
-    if kind == "openai" and model:
-        return generation.OpenAIModel(model)
-    raise GenerationError(f"{uri!r} names no language model: write openai:MODEL, e.g. openai:gpt-4o-mini, or extractive.")

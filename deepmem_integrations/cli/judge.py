@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from deepmem_integrations._files import read_text
-from deepmem_integrations.cli.generate import language_model
 from deepmem_integrations.cli.options import (
     AsJson,
     Checkpoint,
@@ -55,6 +54,7 @@ def judge(
     as JSON lines, which the command train takes.
     """
     from deepmem_integrations.generation import Budget
+    from deepmem_integrations.generation.named import language_model
     from deepmem_integrations.judging import RelevanceJudge
 
     if labels.exists() and not force and not estimate:

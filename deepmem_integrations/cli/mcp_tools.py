@@ -15,10 +15,10 @@ from mcp.server.stdio import stdio_server
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints, ValidationError
 
 from deepmem_integrations import __version__
-from deepmem_integrations.cli.stores import Hit, Opened
 from deepmem_integrations.errors import DeepMemoryError, FeedbackError
 from deepmem_integrations.feedback import FeedbackLog, Shown
-from deepmem_integrations.feedback.records import LONGEST_ID
+from deepmem_integrations.labels.records import LONGEST_ID
+from deepmem_integrations.opened import Hit, Opened
 from deepmem_integrations.ranking import Choice, Ranker
 
 _logger = logging.getLogger(__name__)
@@ -157,13 +157,10 @@ class Tools:
         )
 
     def _search(self, asked: Search) -> dict[str, Any]:
-        # The command line's module loads much, and this one is loaded by it.
-        from deepmem_integrations.cli.retrieval import ranked
-
         embedder = self._opened.memory.embedder
         query = self._ranker.query(asked.query, embedder.embed_query(asked.query), embedder)
         where = {key: value if isinstance(value, list) else [value] for key, value in (asked.where or {}).items()}
-        best = ranked(self._opened, query, asked.k, where)
+        best = self._opened.ranked(query, asked.k, where)
         found: dict[str, Any] = {
             "deep_memory": query.model is not None,
             "documents": [self._document(hit, choice) for hit, choice in best],

@@ -23,10 +23,11 @@ from deepmem_integrations.cli.options import (
     read_labels,
     typed_path,
 )
-from deepmem_integrations.cli.stores import Found, Hit, Opened, Where, open_store
+from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.errors import NotTrainedError
-from deepmem_integrations.evaluation import FETCHED, TOP_K
-from deepmem_integrations.ranking import Choice, RankedQuery, Ranker, Shortlist
+from deepmem_integrations.evaluation import TOP_K
+from deepmem_integrations.opened import Found
+from deepmem_integrations.ranking import Choice, Ranker
 from deepmem_integrations.report import ContextLength
 from deepmem_integrations.retriever_evaluation import CONCURRENCY
 
@@ -198,7 +199,7 @@ def search(
         if not without:
             try:
                 ranker = Ranker(opened.memory, words=not no_words, answers=not no_answers, untrained="error")
-                best = ranked(opened, ranker.query(query, vector, opened.memory.embedder), k)
+                best = opened.ranked(ranker.query(query, vector, opened.memory.embedder), k)
                 found["with"], choices = [hit for hit, _ in best], [choice for _, choice in best]
             except NotTrainedError:
                 typer.echo("There is no trained model yet, so this is the store's own answer.", err=True)
@@ -226,35 +227,6 @@ def explain(
         texts = [named.texts for named in explanation.influences] + [named.texts for named in explanation.votes]
         no_texts = texts and not any(texts)
         show({"query": query, **explanation.to_json()}, f"{explanation}{hint if no_texts else ''}")
-
-
-def ranked(opened: Opened, query: RankedQuery, k: int, where: Where | None = None) -> list[tuple[Hit, Choice]]:
-    """Search as a retriever does: by vector and by words, ranked together with remembered answers.
-
-    Args:
-        opened: The store.
-        query: The query.
-        k: How many documents to return.
-        where: Metadata that the documents must have.
-
-    Raises:
-        StoreError: The store cannot be searched.
-    """
-    where = where or {}
-    fetched = k if query.vectors_alone else max(k, FETCHED)
-    hits = opened.search(list(query.vector), fetched, True, where)
-    cosines = [hit.cosine for hit in hits if hit.cosine is not None]
-    shortlist: Shortlist[Hit] = query.rank(
-        [hit.id for hit in hits],
-        cosines if len(cosines) == len(hits) else None,
-        query.words(fetched),
-        {hit.id: hit for hit in hits},
-    )
-    if query.vectors_alone:
-        shortlist.ids = [hit.id for hit in hits]  # rounded cosines must not change the store's order
-    while wanted := shortlist.missing(k):
-        shortlist.add(wanted, {hit.id: hit for hit in opened.get(wanted, where)})
-    return shortlist.best(k)
 
 
 def _side_by_side(sides: dict[str, Found], choices: Sequence[Choice] = ()) -> str:

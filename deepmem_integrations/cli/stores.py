@@ -3,8 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,49 +18,10 @@ from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
+from deepmem_integrations.opened import Found, Hit, Opened, Where
 
 _PICKLES = threading.Lock()
 """Held while a package reads pickles with the reader of `_pickles`."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A document that a search found.
-
-    Attributes:
-        id: The id of the document.
-        text: Its text.
-        cosine: Its cosine with the query; None where nobody asked, or the store does not tell.
-        metadata: Its metadata.
-    """
-
-    id: str
-    text: str
-    cosine: float | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-Found = list[Hit]
-"""Documents, best first."""
-Where = Mapping[str, Sequence[str | int | float | bool]]
-"""A filter in the words of no store: metadata key → the values of which a document has one. An empty one forbids nothing."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open store.
-
-    Attributes:
-        memory: The Deep Memory of the store.
-        search: Finds the documents nearest to a vector: (vector, k, whether their cosines are wanted, filter) → documents, best
-            first. It raises a StoreError.
-        get: Looks documents up: (ids, filter) → documents. Unknown ids are left out, and ids that the filter forbids, or that
-            the store cannot look up under it. It raises a StoreError.
-    """
-
-    memory: DeepMemory
-    search: Callable[[list[float], int, bool, Where], Found]
-    get: Callable[[list[str], Where], Found]
 
 
 def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = True) -> Opened:

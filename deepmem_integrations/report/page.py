@@ -9,7 +9,7 @@ import base64
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -50,7 +50,7 @@ def draw(values: Mapping[str, Any]) -> str:
         MissingExtraError: jinja2 is not installed.
     """
     require("jinja2", extra="train")
-    shown, left_out = _worst_and_best(values["queries"])
+    shown, left_out = worst_and_best(values["queries"])
     for length in LENGTHS:
         page = _render(values, shown, left_out, length)
         if len(page.encode()) <= LIMIT:
@@ -58,7 +58,7 @@ def draw(values: Mapping[str, Any]) -> str:
     return page
 
 
-def _worst_and_best(queries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+def worst_and_best(queries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     """Return the queries that the page shows, and how many it leaves out from the middle."""
     left_out = len(queries) - QUERIES
     if left_out <= 0:
@@ -71,7 +71,7 @@ def _render(values: Mapping[str, Any], queries: list[dict[str, Any]], left_out: 
 
     from deepmem_integrations.report import charts
 
-    style, script = (_own(name) for name in ("page.css", "page.js"))
+    style, script = (own_file(name) for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     curves = {view: measured for view, measured in values["curves"].items() if measured}
     overall = curves["all"]
@@ -146,16 +146,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "points": points,
-        "signed": signed,
-        "interval": with_interval,
-        "day": lambda seconds: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds)),
-        "count": lambda number: f"{number:,.0f}",
-        "money": lambda number: f"{number:,.2f}",
-        "metric": lambda name: name.replace("ndcg", "nDCG").replace("recall", "Recall"),
-        "short": _short,
-    }
+    environment.filters |= FILTERS
     return environment
 
 
@@ -164,7 +155,21 @@ def _short(text: str, length: int = QUERY) -> str:
     return text if len(text) <= length else text[:length].rstrip() + "…" if length else ""
 
 
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "points": points,
+    "signed": signed,
+    "interval": with_interval,
+    "day": lambda seconds: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds)),
+    "count": lambda number: f"{number:,.0f}",
+    "money": lambda number: f"{number:,.2f}",
+    "metric": lambda name: name.replace("ndcg", "nDCG").replace("recall", "Recall"),
+    "rank": lambda number: "–" if number is None else str(number),
+    "short": _short,
+}
+"""How templates write values; the web application writes them alike."""
+
+
 @functools.cache
-def _own(name: str) -> str:
+def own_file(name: str) -> str:
     """Read a file of the page's own."""
     return (files("deepmem_integrations.report") / "template" / name).read_text(encoding="utf-8")

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepmem_integrations import QueryAdapter, Relevance
+from deepmem_integrations import QueryAdapter, Relevance, opened
 from deepmem_integrations.adapter import Ranking
-from deepmem_integrations.cli import retrieval
 from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import EMBEDDING, deepmem, langchain_embeddings, process
 from tests.openai_server import DIMENSION, embed
@@ -100,7 +99,7 @@ def test_documents_that_words_bring_are_looked_up_by_id(shop, tmp_path, fill, mo
     folder = ModelFolder(tmp_path / "m")
     folder.save_model("model", QueryAdapter(DIMENSION, ranking=Ranking(words=100.0)))
     folder.write_in_use("model")
-    monkeypatch.setattr(retrieval, "FETCHED", 1)
+    monkeypatch.setattr(opened, "FETCHED", 1)
     found = deepmem("search", shop.test.queries[0], *where, "-k", 1, "--evidence", "--json")
     assert found.code == 0, found.err
     (without,), (best,) = found.json["without"], found.json["with"]

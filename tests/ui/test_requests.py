@@ -1,0 +1,179 @@
+"""Requests as browsers, and pages that mean harm, send them."""
+
+import asyncio
+import re
+
+import httpx
+import pytest
+
+from deepmem_integrations.ui import security
+from deepmem_integrations.ui.app import make_app
+from deepmem_integrations.ui.security import Access
+from deepmem_integrations.ui.texts import text_files
+from deepmem_integrations.ui.workspace import Workspace
+from tests.report.conftest import SCRIPT
+from tests.ui.conftest import open_texts
+
+BASE = "http://127.0.0.1:8765"
+
+
+class Client:
+    """Sends requests to the application itself, and keeps its cookies."""
+
+    def __init__(self, app):
+        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE, headers={"origin": BASE})
+
+    def request(self, method, path, **options):
+        return asyncio.run(self._http.request(method, path, **options))
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def post(self, path, **options):
+        return self.request("POST", path, **options)
+
+
+def client_of(work, access=None):
+    access = access or Access("127.0.0.1", 8765)
+    return Client(make_app(work, access)), access
+
+
+@pytest.fixture
+def client(work):
+    client, access = client_of(work)
+    assert client.get(access.url).status_code == 303
+    return client
+
+
+def csrf(client, page="/labels"):
+    return re.search(r'name="csrf" value="([^"]+)"', client.get(page).text)[1]
+
+
+def post(client, path, page="/?q=undo", **form):
+    return client.post(path, data={"csrf": csrf(client, page), **form})
+
+
+def test_only_the_token_lets_in(work):
+    client, access = client_of(work)
+    for path in ("/", "/labels", "/models/x/report", "/?token=wrong", "/?token="):
+        assert client.get(path).status_code == 403
+        assert "git revert" not in client.get(path).text
+    entered = client.get(f"/labels?find=x&token={access.token}")
+    assert (entered.status_code, entered.headers["location"]) == (303, "/labels?find=x")
+    cookie = entered.headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie and access.token.lower() not in cookie
+    assert client.get("/labels").status_code == 200
+    assert client.get("/?token=wrong").status_code == 403
+
+
+def test_another_name_for_this_server_is_refused(client):
+    """DNS rebinding: a page's own name is bound to 127.0.0.1 after the page has loaded."""
+    for host in ("evil.example:8765", "127.0.0.1:1", "127.0.0.1", "127.0.0.1.evil.example:8765", "a@b:8765", ""):
+        assert client.get("/labels", headers={"host": host}).status_code == 421
+    assert client.get("/labels", headers={"host": "localhost:8765"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"origin": ""},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_a_post_from_another_page_is_refused(client, work, headers):
+    form = {"csrf": csrf(client, "/?q=undo"), "q": "undo", "document": "revert.md#1", "thumb": "up"}
+    assert client.post("/thumb", data=form, headers=headers).status_code == 403
+    assert work.labelled() == []
+    assert client.post("/thumb", data=form).status_code == 303
+    assert len(work.labelled()) == 1
+
+
+def test_a_form_without_the_sessions_secret_is_refused(client, work):
+    for form in ({}, {"csrf": ""}, {"csrf": "ü"}):
+        assert client.post("/thumb", data={"q": "undo", "document": "revert.md#1", "thumb": "up", **form}).status_code == 403
+    assert client.post("/thumb", json={"csrf": "x"}).status_code == 415
+    assert client.post("/thumb", data={"q": "x" * 100_000}).status_code == 413
+    assert client.request("PUT", "/thumb").status_code == 405
+    assert work.labelled() == []
+
+
+def test_paths_outside_of_the_folder_are_refused(tmp_path):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "notes", outside):
+        folder.mkdir(parents=True)
+        (folder / "a.md").write_text("A secret, or a note.")
+    (root / "link").symlink_to(outside)
+    (root / "notes" / "b.md").symlink_to(outside / "a.md")
+    work = Workspace(tmp_path / "memory", root, open_texts)
+    client, access = client_of(work)
+    client.get(access.url)
+    for name in ("..", "../outside", str(outside), "link", "notes/../../outside", "no such", "a\0b", "~", "/"):
+        refused = post(client, "/documents/folder", "/documents", folder=name)
+        assert refused.status_code == 400
+        assert work.works.get("read") is None
+    assert "is not inside of" in refused.text
+    assert work.folders() == [(".", 1), ("notes", 1)]
+    assert text_files(root) == [root / "notes" / "a.md"], "links lead out of the folder"
+
+
+def test_names_in_addresses_stay_in_the_folder(client, work):
+    (work.own / "reports").mkdir()
+    (work.own / "secret.json").write_text("{}")
+    for name in ("..%2Fsecret", "%2e%2e%2fsecret", "x", "secret"):
+        for path in (f"/models/{name}/report", f"/models/{name}"):
+            assert client.get(path).status_code == 404
+    for name in ("..%2fapp.py", "app.py", "__init__.py"):
+        assert client.get(f"/static/{name}").status_code == 404
+
+
+def test_script_is_shown_as_text(client, work):
+    page = client.get("/", params={"q": f'{SCRIPT}" autofocus onfocus="alert(1)'})
+    assert "hostile.md#1" in page.text
+    assert "<script>document" not in page.text and "<img src=x" not in page.text and 'onfocus="' not in page.text
+    assert "&lt;script&gt;" in page.text
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert post(client, "/thumb", q=SCRIPT, document=SCRIPT, thumb="up").status_code == 303
+    assert "<script>document" not in client.get("/labels").text
+    assert "<script>document" not in client.get("/labels", params={"find": SCRIPT}).text
+    assert "<script>document" not in client.get("/", params={"told": SCRIPT}).text
+
+
+def test_thumbs_become_labels_to_correct(client, work):
+    assert (
+        post(client, "/thumb", q="how to undo", document="revert.md#1", thumb="up").headers["location"] == "/?q=how+to+undo&k=5"
+    )
+    post(client, "/thumb", q="how to undo", document="clone.md#1", thumb="down")
+    (label,) = work.labelled()
+    assert label.values == {"revert.md#1": 1.0, "clone.md#1": -1.0}
+    assert {shown.document_id for shown in label.query.shown} == {"revert.md#1", "clone.md#1", "hostile.md#1"}
+    assert work.labels().labels == ((("revert.md#1", 1.0),),)
+    assert client.get("/?q=how+to+undo").text.count('aria-pressed="true"') == 2
+    post(client, "/thumb", q="how to undo", document="clone.md#1", thumb="none", back="labels")
+    assert work.judged("how to undo") == {"revert.md#1": 1.0}
+    post(client, "/labels/forget", "/labels", query_id=label.query.query_id)
+    assert work.labelled() == []
+    post(client, "/thumb", q="how to undo", document="clone.md#1", thumb="up")
+    assert len(work.labelled()) == 1, "a query that was forgotten may be asked again"
+
+
+def test_other_addresses_need_a_password(work, monkeypatch):
+    monkeypatch.setattr(security, "WAIT", 0)
+    for password in (None, "short"):
+        with pytest.raises(ValueError):
+            Access("0.0.0.0", 8765, password)
+    client, access = client_of(work, Access("0.0.0.0", 8765, "correct horse"))
+    assert "token" not in access.url
+    assert client.get("/").headers["location"] == "/login"
+    assert client.get("/static/ui.css").status_code == 200
+    wrong = client.post("/login", data={"name": "Ada", "password": "wrong"})
+    assert (wrong.status_code, wrong.headers.get("set-cookie")) == (403, None)
+    assert client.post("/login", data={"password": "correct horse"}, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.get("/", headers={"host": "evil.example:8765"}).status_code == 421
+    assert client.post("/login", data={"name": "Ada", "password": "correct horse"}).status_code == 303
+    post(client, "/thumb", q="undo", document="revert.md#1", thumb="up")
+    assert work.labelled()[0].source == "Ada"
