@@ -257,3 +257,14 @@ found = retrieve()
 save_contexts(FOLDER / "contexts-all.jsonl")
 show_answers()
 show_top_k()
+
+# %% [markdown]
+# ## 5. The report
+#
+# One page shows what the model gains, where it does not help, and every win and loss with its reasons. A cell that ends with the
+# report shows the page; the file is for everybody else.
+
+# %%
+report = db.vectorstore.deep_memory.report(test, FOLDER / "report.html")
+print(report)
+report  # noqa: B018 - a notebook shows it

@@ -140,6 +140,10 @@ def main() -> None:
         for side, retriever in retrievers(10).items():
             print(f"  {side}: {RetrieverQueryEngine.from_args(retriever, llm=llm).query(test.queries[row])}")
 
+    print("\n== 6. The report: every win and loss, and why")
+    print(memory.report(test, FOLDER / "report.html"))
+    print(f"The page is {FOLDER / 'report.html'}.")
+
 
 if __name__ == "__main__":
     main()
