@@ -13,6 +13,7 @@ from deepmem_integrations._extras import require
 from deepmem_integrations.audit import AuditEntry
 from deepmem_integrations.errors import DeepMemoryError
 from deepmem_integrations.models import ModelInfo
+from deepmem_integrations.opened import Opened
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.report.page import FILTERS, worst_and_best
 from deepmem_integrations.ui.security import Session
@@ -43,7 +44,7 @@ class Pages:
 
     def __init__(self, work: Workspace, *, shared: bool) -> None:
         self.work, self.shared = work, shared
-        self._ranker: tuple[int, Ranker] | None = None
+        self._ranker: tuple[Opened, Ranker] | None = None
 
     # ---- what all pages share ----------------------------------------------------------------------------------
 
@@ -60,7 +61,7 @@ class Pages:
             _environment()
             .get_template(name)
             .render(
-                {"told": request.query_params.get("told", "")[:500], **facts, **values},
+                {"told": "", **facts, **values},
                 csrf=session.csrf,
                 person=session.name if self.shared else "",
                 path=request.url.path,
@@ -103,8 +104,8 @@ class Pages:
     def found(self, query: str, k: int) -> SideBySide:
         """Search side by side."""
         opened = self.work.opened
-        if self._ranker is None or self._ranker[0] != id(opened):
-            self._ranker = (id(opened), Ranker(opened.memory, untrained="error"))
+        if self._ranker is None or self._ranker[0] is not opened:
+            self._ranker = (opened, Ranker(opened.memory, untrained="error"))
         return search(opened, self._ranker[1], query[:LONGEST_QUERY], k)
 
     def search(self, request: Request) -> Response:

@@ -140,7 +140,6 @@ def test_script_is_shown_as_text(client, work):
     assert post(client, "/thumb", q=SCRIPT, document=SCRIPT, thumb="up").status_code == 303
     assert "<script>document" not in client.get("/labels").text
     assert "<script>document" not in client.get("/labels", params={"find": SCRIPT}).text
-    assert "<script>document" not in client.get("/", params={"told": SCRIPT}).text
 
 
 def test_thumbs_become_labels_to_correct(client, work):

@@ -1,0 +1,70 @@
+import socket
+import time
+
+import pytest
+
+from deepmem_integrations.ui.work import Works
+from deepmem_integrations.ui.workspace import Workspace
+from tests.cli.helpers import deepmem
+from tests.ui.conftest import open_texts
+
+
+def ended(work):
+    deadline = time.monotonic() + 60
+    while work.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return work
+
+
+def test_two_processes_share_the_labels(work, tmp_path):
+    other = Workspace(tmp_path / "memory", tmp_path / "root", open_texts, store="texts:here")
+    other.judge("how to undo", "revert.md#1", True, list, "Ada")
+    work.judge("how to undo", "clone.md#1", False, list, "Bob")
+    (label,) = other.labelled()
+    assert label.values == {"revert.md#1": 1.0, "clone.md#1": -1.0}
+    other.forget(label.query.query_id)
+    assert work.judged("how to undo") == {}
+    work.judge("how to undo", "clone.md#1", True, list, "Bob")
+    assert [one.values for one in other.labelled()] == [{"clone.md#1": 1.0}], "a thumb is never lost on a forgotten query"
+    other.close()
+
+
+def test_queries_are_written_once(work):
+    for _ in range(2):
+        done = ended(work.generate(work.generator("extractive", 2, None, None), "extractive", "Ada"))
+        assert (done.state, done.error) == ("done", "")
+        found = work.labels()
+        assert len(found) == len(set(found.queries)) > 1
+        assert all(found.generated) and {one.source for one in work.labelled()} == {"extractive"}
+    assert done.title.startswith(f"{len(found)} queries kept")
+
+
+def test_work_of_a_kind_goes_on_once_and_can_be_stopped():
+    works, steps = Works(), []
+
+    def run(work):
+        while True:
+            steps.append(work)
+            work.step(len(steps))
+            time.sleep(0.001)
+
+    first = works.start("read", "Reading", run)
+    assert works.start("read", "Reading again", run) is first
+    first.stop()
+    assert ended(first).state == "stopped"
+    failed = ended(works.start("read", "Reading", lambda work: 1 / 0))
+    assert (failed.state, failed.error) == ("failed", "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize("arguments", [["--host", "0.0.0.0", "--port", "0"], ["--host", "203.0.113.7"], ["--port", "TAKEN"]])
+def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEEPMEM_UI_PASSWORD", "short")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = deepmem("ui", *(port if word == "TAKEN" else word for word in arguments))
+    assert refused.code == 2
+    assert "password" in refused.err or "cannot listen" in refused.err
