@@ -19,11 +19,9 @@ import jupytext
 import pytest
 
 from deepmem_integrations import Relevance
-from deepmem_integrations.feedback import FeedbackLog
-
-
 from deepmem_integrations.demo.documents import api_documents
 from deepmem_integrations.demo.run import load_questions
+from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import QueryGenerator
 from examples.tutorial.offline import QUESTIONS, RecordedQuestions
 
