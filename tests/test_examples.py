@@ -1,10 +1,16 @@
 """The examples' parts: what is recorded, what stands in, what the READMEs show. CI runs the examples themselves."""
 
+import contextlib
+import html
 import json
 import re
 import runpy
+import socket
+import subprocess
 import sys
 import threading
+import time
+import urllib.parse
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -13,6 +19,8 @@ import jupytext
 import pytest
 
 from deepmem_integrations import Relevance
+from deepmem_integrations.demo.documents import api_documents
+from deepmem_integrations.demo.run import load_questions
 from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import QueryGenerator
 from examples.tutorial.offline import QUESTIONS, RecordedQuestions
@@ -141,3 +149,46 @@ def test_what_an_agents_tool_was_asked_and_its_answers_cite_become_labels(framew
         searches = [query.text for query in log.queries()]
     assert [text.replace("'", '"') for text in searches] == ['undo a "commit"', "fly"]
     assert labels.labels == (((REVERT, 1.0),),)
+
+
+@pytest.mark.slow
+def test_the_support_desk_searches_takes_thumbs_and_learns_from_them(tmp_path):
+    """The real server answers, a nightly job in another process trains on thumbs, and the same server uses the model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(EXAMPLES / "support_desk" / "app.py"), "--folder", str(tmp_path / "desk")]
+    server = subprocess.Popen([*command, "serve", "--port", str(port)])
+    try:
+
+        def page(path, method="GET"):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.read().decode()
+
+        for _ in range(1200):
+            with contextlib.suppress(OSError):
+                assert "No model yet" in page("/")
+                break
+            assert server.poll() is None
+            time.sleep(0.5)
+        documents = api_documents()
+        questions = load_questions("train", documents).take(range(90))
+        for row, (_, question, labels) in enumerate(questions):
+            framework = ("langchain", "llama_index")[row % 2]
+            found = page("/?" + urllib.parse.urlencode({"question": question, "framework": framework}))
+            thumbs = [html.unescape(action) for action in re.findall(r'action="(/thumb[^"]*)"', found)]
+            wanted = {name for name, _ in labels}
+            for action in thumbs:
+                about = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(action).query))
+                if about["document"] in wanted and about["up"] == "1":
+                    page(action, "POST")  # which leads back to the results
+        opening = html.unescape(re.findall(r'href="(/open[^"]*)"', found)[0])
+        assert "<pre>" in page(opening)
+        done = subprocess.run([*command, "retrain"], capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        assert "in use" in done.stdout
+        assert "Ranked by the model" in page("/?" + urllib.parse.urlencode({"question": "<b>How do I undo a commit?"}))
+    finally:
+        server.terminate()
+        server.wait()

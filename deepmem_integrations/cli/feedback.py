@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import read_text, user_path
 from deepmem_integrations.cli.options import AsJson, printing, typed_path
 from deepmem_integrations.feedback import FeedbackLog, Policy
 
@@ -62,11 +62,20 @@ def labels(
     tenant: Tenant = None,
     since: Since = None,
     until: Until = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEXTS",
+            parser=typed_path,
+            help="For a log that keeps hashes: a file with the texts that users may have asked, a text a line.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the labels that follow from the log, for the command train."""
     with printing(as_json) as show, open_log(log) as opened:
-        found = opened.labels(policy, tenant=tenant, since=since, until=until)
+        known = () if texts is None else read_text(texts).splitlines()
+        found = opened.labels(policy, tenant=tenant, since=since, until=until, texts=known)
         found.to_jsonl(file)
         counts = {
             "queries": len(found),

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_HASHED = "a query whose text the log does not keep"
+"""Why a query of a log with hashes gives no label."""
+
 _CONTEXT: ContextVar[Mapping[str, str | None]] = ContextVar("deepmem feedback", default={})  # noqa: B039 - never changed
 """The tenant, the session and the user of what is recorded now."""
 _TIMEOUT = 10.0
@@ -396,7 +399,8 @@ class FeedbackLog:
             texts: For a log with hashes: the texts of queries, from records of your own.
 
         Returns:
-            A `Relevance` with the ids and the times of the log. Its ``left_out`` counts what gave no label.
+            A `Relevance` with the ids and the times of the log. Its ``left_out`` counts what gave no label. A logged warning says
+            what to do where the log keeps hashes, and ``texts`` lack the texts of some queries.
 
         Raises:
             FeedbackError: There is no such policy.
@@ -416,11 +420,22 @@ class FeedbackLog:
                 left_out[reason] += 1
             text = query.text if query.text is not None else known.get(query.text_hash or "")
             if found and not (text or "").strip():
-                left_out["a query whose text the log does not keep" if query.text is None else "an empty query"] += 1
+                left_out[_HASHED if query.text is None else "an empty query"] += 1
             elif found:
                 rows.append((query.query_id, text or "", list(found.items()), query.time))
         if strays := sum(1 for _ in self._database.strays()):
             left_out["feedback on a query that is not in the log"] = strays
+        if left_out[_HASHED]:
+            _logger.warning(
+                "%d of %d queries with feedback give no label: the log keeps hashes of their texts, and a training needs texts. "
+                "Pass the texts that users may have asked, from records of your own: labels(policy, texts=[…]), or "
+                "`deepmem feedback labels … --texts FILE`, a text a line.%s",
+                left_out[_HASHED],
+                left_out[_HASHED] + len(rows),
+                " Those that were passed have other hashes: open the log with the hash_key= that it was written with."
+                if known and not rows
+                else "",
+            )
         query_ids, queries, labels, times = zip(*rows, strict=True) if rows else ((), (), (), ())
         return Relevance(queries, labels, query_ids, times=times, left_out=left_out)
 

@@ -46,6 +46,21 @@ def test_labels(place, tmp_path):
     assert deepmem("feedback", "labels", tmp_path / "x.jsonl", "-l", place).code == 2, "the policy is named"
 
 
+def test_labels_of_a_log_with_hashes(tmp_path, caplog):
+    with FeedbackLog(tmp_path / "hashed.db", texts=False) as log:
+        for question in ("how do I undo a commit?", "how do I stash?"):
+            log.thumb(log.record(question, ["doc-1"]), "doc-1", up=True)
+    command = ("feedback", "labels", tmp_path / "labels.jsonl", "--log", tmp_path / "hashed.db", "--policy", "judged")
+    done = deepmem(*command)
+    assert done.code == 0, done.err
+    assert "left out: 2 × a query whose text the log does not keep" in done.out
+    assert "2 of 2 queries with feedback give no label" in caplog.text and "--texts FILE" in caplog.text
+    (tmp_path / "asked.txt").write_text("how do I stash?\nhow do I push?\n", encoding="utf-8")
+    done = deepmem(*command, "--texts", tmp_path / "asked.txt")
+    assert "Relevance(1 queries, 1 labels)" in done.out, done.err
+    assert Relevance.from_jsonl(tmp_path / "labels.jsonl").queries == ("how do I stash?",)
+
+
 def test_forgetting(place):
     assert deepmem("feedback", "forget", "-l", place, "--older-than-days", "100", "--json").json == {"forgotten": 1}
     assert deepmem("feedback", "forget", "-l", place, "--query", "run-1", "--query", "nobody").out == "1 queries are forgotten.\n"

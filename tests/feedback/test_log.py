@@ -187,7 +187,7 @@ def test_ids_that_no_index_holds_are_cut(log):
     assert log.labels("judged").labels == ((("doc-1" * 1000, 1.0),),)
 
 
-def test_a_log_may_keep_hashes_in_place_of_texts(place):
+def test_a_log_may_keep_hashes_in_place_of_texts(place, caplog):
     with FeedbackLog(place, texts=False) as log:
         query_id = log.record("how do I undo a commit?", ["doc-1"])
         log.thumb(query_id, "doc-1", up=True)
@@ -200,7 +200,10 @@ def test_a_log_may_keep_hashes_in_place_of_texts(place):
         labels = log.labels("judged", texts=["how do I stash?", "how do I undo a commit?"])
         assert (labels.queries, labels.labels) == (("how do I undo a commit?",), ((("doc-1", 1.0),),))
         keyed = FeedbackLog(place, texts=False, hash_key="secret")
+        assert "1 of 1 queries with feedback give no label" in caplog.text and "--texts FILE" in caplog.text
+        assert "hash_key" not in caplog.text
         assert len(keyed.labels("judged", texts=["how do I undo a commit?"])) == 0, "another key finds nothing"
+        assert "open the log with the hash_key= that it was written with" in caplog.text
     if not place.startswith("postgres"):
         with open(place, "rb") as file:
             assert b"undo" not in file.read()
