@@ -18,6 +18,7 @@ import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations.errors import StorageError
 from deepmem_integrations.langchain import DeepMemoryRetriever
 from tests.labels.traces.samples import LANGFUSE
 from tests.langchain.helpers import Lookup, documents_of
@@ -155,6 +156,8 @@ def test_phoenix(problem, store, memory, retriever, tmp_path):
         thumbs = Relevance.from_traces(
             client, "phoenix", policy="first", feedback="user_score", documents=memory.documents(), project="support"
         )
+    with pytest.raises(StorageError, match="Cannot read the traces of Phoenix"):
+        Relevance.from_traces(client, "phoenix", project="support")
     assert report.documents["text"] == len(judged)  # the instrumentor writes no ids
     assert thumbs.queries == (spans[0]["attributes"]["input.value"],)
     assert thumbs.labels == (((shown[thumbs.queries[0]][0].id, 1.0),),)
