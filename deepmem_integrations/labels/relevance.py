@@ -676,7 +676,7 @@ class Relevance(Immutable):
             InvalidRelevanceError: A row is malformed or a value has no known weight, and the message names the line; feedback of
                 several names would count; or there is no search among the traces.
             FeedbackError: There is no such policy.
-            StorageError: A file cannot be read.
+            StorageError: A file cannot be read, or a server does not answer.
             MissingExtraError: A file is Parquet, and pyarrow is not installed.
 
         Example:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.errors import DeepMemoryError, InvalidRelevanceError, StorageError
 
 _MOST = 2**31 - 1
 _PAGE = 100
@@ -20,13 +20,28 @@ def rows_of_client(client: Any, project: str | None) -> Iterator[Mapping[str, An
 
     Raises:
         InvalidRelevanceError: MLflow has no such experiment, or the client is asynchronous.
+        StorageError: The server does not answer, or refuses. It is raised as the rows are read.
     """
     module, name = type(client).__module__, type(client).__name__
     if module.startswith("phoenix.client") and hasattr(client, "spans"):
         if name.startswith("Async"):
             raise InvalidRelevanceError("Pass phoenix.client.Client: labels are not read asynchronously.")
-        return _phoenix(client, project or "default")
-    return _mlflow(client, project) if module.startswith("mlflow.") and hasattr(client, "search_traces") else None
+        return _reading("Phoenix", _phoenix(client, project or "default"))
+    return (
+        _reading("MLflow", _mlflow(client, project))
+        if module.startswith("mlflow.") and hasattr(client, "search_traces")
+        else None
+    )
+
+
+def _reading(tool: str, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield rows, with what the tool's own package raises as an error of ours."""
+    try:
+        yield from rows
+    except DeepMemoryError:
+        raise
+    except Exception as error:  # of a package that is not known here
+        raise StorageError(f"Cannot read the traces of {tool}: {error or type(error).__name__}.") from error
 
 
 def _phoenix(client: Any, project: str) -> Iterator[Mapping[str, Any]]:
@@ -36,7 +51,7 @@ def _phoenix(client: Any, project: str) -> Iterator[Mapping[str, Any]]:
     traces = sorted({one["context"]["trace_id"] for one in spans})
     for start in range(0, len(spans), _PAGE):
         page = spans[start : start + _PAGE]
-        yield from client.spans.get_span_annotations(spans=page, project_identifier=project, limit=_MOST)
+        yield from client.spans.get_span_annotations(spans=page, project_identifier=project)
     # The client writes annotations of documents and of traces, and has no method that reads them.
     for start in range(0, len(traces), _PAGE):
         yield from _pages(client, f"v1/projects/{project}/trace_annotations", {"trace_ids": traces[start : start + _PAGE]})
