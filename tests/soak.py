@@ -1,8 +1,8 @@
 """A day of a service's life, compressed: ``python -m tests.soak [SHARE]``, where a share of 1 is the whole day.
 
 The day has 100,000 queries with feedback, 20 trainings, each in a process of its own while queries are answered, and 5,000
-changes of documents, which the word index follows. After each of twenty parts the memory of the process is measured, and how long a
-query takes in multiples of the store's own plain search beside it, so that the load of the machine does not count.
+changes of documents, which the word index follows. After each of twenty parts the memory of the process is measured, and how long
+a query takes in multiples of the store's own plain search beside it, so that the load of the machine does not count.
 `tests/test_soak.py` lives a small share of it.
 """
 
@@ -53,7 +53,7 @@ def resident() -> float:
 
 
 def live(share: float) -> dict[str, Any]:
-    """Live a share of the day, and return what was measured in each part: the memory, and how long a query takes beside a plain search."""
+    """Live a share of the day, and return what each part used: memory, and time beside a plain search."""
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(FeedbackLog(Path(folder, "feedback.db"))) as log:
         day = Day(Path(folder), log)
         parts = [day.part(round(share * QUERIES / PARTS), share) for _ in range(PARTS)]
