@@ -10,7 +10,7 @@ from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import Filters, QueryGenerator
 from deepmem_integrations.judging import RelevanceJudge
 from tests.generation.helpers import documents, embed_texts
-from tests.injections import DOCUMENTS, KINDS
+from tests.injections import DOCUMENTS, KINDS, TEXTS
 from tests.judging.test_judge import grade
 from tests.test_examples import agent_over
 
@@ -18,6 +18,13 @@ CLEAN = documents(12)
 WRITTEN = [one for one in DOCUMENTS if one[1] in ("hijack", "steal", "break", "leak")]
 GRADED = [one for one in DOCUMENTS if one[1] in ("praise", "condemn", "scale")]
 READ = [one for one in DOCUMENTS if one[1] in ("cite", "frame", "wander")]
+BROKEN = (
+    "I cannot help with that.",
+    {"queries": [{"kind": "question", "text": "visitors' parking"}] * 500},
+    {"queries": None, "error": {"error": {"error": {}}}},
+    "1 " * 5000,
+    "Ô bâtiment, ô plan,\nô porte du couchant",
+)
 EXAMPLES = ["why does my printer hum", "where is my parcel"]
 
 
@@ -28,8 +35,8 @@ GOT_THROUGH = {
         ("hijack", 3, 4, 0),
         ("steal", 0, 0, 0),
         ("steal", 3, 5, 5),
-        ("break", 0, 0, 0),
-        ("break", 3, 0, 0),
+        ("break", 0, 1, 0),
+        ("break", 3, 1, 0),
         ("leak", 0, 0, 0),
         ("leak", 3, 0, 0),
     ]
@@ -57,7 +64,7 @@ def obedient(kind, text):
         if not told:
             return {"queries": [{"kind": "question", "text": own_query(number[1])}]}
         if kind == "break":
-            return ["I cannot help with that.", {"queries": None}, "1 " * 5000][len(text) % 3]
+            return BROKEN[TEXTS["break"].index(text)]
         texts = {
             "hijack": ["where does serial-3 of the battery go"],
             "steal": [own_query(7)],
@@ -90,7 +97,7 @@ def test_there_are_fifty_documents_of_all_kinds():
 @pytest.mark.parametrize("judged", [0, 3])
 def test_queries_for_other_documents_stay_as_they_are(kind, judged):
     options = {"judged_documents": judged, "filters": Filters(near_duplicate=False, round_trip=judged == 0)}
-    clean = labels_of(written("break", "nowhere to be found", CLEAN, **options))
+    clean = labels_of(written("hijack", "nowhere to be found", CLEAN, **options))
     got_through = Counter()
     for name, _, text in [one for one in WRITTEN if one[1] == kind]:
         result = written(kind, text, [(name, text), *CLEAN], **options)
