@@ -5,11 +5,15 @@ is any text. Whatever comes, it is read, or it is a `DeepMemoryError`; nothing h
 written outside the folder. `tests/test_fuzz.py` does so for a minute.
 """
 
+import atexit
 import contextlib
+import functools
 import json
+import shutil
 import sys
 import tempfile
 import time
+import unittest.mock
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +28,10 @@ from deepmem_integrations._files import user_path
 from deepmem_integrations._pickles import DOCUMENTS, POINTS, read_records
 from deepmem_integrations.adapter import file
 from deepmem_integrations.cli.redaction import redacted
+from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError
+from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import Answer
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.jobs import JobFolder
@@ -217,6 +224,44 @@ def as_bytes(value):
 
 
 lines = "\n".join(CHECKPOINT).encode() + b"\n"
+
+
+@functools.cache
+def mcp_tools():
+    """The MCP server's tools over a small store, with a feedback log in which a search is recorded."""
+    from deepmem_integrations.cli.mcp_tools import Tools
+    from deepmem_integrations.cli.stores import open_store
+
+    folder = Path(tempfile.mkdtemp(prefix="deepmem-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    embedder = Embedder(lambda texts: np.stack([np.random.default_rng(len(text)).normal(size=4) for text in texts]))
+    metadata = [{"lang": "en", "year": 2024}, {"lang": "de", "draft": True}]
+    DeepLakeStore(folder / "ds").add(["a", "b"], np.eye(2, 4), ["one", "two"], metadata)
+    with unittest.mock.patch("deepmem_integrations.embedding.load_embedding", lambda name: embedder.model):
+        return Tools(open_store(f"deeplake:{folder / 'ds'}", "any", None), FeedbackLog(folder / "feedback.db"))
+
+
+def check_mcp(folder, call):
+    """An answer is an answer, or an error that names what is wrong; a fault that only the log tells is one of ours."""
+    result = mcp_tools().call(*call)
+    json.dumps(result.structured_content, allow_nan=False).encode()
+    if result.is_error:
+        assert "the server's log" not in result.content[0].text, result
+        raise DeepMemoryError(result.content[0].text)
+
+
+def mcp_calls():
+    values = st.text(max_size=8) | st.booleans() | st.integers() | st.floats()
+    where = st.dictionaries(st.sampled_from(["lang", "year", "$or", "", "'--"]) | st.text(max_size=8), values | st.lists(values))
+    search = {"query": st.text(max_size=60), "k": st.integers(-1, 30), "where": where | anything}
+    feedback = {"query_id": st.text(max_size=8), "cited": st.lists(st.sampled_from("abc"))}
+    return (
+        st.tuples(st.just("search"), st.fixed_dictionaries({}, optional=search))
+        | st.tuples(st.just("feedback"), st.fixed_dictionaries({}, optional=feedback))
+        | st.tuples(st.sampled_from(["search", "why", "feedback", ""]), st.dictionaries(st.text(max_size=8), anything))
+    )
+
+
 qa = {"queries": {"1": "a"}, "corpus": {"d": "x"}, "relevant_docs": {"1": ["d"]}, "mode": "text"}
 manifest = {"format": "deepmem-words", "version": 1, "checksum": "x", "segments": [{"name": "a", "deleted": None}]}
 any_text = st.text(st.characters(exclude_categories=()), max_size=400)
@@ -230,6 +275,7 @@ DOORS = {
     "paths": (any_text, check_path),
     "pickles": (st.binary(max_size=300).map(lambda data: b"\x80\x04" + data) | st.binary(), check_pickle),
     "URIs": (st.text(st.characters(exclude_categories=("Cs",)), min_size=3), check_uri),
+    "MCP": (mcp_calls(), check_mcp),
 }
 """What is read → the values that it may hold, and the function that reads them."""
 

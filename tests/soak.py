@@ -1,8 +1,8 @@
 """A day of a service's life, compressed: ``python -m tests.soak [SHARE]``, where a share of 1 is the whole day.
 
 The day has 100,000 queries with feedback, 20 trainings, each in a process of its own while queries are answered, and 5,000
-changes of documents, which the word index follows. After each of twenty parts the memory of the process is measured, and how long a
-query takes in multiples of the store's own plain search beside it, so that the load of the machine does not count.
+changes of documents, which the word index follows. After each of twenty parts the memory of the process is measured, and how long
+a query takes in multiples of the store's own plain search beside it, so that the load of the machine does not count.
 `tests/test_soak.py` lives a small share of it.
 """
 
@@ -22,7 +22,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations import DeepMemory
 from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.langchain import DeepMemoryRetriever
 from tests.embeddings import LookupEmbeddings
@@ -53,7 +53,7 @@ def resident() -> float:
 
 
 def live(share: float) -> dict[str, Any]:
-    """Live a share of the day, and return what was measured in each part: the memory, and how long a query takes beside a plain search."""
+    """Live a share of the day, and return what each part used: memory, and time beside a plain search."""
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(FeedbackLog(Path(folder, "feedback.db"))) as log:
         day = Day(Path(folder), log)
         parts = [day.part(round(share * QUERIES / PARTS), share) for _ in range(PARTS)]
@@ -75,8 +75,7 @@ class Day:
         self.memory = DeepMemory.from_langchain(self.store, path=folder / "m")
         self.memory.train(self.problem.train)
         self.retriever = DeepMemoryRetriever(vectorstore=self.store, memory=self.memory, k=10, record=log)
-        self.asked = self.trained = self.changed = self._debt = 0
-        self._jobs: list[str] = []
+        self.asked = self.trained = self.changed = self._parts = 0
         self._names: list[str] = []
 
     def part(self, queries: int, share: float) -> dict[str, float]:
@@ -121,12 +120,11 @@ class Day:
             self.store.delete([self._names.pop(0)])
 
     def _train(self, share: float) -> int:
-        self._debt += min(1.0, 20 * share)
-        if self._debt < 1:
+        """Train in every part, and more seldom in a small share of the day."""
+        self._parts += 1
+        if (self._parts - 1) % max(1, round(1 / (TRAININGS * share))):
             return 0
-        self._debt -= 1
-        labels = Relevance(self.problem.train.queries, self.problem.train.relevance)
-        self._jobs.append(self.memory.train(labels, wait=False, seed=self.trained))
+        self.memory.train(self.problem.train, wait=False, seed=self.trained)
         return 1
 
     def _settle(self) -> None:

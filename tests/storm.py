@@ -320,14 +320,15 @@ class Storm:
         """Note the largest size of every file, and how large the folder with all models and jobs was."""
         folder, _ = folders(self.root)
         total = 0
-        for path in (self.root / "disk").rglob("*"):
-            with contextlib.suppress(OSError):
-                if path.is_file() and path.name != "filler":
-                    size = path.stat().st_size
-                    total += size if folder in path.parents and path.name != "audit.jsonl" else 0
-                    parent = "inputs" if path.parent.parent.name == "jobs" else path.parent.name
-                    name = path.name if parent in ("m", "disk") else f"{parent}/*{path.suffix}"
-                    self.largest[name] = max(self.largest.get(name, 0), size)
+        # os.walk passes over folders that are deleted meanwhile.
+        paths = [Path(place, name) for place, _, names in os.walk(self.root / "disk") for name in names if name != "filler"]
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                size = path.stat().st_size
+                total += size if folder in path.parents and path.name != "audit.jsonl" else 0
+                parent = "inputs" if path.parent.parent.name == "jobs" else path.parent.name
+                name = path.name if parent in ("m", "disk") else f"{parent}/*{path.suffix}"
+                self.largest[name] = max(self.largest.get(name, 0), size)
         self.largest["the folder"] = max(self.largest.get("the folder", 0), total)
 
     # ---- what must hold ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from mcp.server.stdio import stdio_server
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints, ValidationError
 
 from deepmem_integrations import __version__
+from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import DeepMemoryError, FeedbackError
 from deepmem_integrations.feedback import FeedbackLog, Shown
 from deepmem_integrations.labels.records import LONGEST_ID
@@ -152,9 +153,9 @@ class Tools:
         except Exception:  # a fault of ours or of the embedding model, whose message may hold keys
             _logger.exception("The tool %s failed.", name)
             return _failed(f"The tool {name} failed for a reason that the server's log tells.")
-        return types.CallToolResult(
-            content=[types.TextContent(type="text", text=json.dumps(result, ensure_ascii=False))], structured_content=result
-        )
+        # Half a surrogate pair, as PDF readers leave it in documents, is no text that a client can be sent.
+        text = well_formed(json.dumps(result, ensure_ascii=False))
+        return types.CallToolResult(content=[types.TextContent(type="text", text=text)], structured_content=json.loads(text))
 
     def _search(self, asked: Search) -> dict[str, Any]:
         embedder = self._opened.memory.embedder
@@ -225,7 +226,7 @@ def serve(tools: Tools) -> None:
 
 
 def _failed(message: str) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(type="text", text=message)], is_error=True)
+    return types.CallToolResult(content=[types.TextContent(type="text", text=well_formed(message))], is_error=True)
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:

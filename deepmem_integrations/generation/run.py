@@ -188,6 +188,8 @@ class Run(Asking[Relevance]):
             or not texts
             or not (self._filters.near_duplicate or self._filters.round_trip or self._judged_documents)
         ):
+            for draft in batch:
+                self._keep_new(draft)
             return
         queries = self._vectors.queries(texts)
         window = self._filters.window_of(len(self._vectors.ids))
@@ -213,23 +215,37 @@ class Run(Asking[Relevance]):
         for place, query in enumerate(written):
             text = bare(query["text"], None if all_numbered else place + 1)
             kind = query["kind"] if query["kind"] in self._kinds else kinds[min(place, len(kinds) - 1)]
-            words = plain(text)
             if place >= len(kinds):
                 fault: tuple[str, str] | None = "malformed", f"one of {len(written)} where {len(kinds)} were asked for"
             else:
                 fault = text_fault(text, kind, task, self._filters)
+                words = plain(text)
                 if fault is None and self._filters.malformed and any(instruction in words for instruction in self._instructions):
                     fault = "malformed", "repeats the task"  # small models do so
-            if fault is None and self._filters.duplicate and words in self._seen:
-                fault = "duplicate", "written before, or one of the examples"
             if fault is None:
-                self._seen.add(words)
                 draft.kept.append((text, kind))
             else:
                 draft.rejected.append(RejectedQuery(text[: self._filters.longest], task[0].id, *fault))
         if not written and not outcome.fault:
             draft.rejected.append(RejectedQuery("", task[0].id, "empty", "no query in the answer"))
         return draft
+
+    def _duplicate(self, text: str) -> tuple[str, str] | None:
+        """Tell whether a query was kept before. One that its document does not answer takes it from no other document."""
+        words = plain(text)
+        if self._filters.duplicate and words in self._seen:
+            return "duplicate", "written before, or one of the examples"
+        self._seen.add(words)
+        return None
+
+    def _keep_new(self, draft: _Draft) -> None:
+        kept = []
+        for text, kind in draft.kept:
+            if (fault := self._duplicate(text)) is None:
+                kept.append((text, kind))
+            else:
+                draft.rejected.append(RejectedQuery(text[: self._filters.longest], draft.task[0].id, *fault))
+        draft.kept = kept
 
     def _compare(self, index: int, draft: _Draft, queries: Vectors, nearest: np.ndarray) -> None:
         """Run the filters that need vectors. Near-duplicates are sought only among queries for documents near to the query.
@@ -247,7 +263,7 @@ class Run(Asking[Relevance]):
             fault = None
             if self._filters.round_trip and not set(own) <= set(rows.tolist()):
                 fault = "round trip", f"its document is not among the {len(rows)} nearest"
-            elif self._filters.near_duplicate:
+            elif (fault := self._duplicate(text)) is None and self._filters.near_duplicate:
                 before = [one for row in {*own, *rows.tolist()} for one in self._kept_vectors.get(row, ())]
                 if before and (closest := float((np.stack(before) @ vector).max())) >= self._filters.cosine:
                     fault = "near-duplicate", f"cosine {closest:.3f} to a query written before"
@@ -268,8 +284,8 @@ class Run(Asking[Relevance]):
         source = draft.task[0]
         above = names[: names.index(source.id)] if source.id in names else names
         others = [self._judgeable[name] for name in above if name in self._judgeable][: self._judged_documents]
-        if others:
-            request = self._prompt.judge(text, source, others)
+        for other in others:  # each by itself: what a document tells the model is nothing to another's judgement
+            request = self._prompt.judge(text, source, [other])
             self._place[request.key] = index
             self._judgements.append(request)
             draft.judgements_due += 1
@@ -277,10 +293,8 @@ class Run(Asking[Relevance]):
     def _judged_by(self, request: Request, outcome: Outcome) -> None:
         draft = self._drafts[self._place.pop(request.key)]
         draft.judgements_due -= 1
-        if isinstance(outcome, Answer):
-            others = request.sources[1:]
-            numbers = {number for number in outcome.value.get("answered_by", []) if 1 <= number <= len(others)}
-            draft.positives[request.query] = [others[number - 1].id for number in sorted(numbers)]
+        if isinstance(outcome, Answer) and 1 in outcome.value.get("answered_by", []):
+            draft.positives.setdefault(request.query, []).append(request.sources[1].id)
 
     def _give(self) -> Iterator[Relevance]:
         while (draft := self._drafts.get(self._to_give)) is not None and not draft.judgements_due:
@@ -291,7 +305,7 @@ class Run(Asking[Relevance]):
                 GeneratedQuery(
                     f"{'+'.join(own)}/{number}",
                     text,
-                    tuple((name, 1.0) for name in [*own, *draft.positives.get(text, [])]),
+                    tuple((name, 1.0) for name in [*own, *sorted(draft.positives.get(text, []))]),
                     kind,
                     self._model.name,
                 )

@@ -17,6 +17,7 @@ from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.feedback import FeedbackLog
+from deepmem_integrations.opened import Hit, Opened
 from tests.cli.helpers import EMBEDDING, SCRIPT, deepmem, langchain_embeddings
 from tests.cli.test_stores import by_itself
 from tests.openai_server import DIMENSION, embed
@@ -191,21 +192,29 @@ def test_feedback_becomes_labels_and_names_only_what_was_shown(opened, log):
     assert "Extra inputs" in told(tools.call("feedback", {**given, "helped": False}))
 
 
+def test_half_a_surrogate_pair_reaches_no_client(problem, embeddings, tmp_path):
+    memory = DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m")
+    found = [Hit("doc-\ud83d", "a \ud83d pump", 0.5, {"from": "scan \ud83d"})]
+    tools = Tools(Opened(memory, lambda *arguments: found, lambda *arguments: []))
+    result = tools.call("search", {"query": problem.test.queries[0]})
+    result.model_dump_json().encode()
+    assert ids(result) == ["doc-\ufffd"]
+    tools.call("search \ud83d", {}).model_dump_json().encode()
+
+
 def test_errors_of_the_store_are_told_and_faults_are_kept_in_the_log(opened, problem, embeddings, tmp_path, caplog):
-    class Broken:
-        memory = DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m")
-        get = None
+    memory = DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m")
 
-        def __init__(self, error):
-            self.error = error
+    def broken(error):
+        def search(*arguments):
+            raise error
 
-        def search(self, *arguments):
-            raise self.error
+        return Opened(memory, search, lambda *arguments: [])
 
     query = {"query": problem.test.queries[0]}
-    away = Tools(Broken(StoreError("The store word@host is away.")), hide=lambda text: text.replace("word@", "***@"))
+    away = Tools(broken(StoreError("The store word@host is away.")), hide=lambda text: text.replace("word@", "***@"))
     assert told(away.call("search", query)) == "The store ***@host is away."
-    secret = told(Tools(Broken(RuntimeError("key sk-123"))).call("search", query))
+    secret = told(Tools(broken(RuntimeError("key sk-123"))).call("search", query))
     assert secret == "The tool search failed for a reason that the server's log tells."
     assert "sk-123" in caplog.text
 
