@@ -1,4 +1,4 @@
-"""The documentation's site in a browser: it loads nothing from elsewhere; all can search and read it. `.ci/run docs` runs this."""
+"""The documentation's site in a browser: it loads nothing from elsewhere, and all can search and read it: see `.ci/run docs`."""
 
 import os
 import re
