@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.training.linear import Negatives
 
-TEMPERATURE = 0.1
+TEMPERATURE = 0.13
 """The width of the kernel (τ) of the attention part and of the remembered answers."""
-STRENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
+STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 """The factors (β) that the attention part is tried with."""
 WORDS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7)
 """The weights that words are tried with. With 1, the words of the best document usually count as much as a cosine of 1."""
-ANSWERS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+ANSWERS = (0.05, 0.2, 0.8, 3.2, 12.8)
 """The weights that remembered answers are tried with."""
 
 
