@@ -27,7 +27,7 @@ from deepmem_integrations.errors import (
 )
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.serving import ServedAdapter
-from deepmem_integrations.training.candidates import TRANSFORMS, Candidate
+from deepmem_integrations.training.candidates import Candidate, transforms
 from deepmem_integrations.training.guard import Choice
 from deepmem_integrations.words import Found
 from tests.embeddings import LookupEmbeddings
@@ -525,10 +525,10 @@ CHOICES = {
     "linear": (Candidate("labelled"), Candidate("labelled")),
     "words alone": (Candidate(), Candidate(vector=False, words=1.0)),
     "words": (Candidate(), Candidate(words=0.2)),
-    "attention": (Candidate(attention=2.0), Candidate(attention=2.0)),
+    "attention": (Candidate(attention=3.0), Candidate(attention=3.0)),
     "answers": (Candidate(), Candidate(answers=0.8)),
     "words and answers": (Candidate(), Candidate(words=0.2, answers=0.8)),
-    "attention for retrievers": (Candidate(), Candidate(attention=2.0, words=0.2)),
+    "attention for retrievers": (Candidate(), Candidate(attention=3.0, words=0.2)),
 }
 USED = ("attention", "answers", "words and answers", "attention for retrievers")
 
@@ -542,7 +542,7 @@ def trained_to(shelf, problem, monkeypatch):
         transform, ranking = CHOICES[name]
 
         def choose(views, candidates, **options):
-            return Choice(transform if len(candidates) == len(TRANSFORMS) else ranking, "the test says so")
+            return Choice(transform if len(candidates) == len(transforms(60)) else ranking, "the test says so")
 
         monkeypatch.setattr("deepmem_integrations.training.train.choose", choose)
         memory.train(problem.train.take(range(60)), keep_texts=True)

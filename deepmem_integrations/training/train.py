@@ -22,7 +22,7 @@ from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsErr
 from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, question_groups, sum_by_group
 from deepmem_integrations.training.attention import target_means
-from deepmem_integrations.training.candidates import TRANSFORMS, Candidate, rankings
+from deepmem_integrations.training.candidates import Candidate, rankings, transforms
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
@@ -286,7 +286,12 @@ class _Merged:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates, the transforms first."""
-        return rankings(self.data.words is not None)
+        return rankings(self.data.words is not None, self.different_questions)
+
+    @property
+    def transforms(self) -> tuple[Candidate, ...]:
+        """The candidates for a transform that serves alone."""
+        return transforms(self.different_questions)
 
     @property
     def labelled_documents(self) -> int:
@@ -448,7 +453,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
         )
 
     depth = shown.depth if shown else 0
-    return _Decision(chosen(len(TRANSFORMS)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss, depth)
+    return _Decision(chosen(len(merged.transforms)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss, depth)
 
 
 def _agreement_of_judges(merged: _Merged) -> float | None:
@@ -573,7 +578,7 @@ def _report(merged: _Merged, decision: _Decision, seconds: float) -> TrainingRep
         seed=merged.data.seed,
         max_unseen_loss=decision.max_unseen_loss,
         shown=decision.shown,
-        candidates=[_means(views, index, candidates[index]) for index in range(len(TRANSFORMS))] if views else [],
+        candidates=[_means(views, index, candidates[index]) for index in range(len(merged.transforms))] if views else [],
     )
 
 

@@ -2,7 +2,7 @@ from itertools import product
 
 import pytest
 
-from deepmem_integrations.training.candidates import ANSWERS, STRENGTHS, TRANSFORMS, WORDS, Candidate, rankings
+from deepmem_integrations.training.candidates import ANSWERS, MANY, STRENGTHS, TRANSFORMS, WORDS, Candidate, rankings, transforms
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,11 @@ def test_rankings_differ_and_begin_with_the_transforms(words):
     assert {candidate.words for candidate in candidates} == ({0.0, *WORDS} if words else {0.0})
     assert {candidate.answers for candidate in candidates} == {0.0, *ANSWERS, 1.0}
     assert not any(candidate.attention and candidate.answers for candidate in candidates)
+
+
+def test_few_questions_do_not_try_the_greatest_strength():
+    assert transforms(MANY) == TRANSFORMS
+    assert {candidate.attention for candidate in transforms(MANY - 1)} == {0.0, *STRENGTHS[:-1]}
+    few, many = rankings(True, MANY - 1), rankings(True, MANY)
+    assert few == tuple(candidate for candidate in many if candidate.attention != STRENGTHS[-1])
+    assert few[: len(transforms(MANY - 1))] == transforms(MANY - 1)
