@@ -24,7 +24,7 @@ def test_without_its_extra_the_command_line_says_what_to_install(tmp_path):
 
 
 COMMANDS = (
-    "demo", "generate", "judge", "train", "retrain", "status", "jobs", "cancel", "delete", "models", "use", "rollback", "audit",
+    "demo", "ui", "generate", "judge", "train", "retrain", "status", "jobs", "cancel", "delete", "models", "use", "rollback", "audit",
     "publish", "refresh", "evaluate", "report", "search", "explain", "mcp", "doctor",
 )  # fmt: skip
 
