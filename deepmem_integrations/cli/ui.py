@@ -8,7 +8,7 @@ import typer
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
-from deepmem_integrations.cli.options import EMBEDDING_HELP, models_path, typed_path
+from deepmem_integrations.cli.options import EMBEDDING_HELP, AsJson, models_path, printing, typed_path
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.models import beside
 
@@ -43,6 +43,7 @@ def ui(
     host: Annotated[
         str, typer.Option(help=f"Another address than this machine's own needs a password, asked for or in {PASSWORD}.")
     ] = "127.0.0.1",
+    as_json: AsJson = False,
 ) -> None:
     """Search, judge, train and switch models in the browser.
 
@@ -82,7 +83,8 @@ def ui(
             texts=texts,
             embedding=embedding,
         )
-        typer.echo(f"Open {access.url}")
+        with printing(as_json) as show:
+            show({"url": access.url, "memory": str(folder.resolve())}, f"Open {access.url}")
         typer.echo("Stop with Ctrl+C. Trainings go on.", err=True)
         if not is_loopback(host):
             typer.echo("The connection is not encrypted: put a proxy with TLS before it, or use an SSH tunnel.", err=True)

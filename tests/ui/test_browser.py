@@ -304,4 +304,4 @@ def test_a_language_model_writes_within_a_budget_and_a_training_is_cancelled(ser
     page.get_by_role("button", name="Train a model").click()
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("cell", name="cancelled").wait_for()
-    assert page.get_by_role("button", name="Train a model").is_visible()
+    page.get_by_role("button", name="Train a model").wait_for()
