@@ -35,7 +35,7 @@ def serving(command, port, path, folder, **environment):
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **environment})
         try:
-            end = time.monotonic() + 300
+            end = time.monotonic() + 600
             while True:
                 with contextlib.suppress(OSError):
                     urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).close()
