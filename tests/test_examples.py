@@ -195,6 +195,7 @@ def test_the_support_desk_searches_takes_thumbs_and_learns_from_them(tmp_path):
         server.wait()
 
 
+@pytest.mark.slow
 def test_real_labels_gain(tmp_path, monkeypatch, capsys):
     if not (folder := Path(os.environ.get("DEEPMEM_DATA", "none"), "data", "cranfield")).is_dir():
         pytest.skip("DEEPMEM_DATA names no folder with the test collections")
