@@ -107,7 +107,7 @@ def test_the_picture_of_the_readme_shows_the_results():
     from benchmarks.picture import FILE, picture
     from benchmarks.results import FOLDER, read
 
-    assert "](docs/pictures/gain.svg)" in "".join(README.open(encoding="utf-8").readlines()[:60])
+    assert "](docs/pictures/gain.svg)" in "\n".join(README.read_text(encoding="utf-8").splitlines()[:60])
     assert FILE.read_text(encoding="utf-8") == picture(read(FOLDER / "compare.json")), "run python -m benchmarks.picture"
 
 

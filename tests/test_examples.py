@@ -3,6 +3,7 @@
 import contextlib
 import html
 import json
+import os
 import re
 import runpy
 import socket
@@ -192,3 +193,15 @@ def test_the_support_desk_searches_takes_thumbs_and_learns_from_them(tmp_path):
     finally:
         server.terminate()
         server.wait()
+
+
+@pytest.mark.slow
+def test_real_labels_gain(tmp_path, monkeypatch, capsys):
+    if not (folder := Path(os.environ.get("DEEPMEM_DATA", "none"), "data", "cranfield")).is_dir():
+        pytest.skip("DEEPMEM_DATA names no folder with the test collections")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["app.py", str(folder)])
+    runpy.run_path(str(EXAMPLES / "real_labels" / "app.py"))["main"]()
+    printed = capsys.readouterr().out
+    without, with_ = map(float, re.search(r"^ndcg@10 +([\d.]+) .*? ([\d.]+) +\+", printed, re.MULTILINE).groups())
+    assert with_ > without + 2

@@ -257,7 +257,7 @@ def _comparisons(where: Where) -> dict[str, Any]:
 
 def _conditions(where: Where) -> Any:
     """Write a filter as Qdrant takes it."""
-    models = require("qdrant_client.http.models", extra="qdrant")
+    models = require("qdrant_client.http.models", distribution="qdrant-client")
 
     def equal(key: str, value: str | int | float | bool) -> Any:
         field = f"metadata.{key}"
