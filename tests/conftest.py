@@ -24,6 +24,8 @@ from deepmem_integrations.corpora import GivenCorpus
 from tests.embeddings import LookupEmbeddings
 from tests.problems import Problem, make_problem
 
+collect_ignore = ["licences.py", "serve_file.py"]  # scripts that read their arguments at once
+
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
