@@ -175,6 +175,7 @@ def test_remembered_and_forgotten_by_page(problem, trained):
         trained.forget(document_ids=["page-99"])
 
 
+@pytest.mark.slow
 def test_documents_without_the_key_stand_for_themselves(problem, lookup, tmp_path, caplog):
     store = InMemoryVectorStore(lookup)
     keyed = problem.ids[:240]
@@ -191,6 +192,7 @@ def test_documents_without_the_key_stand_for_themselves(problem, lookup, tmp_pat
         DeepMemory.from_langchain(store, tmp_path / "n", scan=False).train(of_pages(problem.train))
 
 
+@pytest.mark.slow
 def test_after_a_re_chunking_the_labels_stay_and_answers_move(problem, lookup, langchain, trained, tmp_path):
     """Every part is cut anew: pages keep their names, so labels stay as they are, and remembered answers move by text."""
     before = {document.id: document.page_content for document in trained.documents()}
@@ -259,6 +261,7 @@ class TestLlamaIndex:
         )
         return parser.get_nodes_from_documents(sources)
 
+    @pytest.mark.slow
     def test_auto_merging_retriever(self, problem, nodes, tmp_path):
         from llama_index.core import StorageContext, VectorStoreIndex
         from llama_index.core.node_parser import get_leaf_nodes

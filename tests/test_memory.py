@@ -477,6 +477,7 @@ def test_a_folder_that_cannot_be_written_is_not_called_a_damaged_index(shelf, ca
     assert not caplog.messages
 
 
+@pytest.mark.slow
 def test_a_search_of_the_users_own_trains_in_another_process(store, embeddings, problem):
     class Exact:
         """Finds the documents that a text's number names."""

@@ -43,6 +43,7 @@ def test_a_folder_for_each_tenant(tmp_path, monkeypatch):
 COUNT = 1000
 
 
+@pytest.mark.slow
 def test_a_thousand_tenants_in_bounded_memory(problem, tmp_path):
     """One retriever for all; the tenant is chosen for each request, as a web service does."""
     base = Lookup(problem)

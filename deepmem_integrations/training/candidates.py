@@ -18,8 +18,8 @@ TEMPERATURE = 0.13
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 """The factors (β) that the attention part is tried with."""
 MANY = 200
-"""From how many questions on the greatest of `STRENGTHS` is tried. It moves a query far, and of fewer held-out questions one draw in
-thirty liked it by luck and lost more than a point: see ``benchmarks/NOTES.md``."""
+"""From how many questions on the greatest of `STRENGTHS` is tried. It moves a query far; with fewer, one training in forty
+chose it by luck and lost more than a point: see ``benchmarks/NOTES.md``."""
 WORDS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7)
 """The weights that words are tried with. With 1, the words of the best document usually count as much as a cosine of 1."""
 ANSWERS = (0.05, 0.2, 0.8, 3.2, 12.8)
@@ -114,7 +114,7 @@ def transforms(questions: int) -> tuple[Candidate, ...]:
 
 
 def rankings(words: bool, questions: int = MANY) -> tuple[Candidate, ...]:
-    """Return every ranking that a training tries: the transforms, which come first, and all that rank by words and answers as well.
+    """Return the rankings that a training tries: the transforms come first, then what ranks by words and answers as well.
 
     An attention part and exact answers learn the same from the same queries, so no candidate has both.
 

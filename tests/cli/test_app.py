@@ -42,6 +42,7 @@ def test_help_lists_every_command_and_shows_an_example_of_each():
         assert "--json" in told.out
 
 
+@pytest.mark.slow
 def test_as_a_shell_runs_it(shop, tmp_path):
     assert process("nope").code == 2
     assert process("status", shop.job["id"], *shop.jobs).out.startswith("-" * 62)
@@ -53,6 +54,7 @@ def test_as_a_shell_runs_it(shop, tmp_path):
     assert wrong.err.startswith("deepmem: Cannot read")
 
 
+@pytest.mark.slow
 def test_shells_complete_it():
     done = process(_DEEPMEM_COMPLETE="complete_bash", COMP_WORDS="deepmem ev", COMP_CWORD="1")
     assert done.out.split() == ["evaluate"]

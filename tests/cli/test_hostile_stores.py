@@ -137,6 +137,7 @@ def test_records_are_plain_values():
 # ---- Chroma ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_damaged_chroma_folder_is_one_line(tmp_path, texts):
     """Before, ``doctor`` showed chromadb's traceback. Each copy has a path of its own, since the client keeps folders open."""
     filled_chroma(tmp_path / "whole", *texts)

@@ -48,6 +48,7 @@ def filled_qdrant(folder, ids, texts):
 
 
 @pytest.mark.parametrize("fill", [filled_faiss, filled_chroma, filled_qdrant])
+@pytest.mark.slow
 def test_other_stores_are_trained_and_searched(shop, tmp_path, fill):
     ids = [document.id for document in shop.documents]
     uri = fill(tmp_path / "db", ids, [document.text for document in shop.documents])

@@ -99,6 +99,7 @@ def test_a_connection_that_breaks_is_made_anew(postgres, postgres_server):
         assert len(log.get(first).events) == 1
 
 
+@pytest.mark.slow
 def test_storage_that_is_away_for_long_is_told_once_and_what_waited_is_written(path, caplog, monkeypatch):
     with FeedbackLog(path) as log:
         with locked(path):
@@ -154,6 +155,7 @@ for row in range(700):
 
 @FORKS
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.slow
 def test_forked_processes_write_for_themselves(path):
     """A server that loads the application, answers a query, and then forks its workers."""
     log = FeedbackLog(path)

@@ -131,6 +131,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_while_models_are_written(tmp_path):
     models = ModelFolder(tmp_path)
     rng = random.Random(0)
@@ -317,6 +318,7 @@ def hammer(folder, processes, seconds, labels=40):
     return [out.strip() for out, _ in told]
 
 
+@pytest.mark.slow
 def test_processes_that_train_read_set_and_delete_do_not_collide(tmp_path):
     assert len(hammer(tmp_path, processes=2, seconds=1.5, labels=5)) == 2
 

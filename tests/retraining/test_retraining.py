@@ -48,6 +48,7 @@ def test_a_worse_model_is_not_put_in_use_and_the_audit_line_says_why(memory, pro
     assert memory.rollback() == good
 
 
+@pytest.mark.slow
 def test_a_better_model_is_put_in_use_in_a_process_of_its_own(memory, problem, capsys):
     first = add_model(memory)
     job_id = memory.train(problem.train, in_use="if better", wait=False, by="cron")

@@ -478,6 +478,7 @@ def run(*arguments, **kwargs):
 
 
 @pytest.mark.parametrize("how", ["build", "refresh"])
+@pytest.mark.slow
 def test_kill_9_leaves_the_old_state_or_the_new(tmp_path, how):
     folder, rng = tmp_path / "words", random.Random(0)
     WordIndex.build(folder, worker.batches(0), language="en")
@@ -506,6 +507,7 @@ def test_kill_9_leaves_the_old_state_or_the_new(tmp_path, how):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", ["build", "refresh", "merge"])
+@pytest.mark.slow
 def test_a_process_may_end_at_every_step(tmp_path, how):
     """A process that ends before the n-th call that touches a file, for every n, leaves the old state or the new one."""
     old, new = worker.documents(3), worker.documents(4) if how != "merge" else worker.documents(3)
@@ -560,6 +562,7 @@ def end_before(step):
         setattr(owner, name, counting(getattr(owner, name)))
 
 
+@pytest.mark.slow
 def test_readers_in_other_processes_see_whole_states(tmp_path):
     folder = tmp_path / "words"
     index = WordIndex.build(folder, worker.batches(0), language="en")
