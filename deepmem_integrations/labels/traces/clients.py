@@ -8,6 +8,8 @@ from deepmem_integrations.errors import DeepMemoryError, InvalidRelevanceError, 
 
 _MOST = 2**31 - 1
 _PAGE = 100
+_NODES = 40
+"""How many spans are asked for in a query of GraphQL; Phoenix takes 50 at most."""
 _ANNOTATIONS = "... on Span { spanId documentEvaluations { name score label annotatorKind documentPosition } }"
 
 
@@ -55,11 +57,16 @@ def _phoenix(client: Any, project: str) -> Iterator[Mapping[str, Any]]:
     # The client writes annotations of documents and of traces, and has no method that reads them.
     for start in range(0, len(traces), _PAGE):
         yield from _pages(client, f"v1/projects/{project}/trace_annotations", {"trace_ids": traces[start : start + _PAGE]})
-    for start in range(0, len(retrievers), _PAGE):
-        nodes = [f'n{row}: node(id: "{name}") {{ {_ANNOTATIONS} }}' for row, name in enumerate(retrievers[start : start + _PAGE])]
+    for start in range(0, len(retrievers), _NODES):
+        nodes = [
+            f'n{row}: node(id: "{name}") {{ {_ANNOTATIONS} }}' for row, name in enumerate(retrievers[start : start + _NODES])
+        ]
         answer = client._client.post("graphql", json={"query": f"{{ {' '.join(nodes)} }}"})
         answer.raise_for_status()
-        for span in answer.json()["data"].values():
+        told = answer.json()
+        if told.get("errors"):
+            raise StorageError(f"Cannot read the annotations of documents of Phoenix: {told['errors'][0].get('message')}")
+        for span in told["data"].values():
             yield from ({**one, "spanId": span["spanId"]} for one in span["documentEvaluations"])
 
 
