@@ -59,7 +59,7 @@ def traces(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make labels of the traces of LangSmith, Phoenix, MLflow and others.
+    """Make labels of traces of LangSmith, Phoenix, MLflow and others.
 
     The labels are kept as JSON lines, which the command train takes.
     """
