@@ -389,7 +389,7 @@ class FeedbackLog:
         - ``"shared"``: the answer's thumb speaks of all k documents that were shown, with a weight of 1/k each.
         - ``"clicks"``: a document that was opened is a label. Users look the less at a document the lower it stands, so a click
           weighs more at ranks where few are clicked, up to 10 times: see `deepmem_integrations.labels.policies.click_weights`.
-          A document that was not opened is not judged.
+          A document that was not opened is not judged. The labels say what was shown (`Relevance.shown`).
 
         Args:
             policy: What counts.
@@ -412,7 +412,7 @@ class FeedbackLog:
         if policy == "clicks":
             weights = click_weights(self._read(**only, judged=True), self._database.impressions(self._selection(**only)))
         known = {self._hash(well_formed(text)): well_formed(text) for text in texts}
-        rows: list[tuple[str, str, list[tuple[str, float]], float]] = []
+        rows: list[tuple[str, str, list[tuple[str, float]], float, list[str] | None]] = []
         left_out: Counter[str] = Counter()
         for query in self._read(**only, judged=True):
             found, reason = judgements(policy, query, weights)
@@ -422,7 +422,8 @@ class FeedbackLog:
             if found and not (text or "").strip():
                 left_out[_HASHED if query.text is None else "an empty query"] += 1
             elif found:
-                rows.append((query.query_id, text or "", list(found.items()), query.time))
+                shown = query.document_ids if policy == "clicks" and query.document_ids else None
+                rows.append((query.query_id, text or "", list(found.items()), query.time, shown))
         if strays := sum(1 for _ in self._database.strays()):
             left_out["feedback on a query that is not in the log"] = strays
         if left_out[_HASHED]:
@@ -436,8 +437,8 @@ class FeedbackLog:
                 if known and not rows
                 else "",
             )
-        query_ids, queries, labels, times = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return Relevance(queries, labels, query_ids, times=times, left_out=left_out)
+        query_ids, queries, labels, times, lists = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        return Relevance(queries, labels, query_ids, times=times, shown=lists, left_out=left_out)
 
     def stats(self) -> dict[str, Any]:
         """Return what the log holds as JSON values: numbers of queries and of events of each kind, the first and the last time.

@@ -217,6 +217,7 @@ def _write_labelled(folder: Path, name: str, labels: Relevance, vectors: Vectors
         "generated": labels.generated,
         "times": [time and time.isoformat() for time in labels.times],
         "judges": labels.judges,
+        "shown": labels.shown,
         "level": labels.level,
     }
     _write_json(folder, name, columns)
@@ -231,6 +232,7 @@ def _read_labelled(folder: Path, name: str) -> tuple[Relevance, Vectors]:
         generated=columns["generated"],
         times=columns.get("times"),  # inputs that version 0.1.0 wrote have neither times nor judges
         judges=columns.get("judges"),
+        shown=columns.get("shown"),
         level=columns.get("level"),
     )
     return labels, _read_vectors(folder, name)

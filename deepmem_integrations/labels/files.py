@@ -29,6 +29,7 @@ class Columns(NamedTuple):
         generated: For each query, whether a language model wrote it.
         times: For each query, when it was asked, as ISO 8601; or None.
         judges: For each query, who judged; or None.
+        shown: For each query the ids of the documents that were shown; or None.
         level: What the labels name: see `Relevance`.
     """
 
@@ -38,6 +39,7 @@ class Columns(NamedTuple):
     generated: Sequence[bool]
     times: Sequence[str | None] | None = None
     judges: Sequence[str | None] | None = None
+    shown: Sequence[Sequence[str] | None] | None = None
     level: str | None = None
 
 
@@ -49,26 +51,27 @@ def read_jsonl(path: str | Path) -> Columns:
         given = {str(query_id) for query_id, *_ in rows}
         numbers = (str(number) for number in itertools.count() if str(number) not in given)
         query_ids = [next(numbers) if query_id is None else str(query_id) for query_id, *_ in rows]
-    _, queries, relevance, generated, times, judges, levels = zip(*rows, strict=True) if rows else [()] * 7
+    _, queries, relevance, generated, times, judges, shown, levels = zip(*rows, strict=True) if rows else [()] * 8
     if len(set(levels)) > 1:
         told = " and ".join(repr(level) for level in sorted(set(levels), key=str))
         raise InvalidRelevanceError(f"{path}: its lines have the levels {told}. The labels of a file name one kind of thing.")
-    return Columns(queries, relevance, query_ids, generated, times, judges, levels[0] if levels else None)
+    return Columns(queries, relevance, query_ids, generated, times, judges, shown, levels[0] if levels else None)
 
 
 def write_jsonl(
     path: str | Path,
-    rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool, datetime | None, str | None]],
+    rows: Iterable[tuple[str, str, Sequence[tuple[str, float]], bool, datetime | None, str | None, Sequence[str] | None]],
     level: str | None = None,
 ) -> None:
-    """Write (query id, text, judgements, generated, time, judge) rows as JSON lines, each with the level, if there is one."""
+    """Write (query id, text, judgements, generated, time, judge, shown) rows as JSON lines, each with the level."""
     lines = (
         {"query_id": query_id, "query": query, "relevance": [list(label) for label in labels]}
         | ({"generated": True} if generated else {})
         | ({"time": time.isoformat()} if time else {})
         | ({"judge": judge} if judge else {})
+        | ({"shown": list(shown)} if shown is not None else {})
         | ({"level": level} if level else {})
-        for query_id, query, labels, generated, time, judge in rows
+        for query_id, query, labels, generated, time, judge, shown in rows
     )
     write_text(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
@@ -168,8 +171,8 @@ def _json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
                 raise InvalidRelevanceError(f"{path}, line {number}: not JSON ({error}). A line is {JSON_LINE}") from error
 
 
-def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool, Any, Any, Any]:
-    """Take the query id, text, judgements, generated, time, judge and level out of one line."""
+def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any, bool, Any, Any, Any, Any]:
+    """Take the query id, text, judgements, generated, time, judge, shown and level out of one line."""
     if not isinstance(value, dict) or not {"query", "relevance"} <= value.keys():
         raise InvalidRelevanceError(f"{path}, line {number}: needs the keys query and relevance: {JSON_LINE}")
     value = {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in value.items()}  # of pandas
@@ -187,4 +190,7 @@ def _jsonl_row(value: Any, number: int, path: str | Path) -> tuple[Any, Any, Any
         raise InvalidRelevanceError(f"{path}, line {number}: judge is a string that says who judged; got {judge!r}.")
     if (level := value.get("level")) is not None and not isinstance(level, str):
         raise InvalidRelevanceError(f"{path}, line {number}: level is a metadata key, such as doc_uri; got {level!r}.")
-    return value.get("query_id"), value["query"], labels, generated, time, judge, level
+    shown = value.get("shown")
+    if shown is not None and not (isinstance(shown, list) and all(isinstance(name, str) for name in shown)):
+        raise InvalidRelevanceError(f"{path}, line {number}: shown is a list of document ids; got {shown!r:.60}.")
+    return value.get("query_id"), value["query"], labels, generated, time, judge, shown, level

@@ -67,6 +67,9 @@ class Relevance(Immutable):
             time without a time zone is in UTC.
         judges: Who judged the documents, such as the name of a language model, where that was no user: one answer for all
             queries, or one, or None, for each.
+        shown: For each query the ids of the documents that were shown to whoever judged, best first; None where any document
+            could be judged. A training then compares candidates by how they order what was shown, and judgements at ranks where
+            few are made count more: see `deepmem_integrations.training.exposure`.
         level: What the labels name: None says documents, by the store's ids. A metadata key, such as ``"doc_uri"``, says parents
             or sources: the values of that key, each of which several documents of the store may share. A parent answers if any
             of its documents does. ``"ref_doc_id"`` also names the sources of LlamaIndex's nodes.
@@ -81,6 +84,7 @@ class Relevance(Immutable):
         generated: A tuple of n bools.
         times: A tuple of n datetimes in UTC, or None where a time is not known.
         judges: A tuple of n strings that say who judged, or None where users did or nobody said.
+        shown: A tuple of n tuples of document ids, or None where any document could be judged or nobody said.
         level: The metadata key whose values the labels name; None where they name documents.
 
     Raises:
@@ -103,6 +107,7 @@ class Relevance(Immutable):
     generated: tuple[bool, ...]
     times: tuple[datetime | None, ...]
     judges: tuple[str | None, ...]
+    shown: tuple[tuple[str, ...] | None, ...]
     level: str | None
     _left_out: dict[str, int]
 
@@ -116,6 +121,7 @@ class Relevance(Immutable):
         generated: bool | Sequence[bool] = False,
         times: Sequence[Time | None] | None = None,
         judges: str | Sequence[str | None] | None = None,
+        shown: Sequence[Sequence[str] | None] | None = None,
         level: str | None = None,
         left_out: Mapping[str, int] | None = None,
     ) -> None:
@@ -154,6 +160,12 @@ class Relevance(Immutable):
             raise InvalidRelevanceError(
                 f"judges is a string, or a string or None for each of the {len(queries)} queries; got {judges!r:.60}."
             )
+        lists = [None] * len(queries) if shown is None else [None if one is None else tuple(one) for one in shown]
+        named = all(one is None or all(isinstance(name, str) for name in one) for one in lists)
+        if isinstance(shown, str) or len(lists) != len(queries) or not named:
+            raise InvalidRelevanceError(
+                f"shown has a list of document ids, or None, for each of the {len(queries)} queries; got {shown!r:.60}."
+            )
         ids = [RowNumber(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
         for row, query_id in enumerate(ids):
             if not isinstance(query_id, str):
@@ -165,9 +177,9 @@ class Relevance(Immutable):
             raise InvalidRelevanceError(f"query_ids must differ from one another; {repeated[0]!r} appears twice.")
 
         counts: Counter[str] = Counter()
-        kept: list[tuple[str, str, Judgements, Judgements, bool, datetime | None, str | None]] = []
-        for row, (query_id, query, given, flag, time, judge) in enumerate(
-            zip(ids, queries, relevance, flags, asked, judged_by, strict=True)
+        kept: list[tuple[str, str, Judgements, Judgements, bool, datetime | None, str | None, tuple[str, ...] | None]] = []
+        for row, (query_id, query, given, flag, time, judge, seen) in enumerate(
+            zip(ids, queries, relevance, flags, asked, judged_by, lists, strict=True)
         ):
             judged = as_lists(given)
             fault = fault_of(query, judged, time)
@@ -179,13 +191,13 @@ class Relevance(Immutable):
                     counts["repeated documents merged"] += len(judged) - len(merged)
                 labels = tuple((document, weight) for document, weight in merged.items() if weight > 0)
                 irrelevant = tuple((document, weight) for document, weight in merged.items() if weight <= 0)
-                kept.append((query_id, str(query), labels, irrelevant, bool(flag), time_of(time), judge or None))
+                kept.append((query_id, str(query), labels, irrelevant, bool(flag), time_of(time), judge or None, seen))
             elif on_invalid == "drop":
                 counts[fault[0]] += 1
             else:
                 raise InvalidRelevanceError(f"Row {row} (query id {query_id!r}): {': '.join(filter(None, fault))}.")
         _warn_dropped(len(queries) - len(kept), len(queries), counts)
-        names = ("query_ids", "queries", "labels", "irrelevant", "generated", "times", "judges")
+        names = ("query_ids", "queries", "labels", "irrelevant", "generated", "times", "judges", "shown")
         columns = zip(*kept, strict=True) if kept else [()] * len(names)
         known = Counter(left_out or {}) + counts
         vars(self).update(zip(names, map(tuple, columns), strict=True), level=level, _left_out=dict(known))
@@ -194,6 +206,7 @@ class Relevance(Immutable):
         """Restore a pickle, which lacks what version 0.1.0 did not know."""
         count = len(state["queries"])
         unknown = {"irrelevant": ((),) * count, "times": (None,) * count, "judges": (None,) * count, "level": None}
+        unknown["shown"] = (None,) * count
         super().__setstate__({**unknown, **state})
 
     @classmethod
@@ -251,7 +264,17 @@ class Relevance(Immutable):
 
     @property
     def _rows(self) -> tuple[Any, ...]:
-        return self.query_ids, self.queries, self.labels, self.irrelevant, self.generated, self.times, self.judges, self.level
+        return (
+            self.query_ids,
+            self.queries,
+            self.labels,
+            self.irrelevant,
+            self.generated,
+            self.times,
+            self.judges,
+            self.shown,
+            self.level,
+        )
 
     def __add__(self, other: object) -> "Relevance":
         """Join the rows of both, so that labels which come piece by piece add up, as in a LangChain ``stream``.
@@ -282,6 +305,7 @@ class Relevance(Immutable):
             generated=self.generated + other.generated,
             times=self.times + other.times,
             judges=self.judges + other.judges,
+            shown=self.shown + other.shown,
             level=self.level if len(self) else other.level,
             _left_out=dict(Counter(self._left_out) + Counter(other._left_out)),
         )
@@ -437,7 +461,7 @@ class Relevance(Immutable):
         lost = sum(not documents[name] for row in relevance for name, _ in row)
         kept = [row for row, judged in enumerate(rows) if judged]
         counts = Counter({"document's text is gone": lost, "no document left": len(self) - len(kept)})
-        labels = self._take(kept, [rows[row] for row in kept], Counter(self._left_out) + counts)
+        labels = self._take(kept, [rows[row] for row in kept], Counter(self._left_out) + counts, shown=False)
         return labels, CarriedOver(documents, sum(map(len, relevance)), lost, len(self), len(self) - len(kept))
 
     def split(
@@ -511,8 +535,8 @@ class Relevance(Immutable):
         return np.argsort([time.timestamp() for time in self.times if time is not None], kind="stable")
 
     def relabelled(self, relevance: Labels) -> "Relevance":
-        """Return the same queries with other judgements, which name documents."""
-        return self._take(range(len(self)), relevance, self._left_out, parents=False)
+        """Return the same queries with other judgements, which name documents. What was shown is not known of these."""
+        return self._take(range(len(self)), relevance, self._left_out, parents=False, shown=False)
 
     def _take(
         self,
@@ -521,6 +545,7 @@ class Relevance(Immutable):
         left_out: Mapping[str, int] | None = None,
         *,
         parents: bool = True,
+        shown: bool = True,
     ) -> "Relevance":
         """Return these rows, with these judgements in place of their own, and these counts.
 
@@ -529,6 +554,7 @@ class Relevance(Immutable):
             relevance: The judgements.
             left_out: The counts.
             parents: Whether the judgements name what those of this object name; otherwise they name documents.
+            shown: Whether the documents that were shown are still those.
         """
         return Relevance(
             [self.queries[row] for row in rows],
@@ -537,6 +563,7 @@ class Relevance(Immutable):
             generated=[self.generated[row] for row in rows],
             times=[self.times[row] for row in rows],
             judges=[self.judges[row] for row in rows],
+            shown=[self.shown[row] for row in rows] if shown else None,
             level=self.level if parents else None,
             left_out=left_out,
         )
@@ -549,7 +576,8 @@ class Relevance(Immutable):
 
         A document may be written as its bare id, which has the weight 1. ``query_id`` may be left out, and so may
         ``"generated": true``, which says that a language model wrote the query, and ``"time"``, which says when the query was
-        asked, and ``"judge"``, which says who judged. ``"level": "doc_uri"`` says that all labels of the file name parents.
+        asked, and ``"judge"``, which says who judged. ``"shown"``
+        has the ids of what was shown, and ``"level": "doc_uri"`` says that all labels of the file name parents.
 
         Args:
             path: The file.
@@ -568,7 +596,7 @@ class Relevance(Immutable):
         Raises:
             StorageError: The file cannot be written.
         """
-        rows = zip(self.query_ids, self.queries, self.relevance, self.generated, self.times, self.judges, strict=True)
+        rows = zip(self.query_ids, self.queries, self.relevance, self.generated, self.times, self.judges, self.shown, strict=True)
         files.write_jsonl(path, rows, self.level)
 
     @classmethod
@@ -589,7 +617,7 @@ class Relevance(Immutable):
     def to_beir(self, folder: str | Path, split: str = "train") -> None:
         """Write ``queries.jsonl`` and ``qrels/{split}.tsv``. Queries of other splits in ``queries.jsonl`` are kept.
 
-        The times and the level are lost: a BEIR folder has no place for them.
+        The times, what was shown and the level are lost: a BEIR folder has no place for them.
 
         Raises:
             InvalidRelevanceError: ``queries.jsonl`` holds another text for a query id, or an id holds a tab, a newline or
@@ -730,8 +758,8 @@ class Relevance(Immutable):
 
     @classmethod
     def _of_columns(cls, columns: files.Columns, on_invalid: OnInvalid, level: str | None) -> "Relevance":
-        queries, relevance, query_ids, generated, times, judges, own = columns
-        told = {"generated": generated, "times": times, "judges": judges, "level": level or own}
+        queries, relevance, query_ids, generated, times, judges, shown, own = columns
+        told = {"generated": generated, "times": times, "judges": judges, "shown": shown, "level": level or own}
         return cls(queries, relevance, query_ids, on_invalid=on_invalid, **told)  # type: ignore[arg-type]
 
 

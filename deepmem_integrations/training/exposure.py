@@ -7,6 +7,9 @@ count neither as right nor as wrong (condensed lists: Sakai 2007).
 Users look the less at a document the lower it stands, so labels at low ranks are few and count more (inverse propensity
 weighting: Joachims, Swaminathan and Schnabel 2017). How much users look is not known. Each rank counts as much as any other, so
 that clicks which depend on the rank alone, and not on the document, favour no candidate: every candidate only reorders the ranks.
+
+Where labels say what was shown (`Relevance.shown`), as those of a feedback log's clicks do, the same holds whatever search showed
+it. Where they do not, `exposure` looks whether they end where the untransformed search ends.
 """
 
 from dataclasses import dataclass, replace
@@ -41,6 +44,12 @@ class Exposure:
 
     depth: int
     weights: NDArray[np.float64]
+
+
+def weights_of_ranks(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the weight of each label by its rank, (labels,): each rank counts as much as any other, within `MAX_WEIGHT`."""
+    counts = np.bincount(ranks)
+    return np.asarray(np.minimum(counts.max() / counts[ranks], MAX_WEIGHT), dtype=np.float64)
 
 
 def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> Exposure | None:
@@ -84,6 +93,5 @@ def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> Expo
     at_the_edge = int((2 * most >= most.max()).sum())
     if most.max() < 2 or at_the_edge < LEAST or depth > MAX_DEPTH or 3 * depth > documents:
         return None
-    counts = np.bincount(rank)
-    weights = np.add.reduceat(np.minimum(counts.max() / counts[rank], MAX_WEIGHT), labels.starts[:-1]) / sizes
+    weights = np.add.reduceat(weights_of_ranks(rank), labels.starts[:-1]) / sizes
     return Exposure(depth, weights / weights.mean())

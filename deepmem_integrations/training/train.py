@@ -26,7 +26,7 @@ from deepmem_integrations.training.candidates import Candidate, rankings, transf
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
-from deepmem_integrations.training.exposure import exposure
+from deepmem_integrations.training.exposure import exposure, weights_of_ranks
 from deepmem_integrations.training.folds import FOLDS, View, folds
 from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement, promised
 from deepmem_integrations.training.hardware import single_threaded_operations
@@ -283,6 +283,36 @@ class _Merged:
         words = QueryWords(search, [texts[row] for row in self._firsts()], row_of, self.corpus.ids)
         return replace(self, data=replace(self.data, words=words))
 
+    def shown(self) -> tuple[list[NDArray[np.int64] | None], NDArray[np.float64]]:
+        """Return what was shown for each merged query, and how much the query counts, 1 on average: see `Relevance.shown`.
+
+        Returns:
+            The rows of the documents that were shown or labelled, ascending, or None where any document could be labelled; and
+            (m,) weights, the means of those of the labels by their ranks.
+        """
+        row_of = {name: row for row, name in enumerate(self.corpus.ids)}
+        lists: list[set[int] | None] = [set() for _ in range(len(self.data.queries))]
+        owners, ranks = [], []
+        for query, owner in zip(self.order.tolist(), self.owners.tolist(), strict=True):
+            shown, seen = self.relevance.shown[query], lists[owner]
+            if shown is None or seen is None:
+                lists[owner] = None
+                continue
+            seen.update(row_of[name] for name in shown if name in row_of)
+            rank_of = {name: rank for rank, name in reversed(list(enumerate(shown, start=1)))}
+            for name, _ in self.relevance.labels[query]:
+                seen.add(row_of[name])
+                if name in rank_of:
+                    owners.append(owner)
+                    ranks.append(rank_of[name])
+        weights = np.ones(len(lists))
+        if ranks:
+            sums = np.bincount(owners, weights_of_ranks(np.array(ranks)), minlength=len(lists))
+            counts = np.bincount(owners, minlength=len(lists))
+            weights[counts > 0] = sums[counts > 0] / counts[counts > 0]
+        rows = [None if seen is None else np.array(sorted(seen), dtype=np.int64) for seen in lists]
+        return rows, weights / weights.mean()
+
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates, the transforms first."""
@@ -407,8 +437,14 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
         max_unseen_loss = MAX_UNSEEN_LOSS
     agreement: float | None = label_agreement(*_by_question(questions, data.queries, _meant(data, data.labels)))
     shown = None if generated else exposure(data.labels, data.near, merged.total)
-    if shown:
+    weights, depth = (shown.weights, shown.depth) if shown else (None, 0)
+    if any(shown_to is not None for shown_to in merged.relevance.shown):
+        lists, weights = merged.shown()
+        data = replace(data, shown=lists)
+        depth = max(map(len, filter(None, merged.relevance.shown)), default=0)
+    elif shown:
         data = replace(data, shown=[np.sort(rows[: shown.depth]) for rows in data.near])
+    if data.shown is not None:
         agreement = _agreement_of_judges(merged)
     unmeasurable = None
     if merged.total == 1:
@@ -431,10 +467,10 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
         steps.fold,
         merged.validation,
         popularity=agreement is None or agreement <= AGREEMENT,
-        weights=shown.weights if shown else None,
+        weights=weights,
     )
-    if shown:
-        held = f"held-out training queries, among the first {shown.depth} documents that were shown"
+    if depth:
+        held = f"held-out training queries, among the first {depth} documents that were shown"
         views = {view: replace(h, queries=held) if h.queries == HELD_OUT else h for view, h in views.items()}
     views = {view: held_out.by_question(merged.questions(view)) for view, held_out in views.items()}
     people = np.flatnonzero(np.isin(np.unique(questions[questions >= 0]), questions[~merged.generated]))
@@ -452,7 +488,6 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
             seed=data.seed,
         )
 
-    depth = shown.depth if shown else 0
     return _Decision(chosen(len(merged.transforms)), chosen(len(merged.candidates)), views, agreement, max_unseen_loss, depth)
 
 

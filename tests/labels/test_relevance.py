@@ -517,3 +517,18 @@ def test_the_two_lists_of_a_relevance_are_that_relevance_until_someone_changes_t
     shuffled = labelled.relevance[::-1]
     for queries, relevance in ((labelled.queries, changed), (labelled.queries, shuffled), (["one", "three"], labelled.relevance)):
         assert Relevance.of(queries, relevance) == Relevance(queries, relevance)
+
+
+def test_what_was_shown_stays_with_the_labels(tmp_path):
+    labels = Relevance(["a", "b"], [[("x", 1.0)], [("y", 1.0)]], shown=[["z", "x"], None])
+    labels.to_jsonl(tmp_path / "l.jsonl")
+    assert Relevance.from_jsonl(tmp_path / "l.jsonl") == labels
+    assert labels.take([1, 0]).shown == (None, ("z", "x"))
+    assert (labels + Relevance(["c"], [[("x", 1.0)]])).shown == (("z", "x"), None, None)
+    assert labels.relabel({"x": "one two three"}, {"new": "one two three", "y": "four"}).shown == (None, None)
+    for wrong in ([None], "ab", [["x"], [1]]):
+        with pytest.raises(InvalidRelevanceError, match="shown has a list of document ids, or None, for each of the 2 queries"):
+            Relevance(["a", "b"], [[("x", 1.0)], [("y", 1.0)]], shown=wrong)
+    (tmp_path / "l.jsonl").write_text('{"query": "a", "relevance": ["x"], "shown": "x"}')
+    with pytest.raises(InvalidRelevanceError, match="line 1: shown is a list of document ids; got 'x'"):
+        Relevance.from_jsonl(tmp_path / "l.jsonl")

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import Relevance, train_adapter
+from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.evaluation import evaluate
 from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.training import train
 from deepmem_integrations.training.exposure import LEAST, exposure
 
 NEAR = np.array([np.random.default_rng(seed).permutation(1_000)[:100] for seed in range(300)])
@@ -116,3 +118,29 @@ def test_queries_without_an_answer_tell_nothing_of_what_was_shown():
     np.testing.assert_array_equal(among.weights[::2], alone.weights)
     np.testing.assert_array_equal(among.weights[1::2], 1)
     assert exposure(LabelRows.empty(24), near, documents=100) is None
+
+
+def test_labels_that_say_what_was_shown_are_compared_on_it(problem):
+    """What was shown is a pool that no single search gives, so that nothing but the labels tells of it."""
+    rows, rng = {name: row for row, name in enumerate(problem.ids)}, np.random.default_rng(0)
+    shown, labels = [], []
+    for row, ((name, _),) in enumerate(problem.train.labels):
+        pool = [name, *(problem.ids[other] for other in rng.choice(300, size=9, replace=False))]
+        shown.append([pool[place] for place in rng.permutation(len(pool))] if row else None)
+        labels.append([(name, 1.0)])
+    told = Relevance(problem.train.queries, labels, shown=shown)
+    merged = train._merge(unit_rows(problem.train_queries, "query"), told, None, problem.corpus, problem.ids, 0)
+    lists, weights = merged.shown()
+    for place, row in enumerate(merged.order.tolist()):
+        if shown[row] is None:
+            assert lists[place] is None
+        else:
+            assert lists[place].tolist() == sorted({rows[name] for name in shown[row]})
+    assert weights.mean() == pytest.approx(1)
+    ranks = np.array([0 if one is None else one.index(name) + 1 for one, ((name, _),) in zip(shown, labels, strict=True)])
+    counts = np.bincount(ranks[ranks > 0])
+    expected = np.array([counts.max() / counts[rank] if rank else 1.0 for rank in ranks])[merged.order]
+    np.testing.assert_allclose(weights, expected / expected.mean())
+    report = train_adapter(problem.train_queries, told, problem.corpus, problem.ids).report
+    assert report.shown == 10
+    assert "among the first 10 documents that were shown" in report.seen.queries
