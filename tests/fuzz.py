@@ -32,9 +32,11 @@ from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError
 from deepmem_integrations.feedback import FeedbackLog
+from deepmem_integrations.feedback.exchange import read_file
 from deepmem_integrations.generation import Answer
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.jobs import JobFolder
+from deepmem_integrations.labels.records import Event, LoggedQuery, Shown
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.remote import word_files
 from deepmem_integrations.words import WordIndex
@@ -152,6 +154,8 @@ CHECKPOINT = [
 ]
 LABELS = {"query_id": "1", "query": "a", "relevance": [["d", 1.0]], "generated": True, "time": "2026-11-28T09:30:00Z"}
 
+FEEDBACK = LoggedQuery("q", "a", None, 1.0, (Shown("d", 0.5, {"vector": 1}),), events=(Event("q", "thumb", "d", 1.0),)).to_json()
+
 
 def check_job(folder, state):
     jobs = JobFolder(ModelFolder(folder / "m"))
@@ -187,6 +191,12 @@ def check_llama_index(folder, data):
     path = folder / "labels.json"
     path.write_bytes(data)
     assert len(Relevance.from_llama_index(path)) >= 0
+
+
+def check_feedback(folder, data):
+    path = folder / "feedback.jsonl"
+    path.write_bytes(data)
+    assert all(one is not None for one in read_file(path))
 
 
 def check_words(folder, data):
@@ -271,6 +281,7 @@ DOORS = {
     "checkpoints": (changed(lines), check_checkpoint),
     "labels": (changed(json.dumps(LABELS).encode()) | as_bytes(LABELS), check_labels),
     "labels of LlamaIndex": (as_bytes(qa), check_llama_index),
+    "feedback": (changed(json.dumps(FEEDBACK).encode()) | as_bytes(FEEDBACK), check_feedback),
     "word indices": (as_bytes(manifest) | st.binary(), check_words),
     "paths": (any_text, check_path),
     "pickles": (st.binary(max_size=300).map(lambda data: b"\x80\x04" + data) | st.binary(), check_pickle),

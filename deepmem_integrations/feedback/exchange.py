@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from deepmem_integrations._files import patiently, user_path
+from deepmem_integrations._files import parse_json, patiently, read_lines, user_path
 from deepmem_integrations.errors import FeedbackError, StorageError
 from deepmem_integrations.labels.records import Event, LoggedQuery, event_of_json
 
@@ -47,21 +47,15 @@ def read_file(path: str | os.PathLike[str]) -> Iterator[LoggedQuery | Event]:
 
     Raises:
         FeedbackError: A line is nothing that `write_file` writes; the message names the line.
-        StorageError: The file cannot be read.
+        StorageError: The file cannot be read, or is no regular file.
     """
-    try:
-        with open(user_path(path), encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        entries = _entries(json.loads(line))
-                    except ValueError as error:
-                        raise FeedbackError(f"{path}, line {number}: this is no line of a feedback log. {error}") from error
-                    yield from entries
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise StorageError(f"Cannot read {path}: the file is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    for number, line in read_lines(path):
+        if line.strip():
+            try:
+                entries = _entries(parse_json(line))
+            except ValueError as error:
+                raise FeedbackError(f"{path}, line {number}: this is no line of a feedback log. {error}") from error
+            yield from entries
 
 
 def _entries(values: object) -> list[LoggedQuery | Event]:

@@ -1,9 +1,11 @@
 import json
+import os
 
 import pytest
 
 from deepmem_integrations.errors import FeedbackError, StorageError
 from deepmem_integrations.feedback import FeedbackLog, Shown
+from deepmem_integrations.feedback.exchange import read_file
 
 
 def filled(log):
@@ -86,3 +88,12 @@ def test_files_that_cannot_be_read_or_written_are_told(tmp_path):
         with pytest.raises(StorageError, match="Cannot write .*nowhere"):
             log.export(tmp_path / "nowhere" / "log.jsonl")
     assert [path.name for path in tmp_path.iterdir() if "tmp" in path.name] == []
+
+
+def test_a_file_that_is_none_hangs_nobody_and_deep_nesting_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="regular file"):
+        list(read_file(tmp_path / "pipe"))
+    (tmp_path / "deep.jsonl").write_text('{"events": ' + "[" * 5000 + "]" * 5000 + "}")
+    with pytest.raises(FeedbackError, match="line 1.*nested"):
+        list(read_file(tmp_path / "deep.jsonl"))
