@@ -49,7 +49,7 @@ def read_file(path: str | os.PathLike[str]) -> Iterator[LoggedQuery | Event]:
         FeedbackError: A line is nothing that `write_file` writes; the message names the line.
         StorageError: The file cannot be read, or is no regular file.
     """
-    for number, line in read_lines(path):
+    for number, line in read_lines(os.fspath(path)):
         if line.strip():
             try:
                 entries = _entries(parse_json(line))
