@@ -168,11 +168,16 @@ class InUSearch(Opened):
 
     def __init__(self, embeddings, documents, folder) -> None:
         from langchain_community.vectorstores import USearch
+        from usearch.index import Index
 
         self.kind, self.documents = USearch, documents
         self.store = USearch.from_texts(
             [document.page_content for document in documents], embeddings, [document.metadata for document in documents]
         )
+        # The index that LangChain makes has 16-bit numbers and finds the nearest most of the time; the tests ask for their order.
+        vectors = np.array(embeddings.embed_documents([document.page_content for document in documents]), dtype=np.float32)
+        self.store.index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32", expansion_add=512, expansion_search=512)
+        self.store.index.add(np.arange(len(vectors)), vectors)
 
     def open(self, embeddings):
         return self.kind(embeddings, self.store.index, self.store.docstore, self.store.ids)
