@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -172,10 +173,15 @@ class RetrieverTest:
         return {side: await self._aask(side, asked) for side, asked in self.sides.items()}
 
     def _ask(self, side: str, asked: AskedRetriever) -> list[list[str]]:
+        failed = threading.Event()  # ends the test for all threads at once; to cancel what waits takes a moment
+
         def ask(row: int) -> list[str]:
+            if failed.is_set():
+                return []
             try:
                 return asked.ask(self.labels.queries[row])
             except Exception as error:
+                failed.set()
                 error.add_note(self._place(row))
                 raise
 
