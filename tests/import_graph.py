@@ -25,6 +25,7 @@ ORDER = (
     "_weak",
     "_kmeans",
     "_language",
+    "_sentences",
     "_unicode",
     "_ordered",
     "_texts",

@@ -4,20 +4,12 @@ import random
 import re
 from collections.abc import Iterator
 
+from deepmem_integrations._sentences import sentences_of
 from deepmem_integrations.generation.model import Answer, Request
 from deepmem_integrations.generation.sources import Source, size
 
 _HEADING = re.compile(r"^(?:#{1,6}\s+(.+?)\s*#*|(.+)\n[=~^-]{4,})\s*$", re.MULTILINE)
 _DOCSTRING = re.compile(r"(?:^|\n)\s*[rRuU]?(?:\"\"\"|''')\s*(.+?)(?:\n\s*\n|\"\"\"|''')", re.DOTALL)
-_CLOSING, _OPENING = "\"'”’»«“」』）】)\\]", "\"'“‘„«»¿¡「『（【(\\["
-_TERMINATORS = (
-    "։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥།༎၊။።፧፨᙮᜵᜶។៕᠃᠉᥄᥅᪨᪩᪪᪫᭎᭏᭚᭛᭞᭟᭽᭾᭿᰻᰼᱾᱿‼‽⁇⁈⁉⳹⳺⳻⸮⸼⹓⹔⹠⹡。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫︒︕︖﹒﹖﹗！．？｡"
-    "𐩖𐩗𐽕𐽖𐽗𐽘𐽙𐾆𐾇𐾈𐾉𑁇𑁈𑂾𑂿𑃀𑃁𑅁𑅂𑅃𑇅𑇆𑇍𑇞𑇟𑈸𑈹𑈻𑈼𑊩𑏔𑏕𑑋𑑌𑗂𑗃𑗉𑗊𑗋𑗌𑗍𑗎𑗏𑗐𑗑𑗒𑗓𑗔𑗕𑗖𑗗𑙁𑙂𑜼𑜽𑜾𑥄𑥆𑩂𑩃𑪛𑪜𑱁𑱂𑻷𑻸𑽃𑽄𖩮𖩯𖫵𖬷𖬸𖭄𖵮𖵯𖺘𛲟𝪈"
-)
-"""The characters with Unicode's property Sentence_Terminal (version 17) beyond ASCII, and Tibetan's shad. Many need no space."""
-_SENTENCE_END = re.compile(
-    rf"[.!?]+[{_CLOSING}]*\s+(?=[{_OPENING}]*(?P<next>[^\W\d_]))|[{_TERMINATORS}]+[.!?]*[{_CLOSING}]*\s*(?!\d)|\n{{2,}}"
-)
 KINDS = ("title", "heading", "summary", "first sentence", "sentence")
 """The kinds of queries, in the order in which they are extracted."""
 
@@ -73,7 +65,7 @@ class Extractive:
             yield "heading", found.group(1) or found.group(2)
         for found in _DOCSTRING.finditer(source.text):
             yield "summary", found.group(1)
-        sentences = _sentences(_HEADING.sub("\n\n", source.text))
+        sentences = sentences_of(_HEADING.sub("\n\n", source.text))
         sentences = [sentence for sentence in sentences if size(sentence) >= 15]
         if sentences:
             yield "first sentence", sentences[0]
@@ -81,13 +73,3 @@ class Extractive:
         random.Random(f"{self._seed} {source.id}").shuffle(rest)
         for sentence in rest:
             yield "sentence", sentence
-
-
-def _sentences(text: str) -> list[str]:
-    """Split a text of any script into sentences. After a full stop, a small letter goes on with the sentence."""
-    sentences, start = [], 0
-    for end in _SENTENCE_END.finditer(text):
-        if not (end["next"] or "").islower():
-            sentences.append(text[start : end.end()])
-            start = end.end()
-    return [*sentences, text[start:]]

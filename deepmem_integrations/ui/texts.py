@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepmem_integrations._files import read_text
+from deepmem_integrations._sentences import sentences_of
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import StoreError
 
@@ -17,7 +18,6 @@ MOST_FILES = 20_000
 """How many files are read at most."""
 
 _PARAGRAPHS = re.compile(r"\n\s*\n")
-_SENTENCES = re.compile(r"(?<=[.!?])\s+")
 
 
 def inside(root: Path, name: str) -> Path:
@@ -82,11 +82,11 @@ def cut(text: str, most: int = PASSAGE) -> list[str]:
                 found.append(paragraph)
             continue
         piece = ""
-        for sentence in _SENTENCES.split(paragraph):
+        for sentence in sentences_of(paragraph):
             for part in [sentence[start : start + most] for start in range(0, len(sentence), most)]:
-                if piece and len(piece) + 1 + len(part) > most:
-                    found.append(piece)
+                if len(piece) + len(part.rstrip()) > most:
+                    found.append(piece.rstrip())
                     piece = ""
-                piece = f"{piece} {part}".strip()
-        found += [piece] if piece else []
+                piece += part
+        found += [piece.rstrip()] if piece.strip() else []
     return found

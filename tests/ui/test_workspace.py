@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from deepmem_integrations.ui.texts import cut
 from deepmem_integrations.ui.work import Works
 from deepmem_integrations.ui.workspace import Workspace
 from tests.cli.helpers import deepmem
@@ -68,3 +69,11 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, arguments)
         refused = deepmem("ui", *(port if word == "TAKEN" else word for word in arguments))
     assert refused.code == 2
     assert "password" in refused.err or "cannot listen" in refused.err
+
+
+@pytest.mark.parametrize("sentence", ["यह एक वाक्य है। ", "これは文です。", "¿Dónde está? ", "This is one. "])
+def test_long_paragraphs_are_cut_between_the_sentences_of_any_script(sentence):
+    paragraph = (sentence * 40).strip()
+    found = cut(paragraph, most=100)
+    assert all(len(piece) <= 100 and piece.endswith(sentence.strip()[-1]) for piece in found)
+    assert "".join("".join(found).split()) == "".join(paragraph.split())
