@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -127,3 +128,17 @@ def postgres(request, postgres_server):
     name = request.module.__name__.replace(".", "_")
     postgres_server.psql(f"create database {name};\n\\c {name}\ncreate extension vector;")
     return postgres_server.get_uri(database=name)
+
+
+@pytest.fixture(scope="module")  # its event loop would get in the way of the tests of other modules
+def browser():
+    """Debian's Chromium, driven by Playwright."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=path, args=["--no-sandbox"])  # it runs as root in a container
+        yield opened
+        opened.close()

@@ -1,12 +1,10 @@
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+
+from tests.servers import chroma_server
 
 pytestmark = pytest.mark.slow
 
@@ -25,25 +23,8 @@ def check(*arguments):
 
 
 def test_a_chroma_server_that_fails(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    server = subprocess.Popen(
-        [Path(sys.executable).parent / "chroma", "run", "--path", tmp_path / "db", "--port", port],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
-    )
-    try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(port))) == 0:
-                    break
-            time.sleep(0.1)
+    with chroma_server(tmp_path / "db") as port:
         check("chroma", f"127.0.0.1:{port}")
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_a_postgres_server_that_fails(postgres):

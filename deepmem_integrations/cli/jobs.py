@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 import typer
 
 from deepmem_integrations.cli.options import (
-    IN_USE,
     AsJson,
     By,
     ChangeEmbedding,
@@ -37,6 +36,7 @@ from deepmem_integrations.jobs import JobStatus
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.remote import publish as put
+from deepmem_integrations.retraining import IN_USE
 
 ENDED_BADLY = 3
 """The exit code of a training that failed or was cancelled."""

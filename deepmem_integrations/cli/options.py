@@ -16,7 +16,6 @@ from deepmem_integrations._files import user_path
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder, beside, check_outside
-from deepmem_integrations.retraining import InUse
 from deepmem_integrations.words import WordIndex
 
 STORES = (
@@ -76,8 +75,6 @@ OnInvalidChoice = Annotated[
     typer.Option(help="What to do about labels whose documents are gone from the store: stop, or drop and count them."),
 ]
 InUseChoice = Literal["always", "if-better", "never"]
-IN_USE: dict[InUseChoice, InUse] = {"always": "always", "if-better": "if better", "never": "never"}
-"""What the shell writes, and what `DeepMemory.train` takes."""
 Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[
     Path,

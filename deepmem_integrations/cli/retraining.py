@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from deepmem_integrations.cli.options import (
-    IN_USE,
     AsJson,
     By,
     ChangeEmbedding,
@@ -24,7 +23,7 @@ from deepmem_integrations.cli.options import (
     read_labels,
 )
 from deepmem_integrations.cli.stores import open_store
-from deepmem_integrations.retraining import HELD_OUT, RetrainPolicy
+from deepmem_integrations.retraining import HELD_OUT, IN_USE, RetrainPolicy
 
 REFUSED = 4
 """The exit code of a training whose model was not put in use."""

@@ -35,6 +35,8 @@ from deepmem_integrations.words import LexicalSearch, search_name
 
 InUse = Literal["always", "if better", "never"]
 """When a new model replaces the one in use."""
+IN_USE: dict[str, InUse] = {"always": "always", "if-better": "if better", "never": "never"}
+"""What the shell and forms write, in one word, and what `DeepMemory.train` takes."""
 FEWEST = 20
 """The fewest held-out questions to decide on."""
 MARGIN = 0.01

@@ -110,7 +110,7 @@ def transforms(questions: int) -> tuple[Candidate, ...]:
     Args:
         questions: How many questions the training queries ask: see `MANY`.
     """
-    return tuple(candidate for candidate in TRANSFORMS if questions >= MANY or candidate.attention < STRENGTHS[-1])
+    return _tried(TRANSFORMS, questions)
 
 
 def rankings(words: bool, questions: int = MANY) -> tuple[Candidate, ...]:
@@ -122,6 +122,8 @@ def rankings(words: bool, questions: int = MANY) -> tuple[Candidate, ...]:
         words: Whether there is a search by words.
         questions: See `transforms`.
     """
-    tried = transforms(questions)
-    with_words = [c for c in _WITH_WORDS if questions >= MANY or c.attention < STRENGTHS[-1]] if words else []
-    return (*tried, *_WITHOUT_WORDS, *with_words)
+    return _tried((*TRANSFORMS, *_WITHOUT_WORDS, *(_WITH_WORDS if words else ())), questions)
+
+
+def _tried(candidates: tuple[Candidate, ...], questions: int) -> tuple[Candidate, ...]:
+    return tuple(candidate for candidate in candidates if questions >= MANY or candidate.attention < STRENGTHS[-1])

@@ -7,11 +7,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from deepmem_integrations.errors import DeepMemoryError, InvalidRelevanceError
-from deepmem_integrations.retraining import InUse
+from deepmem_integrations.retraining import IN_USE
 from deepmem_integrations.ui.pages import COUNTS, LONGEST_QUERY, Pages, number
 
-IN_USE: dict[str, InUse] = {"always": "always", "if-better": "if better", "never": "never"}
-"""What the form of a training sends, and what `DeepMemory.train` takes."""
 THUMBS = {"up": True, "down": False, "none": None}
 MOST = 10**9
 """The largest number of tokens or documents in a form."""

@@ -1,10 +1,7 @@
 import os
 import pickle
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import EMBEDDING, deepmem, langchain_embeddings, process
 from tests.openai_server import DIMENSION, embed
+from tests.servers import chroma_server
 
 
 def filled_faiss(folder, ids, texts):
@@ -171,30 +169,13 @@ def test_postgres(shop, tmp_path, postgres):
 
 @pytest.mark.slow
 def test_a_chroma_server(shop, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    server = subprocess.Popen(
-        [Path(sys.executable).parent / "chroma", "run", "--path", tmp_path / "db", "--port", port],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
-    )
-    try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(port))) == 0:
-                    break
-            time.sleep(0.1)
+    with chroma_server(tmp_path / "db") as port:
         fill_chroma_server(port)
         uri = f"chroma:http://127.0.0.1:{port}#docs"
         check_store(shop, tmp_path, uri, process)
         unknown = process("search", "x", "--store", uri + "x", "--embedding", EMBEDDING, "--path", tmp_path)
         assert unknown.code == 1
         assert "docsx" in unknown.err
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_a_server_that_does_not_answer(shop, tmp_path):

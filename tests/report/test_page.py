@@ -1,7 +1,6 @@
 """The page in a browser: Debian's Chromium, driven by Playwright."""
 
 import json
-import shutil
 
 import pytest
 
@@ -10,19 +9,6 @@ from deepmem_integrations.report import EvaluationReport
 from tests.report.conftest import SCRIPT
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])  # it runs as root in a container
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

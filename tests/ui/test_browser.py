@@ -23,19 +23,6 @@ PATIENCE = 180_000
 """For how many milliseconds a test waits for what a small machine does."""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])  # it runs as root in a container
-        yield browser
-        browser.close()
-
-
 class Server:
     """``deepmem ui`` in a process of its own."""
 

@@ -1,6 +1,7 @@
 """The rows of traces from live servers, by the clients of Phoenix and MLflow."""
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,9 +59,8 @@ def _phoenix(client: Any, project: str) -> Iterator[Mapping[str, Any]]:
     for start in range(0, len(traces), _PAGE):
         yield from _pages(client, f"v1/projects/{project}/trace_annotations", {"trace_ids": traces[start : start + _PAGE]})
     for start in range(0, len(retrievers), _NODES):
-        nodes = [
-            f'n{row}: node(id: "{name}") {{ {_ANNOTATIONS} }}' for row, name in enumerate(retrievers[start : start + _NODES])
-        ]
+        names = [json.dumps(name) for name in retrievers[start : start + _NODES]]
+        nodes = [f"n{row}: node(id: {name}) {{ {_ANNOTATIONS} }}" for row, name in enumerate(names)]
         answer = client._client.post("graphql", json={"query": f"{{ {' '.join(nodes)} }}"})
         answer.raise_for_status()
         told = answer.json()

@@ -155,6 +155,27 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, float) and value.is_integer()
 
 
+def place_of(value: Any, said: str) -> int | None:
+    """Return a place among results, which tables may write as 1.0 or as a text; None where there is none.
+
+    Args:
+        value: The value.
+        said: What it is, for the message.
+
+    Raises:
+        InvalidRelevanceError: The value is no whole number from 0 on.
+
+    Example:
+        >>> place_of("2.0", "position is a place"), place_of(None, "position is a place")
+        (2, None)
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not str(value).removesuffix(".0").isdecimal():
+        raise InvalidRelevanceError(f"{said}; got {value!r}")
+    return int(float(value))
+
+
 def moment_of(value: Any) -> Time | None:
     """Return the time that a trace writes: a datetime, ISO 8601, or POSIX seconds, milli-, micro- or nanoseconds.
 

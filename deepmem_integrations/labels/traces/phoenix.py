@@ -15,6 +15,7 @@ from deepmem_integrations.labels.traces.entries import (
     graded,
     mapping_of,
     moment_of,
+    place_of,
     query_of,
     text_of,
 )
@@ -53,15 +54,16 @@ def _annotation(row: Mapping[str, Any]) -> Judgement:
     result = mapping_of(row.get("result"))
     row = {**row, **result}
     values = (first_of(row, "score", "result.score"), first_of(row, "label", "result.label"))
-    position = first_of(row, "document_position", "documentPosition")
-    if position is not None and (isinstance(position, bool) or not str(position).removesuffix(".0").isdecimal()):
-        raise InvalidRelevanceError(f"document_position is the place of the document among the results, from 0; got {position!r}")
+    position = place_of(
+        first_of(row, "document_position", "documentPosition"),
+        "document_position is the place of the document among the results, from 0",
+    )
     return Judgement(
         str(first_of(row, "name", "annotation_name")),
         tuple(value for value in values if value is not None),
         hexadecimal(first_of(row, "trace_id", "traceId")),
         hexadecimal(first_of(row, "span_id", "context.span_id", "spanId")),
-        document=document_in(row.get("metadata")) if position is None else int(float(position)),
+        document=document_in(row.get("metadata")) if position is None else position,
         machine=text_of(first_of(row, "annotator_kind", "annotatorKind")) in ("LLM", "CODE"),
         time=moment_of(first_of(row, "updated_at", "created_at")),
     )

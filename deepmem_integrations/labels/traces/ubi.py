@@ -12,6 +12,7 @@ from deepmem_integrations.labels.traces.entries import (
     list_of,
     mapping_of,
     moment_of,
+    place_of,
     query_of,
     text_of,
 )
@@ -35,10 +36,8 @@ def read(row: Mapping[str, Any]) -> Iterator[Entry]:
         thing, place = (mapping_of(attributes.get(name)) for name in ("object", "position"))
         name = text_of(thing.get("object_id") or row.get("event_attributes.object.object_id"))
         ordinal = place.get("ordinal", row.get("event_attributes.position.ordinal"))
-        if ordinal is not None and not str(ordinal).removesuffix(".0").isdecimal():
-            raise InvalidRelevanceError(f"event_attributes.position.ordinal is the rank of the object, from 1; got {ordinal!r}")
+        rank = place_of(ordinal, "event_attributes.position.ordinal is the rank of the object, from 1")
         action = str(row["action_name"])
-        position = int(float(ordinal)) if ordinal is not None and float(ordinal) >= 1 else None
         kind = "click" if action == "click" else None
         document = None if name is None else Found(name)
-        yield Judgement(action, (1.0,), query_id, query_id, document, position, kind=kind, time=time)  # type: ignore[arg-type]
+        yield Judgement(action, (1.0,), query_id, query_id, document, rank or None, kind=kind, time=time)  # type: ignore[arg-type]
