@@ -174,9 +174,15 @@ class InUSearch(Opened):
         self.store = USearch.from_texts(
             [document.page_content for document in documents], embeddings, [document.metadata for document in documents]
         )
-        # The index that LangChain makes has 16-bit numbers and finds the nearest most of the time; the tests ask for their order.
+
+        class Exact(Index):
+            def search(self, vectors, count):
+                return super().search(vectors, count, exact=True)
+
+        # The index that LangChain makes has 16-bit numbers and a graph that is built by many threads, so that it misses another
+        # document each time; the tests ask for all documents in their exact order.
         vectors = np.array(embeddings.embed_documents([document.page_content for document in documents]), dtype=np.float32)
-        self.store.index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32", expansion_add=512, expansion_search=512)
+        self.store.index = Exact(ndim=vectors.shape[1], metric="cos", dtype="f32")
         self.store.index.add(np.arange(len(vectors)), vectors)
 
     def open(self, embeddings):
