@@ -87,5 +87,5 @@ def test_the_import_graph_sees_circles_and_arrows_that_point_upward():
     arrows = {"memory": {"serving", "langchain"}, "serving": {"memory"}, "langchain": {"langchain.retrievers", "memory"}}
     assert import_graph.upward(arrows) == ["memory → langchain", "serving → memory"]
     assert import_graph.circles(arrows) == [["langchain", "memory", "serving"]]
-    inner = set(import_graph.imports(import_graph.PACKAGE / "memory.py"))
+    inner = set(import_graph.imports(import_graph.PACKAGE / "memory" / "deep_memory.py"))
     assert "deepmem_integrations.corpora.langchain.read_vectorstore" in inner, "imports inside functions are seen"
