@@ -1,7 +1,10 @@
 """Decide whether a new model takes the place of the one in use, by a paired test on held-out queries that neither has learned.
 
 Both models rank the held-out queries as a retriever does, and each query counts by the mean of its nDCG@10 and its recall@10, the
-two metrics of `deepmem_integrations.training.guard`. The new model is put in use where
+two metrics of `deepmem_integrations.training.guard`. Where the labels say what was shown (`Relevance.shown`), as those of clicks
+do, the query counts by the nDCG@10 of what was shown, in the order that each model gives it, and the more the rarer the ranks of
+its labels are. On the whole corpus, such labels would favour whatever search showed the documents: see
+`deepmem_integrations.training.exposure`. The new model is put in use where
 
 1. it is better on average,
 2. the 95% interval of the difference, over questions, lies above −1 point: it is surely not worse by more than that, and
@@ -28,9 +31,10 @@ from numpy.typing import NDArray
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.errors import EmbeddingMismatchError
-from deepmem_integrations.evaluation import WITH, Evaluation, Interval, bootstrap_mean, evaluate
-from deepmem_integrations.labels import Relevance
+from deepmem_integrations.evaluation import FETCHED, WITH, Evaluation, Interval, bootstrap_mean, evaluate
+from deepmem_integrations.labels import Relevance, sum_by_group
 from deepmem_integrations.retraining.questions import seen_by_group
+from deepmem_integrations.retraining.shown import ShownDocuments
 from deepmem_integrations.words import LexicalSearch, search_name
 
 InUse = Literal["always", "if better", "never"]
@@ -42,9 +46,11 @@ FEWEST = 20
 MARGIN = 0.01
 """How much worse a new model may be at the lower end of the 95% interval, on the scale from 0 to 1."""
 METRICS = ("ndcg@10", "recall@10")
-"""The metrics of the test."""
-MEAN = "mean of both"
-"""The name of what decides, beside the metrics."""
+"""The metrics of the test, on the whole corpus."""
+NDCG_OF_SHOWN = "ndcg@10 of what was shown"
+"""The metric of queries whose labels say what was shown."""
+MEAN = "mean"
+"""The name of what decides where there are several metrics."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def decide(
         trained_with = adapter.ranking.search if adapter is not None and adapter.ranking is not None else None
         words = next((search for search in searches if search_name(search) == trained_with), None)
         ranked = {"adapter": adapter, "words": words, "corpus_parents": corpus_parents}
-        return evaluate(held_out.vectors, held_out.labels, corpus, corpus_ids, top_k=[10], **ranked)  # type: ignore[arg-type]
+        return evaluate(*(held_out.vectors, held_out.labels, corpus, corpus_ids), top_k=[10, FETCHED], **ranked)  # type: ignore[arg-type]
 
     ours, theirs = measured(new), measured(old)
     groups = ours.groups
@@ -154,22 +160,27 @@ def decide(
         # The model in use knows answers of these: who beats it even so is better.
         rows, questions = np.flatnonzero(scored), all_questions
         on = f"{questions} held-out questions, of which the model in use has learned {count} queries and is favoured by them"
+    shown = ShownDocuments.of(held_out.labels.take(rows.tolist()), set(corpus_ids), corpus_parents or {})
+    new_scores, old_scores = (_scores(evaluation, rows, shown) for evaluation in (ours, theirs))
     scores = {
-        "new model": _means(ours, rows),
-        "model in use" if old is not None else "without model": _means(theirs, rows),
+        "new model": _means(new_scores),
+        "model in use" if old is not None else "without model": _means(old_scores),
     }
-    columns = [ours.per_query[WITH][metric][rows] - theirs.per_query[WITH][metric][rows] for metric in METRICS]
-    differences = np.stack([*columns, np.mean(columns, axis=0)], axis=1)
+    differences = {metric: values - old_scores[metric] for metric, values in new_scores.items()}
+    if len(differences) > 1:
+        differences[MEAN] = np.nanmean(list(differences.values()), axis=0)
     # A question with many spellings counts like one with a single spelling: who asks often is not more questions.
-    gains = dict(zip((*METRICS, MEAN), bootstrap_mean(_by_question(differences, groups[rows])), strict=True))
+    columns = _by_question(np.stack(list(differences.values()), axis=1), groups[rows])
+    gains = dict(zip(differences, bootstrap_mean(columns), strict=True))
     better, verdict = _verdict(gains)
     measures = ", ".join(f"{metric} {gain}" for metric, gain in gains.items())
     return Decision(better, f"{verdict} {rival}, on {on}: {measures}{note}", name, questions, count, scores, gains)
 
 
 def _verdict(gains: Mapping[str, Interval]) -> tuple[bool, str]:
-    mean = gains[MEAN]
-    worse = [metric for metric in METRICS if gains[metric].high < 0]
+    *metrics, decisive = gains
+    mean = gains[decisive]
+    worse = [metric for metric in metrics if gains[metric].high < 0]
     if mean.high < 0:
         return False, "worse beyond chance than"
     if worse:
@@ -190,10 +201,21 @@ def _too_few(name: str | None, questions: int, note: str) -> Decision:
     return Decision(False, f"{few}: the model in use stays until there are more labels", name, questions)
 
 
-def _means(evaluation: Evaluation, rows: NDArray[np.int64]) -> dict[str, float]:
-    return {metric: float(evaluation.per_query[WITH][metric][rows].mean()) for metric in METRICS}
+def _scores(evaluation: Evaluation, rows: NDArray[np.int64], shown: ShownDocuments) -> dict[str, NDArray[np.float64]]:
+    """Score a model on some queries by the metrics of the test: metric → (number of rows,), NaN where another metric counts."""
+    known = shown.known
+    found = [evaluation.found[WITH][row] for row in rows.tolist()]
+    scores = {metric: np.where(known, np.nan, evaluation.per_query[WITH][metric][rows]) for metric in METRICS}
+    scores[NDCG_OF_SHOWN] = shown.ndcg(found) * shown.weights
+    return {metric: values for metric, values in scores.items() if not np.isnan(values).all()}
+
+
+def _means(scores: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    return {metric: float(np.nanmean(values)) for metric, values in scores.items()}
 
 
 def _by_question(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
     """Average the differences of the spellings of each question, (number of questions, columns) float64."""
-    return np.stack([differences[groups == group].mean(axis=0) for group in np.unique(groups)])
+    known = np.isfinite(differences)
+    sums, counts = (sum_by_group(rows, groups) for rows in (np.where(known, differences, 0.0), known.astype(np.float64)))
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -12,6 +12,7 @@ Where labels say what was shown (`Relevance.shown`), as those of a feedback log'
 it. Where they do not, `exposure` looks whether they end where the untransformed search ends.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,6 +51,22 @@ def weights_of_ranks(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the weight of each label by its rank, (labels,): each rank counts as much as any other, within `MAX_WEIGHT`."""
     counts = np.bincount(ranks)
     return np.asarray(np.minimum(counts.max() / counts[ranks], MAX_WEIGHT), dtype=np.float64)
+
+
+def weights_of_queries(owners: Sequence[int], ranks: Sequence[int], count: int) -> NDArray[np.float64]:
+    """Return how much each query counts, (count,) with a mean of 1: the mean of `weights_of_ranks` over its labels.
+
+    Args:
+        owners: The query of each label.
+        ranks: The rank of each label, from 1.
+        count: How many queries there are. One without labels counts like a label at the most common rank.
+    """
+    weights = np.ones(count)
+    if len(ranks):
+        sums = np.bincount(owners, weights_of_ranks(np.asarray(ranks)), minlength=count)
+        labels = np.bincount(owners, minlength=count)
+        weights[labels > 0] = sums[labels > 0] / labels[labels > 0]
+    return np.asarray(weights / weights.mean())
 
 
 def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> Exposure | None:

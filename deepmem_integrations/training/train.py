@@ -26,7 +26,7 @@ from deepmem_integrations.training.candidates import Candidate, rankings, transf
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
-from deepmem_integrations.training.exposure import exposure, weights_of_ranks
+from deepmem_integrations.training.exposure import exposure, weights_of_queries
 from deepmem_integrations.training.folds import FOLDS, View, folds
 from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement, promised
 from deepmem_integrations.training.hardware import single_threaded_operations
@@ -305,13 +305,8 @@ class _Merged:
                 if name in rank_of:
                     owners.append(owner)
                     ranks.append(rank_of[name])
-        weights = np.ones(len(lists))
-        if ranks:
-            sums = np.bincount(owners, weights_of_ranks(np.array(ranks)), minlength=len(lists))
-            counts = np.bincount(owners, minlength=len(lists))
-            weights[counts > 0] = sums[counts > 0] / counts[counts > 0]
         rows = [None if seen is None else np.array(sorted(seen), dtype=np.int64) for seen in lists]
-        return rows, weights / weights.mean()
+        return rows, weights_of_queries(owners, ranks, len(lists))
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

@@ -4,7 +4,7 @@ import pytest
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.retraining import HeldOutQueries, decide
-from deepmem_integrations.retraining.contest import FEWEST, MEAN, _verdict
+from deepmem_integrations.retraining.contest import FEWEST, MEAN, NDCG_OF_SHOWN, _verdict
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,41 @@ def test_a_model_that_cannot_be_compared_does_not_block(corpus, old):
     assert "the model in use, old, " in decision.reason
     assert decision.against == "old"
     assert decide(model(), None, *corpus, in_use=("old", old)).better
+
+
+def clicked(corpus, held, adapter):
+    """What users open of the ten documents that a model shows them: of ten decisions one is wrong, and low ranks are rarely read."""
+    rng = np.random.default_rng(3)
+    rows, texts, labels, shown = [], [], [], []
+    for row, (text, [(right, _)]) in enumerate(zip(held.labels.queries, held.labels.labels, strict=True)):
+        ten = [corpus[0][found] for found in np.argsort(-(corpus[1] @ adapter.transform(held.vectors[row])))[:10]]
+        looked = [name for rank, name in enumerate(ten, start=1) if rng.random() < 1 / rank]
+        opened = [(name, 1.0) for name in looked if (name == right) != (rng.random() < 0.1)]
+        if opened:
+            for column, value in ((rows, row), (texts, text), (labels, opened), (shown, ten)):
+                column.append(value)
+    return held.vectors[rows], texts, labels, shown
+
+
+def test_clicks_on_what_a_model_showed_do_not_favour_that_model(corpus):
+    held, old = queries(corpus, 200), model(0.6)
+    vectors, texts, labels, shown = clicked(corpus, held, old)
+    decision = decide(model(), HeldOutQueries(vectors, Relevance(texts, labels, shown=shown)), *corpus, in_use=("old", old))
+    assert decision.better, decision.reason
+    assert list(decision.gains) == [NDCG_OF_SHOWN]
+    blind = decide(model(), HeldOutQueries(vectors, Relevance(texts, labels)), *corpus, in_use=("old", old))
+    assert blind.gains["recall@10"].high < 0, "what the old model did not show counts as wrong"
+    worse = decide(model(-0.6), HeldOutQueries(vectors, Relevance(texts, labels, shown=shown)), *corpus, in_use=("old", old))
+    assert not worse.better
+
+
+def test_clicks_and_other_labels_decide_together(corpus):
+    held, old = queries(corpus, 200), model(0.6)
+    vectors, texts, labels, shown = clicked(corpus, held, old)
+    both = Relevance(texts, labels, shown=shown) + Relevance([f"{text}, please" for text in held.labels.queries], held.labels.labels)
+    decision = decide(model(), HeldOutQueries(np.concatenate([vectors, held.vectors]), both), *corpus, in_use=("old", old))
+    assert decision.better, decision.reason
+    assert list(decision.gains) == ["ndcg@10", "recall@10", NDCG_OF_SHOWN, MEAN]
 
 
 def test_spellings_of_a_question_count_as_one(corpus):

@@ -39,7 +39,7 @@ def test_a_worse_model_is_not_put_in_use_and_the_audit_line_says_why(memory, pro
         "cron",
     )
     assert line["reason"].startswith(f"worse beyond chance than the model in use, {good}, on ")
-    assert line["figures"]["gains"]["mean of both"]["high"] < 0
+    assert line["figures"]["gains"]["mean"]["high"] < 0
     assert line["figures"]["questions"] >= 20
     assert f"The new model {spoilt_model} is not put in use: worse beyond chance" in caplog.text
     assert memory.jobs.job(spoilt_model).state == "completed"
