@@ -10,6 +10,7 @@ from deepmem_integrations import DeepMemory, FeedbackLog, RetrainPolicy
 from deepmem_integrations.demo.documents import api_documents
 from deepmem_integrations.demo.langchain import MiniLMEmbeddings
 from deepmem_integrations.demo.llama_index import MiniLMEmbedding
+from deepmem_integrations.feedback import interleave
 from deepmem_integrations.langchain import DeepMemoryRetriever
 from deepmem_integrations.llama_index import DeepMemoryRetriever as LlamaIndexRetriever
 
@@ -60,8 +61,7 @@ class Desk:
         """
         plain = [document.id for document in self.langchain.without_model().invoke(question)]
         words = self.memory.lexical_search.search(question, SHOWN).ids
-        turns = (ranking[place : place + 1] for place in range(SHOWN) for ranking in (found, words, plain))
-        return list(dict.fromkeys(name for turn in turns for name in turn))[:SHOWN]
+        return interleave(found, words, plain, k=SHOWN, seed=question)
 
     def retrain(self):
         """Do what a nightly job does: train again if there is enough news, and use the model if it is better."""

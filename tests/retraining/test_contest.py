@@ -84,7 +84,7 @@ def test_a_model_that_cannot_be_compared_does_not_block(corpus, old):
 
 
 def clicked(corpus, held, adapter):
-    """What users open of the ten documents that a model shows them: of ten decisions one is wrong, and low ranks are rarely read."""
+    """What users open of ten documents that a model shows: one decision in ten is wrong, and low ranks are rarely read."""
     rng = np.random.default_rng(3)
     rows, texts, labels, shown = [], [], [], []
     for row, (text, [(right, _)]) in enumerate(zip(held.labels.queries, held.labels.labels, strict=True)):
@@ -112,7 +112,9 @@ def test_clicks_on_what_a_model_showed_do_not_favour_that_model(corpus):
 def test_clicks_and_other_labels_decide_together(corpus):
     held, old = queries(corpus, 200), model(0.6)
     vectors, texts, labels, shown = clicked(corpus, held, old)
-    both = Relevance(texts, labels, shown=shown) + Relevance([f"{text}, please" for text in held.labels.queries], held.labels.labels)
+    both = Relevance(texts, labels, shown=shown) + Relevance(
+        [f"{text}, please" for text in held.labels.queries], held.labels.labels
+    )
     decision = decide(model(), HeldOutQueries(np.concatenate([vectors, held.vectors]), both), *corpus, in_use=("old", old))
     assert decision.better, decision.reason
     assert list(decision.gains) == ["ndcg@10", "recall@10", NDCG_OF_SHOWN, MEAN]
@@ -142,3 +144,17 @@ def test_the_rule(mean, ndcg, better, verdict):
     decided = _verdict({"ndcg@10": ndcg, "recall@10": interval(-0.1, 0.0, 0.1), MEAN: mean})
     assert decided[0] is better
     assert decided[1].startswith(verdict)
+
+
+def test_against_plain_retrieval_the_held_out_queries_of_the_training_count_as_well():
+    unsure = {"ndcg@10": interval(-0.03, 0.01, 0.05), "recall@10": interval(-0.04, 0.01, 0.06), MEAN: interval(-0.03, 0.01, 0.05)}
+    assert _verdict(unsure, plain=True) == (True, "better on average, as the training found on its own held-out queries, than")
+    assert not _verdict(unsure)[0]
+    assert not _verdict(unsure | {MEAN: interval(-0.04, -0.001, 0.04)}, plain=True)[0]
+    assert not _verdict(unsure | {"ndcg@10": interval(-0.04, -0.02, -0.001)}, plain=True)[0]
+
+
+def test_an_identity_in_use_is_plain_retrieval(corpus):
+    held, slight = queries(corpus, 60, noise=1.2), model(0.5)
+    kept, taken = (decide(slight, held, *corpus, in_use=("old", old)) for old in (model(0.01), QueryAdapter(16)))
+    assert (kept.better, taken.better) == (False, True), (kept.reason, taken.reason)
