@@ -40,16 +40,17 @@ class HeldOut:
     Attributes:
         ndcg: (candidates, n) nDCG@10.
         recall: (candidates, n) recall@10.
-        ndcg_by_popularity: (candidates, n) the mean nDCG@10 that the same ranking gets for the labels of the *other* held-out
-            queries of its fold. It measures what a ranking owes to popular documents, and not to the query.
-        recall_by_popularity: (candidates, n) the same for recall@10.
+        ndcg_by_chance: (candidates, n) the mean nDCG@10 that the same ranking gets for labels that do not depend on the query:
+            those of the *other* held-out queries of its fold, which measures what a ranking owes to popular documents; and, where
+            it is known what was shown, labels by rank alone (`TrainingData.by_chance`).
+        recall_by_chance: (candidates, n) the same for recall@10.
         queries: How reports call the queries.
     """
 
     ndcg: Values
     recall: Values
-    ndcg_by_popularity: Values
-    recall_by_popularity: Values
+    ndcg_by_chance: Values
+    recall_by_chance: Values
     queries: str = HELD_OUT
 
     @property
@@ -59,19 +60,19 @@ class HeldOut:
 
     @property
     def earned(self) -> Values:
-        """(candidates, n) the objective, less what popularity alone gives.
+        """(candidates, n) the objective, less what chance alone gives.
 
-        With shuffled labels a model still gains by favouring popular documents. Such a gain counts nothing here.
+        With shuffled labels a model still gains by favouring popular documents, or what stood first. That counts nothing here.
         """
-        return self.objective - (self.ndcg_by_popularity + self.recall_by_popularity) / 2
+        return self.objective - (self.ndcg_by_chance + self.recall_by_chance) / 2
 
     def first(self, candidates: int) -> "HeldOut":
         """Return the scores of the first candidates alone."""
         return HeldOut(
             self.ndcg[:candidates],
             self.recall[:candidates],
-            self.ndcg_by_popularity[:candidates],
-            self.recall_by_popularity[:candidates],
+            self.ndcg_by_chance[:candidates],
+            self.recall_by_chance[:candidates],
             self.queries,
         )
 
@@ -87,16 +88,16 @@ class HeldOut:
         def mean(values: Values) -> Values:
             return np.asarray(sum_by_group(values[:, kept].T, groups[kept]).T / counts)
 
-        by_popularity = mean(self.ndcg_by_popularity), mean(self.recall_by_popularity)
-        return HeldOut(mean(self.ndcg), mean(self.recall), *by_popularity, self.queries)
+        by_chance = mean(self.ndcg_by_chance), mean(self.recall_by_chance)
+        return HeldOut(mean(self.ndcg), mean(self.recall), *by_chance, self.queries)
 
     def take(self, rows: NDArray[np.int64], queries: str) -> "HeldOut":
         """Return the scores on these queries alone, under another name."""
         return HeldOut(
             self.ndcg[:, rows],
             self.recall[:, rows],
-            self.ndcg_by_popularity[:, rows],
-            self.recall_by_popularity[:, rows],
+            self.ndcg_by_chance[:, rows],
+            self.recall_by_chance[:, rows],
             queries,
         )
 
@@ -107,7 +108,7 @@ def cross_validate(
     tick: Callable[[], None],
     validation: tuple[Vectors, LabelRows, Sequence[str]] | None = None,
     *,
-    popularity: bool = True,
+    chance: bool = True,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[View, HeldOut]:
     """Score all candidates on queries that took no part in their training, in both views.
@@ -120,7 +121,7 @@ def cross_validate(
         candidates: The candidates. Those that rank by words need ``data.words``.
         tick: Called after each fold of each view, to show progress.
         validation: Queries ((v, d) float32 unit rows), their labels and their texts, which take the place of the seen view.
-        popularity: Whether to measure what popularity alone gives, which takes longer.
+        chance: Whether to measure what chance alone gives, which takes longer.
         weights: (n,) how much each training query counts, 1 on average; None for all alike.
     """
     work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
@@ -134,9 +135,7 @@ def cross_validate(
             work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed, data.groups, data.of_row)]
     scores = {view: np.zeros((4, len(candidates), counts[view]), dtype=np.float32) for view in VIEWS}
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
-        running = {
-            pool.submit(_score_fold, whole, fold, candidates, popularity): (view, rows) for view, whole, fold, rows in work
-        }
+        running = {pool.submit(_score_fold, whole, fold, candidates, chance): (view, rows) for view, whole, fold, rows in work}
         try:
             for future in as_completed(running):
                 view, rows = running[future]
@@ -146,14 +145,14 @@ def cross_validate(
             pool.shutdown(cancel_futures=True)
     if weights is not None:
         for view in VIEWS:
-            scores[view] *= 1 if view == "seen" and validation is not None else weights.astype(np.float32)
+            scores[view][:2] *= 1 if view == "seen" and validation is not None else weights.astype(np.float32)
     held_out = {view: HeldOut(*scores[view]) for view in VIEWS}
     if validation is not None:
         held_out["seen"] = replace(held_out["seen"], queries="validation queries")
     return held_out
 
 
-def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate], popularity: bool) -> Values:
+def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate], chance: bool) -> Values:
     """Train all candidates without the held-out queries of a fold, and score the candidates on these.
 
     Returns:
@@ -163,7 +162,7 @@ def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate],
     parents, held_labels = data.parents, fold.held_labels
     if parents is not None:
         held_labels = parents.labels(held_labels)
-    popular = _popularity(held_labels, len(data.corpus)) if popularity else None
+    popular = _popularity(held_labels, len(data.corpus)) if chance else None
     unit = data.words.unit if data.words else 1.0
     of_transform: dict[Candidate, list[tuple[int, Ranking]]] = {}
     for index, candidate in enumerate(candidates):
@@ -172,7 +171,9 @@ def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate],
     for block in blocks(len(fold.held), 8 * len(data.corpus)):
         shortlist = _shortlist(data, fold, block, trained)
         united = None if parents is None else _United.of(parents, shortlist)
-        gains = _Gains(held_labels, block, popular, shortlist.rows if united is None else united.rows)
+        rows = np.where(shortlist.filled, -1, shortlist.rows) if united is None else united.rows
+        by_chance = _by_chance(data, fold.held[block], rows) if chance else None
+        gains = _Gains(held_labels, block, popular, shortlist.rows if united is None else united.rows, by_chance)
         for transform, ranked in of_transform.items():
             cosines = shortlist.cosines(transform)
             for index, ranking in ranked:
@@ -356,19 +357,42 @@ def _top(scores: Vectors, k: int) -> NDArray[np.int64]:
     return np.argpartition(-scores, k - 1, axis=1)[:, :k]
 
 
+def _by_chance(data: TrainingData, queries: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what documents on shortlists gain in nDCG and recall by their ranks alone, (2, h, S); 0 where none were shown.
+
+    Args:
+        data: The training data.
+        queries: (h,) the queries of the shortlists.
+        rows: (h, S) the rows of the documents, or numbers of the parents; −1 fills up.
+    """
+    gains = np.zeros((2, *rows.shape))
+    for position, query in enumerate(queries.tolist()):
+        expected = None if data.by_chance is None else data.by_chance[query]
+        if expected is None or data.shown is None or data.shown[query] is None:
+            continue
+        names = data.shown[query] if data.of_row is None else data.of_row[data.shown[query]]
+        gain_of: dict[int, NDArray[np.float64]] = {}
+        for name, gain in zip(names.tolist(), expected.T, strict=True):
+            gain_of[name] = np.maximum(gain_of.get(name, 0.0), gain)
+        own = np.array([gain_of.get(row, np.zeros(2)) for row in rows[position].tolist()]).T
+        # Where documents were left out, a label is one of the others.
+        gains[:, position] = own * (sum(gain_of.values()) / np.maximum(own.sum(axis=1), 1e-12))[:, None]
+    return gains
+
+
 def _popularity(labels: LabelRows, corpus_size: int) -> NDArray[np.float64]:
     """Sum over all queries each document's gain, divided by the ideal DCG@10, and its share of the recall, as (2, N)."""
     total = np.zeros((2, corpus_size))
     for query in range(len(labels)):
         rows, weights = labels[query]
-        total[0, rows] += weights / _ideal_dcg(weights)
-        total[1, rows] += 1 / len(rows)
+        total[:, rows] += label_gains(weights)
     return total
 
 
-def _ideal_dcg(weights: NDArray[np.float32]) -> float:
+def label_gains(weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return what each label of one query adds to nDCG@10 at the first rank, and to recall: (2, labels)."""
     best = np.sort(weights)[::-1][:DEPTH]
-    return float(best @ _DISCOUNTS[: len(best)])
+    return np.stack([weights / (best @ _DISCOUNTS[: len(best)]), np.full(len(weights), 1 / max(1, len(weights)))]).reshape(2, -1)
 
 
 _FAR = 1e3
@@ -379,25 +403,34 @@ class _Gains:
     """The labels of one block of queries on their shortlists, by which rankings are scored.
 
     The scores are sorted, which is fast, without the documents that they belong to; the ranks of the labelled documents are then
-    counted. Where popularity is measured, the best documents themselves are found.
+    counted. Where chance is measured, the best documents themselves are found.
     """
 
-    def __init__(self, labels: LabelRows, block: slice, popularity: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        labels: LabelRows,
+        block: slice,
+        popularity: NDArray[np.float64] | None,
+        rows: NDArray[np.int64],
+        by_chance: NDArray[np.float64] | None,
+    ) -> None:
         own = np.zeros((2, *rows.shape), dtype=np.float32)
         for position, query in enumerate(range(block.start, block.stop)):
             documents, weights = labels[query]
-            gain = dict(zip(documents.tolist(), (weights / _ideal_dcg(weights)).tolist(), strict=True))
+            gain = dict(zip(documents.tolist(), label_gains(weights)[0].tolist(), strict=True))
             own[0, position] = [gain.get(row, 0.0) for row in rows[position].tolist()]
             own[1, position] = np.isin(rows[position], documents) / len(documents)
         self.labelled = np.nonzero(own[1])
         self.gains = own[:, self.labelled[0], self.labelled[1]]
-        self.all = None if popularity is None else np.concatenate([own, (popularity[:, rows] - own) / max(1, len(labels) - 1)])
+        self.all = None
+        if popularity is not None and by_chance is not None:
+            self.all = np.concatenate([own, (popularity[:, rows] - own) / max(1, len(labels) - 1) + by_chance])
 
     def score(self, scores: Vectors) -> Values:
         """Score the rankings by (h, S) scores.
 
         Returns:
-            (4, h) nDCG@10, recall@10, and both by popularity, which are 0 where they are not measured.
+            (4, h) nDCG@10, recall@10, and both by chance, which are 0 where they are not measured.
         """
         values = np.zeros((4, len(scores)))
         if self.all is None:

@@ -35,6 +35,7 @@ class TrainingData:
         words: The words of the queries, or None where there is no search by words.
         shown: For each query the rows of the documents that users could label, ascending, or None where they could label any.
             None where that holds for all queries. What was not shown may be relevant or not, so nothing is judged by it.
+        by_chance: For each of these lists what its documents gain by their ranks alone: see `Exposure`.
         irrelevant: What the n queries judged irrelevant, as rows of the corpus; None where no query did.
         groups: (n,) int64, the question of each query: see `question_groups`. None where each query is a question.
         parents: The parents of the documents, where the caller's labels name parents; None where they name documents. The labels
@@ -49,6 +50,7 @@ class TrainingData:
     near: NDArray[np.int64]
     words: QueryWords | None = None
     shown: Sequence[NDArray[np.int64] | None] | None = None
+    by_chance: Sequence[NDArray[np.float64] | None] | None = None
     irrelevant: LabelRows | None = None
     groups: NDArray[np.int64] | None = None
     parents: Parents | None = None
@@ -93,6 +95,7 @@ class TrainingData:
             irrelevant=irrelevant,
             words=None,
             shown=None,
+            by_chance=None,
             groups=None,
         )
 
@@ -112,10 +115,11 @@ class TrainingData:
         parents = self.parents
         found = nearest(queries, self.corpus, NEAR) if parents is None else parents.nearest(queries, self.corpus, NEAR)
         near = np.concatenate([self.near, found])
-        shown = self.shown and [*self.shown, *[None] * len(queries)]
+        nothing = [None] * len(queries)
+        shown, by_chance = self.shown and [*self.shown, *nothing], self.by_chance and [*self.by_chance, *nothing]
         irrelevant = self.irrelevant and self.irrelevant.joined(LabelRows.empty(len(queries)))
         queries = np.concatenate([self.queries, queries])
-        both = replace(self, queries=queries, near=near, words=words, shown=shown, irrelevant=irrelevant)
+        both = replace(self, queries=queries, near=near, words=words, shown=shown, by_chance=by_chance, irrelevant=irrelevant)
         return both, Fold(np.arange(len(self.labels)), self.labels, rows, labels, [[] for _ in rows])
 
     def linear(self, negatives: Negatives) -> Vectors:

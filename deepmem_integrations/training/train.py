@@ -26,7 +26,7 @@ from deepmem_integrations.training.candidates import Candidate, rankings, transf
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
-from deepmem_integrations.training.exposure import exposure, weights_of_queries
+from deepmem_integrations.training.exposure import Exposure, exposure
 from deepmem_integrations.training.folds import FOLDS, View, folds
 from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement, promised
 from deepmem_integrations.training.hardware import single_threaded_operations
@@ -283,30 +283,19 @@ class _Merged:
         words = QueryWords(search, [texts[row] for row in self._firsts()], row_of, self.corpus.ids)
         return replace(self, data=replace(self.data, words=words))
 
-    def shown(self) -> tuple[list[NDArray[np.int64] | None], NDArray[np.float64]]:
-        """Return what was shown for each merged query, and how much the query counts, 1 on average: see `Relevance.shown`.
-
-        Returns:
-            The rows of the documents that were shown or labelled, ascending, or None where any document could be labelled; and
-            (m,) weights, the means of those of the labels by their ranks.
-        """
+    def shown(self) -> list[dict[int, int] | None]:
+        """Return what was shown for each merged query: the row of each document → its rank; None where any could be labelled."""
         row_of = {name: row for row, name in enumerate(self.corpus.ids)}
-        lists: list[set[int] | None] = [set() for _ in range(len(self.data.queries))]
-        owners, ranks = [], []
+        lists: list[dict[int, int] | None] = [{} for _ in range(len(self.data.queries))]
         for query, owner in zip(self.order.tolist(), self.owners.tolist(), strict=True):
-            shown, seen = self.relevance.shown[query], lists[owner]
-            if shown is None or seen is None:
+            shown, ranks = self.relevance.shown[query], lists[owner]
+            if shown is None or ranks is None:
                 lists[owner] = None
                 continue
-            seen.update(row_of[name] for name in shown if name in row_of)
-            rank_of = {name: rank for rank, name in reversed(list(enumerate(shown, start=1)))}
-            for name, _ in self.relevance.labels[query]:
-                seen.add(row_of[name])
-                if name in rank_of:
-                    owners.append(owner)
-                    ranks.append(rank_of[name])
-        rows = [None if seen is None else np.array(sorted(seen), dtype=np.int64) for seen in lists]
-        return rows, weights_of_queries(owners, ranks, len(lists))
+            for rank, name in enumerate(shown, start=1):
+                if name in row_of:
+                    ranks.setdefault(row_of[name], rank)
+        return lists
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -431,14 +420,15 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
     if max_unseen_loss is None and not generated and merged.labelled_documents < merged.total:
         max_unseen_loss = MAX_UNSEEN_LOSS
     agreement: float | None = label_agreement(*_by_question(questions, data.queries, _meant(data, data.labels)))
-    shown = None if generated else exposure(data.labels, data.near, merged.total)
-    weights, depth = (shown.weights, shown.depth) if shown else (None, 0)
-    if any(shown_to is not None for shown_to in merged.relevance.shown):
-        lists, weights = merged.shown()
-        data = replace(data, shown=lists)
-        depth = max(map(len, filter(None, merged.relevance.shown)), default=0)
-    elif shown:
-        data = replace(data, shown=[np.sort(rows[: shown.depth]) for rows in data.near])
+    depth = 0 if generated else exposure(data.labels, data.near, merged.total)
+    ranks: Sequence[Mapping[int, int] | None] = []
+    if any(shown is not None for shown in merged.relevance.shown):
+        ranks = merged.shown()
+    elif depth:
+        ranks = [dict(zip(rows[:depth].tolist(), range(1, depth + 1), strict=True)) for rows in data.near]
+    shown = Exposure.of(data.labels, ranks) if ranks else None
+    if shown is not None:
+        depth, data = shown.depth, replace(data, shown=shown.lists, by_chance=shown.by_chance)
     if data.shown is not None:
         agreement = _agreement_of_judges(merged)
     unmeasurable = None
@@ -455,14 +445,14 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
     if unmeasurable:
         identity = Choice(Candidate(), unmeasurable)
         return _Decision(identity, identity, {}, agreement, max_unseen_loss, 0)
-    # Labels that agree with the vectors need not prove that they gain more than popularity gives.
+    # Labels that agree with the vectors need not prove that they gain more than chance gives.
     views = cross_validate(
         data,
         merged.candidates,
         steps.fold,
         merged.validation,
-        popularity=agreement is None or agreement <= AGREEMENT,
-        weights=weights,
+        chance=agreement is None or agreement <= AGREEMENT,
+        weights=None if shown is None else shown.weights,
     )
     if depth:
         held = f"held-out training queries, among the first {depth} documents that were shown"

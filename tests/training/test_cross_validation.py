@@ -86,7 +86,7 @@ def test_scores_of_a_question_are_the_mean_of_its_spellings():
     rng = np.random.default_rng(0)
     scores = HeldOut(*(rng.random(size=(3, 6)).astype(np.float32) for _ in range(4)), "queries")
     means = scores.by_question(np.array([4, 0, -1, 4, 2, 0]))
-    for name in ("ndcg", "recall", "ndcg_by_popularity", "recall_by_popularity"):
+    for name in ("ndcg", "recall", "ndcg_by_chance", "recall_by_chance"):
         given = getattr(scores, name)
         expected = np.stack([given[:, [1, 5]].mean(axis=1), given[:, 4], given[:, [0, 3]].mean(axis=1)], axis=1)
         np.testing.assert_allclose(getattr(means, name), expected, rtol=1e-6)

@@ -6,7 +6,7 @@ from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.evaluation import evaluate
 from deepmem_integrations.labels import LabelRows
 from deepmem_integrations.training import train
-from deepmem_integrations.training.exposure import LEAST, exposure
+from deepmem_integrations.training.exposure import LEAST, Exposure, exposure, weights_of_queries
 
 NEAR = np.array([np.random.default_rng(seed).permutation(1_000)[:100] for seed in range(300)])
 
@@ -17,37 +17,37 @@ def labels_at(*ranks):
 
 
 def test_a_sharp_edge_is_where_a_list_ended():
-    found = exposure(labels_at(*[(1 + query % 10,) for query in range(60)]), NEAR, 1_000)
-    assert found.depth == 10
-    np.testing.assert_allclose(found.weights, 1, err_msg="all ranks are as common as each other")
+    assert exposure(labels_at(*[(1 + query % 10,) for query in range(60)]), NEAR, 1_000) == 10
 
 
 def test_rare_ranks_count_more():
-    found = exposure(labels_at(*[(1,)] * 150, *[(5,)] * 30, *[(10,)] * 6, (1, 5)), NEAR, 1_000)
-    assert found.weights.mean() == pytest.approx(1)
-    often, seldom, least, both = found.weights[[0, 150, 180, 186]] / found.weights[0]
+    ranks = [1] * 150 + [5] * 30 + [10] * 6 + [1, 5]
+    weights = weights_of_queries([*range(186), 186, 186], ranks, 187)
+    assert weights.mean() == pytest.approx(1)
+    often, seldom, least, both = weights[[0, 150, 180, 186]] / weights[0]
     assert (often, seldom, least) == pytest.approx((1, 151 / 31, 10.0)), "ten times as much at most"
     assert both == pytest.approx((1 + 151 / 31) / 2)
+    np.testing.assert_allclose(weights_of_queries(range(6), [1, 2, 3] * 2, 6), 1, err_msg="all ranks are as common as each other")
 
 
 def test_one_label_beyond_the_nearest_shows_that_any_document_could_be_labelled():
     beyond = LabelRows.of_rows([{int(NEAR[query][query % 10]): 1.0} for query in range(60)] + [{1: 1.0}])
     assert 1 not in NEAR[60]
-    assert exposure(beyond, NEAR, 1_000) is None
-    assert exposure(labels_at(*[(1 + query % 10,) for query in range(60)], (80,)), NEAR, 1_000) is None
+    assert exposure(beyond, NEAR, 1_000) == 0
+    assert exposure(labels_at(*[(1 + query % 10,) for query in range(60)], (80,)), NEAR, 1_000) == 0
 
 
 def test_few_labels_at_the_edge_prove_nothing():
-    assert exposure(labels_at(*[(1,)] * 80, *[(10,)] * (LEAST - 1)), NEAR, 1_000) is None
-    assert exposure(labels_at(*[(1,)] * 80, *[(10,)] * LEAST), NEAR, 1_000).depth == 10
+    assert exposure(labels_at(*[(1,)] * 80, *[(10,)] * (LEAST - 1)), NEAR, 1_000) == 0
+    assert exposure(labels_at(*[(1,)] * 80, *[(10,)] * LEAST), NEAR, 1_000) == 10
 
 
 def test_a_perfect_search_shows_no_edge():
-    assert exposure(labels_at(*[tuple(range(1, 7))] * 100), NEAR, 1_000) is None, "six answers each, all at the top"
+    assert exposure(labels_at(*[tuple(range(1, 7))] * 100), NEAR, 1_000) == 0, "six answers each, all at the top"
 
 
 def test_a_small_corpus_has_no_beyond():
-    assert exposure(labels_at(*[(1 + query % 10,) for query in range(60)]), NEAR, 29) is None
+    assert exposure(labels_at(*[(1 + query % 10,) for query in range(60)]), NEAR, 29) == 0
 
 
 # ---- trainings -------------------------------------------------------------------------------------------------------
@@ -112,12 +112,29 @@ def test_validation_queries_are_judged_on_the_whole_corpus(problem):
 def test_queries_without_an_answer_tell_nothing_of_what_was_shown():
     near = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]] * 24)
     answered = LabelRows.of_rows([{row // 2 % 4: 1.0} if row % 2 == 0 else {} for row in range(24)])
-    alone = exposure(answered.take(np.arange(0, 24, 2)), near[::2], documents=100)
-    among = exposure(answered, near, documents=100)
-    assert among.depth == alone.depth == 4
-    np.testing.assert_array_equal(among.weights[::2], alone.weights)
-    np.testing.assert_array_equal(among.weights[1::2], 1)
-    assert exposure(LabelRows.empty(24), near, documents=100) is None
+    assert exposure(answered.take(np.arange(0, 24, 2)), near[::2], documents=100) == 4
+    assert exposure(answered, near, documents=100) == 4
+    assert exposure(LabelRows.empty(24), near, documents=100) == 0
+    found = Exposure.of(answered, [{row: rank for rank, row in enumerate(range(4), start=1)}] * 24)
+    np.testing.assert_allclose(found.weights, 1)
+    assert found.by_chance[0].sum() == found.by_chance[1].sum() == pytest.approx(1), "12 labels of 24 queries, in two metrics"
+
+
+def test_labels_by_rank_alone_are_what_chance_gives():
+    """Whatever a candidate does with the ranks, the labels bring it no more than chance, at any evenness of the weights."""
+    rng = np.random.default_rng(0)
+    lists = [rng.permutation(30)[:6] for _ in range(4_000)]
+    clicked = [int(rng.choice(6, p=np.array([32, 16, 8, 4, 2, 1]) / 63)) for _ in lists]
+    labels = LabelRows.of_rows([{int(rows[place]): 1.0} for rows, place in zip(lists, clicked, strict=True)])
+    shown = Exposure.of(labels, [{int(row): rank for rank, row in enumerate(rows, start=1)} for rows in lists])
+    assert shown.depth == 6
+    for discounts in (1 / np.arange(1, 7), np.arange(6.0), np.array([0, 0, 0, 0, 0, 1.0])):
+        own = shown.weights * discounts[clicked]
+        chance = [
+            expected[0][np.searchsorted(rows, ranked)] @ discounts
+            for expected, rows, ranked in zip(shown.by_chance, shown.lists, lists, strict=True)
+        ]
+        assert own.mean() == pytest.approx(np.mean(chance))
 
 
 def test_labels_that_say_what_was_shown_are_compared_on_it(problem):
@@ -130,16 +147,15 @@ def test_labels_that_say_what_was_shown_are_compared_on_it(problem):
         labels.append([(name, 1.0)])
     told = Relevance(problem.train.queries, labels, shown=shown)
     merged = train._merge(unit_rows(problem.train_queries, "query"), told, None, problem.corpus, problem.ids, 0)
-    lists, weights = merged.shown()
+    lists = merged.shown()
     for place, row in enumerate(merged.order.tolist()):
-        if shown[row] is None:
-            assert lists[place] is None
-        else:
-            assert lists[place].tolist() == sorted({rows[name] for name in shown[row]})
+        ranks = None if shown[row] is None else {rows[name]: shown[row].index(name) + 1 for name in shown[row]}
+        assert lists[place] == ranks
+    weights = Exposure.of(merged.data.labels, lists).weights
     assert weights.mean() == pytest.approx(1)
     ranks = np.array([0 if one is None else one.index(name) + 1 for one, ((name, _),) in zip(shown, labels, strict=True)])
     counts = np.bincount(ranks[ranks > 0])
-    expected = np.array([counts.max() / counts[rank] if rank else 1.0 for rank in ranks])[merged.order]
+    expected = np.array([np.sqrt(counts.max() / counts[rank]) if rank else 1.0 for rank in ranks])[merged.order]
     np.testing.assert_allclose(weights, expected / expected.mean())
     report = train_adapter(problem.train_queries, told, problem.corpus, problem.ids).report
     assert report.shown == 10

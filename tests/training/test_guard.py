@@ -62,7 +62,7 @@ def test_a_gain_that_popularity_explains_does_not_count():
     choice = choose(views, TRANSFORMS, agreement=0.0)
     assert choice.candidate == TRANSFORMS[0]
     assert "no more than chance" in choice.reason
-    views["seen"] = replace(scores, ndcg_by_popularity=0 * popularity, recall_by_popularity=0 * popularity)
+    views["seen"] = replace(scores, ndcg_by_chance=0 * popularity, recall_by_chance=0 * popularity)
     assert choose(views, TRANSFORMS, agreement=0.0).candidate == TRANSFORMS[10], "a gain beyond chance needs no agreement"
 
 
