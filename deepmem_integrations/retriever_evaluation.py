@@ -5,7 +5,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -189,10 +189,11 @@ class RetrieverTest:
             # A context of its own lets the callbacks and traces around the call see each query.
             waiting = [pool.submit(contextvars.copy_context().run, ask, row) for row in range(len(self.labels))]
             try:
-                for one in as_completed(waiting):
-                    one.result()
+                found = []
+                for one in waiting:  # in their order, so that the same query is named each time
+                    found.append(one.result())
                     bar.update()
-                return [one.result() for one in waiting]
+                return found
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # the first error ends the test
                 raise
