@@ -11,7 +11,8 @@ from langchain_core.stores import InMemoryStore
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_text_splitters import CharacterTextSplitter
 
-from deepmem_integrations import DeepMemory, Relevance, evaluate, train_adapter
+from deepmem_integrations import DeepMemory, QueryAdapter, Relevance, evaluate, train_adapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import WITH, WITHOUT
 from deepmem_integrations.labels import LabelRows
@@ -128,8 +129,76 @@ def test_the_memory_works_by_page(problem, trained, caplog):
     assert "warning" not in caplog.text.lower()
     again = asyncio.run(trained.ameasure(of_pages(problem.test)))
     assert again == evaluation
-    with pytest.raises(InvalidRelevanceError, match="A report is of documents"):
-        trained.report(of_pages(problem.test))
+
+
+def test_a_report_is_of_pages(problem, trained, tmp_path):
+    labels = of_pages(problem.test)
+    gone = Relevance(["what is gone?"], [[("page-999", 1.0)]], ["gone"], level="doc_uri")
+    with pytest.raises(InvalidRelevanceError, match="'page-999'"):
+        trained.report(labels + gone)
+    model = trained.adapter
+    model = QueryAdapter(**(model._parts()._asdict() | {"ranking": Ranking(answers=0.5)})).with_metadata(**model.metadata)
+    trained.folder.save_model("with-answers", model)
+    with pytest.warns(UserWarning, match="Left out 1 of 121"):
+        report = trained.report(labels + gone, tmp_path / "report.html", model="with-answers", on_invalid="drop")
+    values, evaluation = report.to_json(), trained.measure(labels, model="with-answers")
+    assert values["provenance"]["level"] == "doc_uri"
+    assert "doc_uri" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    recall = values["curves"]["all"]["scores"]
+    assert recall[WITH]["recall@10"]["mean"] == pytest.approx(evaluation[WITH]["recall@10"])
+    assert recall["answers alone"]["recall@10"]["mean"] > 0.2
+    assert values["curves"]["seen"]["queries"] > 20, "pages that were asked for, and not only the very parts"
+    assert values["labels"]["documents without labels"]["count"] + values["labels"]["training"]["documents labelled"] == 100
+    assert values["labels"]["labels without documents"]["count"] == 0
+    shown = [one for query in values["queries"] for one in query["after"]]
+    assert all(one["id"].startswith("page-") and one["text"].startswith("doc-") for one in shown)
+    named = [document for query in values["queries"] for document in query["evidence"]["alike"]["documents"]]
+    assert named and all(name.startswith("page-") for name in named)
+    lengths = values["advice"]["rows"][0]["context"][WITH]
+    assert 3 * len("doc-1") <= lengths <= 3 * len("doc-299"), "a page is as long as its three parts"
+
+
+def test_labels_of_parts_become_labels_of_their_pages(langchain, tmp_path):
+    documents = DeepMemory.from_langchain(langchain, tmp_path).documents()
+    labels = Relevance(
+        ["a", "b", "c"],
+        [[("doc-0", 1.0), ("doc-1", -1.0), ("doc-2", 0.5)], [("doc-3", -1.0), ("page-2", 1.0)], [("gone", 1.0)]],
+        times=[1.0, 2.0, 3.0],
+        shown=[["doc-0", "doc-5", "doc-1"], None, ["gone"]],
+    )
+    with pytest.warns(UserWarning, match="document not in the corpus"):
+        pages = labels.at_level("doc_uri", documents)
+    assert pages.labels == ((("page-0", 1.0),), (("page-2", 1.0),))
+    assert pages.irrelevant == ((), (("page-1", -1.0),))
+    assert pages.shown == (("page-0", "page-1"), None)
+    assert (pages.level, pages.times, pages.query_ids) == ("doc_uri", labels.times[:2], ("0", "1"))
+    assert pages.left_out["document not in the corpus"] == 1
+    with pytest.raises(InvalidRelevanceError, match="name parents already"):
+        pages.at_level("doc_uri", documents)
+    with pytest.raises(StoreError, match="Not one of the 300 documents has 'uri'"):
+        labels.at_level("uri", documents)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_never_read_in_full(problem, langchain, trained, tmp_path, caplog):
+    """What the store finds tells its own parents: training, evaluating, reporting and remembering need no listing."""
+    memory = DeepMemory.from_langchain(langchain, tmp_path / "n", scan=False)
+    memory.train(of_pages(problem.train), words=False)
+    found, whole = (one.measure(of_pages(problem.test)) for one in (memory, trained))
+    assert found[WITHOUT] == whole[WITHOUT], "as many pages are found as recall@100 asks for"
+    assert found[WITH]["ndcg@10"] == pytest.approx(whole[WITH]["ndcg@10"], abs=0.05)
+    values = memory.report(of_pages(problem.test)).to_json()
+    assert values["curves"]["all"]["scores"][WITH]["recall@10"]["mean"] == pytest.approx(found[WITH]["recall@10"])
+    assert values["curves"]["seen"]["queries"] > 20
+    memory.remember(Relevance(["what is on page 99?"], [[("page-99", 1.0)]], ["q-new"], level="doc_uri"))
+    assert "page-99" in memory.adapter.metadata["parents"].values()
+    memory.train(of_pages(problem.train), words=False, in_use="if better")
+    assert memory.audit()[-1].figures["questions"] >= 20
+    with pytest.raises(InvalidRelevanceError, match="'page-999'"):
+        memory.measure(of_pages(problem.test) + Relevance(["?"], [[("page-999", 1.0)]], level="doc_uri"))
+    assert "1 labelled parents are not among the 1000 nearest of any query" in caplog.text
+    with pytest.raises(StoreError, match="Not one of the documents that the store finds has 'uri'"):
+        memory.measure(of_pages(problem.test, "uri"))
 
 
 def test_unknown_parents(problem, trained):
@@ -188,8 +257,6 @@ def test_documents_without_the_key_stand_for_themselves(problem, lookup, tmp_pat
     assert memory.measure(own, top_k=[140])[WITH]["recall@140"] == 1.0  # 80 pages and 60 documents
     with pytest.raises(StoreError, match="Not one of the 300 documents has 'uri'.*'doc_uri'"):
         memory.measure(of_pages(problem.test, "uri"))
-    with pytest.raises(StoreError, match="level='doc_uri'.*scan=False"):
-        DeepMemory.from_langchain(store, tmp_path / "n", scan=False).train(of_pages(problem.train))
 
 
 @pytest.mark.slow

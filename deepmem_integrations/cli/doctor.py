@@ -19,6 +19,7 @@ from deepmem_integrations.cli.options import (
     STORE_HELP,
     AsJson,
     Folder,
+    Level,
     folder_of,
     printing,
     read_labels,
@@ -27,7 +28,7 @@ from deepmem_integrations.cli.options import (
 )
 from deepmem_integrations.cli.redaction import redact
 from deepmem_integrations.cli.stores import open_store
-from deepmem_integrations.corpora import Corpus, parents_of, unit_batches
+from deepmem_integrations.corpora import Corpus, CorpusAtLevel, unit_batches
 from deepmem_integrations.drift import drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError
 from deepmem_integrations.labels import Relevance
@@ -91,6 +92,7 @@ def doctor(
         Path | None,
         typer.Option(metavar="LABELS", parser=typed_path, help="Labelled queries, whose documents are looked up in the store."),
     ] = None,
+    level: Level = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that everything is there and fits together.
@@ -115,7 +117,7 @@ def doctor(
         if labels is not None and store is None:
             raise typer.BadParameter("the documents of labels are looked up in a store: give --store and --embedding, too.")
         if opened and labels is not None:
-            checks += _labels(read_labels(labels, "train"), opened[0].memory)
+            checks += _labels(read_labels(labels, "train", level), opened[0].memory)
         if path is not None or (store or "").startswith("deeplake:"):
             if opened:
                 checks += _remembered(opened[0].memory)
@@ -231,8 +233,7 @@ def _labels(labels: Relevance, memory: DeepMemory) -> Iterator[Check]:
     name = "documents of the labels"
     try:
         gone = set(labels.document_ids)
-        if labels.level is not None:
-            gone.difference_update(parents_of(memory.corpus, labels.level).values())
+        gone.difference_update((CorpusAtLevel(memory.corpus, labels.level).parent_of or {}).values())
         for ids, _ in memory.corpus.texts() if gone else ():
             gone.difference_update(ids)
     except DeepMemoryError as error:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from deepmem_integrations._files import read_text, user_path
-from deepmem_integrations.cli.options import AsJson, printing, typed_path
+from deepmem_integrations.cli.options import EMBEDDING_HELP, STORE_HELP, AsJson, Folder, printing, typed_path
+from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.feedback import FeedbackLog, Policy
 
 app = typer.Typer(
@@ -70,12 +71,32 @@ def labels(
             help="For a log that keeps hashes: a file with the texts that users may have asked, a text a line.",
         ),
     ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="A metadata key, such as doc_uri, by which the labels are to name the parents of documents; it needs --store "
+            "and --embedding.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", "-s", envvar="DEEPMEM_STORE", metavar="URI", help=f"{STORE_HELP} It tells the parents."),
+    ] = None,
+    embedding: Annotated[
+        str | None, typer.Option("--embedding", "-e", envvar="DEEPMEM_EMBEDDING", metavar="URI", help=EMBEDDING_HELP)
+    ] = None,
+    path: Folder = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the labels that follow from the log, for the command train."""
+    if level is not None and (store is None or embedding is None):
+        raise typer.BadParameter("--level needs --store and --embedding, whose documents tell the parents.")
     with printing(as_json) as show, open_log(log) as opened:
         known = () if texts is None else read_text(texts).splitlines()
         found = opened.labels(policy, tenant=tenant, since=since, until=until, texts=known)
+        if level is not None and store is not None and embedding is not None:
+            found = found.at_level(level, open_store(store, embedding, path, models=False).memory.documents())
         found.to_jsonl(file)
         counts = {
             "queries": len(found),

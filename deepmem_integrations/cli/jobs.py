@@ -18,6 +18,7 @@ from deepmem_integrations.cli.options import (
     Folder,
     InUseChoice,
     LabelsFile,
+    Level,
     OnInvalidChoice,
     Seed,
     Show,
@@ -51,6 +52,7 @@ def train(
     embedding: Embedding,
     path: Folder = None,
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "train",
+    level: Level = None,
     validation: Annotated[
         Path | None,
         typer.Option(
@@ -117,10 +119,10 @@ def train(
             "evaluate with --save-held-out FILE."
         )
     with printing(as_json) as show:
-        relevance, test = read_labels(labels, split), None
+        relevance, test = read_labels(labels, split, level), None
         if hold_out is not None:
             relevance, test = relevance.split(hold_out, by=hold_out_by or "query", seed=seed)
-        judges = None if validation is None else read_labels(validation, validation_split)
+        judges = None if validation is None else read_labels(validation, validation_split, level)
         memory = open_store(store, embedding, path).memory
         if test is not None and save_held_out is not None:
             _save(test, save_held_out)

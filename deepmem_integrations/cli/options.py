@@ -74,6 +74,14 @@ OnInvalidChoice = Annotated[
     Literal["raise", "drop"],
     typer.Option(help="What to do about labels whose documents are gone from the store: stop, or drop and count them."),
 ]
+Level = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="The metadata key whose values the labels name, such as doc_uri, where they name parents of documents and the file "
+        "does not say so.",
+    ),
+]
 InUseChoice = Literal["always", "if-better", "never"]
 Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[
@@ -115,20 +123,21 @@ def printing(as_json: bool) -> Iterator[Show]:
         yield show
 
 
-def read_labels(path: Path, split: str) -> Relevance:
+def read_labels(path: Path, split: str, level: str | None = None) -> Relevance:
     """Read labelled queries from a file or folder of any known form.
 
     Args:
         path: A BEIR folder, a ``.json`` file of LlamaIndex, or any other file with JSON lines.
         split: The split of a BEIR folder.
+        level: What the labels name: see `Relevance`. None leaves that to the file.
 
     Raises:
         InvalidRelevanceError: The file has another form.
         StorageError: The file cannot be read.
     """
     if path.is_dir():
-        return Relevance.from_beir(path, split)
-    return Relevance.from_llama_index(path) if path.suffix == ".json" else Relevance.from_jsonl(path)
+        return Relevance.from_beir(path, split, level=level)
+    return (Relevance.from_llama_index if path.suffix == ".json" else Relevance.from_jsonl)(path, level=level)
 
 
 def load_object(name: str, option: str) -> Any:

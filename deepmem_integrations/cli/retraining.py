@@ -14,6 +14,7 @@ from deepmem_integrations.cli.options import (
     Folder,
     InUseChoice,
     LabelsFile,
+    Level,
     OnInvalidChoice,
     Seed,
     Store,
@@ -35,6 +36,7 @@ def retrain(
     embedding: Embedding,
     path: Folder = None,
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "train",
+    level: Level = None,
     new_labels: Annotated[
         int, typer.Option(min=0, help="Train again from so many new labelled queries on; 0 leaves them out of account.")
     ] = 50,
@@ -69,7 +71,7 @@ def retrain(
     """
     policy = RetrainPolicy(new_labels or None, drift or None, timedelta(days=age) if age else None)
     with printing(as_json) as show:
-        relevance = read_labels(labels, split)
+        relevance = read_labels(labels, split, level)
         memory = open_store(store, embedding, path).memory
         if dry_run:
             due = memory.retraining_due(relevance, policy)

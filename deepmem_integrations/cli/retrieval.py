@@ -16,6 +16,7 @@ from deepmem_integrations.cli.options import (
     Embedding,
     Folder,
     LabelsFile,
+    Level,
     OnInvalidChoice,
     Store,
     load_object,
@@ -68,6 +69,7 @@ def evaluate(
     embedding: Embedding,
     path: Folder = None,
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
+    level: Level = None,
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
     on_invalid: OnInvalidChoice = "raise",
@@ -107,7 +109,7 @@ def evaluate(
         raise typer.BadParameter("a --retriever brings its own filter: leave --where out.")
     filter = _filter_of(where or [])
     with printing(as_json) as show:
-        relevance = read_labels(labels, split)
+        relevance = read_labels(labels, split, level)
         memory = open_store(store, embedding, path).memory
         evaluation = memory.measure(
             relevance,
@@ -138,12 +140,14 @@ def report(
     embedding: Embedding,
     path: Folder = None,
     split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "test",
+    level: Level = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
     no_texts: Annotated[bool, typer.Option("--no-texts", help="Leave out the texts of queries and documents.")] = False,
     tokens: Annotated[
         str | None, typer.Option(metavar="NAME", help="Count tokens by tiktoken's encoding of this name, e.g. o200k_base.")
     ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="What a million tokens cost; it needs --tokens.")] = None,
+    on_invalid: OnInvalidChoice = "raise",
     as_json: AsJson = False,
 ) -> None:
     """Write a page that shows what the model gains and loses.
@@ -156,16 +160,26 @@ def report(
         raise typer.BadParameter(str(error)) from None
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
-        relevance = read_labels(labels, split)
+        relevance = read_labels(labels, split, level)
         options: dict[str, object] = {
             "--store": store,
             "--embedding": embedding,
             "--path": path,
             "--split": split if labels.is_dir() else None,
         }
-        options |= {"--model": model, "--tokens": tokens, "--price": price}
+        options |= {"--level": level, "--model": model, "--tokens": tokens, "--price": price}
+        options["--on-invalid"] = on_invalid if on_invalid == "drop" else None
         command = _command([labels, file], options, ["--no-texts"] if no_texts else [])
-        made = memory.report(relevance, file, model=model, texts=not no_texts, tokens=tokens, price=price, command=command)
+        made = memory.report(
+            relevance,
+            file,
+            model=model,
+            texts=not no_texts,
+            tokens=tokens,
+            price=price,
+            command=command,
+            on_invalid=on_invalid,
+        )
         show(made.to_json(), f"{made}\n\nThe report is in {file}.")
 
 

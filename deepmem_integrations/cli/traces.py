@@ -55,6 +55,13 @@ def traces(
     ] = None,
     path: Folder = None,
     id_key: Annotated[str | None, typer.Option(help="The metadata key that names documents in the traces, e.g. doc_uri.")] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="A metadata key, such as doc_uri, by which the labels are to name the parents of documents.",
+        ),
+    ] = None,
     drop: Annotated[bool, typer.Option("--drop-invalid", help="Leave out and count rows that cannot be read.")] = False,
     force: Force = False,
     as_json: AsJson = False,
@@ -77,6 +84,7 @@ def traces(
             policy=policy,
             documents=documents,
             id_key=id_key,
+            level=level,
             feedback=feedback or None,
             weights=_weights(weights),
             on_invalid="drop" if drop else "raise",

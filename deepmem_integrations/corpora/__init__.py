@@ -4,7 +4,7 @@ The readers of LangChain's and LlamaIndex's stores are in separate modules (``co
 so that importing this package needs neither framework.
 """
 
-from deepmem_integrations._texts import id_and_text
+from deepmem_integrations._texts import id_and_text, parent_of
 from deepmem_integrations.corpora.corpus import (
     Batch,
     Corpus,
@@ -18,12 +18,13 @@ from deepmem_integrations.corpora.corpus import (
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
-from deepmem_integrations.corpora.parents import parent_of, parents_of
+from deepmem_integrations.corpora.parents import CorpusAtLevel
 from deepmem_integrations.corpora.where import Where, passes
 
 __all__ = [
     "Batch",
     "Corpus",
+    "CorpusAtLevel",
     "CorpusVectors",
     "CorpusView",
     "DeepLakeCorpus",
@@ -34,7 +35,6 @@ __all__ = [
     "check_metric",
     "id_and_text",
     "parent_of",
-    "parents_of",
     "passes",
     "read_corpus",
     "unit_batches",

@@ -19,6 +19,8 @@ Batch = tuple[Sequence[str], ArrayLike]
 
 CorpusVectors = NDArray[np.generic] | Sequence[Sequence[float]] | Iterable[Batch]
 """An (N, d) array, whose ids are passed beside it, or anything that yields (ids, vectors) batches."""
+NamedBy = Callable[[str, Any], str]
+"""A function from a document's id and the document to what labels name the document by, such as its parent."""
 METRICS = ("cosine", "l2", "dot")
 """By what a store may rank: see `check_lengths_of`."""
 _EVEN = 1.05
@@ -60,7 +62,15 @@ class Corpus(Protocol):
         """
         ...
 
-    def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
+    def around(
+        self,
+        queries: Callable[[], Vectors],
+        k: int,
+        ids: Collection[str],
+        *,
+        parents: Collection[str] = (),
+        named_by: NamedBy | None = None,
+    ) -> Iterator[Batch]:
         """Yield the documents that training or evaluation on some queries has to rank, each document once.
 
         A listed corpus yields all of its documents and does not call ``queries``. Any other corpus yields the k documents
@@ -70,6 +80,9 @@ class Corpus(Protocol):
             queries: A function that returns the (n, d) float32 query vectors. The call may embed the queries first.
             k: How many documents to find for each query.
             ids: The ids of documents to yield in any case. Unknown ids are ignored.
+            parents: What labels name where these are no ids: documents of such parents are yielded in any case, and those of the
+                k parents nearest to each query. A listed corpus yields all of its documents.
+            named_by: A function from a document's id and the document to its parent, of which other documents may have the same.
 
         Raises:
             StoreError: The store cannot be read, or cannot be searched by vector.
@@ -123,7 +136,15 @@ class ListedCorpus(ABC):
                 texts.append(found[1])
             yield ids, texts
 
-    def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
+    def around(
+        self,
+        queries: Callable[[], Vectors],
+        k: int,
+        ids: Collection[str],
+        *,
+        parents: Collection[str] = (),
+        named_by: NamedBy | None = None,
+    ) -> Iterator[Batch]:
         """Yield the vectors of all documents. The arguments make no difference (see `Corpus.around`)."""
         return self.vectors()
 

@@ -1,7 +1,7 @@
 """The documents of a LangChain vector store: read from the store, passed by the caller, or found by the store's own search."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
@@ -16,6 +16,7 @@ from deepmem_integrations.corpora.corpus import (
     CorpusView,
     GivenCorpus,
     HasCorpus,
+    NamedBy,
     check_lengths_of,
     check_metric,
 )
@@ -134,24 +135,42 @@ class FoundCorpus:
         """
         raise self._not_listed()
 
-    def around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
+    def around(
+        self,
+        queries: Callable[[], Vectors],
+        k: int,
+        ids: Collection[str],
+        *,
+        parents: Collection[str] = (),
+        named_by: NamedBy | None = None,
+    ) -> Iterator[Batch]:
         """Yield the k documents nearest to each query and those with the given ids, each document once.
 
         Args:
             queries: A function that returns the (n, d) float32 query vectors.
             k: How many documents to find for each query.
             ids: The ids of documents to yield in any case. Unknown ids are ignored.
+            parents: See `Corpus.around`.
+            named_by: See `Corpus.around`. The documents of k parents are found for each query, as far as 1,000 documents have so
+                many.
 
         Raises:
             StoreError: The store cannot search by vector, does not tell the ids of the documents that it finds, or ranks vectors
                 of unequal length otherwise than by cosine similarity.
         """
-        return check_lengths_of(self._around(queries, k, ids), self._metric, type(self._store).__name__)
+        return check_lengths_of(self._around(queries, k, ids, parents, named_by), self._metric, type(self._store).__name__)
 
-    def _around(self, queries: Callable[[], Vectors], k: int, ids: Collection[str]) -> Iterator[Batch]:
+    def _around(
+        self,
+        queries: Callable[[], Vectors],
+        k: int,
+        ids: Collection[str],
+        parents: Collection[str],
+        named_by: NamedBy | None,
+    ) -> Iterator[Batch]:
         seen: set[str] = set()
         asked = queries()  # an embedding model that fails is no fault of the store
-        for batch in readable(self._find(asked, k, set(ids)), self._store):
+        for batch in readable(self._find(asked, k, set(ids), set(parents), named_by), self._store):
             new = {name: document for name, document in batch.items() if name not in seen}
             seen |= new.keys()
             if new:
@@ -174,19 +193,24 @@ class FoundCorpus:
             )
         return "filter"
 
-    def _find(self, queries: Vectors, k: int, wanted: set[str]) -> Iterator[dict[str, Document]]:
-        """Yield documents by their names: those that are wanted, as far as they can be fetched, and those around each query."""
+    def _find(
+        self, queries: Vectors, k: int, wanted: set[str], parents: set[str], named_by: NamedBy | None
+    ) -> Iterator[dict[str, Document]]:
+        """Yield documents by their ids: those that are wanted, as far as they can be fetched, and those around each query."""
         missing = set(wanted)
         for ids in batches(sorted(wanted)):
             fetched = self._fetch(ids)
             missing -= fetched.keys()
             yield fetched
         try:
-            for documents in self._nearest(queries, k, "Searching"):
+            for documents in self._nearest(queries, k, "Searching", named_by):
                 missing -= documents.keys()
+                parents -= _by_parent(documents, named_by).keys()
                 yield documents
-            if missing and not self._fetches:
-                yield from self._deep(queries, missing)
+            if self._fetches:
+                missing.clear()
+            if missing or parents:
+                yield from self._deep(queries, missing, parents, named_by)
         except NotImplementedError as error:
             raise StoreError(
                 f"{type(self._store).__name__} cannot search by vector ({error!r}). Pass the documents, "
@@ -205,34 +229,62 @@ class FoundCorpus:
         except NotImplementedError:
             return {}
 
-    def _deep(self, queries: Vectors, missing: set[str]) -> Iterator[dict[str, Document]]:
-        """Search farther around the queries for documents that labels name."""
+    def _deep(
+        self, queries: Vectors, missing: set[str], parents: set[str], named_by: NamedBy | None
+    ) -> Iterator[dict[str, Document]]:
+        """Search farther around the queries for documents that labels name, and for those of parents that labels name."""
+        unseen = set(parents)
         for documents in self._nearest(queries, _DEEP, "Searching farther"):
-            found = {name: document for name, document in documents.items() if name in missing}
-            missing -= found.keys()
-            yield found
-            if not missing:
+            found = missing & documents.keys()
+            for parent, ids in _by_parent(documents, named_by).items():
+                found.update(ids if parent in parents else ())
+                unseen.discard(parent)
+            missing -= found
+            yield {name: document for name, document in documents.items() if name in found}
+            if not missing and not parents:  # each query may be near to another document of a parent
                 return
+        if not missing and not unseen:
+            return
         _logger.warning(
-            "%d labelled documents are not among the %d nearest of any query, and a %s cannot fetch documents by id (here): %s. "
+            "%d labelled %s are not among the %d nearest of any query, and a %s cannot fetch documents by %s (here): %s. "
             "Pass the documents, from_langchain(…, documents=[…]), so that they can be learned from.",
-            len(missing),
+            len(missing or unseen),
+            "documents" if missing else "parents",
             _DEEP,
             type(self._store).__name__,
-            ", ".join(map(repr, sorted(missing)[:5])),
+            "id" if missing else "parent",
+            ", ".join(map(repr, sorted(missing or unseen)[:5])),
         )
 
-    def _nearest(self, queries: Vectors, k: int, title: str) -> Iterator[dict[str, Document]]:
+    def _nearest(self, queries: Vectors, k: int, title: str, named_by: NamedBy | None = None) -> Iterator[dict[str, Document]]:
+        """Yield, for each query, the k documents nearest to it by their ids, or the documents of the k nearest parents."""
         for query in tqdm(queries, desc=title, unit="query", delay=1):
-            found = self._search.find(self._search.name, query.tolist(), k=k, **self._options)
-            yield self._by_name([one[0] if isinstance(one, tuple) else one for one in found])
+            documents, depth = self._first(query, k), k
+            while named_by is not None and len(documents) >= depth and depth < _DEEP and len(_by_parent(documents, named_by)) < k:
+                depth = min(2 * depth, _DEEP)
+                documents = self._first(query, depth)
+            yield documents
+
+    def _first(self, query: Vectors, k: int) -> dict[str, Document]:
+        found = self._search.find(self._search.name, query.tolist(), k=k, **self._options)
+        return self._by_name([one[0] if isinstance(one, tuple) else one for one in found])
 
     def search_ids(self, vector: Vectors, k: int) -> list[str]:
         """Return the names of the k documents that the store's own search finds for a (d,) query vector, best first."""
-        return list(next(self._nearest(vector[None], k, "Searching")))
+        return list(self._first(vector, k))
 
     def _by_name(self, documents: Iterable[Document]) -> dict[str, Document]:
         return {document_id(document, self._store, self._id_key): document for document in documents}
+
+
+def _by_parent(documents: Mapping[str, Document], named_by: NamedBy | None) -> dict[str, list[str]]:
+    """Return what labels name documents by, where this is not their id, → the ids of its documents."""
+    parents: dict[str, list[str]] = {}
+    if named_by is None:
+        return parents
+    for name, document in documents.items():
+        parents.setdefault(named_by(name, document), []).append(name)
+    return parents
 
 
 def search_ids(

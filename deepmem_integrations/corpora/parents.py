@@ -1,71 +1,69 @@
 """The parents of a corpus's documents, which labels may name by a metadata key."""
 
-import logging
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from typing import Any
 
-from deepmem_integrations._texts import id_and_text
-from deepmem_integrations.corpora.corpus import Corpus
+from deepmem_integrations._texts import parent_of, parents_by_id
+from deepmem_integrations._vectors import Vectors
+from deepmem_integrations.corpora.corpus import Batch, Corpus
 from deepmem_integrations.errors import StoreError
 
-_logger = logging.getLogger(__name__)
 
-REF_DOC_ID = "ref_doc_id"
-"""The level of the sources of LlamaIndex's nodes, which nodes keep beside their metadata."""
-
-
-def parent_of(document: Any, level: str) -> str | None:
-    """Return the parent of a document of any framework; None where it has none.
-
-    Args:
-        document: The document, or node.
-        level: The metadata key that holds the parent.
-
-    Example:
-        >>> from langchain_core.documents import Document
-        >>> parent_of(Document("Run git revert.", metadata={"doc_uri": "git.md"}), "doc_uri")
-        'git.md'
-    """
-    value = (getattr(document, "metadata", None) or {}).get(level)
-    if value is None and level == REF_DOC_ID:
-        value = getattr(document, REF_DOC_ID, None)
-    return None if value is None else str(value)
-
-
-def parents_of(corpus: Corpus, level: str) -> dict[str, str]:
-    """Return document id → parent, of all documents that have one.
+class CorpusAtLevel:
+    """A corpus with what the labels of a level name: the parents of its documents, or the documents themselves.
 
     Args:
         corpus: The documents.
-        level: The metadata key that holds the parents.
+        level: The metadata key that holds the parents; None where labels name documents.
+
+    Attributes:
+        parent_of: Document id → parent, of those documents that have one: of all documents of a corpus that can be listed, and
+            otherwise of those that `around` has yielded so far. None where labels name documents.
 
     Raises:
-        StoreError: The documents cannot be listed, or none of them has the key.
+        StoreError: No document has the key, or the documents cannot be read.
     """
-    if not corpus.listed:
-        raise StoreError(
-            f"Labels that name parents (level={level!r}) need the metadata of all documents, and this store is searched and "
-            "never read (scan=False). Pass the documents, from_langchain(…, documents=[…])."
-        )
-    parents: dict[str, str] = {}
-    keys: set[str] = set()
-    count = 0
-    for batch in corpus.documents():
-        for document in batch:
-            found = id_and_text(document)
-            parent, count = parent_of(document, level), count + 1
-            keys |= set(getattr(document, "metadata", None) or {}) if len(keys) < 20 else set()
-            if found is not None and found[0] is not None and parent is not None:
-                parents[str(found[0])] = parent
-    if not parents:
-        raise StoreError(
-            f"Not one of the {count} documents has {level!r} in its metadata, which the labels name parents by (level); "
-            f"there are the keys {', '.join(map(repr, sorted(keys))) or '(none)'}."
-        )
-    if len(parents) < count:
-        _logger.warning(
-            "%d of %d documents have no %r in their metadata: each stands for itself, by its own id.",
-            count - len(parents),
-            count,
-            level,
-        )
-    return parents
+
+    def __init__(self, corpus: Corpus, level: str | None) -> None:
+        self._corpus, self._level = corpus, level
+        self.parent_of: dict[str, str] | None = None
+        if level is not None:
+            listed = corpus.listed
+            self.parent_of = parents_by_id(chain.from_iterable(corpus.documents()), level) if listed else {}
+
+    def around(
+        self, queries: Callable[[], Vectors], k: int, names: Collection[str], ids: Collection[str] = ()
+    ) -> Iterator[Batch]:
+        """Yield the documents that training or evaluation on some queries has to rank: see `Corpus.around`.
+
+        Args:
+            queries: See there.
+            k: How many documents, or parents, to find for each query.
+            names: What labels name: documents, or parents, to be yielded in any case.
+            ids: The ids of further documents to yield in any case.
+
+        Raises:
+            StoreError: See there; or no document that is found has the key.
+        """
+        if self.parent_of is None or self._corpus.listed:
+            yield from self._corpus.around(queries, k, {*names, *ids})
+            return
+        yield from self._corpus.around(queries, k, ids, parents=names, named_by=self._named)
+        if not self.parent_of:
+            raise StoreError(
+                f"Not one of the documents that the store finds has {self._level!r} in its metadata, which the labels name "
+                "parents by (level)."
+            )
+
+    def name_of(self, document_id: str) -> str:
+        """Return what labels name a document by."""
+        return (self.parent_of or {}).get(document_id, document_id)
+
+    def _named(self, document_id: str, document: Any) -> str:
+        """Return what labels name a document by that was found now."""
+        assert self._level is not None
+        assert self.parent_of is not None
+        if (parent := parent_of(document, self._level)) is not None:
+            self.parent_of[document_id] = parent
+        return self.name_of(document_id)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from deepmem_integrations._files import MOST_TEXT, make_private_folder, open_regular, private_opener, read_json, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.corpora import Batch, Corpus, parents_of, unit_batches
+from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, unit_batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError, StoreError
 from deepmem_integrations.labels import OnInvalid, Parents, Relevance
@@ -129,11 +129,11 @@ def write_inputs(
         return np.concatenate([vectors(some) for some in (labels, held_out) if some])
 
     named = labels.document_ids.union(*(some.document_ids for some in (validation, held_out) if some))
-    parents = None if labels.level is None else parents_of(corpus, labels.level)
-    ids, dimension = _write_corpus(folder, corpus.around(searched, AROUND, named))
-    if parents is not None:
-        _write_json(folder, "parents", parents)
-        ids = list(Parents.of(parents, ids).names)
+    levelled = CorpusAtLevel(corpus, labels.level)
+    ids, dimension = _write_corpus(folder, levelled.around(searched, AROUND, named))
+    if levelled.parent_of is not None:
+        _write_json(folder, "parents", levelled.parent_of)
+        ids = list(Parents.of(levelled.parent_of, ids).names)
     labels = labels.check(ids, on_invalid=on_invalid)
     if not len(labels):
         raise InvalidRelevanceError("No judged document is in the store, so there is nothing to learn from.")

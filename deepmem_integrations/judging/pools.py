@@ -131,8 +131,12 @@ def sample_pools(sample: Relevance, documents: dict[str, Source]) -> list[Pool]:
     """Pool, for each query of a sample, the documents that people judged.
 
     Raises:
-        GenerationError: None of these documents is known.
+        GenerationError: None of these documents is known, or people judged parents.
     """
+    if sample.level is not None:
+        raise GenerationError(
+            f"sample= names parents, by {sample.level!r}, and a judge reads documents: pass labels of documents."
+        )
     wanted: dict[str, dict[str, Source]] = {}
     for query, judged in zip(sample.queries, sample.relevance, strict=True):
         wanted.setdefault(query, {}).update({name: documents[name] for name, _ in judged if name in documents})

@@ -57,7 +57,9 @@ def judgements(policy: Policy, query: LoggedQuery, click_weights: Mapping[int, f
         reason = "a thumb on an answer that cites no document" if answer is not None and not cited else None
     elif policy in ("first", "shared") and answer is not None:
         about = query.shown[: 1 if policy == "first" else None]  # one without an id keeps its place, and its share
-        found = {one.document_id: answer / len(about) for one in about if one is not None}
+        for one in about:
+            if one is not None:  # a parent may be shown at several ranks
+                found[one.document_id] = found.get(one.document_id, 0.0) + answer / len(about)
         reason = None if found else "a thumb on an answer without documents"
     elif policy == "clicks":
         ranks = rank_of(query)

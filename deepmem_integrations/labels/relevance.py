@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepmem_integrations._immutable import Immutable
 from deepmem_integrations._ordered import ordered
+from deepmem_integrations._texts import id_and_text, parents_by_id
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import files
@@ -464,6 +465,48 @@ class Relevance(Immutable):
         labels = self._take(kept, [rows[row] for row in kept], Counter(self._left_out) + counts, shown=False)
         return labels, CarriedOver(documents, sum(map(len, relevance)), lost, len(self), len(self) - len(kept))
 
+    def at_level(self, level: str, documents: Iterable[Any]) -> "Relevance":
+        """Return labels that name the parents of the documents that these labels name.
+
+        The largest weight of the documents of a parent stays: a parent is judged irrelevant where one of its documents was, and
+        none was found to answer. Judgements of documents that are not among the given ones are left out, which ``left_out``
+        counts, with a warning; what is a parent already stays.
+
+        Args:
+            level: The metadata key that holds the parents: see the constructor.
+            documents: The documents with their metadata, as ``memory.documents()`` returns them.
+
+        Raises:
+            InvalidRelevanceError: The labels name parents already.
+            StoreError: None of the documents has the key.
+
+        Example:
+            >>> from langchain_core.documents import Document
+            >>> chunks = [Document("Run git revert.", id="chunk-1", metadata={"doc_uri": "git.md"})]
+            >>> Relevance(["undo a commit"], [[("chunk-1", 1.0)]]).at_level("doc_uri", chunks)
+            Relevance(1 queries, 1 labels, level='doc_uri')
+        """
+        if self.level is not None:
+            raise InvalidRelevanceError(
+                f"These labels name parents already, by {self.level!r}: at_level takes labels of documents."
+            )
+        given = list(documents)
+        parents = parents_by_id(given, level)
+        names = {name: name for name in parents.values()}
+        names |= {str(found[0]): str(found[0]) for document in given if (found := id_and_text(document)) is not None} | parents
+        known = self.check(names, on_invalid="drop")
+        return Relevance(
+            known.queries,
+            [[(names[name], weight) for name, weight in row] for row in known.relevance],
+            known.query_ids,
+            generated=known.generated,
+            times=known.times,
+            judges=known.judges,
+            shown=[one and list(dict.fromkeys(names.get(name, name) for name in one)) for one in known.shown],
+            level=level,
+            left_out=known.left_out,
+        )
+
     def split(
         self, test_size: float = 0.2, *, by: Literal["query", "document", "time"] = "query", seed: int = 0
     ) -> "tuple[Relevance, Relevance]":
@@ -669,6 +712,7 @@ class Relevance(Immutable):
         policy: Policy = "judged",
         documents: Documents | None = None,
         id_key: str | None = None,
+        level: str | None = None,
         feedback: Feedback | None = None,
         weights: Weights | None = None,
         longest_query: int = LONGEST_QUERY,
@@ -692,6 +736,8 @@ class Relevance(Immutable):
                 looked up among them by id, then by ``id_key``, then by their text without case, spaces and punctuation.
                 Without them, ids are believed, and texts name nothing.
             id_key: The metadata key that names documents in the traces, such as ``"doc_uri"``.
+            level: The metadata key whose values the labels are to name, such as ``"doc_uri"``: the parents of the documents. The
+                documents of the traces tell the value, or else those of ``documents`` that they are found to be.
             feedback: The name or names of the feedback that counts, or name → what it is: ``"thumb"``, ``"click"``, ``"cite"`` or
                 ``"grade"``. By default all, if there is one name alone; for ``"ubi"``, clicks.
             weights: Value or label → weight, or None where a value says nothing; or a function from a value to a weight. By
@@ -705,6 +751,7 @@ class Relevance(Immutable):
                 several names would count; or there is no search among the traces.
             FeedbackError: There is no such policy.
             StorageError: A file cannot be read, or a server does not answer.
+            StoreError: None of the documents has the key of the level.
             MissingExtraError: A file is Parquet, and pyarrow is not installed.
 
         Example:
@@ -720,6 +767,7 @@ class Relevance(Immutable):
             policy=policy,
             documents=documents,
             id_key=id_key,
+            level=level,
             feedback=feedback,
             weights=weights,
             longest_query=longest_query,
@@ -752,6 +800,7 @@ class Relevance(Immutable):
             generated=[row.generated for row in rows],
             times=[row.time for row in rows],
             judges=[row.judge for row in rows],
+            level=options.get("level"),
             left_out={**report.left_out, **lost},
         )
         return labels, report

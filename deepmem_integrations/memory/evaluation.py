@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.corpora import DeepLakeCorpus, Where, id_and_text, parents_of, passes, read_corpus
+from deepmem_integrations.corpora import CorpusAtLevel, DeepLakeCorpus, Where, id_and_text, passes, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError, MissingExtraError, StorageError, StoreError
 from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, cutoffs, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
-from deepmem_integrations.labels import Labels, OnInvalid, Parents, Relevance
+from deepmem_integrations.labels import Labels, OnInvalid, Relevance
 from deepmem_integrations.memory.models import ModelsMixin
 from deepmem_integrations.report import CUTOFFS, ContextLength, CountTokens, EvaluationReport
 from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, by_level, sides_of
@@ -192,6 +192,35 @@ class EvaluationMixin(ModelsMixin):
             return test.score(test.ask())
         if plain is not None or id_key is not None:
             raise TypeError("plain= and id_key= go with retriever=, the retriever that is asked: pass it as well.")
+        return self._measured(
+            labels,
+            embedding_function=embedding_function,
+            embedding=embedding,
+            top_k=top_k,
+            qvs_params=qvs_params,
+            model=model,
+            filter=filter,
+            on_invalid=on_invalid,
+        )[0]
+
+    def _measured(
+        self,
+        labels: Relevance,
+        *,
+        top_k: Sequence[int],
+        model: str | None,
+        on_invalid: OnInvalid,
+        embedding_function: Callable[[list[str]], ArrayLike] | None = None,
+        embedding: ArrayLike | None = None,
+        qvs_params: Mapping[str, Any] | None = None,
+        filter: Where | None = None,
+    ) -> tuple[Evaluation, Relevance, Vectors, dict[str, str] | None]:
+        """Measure as `measure` does without a retriever.
+
+        Returns:
+            The evaluation; the labels and the (n, d) query vectors that it is of; and document id → parent, where the labels name
+            parents.
+        """
         log = EvaluationLog.wanted(qvs_params, self._evaluations_path())
         embedder = self._embedder(embedding_function)
         model, adapter = self.folder.in_use() if model is None else (model, self.folder.load_model(model))
@@ -213,15 +242,16 @@ class EvaluationMixin(ModelsMixin):
             return np.concatenate([embed(), adapter.transform(embed()), adapter.for_ranking().transform(embed())])
 
         remembered = adapter.remembered_queries
-        named = labels.document_ids.union(remembered.document_ids if remembered else ())
-        parent_of = None if labels.level is None else parents_of(self.corpus, labels.level)
-        ids, vectors = read_corpus(self.corpus.around(searches, max(*top_k, LISTED), named))
+        known = remembered.document_ids if remembered else ()
+        levelled = CorpusAtLevel(self.corpus, labels.level)
+        ids, vectors = read_corpus(levelled.around(searches, max(*top_k, LISTED), labels.document_ids, known))
+        parent_of = levelled.parent_of
         kept = range(len(ids)) if filter is None else self._passing(filter, ids)
         given = labels
         # Before the queries of a listed corpus are embedded, which may cost money.
-        known = [ids[row] for row in kept]
-        known = known if parent_of is None else list(Parents.of(parent_of, known).names)
-        labels = labels.check(known, on_invalid=on_invalid)
+        labels = labels.check({levelled.name_of(ids[row]) for row in kept}, on_invalid=on_invalid)
+        if not len(labels):
+            raise InvalidRelevanceError("No judged document is in the store, so there is nothing to measure.")
         query_vectors = embed()
         if len(query_vectors) == len(given) > len(labels):  # they were embedded, or passed, before some were dropped
             query_vectors = query_vectors[np.isin(given.query_ids, labels.query_ids)]
@@ -237,7 +267,7 @@ class EvaluationMixin(ModelsMixin):
         if log is not None:
             with self.folder.lock():
                 log.add(labels, query_vectors, result, model)
-        return result
+        return result, labels, query_vectors, parent_of
 
     async def ameasure(
         self,
@@ -278,10 +308,12 @@ class EvaluationMixin(ModelsMixin):
         tokens: str | CountTokens | None = None,
         price: float | None = None,
         command: str | None = None,
+        on_invalid: OnInvalid = "raise",
     ) -> EvaluationReport:
         """Measure a model as `measure` does, and describe what it gains and loses in a page for people.
 
-        The page is one file that loads nothing. A notebook shows it where a cell ends with the report.
+        The page is one file that loads nothing. A notebook shows it where a cell ends with the report. Where labels name parents,
+        the report is of parents: the length of a parent is that of its documents together.
 
         Args:
             labels: Labelled queries that took no part in the training.
@@ -293,6 +325,7 @@ class EvaluationMixin(ModelsMixin):
                 characters.
             price: What a million tokens cost, in any currency. It needs ``tokens``.
             command: What made the report, for its last part.
+            on_invalid: See `evaluate`.
 
         Raises:
             ValueError: ``price`` is negative or stands without ``tokens``, or tiktoken does not know ``tokens``.
@@ -303,17 +336,14 @@ class EvaluationMixin(ModelsMixin):
         require("jinja2", extra="train")
         count = ContextLength.of(tokens, price)
         labels = Relevance.of(labels)
-        if labels.level is not None:
-            raise InvalidRelevanceError(
-                f"A report is of documents, and these labels name parents, by {labels.level!r}: evaluate(labels) measures them."
-            )
         name = self.get_model() if model is None else model
-        adapter = self.folder.load_model(name)
-        adapter.check(self.embedder.fingerprint())
-        vectors = self.embedder.embed_queries(labels.queries, progress="Embedding queries")
-        evaluation = self.measure(labels, embedding=vectors, top_k=CUTOFFS, model=name)
-        info = self.folder.info(name)
-        report = EvaluationReport.of(evaluation, labels, vectors, adapter, info, self.corpus, count, texts=texts, command=command)
+        evaluation, labels, vectors, parent_of = self._measured(labels, top_k=CUTOFFS, model=name, on_invalid=on_invalid)
+        report = EvaluationReport.of(
+            *(evaluation, labels, vectors, self.folder.load_model(name), self.folder.info(name), self.corpus, count),
+            parent_of=parent_of,
+            texts=texts,
+            command=command,
+        )
         if path is not None:
             report.save(path)
         return report

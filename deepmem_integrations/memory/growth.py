@@ -9,7 +9,7 @@ import numpy as np
 
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, id_set
-from deepmem_integrations.corpora import parents_of
+from deepmem_integrations.corpora import CorpusAtLevel, unit_batches
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.jobs import trainer
 from deepmem_integrations.jobs.inputs import AROUND
@@ -62,11 +62,10 @@ class GrowthMixin(MemoryBase):
         def embed() -> Vectors:
             return self.embedder.embed_queries(labels.queries, progress="Embedding queries")
 
-        parent_of: dict[str, str] = {}
+        levelled = CorpusAtLevel(self.corpus, labels.level)
         if labels.level is not None:
             self.served.check(self.adapter, self.embedder)
-            parent_of = parents_of(self.corpus, labels.level)
-            labels = self._named_documents(labels, parent_of, embed)
+            labels = self._named_documents(labels, levelled, embed)
 
         def grow(adapter: QueryAdapter) -> QueryAdapter:
             known = set(adapter.remembered_queries.document_ids) if adapter.remembered_queries else set()
@@ -76,7 +75,7 @@ class GrowthMixin(MemoryBase):
             self.served.check(adapter, self.embedder)
             return adapter.remember(embed(), labels, documents, query_texts=labels.queries)
 
-        return self._grown(grow, "remember", by, parent_of)
+        return self._grown(grow, "remember", by, levelled.parent_of or {})
 
     def forget(self, *, query_ids: Iterable[str] = (), document_ids: Iterable[str] = (), by: str | None = None) -> str:
         """Take labelled queries or documents out of what the model in use remembers, and put the new model in use.
@@ -143,8 +142,8 @@ class GrowthMixin(MemoryBase):
             self.served.check(adapter, self.embedder)
             return adapter.relabel(targets, documents)
 
-        level = self.adapter.metadata.get("level")
-        return self._grown(grow, "relabel", by, {} if level is None else parents_of(self.corpus, level))
+        levelled = CorpusAtLevel(self.corpus, self.adapter.metadata.get("level"))
+        return self._grown(grow, "relabel", by, levelled.parent_of or {})
 
     def prune(self, *, by: str | None = None) -> str:
         """Forget remembered answers whose documents the store no longer has, and put the new model in use: see `forget`.
@@ -198,15 +197,18 @@ class GrowthMixin(MemoryBase):
             _logger.warning("%s", new.growth)
         return running.job.id
 
-    def _named_documents(self, labels: Relevance, parent_of: Mapping[str, str], queries: Callable[[], Vectors]) -> Relevance:
+    def _named_documents(self, labels: Relevance, levelled: CorpusAtLevel, queries: Callable[[], Vectors]) -> Relevance:
         """Name documents in place of parents in some labels: see `Parents.documents`."""
-        known = Parents.of(parent_of, [name for ids, _ in self.corpus.texts() for name in ids])
-        judged = labels.check(known.number_of).document_ids
-        wanted = {name for name in judged if name not in parent_of}
-        wanted |= {name for name, parent in parent_of.items() if parent in judged}
-        found = self._vectors_of(wanted, queries)
-        ids, vectors = list(found), unit_rows(np.stack(list(found.values())), "document vector")
-        return Parents.of(parent_of, ids).documents(labels, unit_rows(queries(), "query vector"), ids, vectors)
+        names = labels.document_ids
+        ids: list[str] = []
+        parts: list[Vectors] = []
+        for found, vectors in unit_batches(levelled.around(queries, AROUND, names)):
+            rows = [row for row, name in enumerate(found) if levelled.name_of(name) in names]
+            ids += [found[row] for row in rows]
+            parts.append(vectors[rows])
+        parents = Parents.of(levelled.parent_of or {}, ids)
+        labels.check(parents.number_of)
+        return parents.documents(labels, unit_rows(queries(), "query vector"), ids, np.concatenate(parts))
 
     def _vectors_of(self, wanted: Collection[str], queries: Callable[[], Vectors]) -> dict[str, Vectors]:
         """Return document id → (d,) vector of those documents that the store has.

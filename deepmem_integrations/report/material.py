@@ -1,7 +1,7 @@
 """What a report is made of, and the sums that its parts share."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -52,6 +52,7 @@ class Material:
         length: How documents are measured.
         lengths: Document id → length, of documents that were found. It is empty where no text could be read.
         openings: Document id → the beginning of the text, of documents that are shown.
+        parent_of: Document id → parent, where the labels name parents. Documents are then called by these everywhere.
     """
 
     evaluation: Evaluation
@@ -63,6 +64,11 @@ class Material:
     length: ContextLength
     lengths: Mapping[str, int]
     openings: Mapping[str, str]
+    parent_of: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, ids: Iterable[str]) -> list[str]:
+        """Return what the labels name some documents by, best first and each once."""
+        return list(dict.fromkeys(self.parent_of.get(name, name) for name in ids))
 
     @cached_property
     def right(self) -> list[list[str]]:
@@ -75,7 +81,8 @@ class Material:
         remembered = self.adapter.remembered_queries
         if remembered is None:
             return None
-        return frozenset(remembered.document_ids[row] for row in np.unique(remembered.labels.documents).tolist())
+        rows = np.unique(remembered.labels.documents).tolist()
+        return frozenset(self.named(remembered.document_ids[row] for row in rows))
 
     @cached_property
     def seen(self) -> NDArray[np.bool_] | None:
@@ -104,7 +111,7 @@ class Material:
         found = []
         for vector in self.vectors:
             scores = self.adapter.answers(vector)
-            found.append([name for name, score in scores.items() if score > 0][:FETCHED])
+            found.append(self.named(name for name, score in scores.items() if score > 0)[:FETCHED])
         return found
 
     @cached_property

@@ -84,7 +84,7 @@ def _evidence(material: Material, row: int, *, texts: bool) -> dict[str, Any]:
             "id": nearest[0].query_ids[0],
             "query": nearest[0].texts[0] if texts and nearest[0].texts else None,
             "similarity": nearest[0].similarity,
-            "documents": [name for name, weight in nearest[0].documents.items() if weight > 0][:RIGHT],
+            "documents": material.named(name for name, weight in nearest[0].documents.items() if weight > 0)[:RIGHT],
         }
     moved = explanation.degrees if explanation.ranking_degrees is None else explanation.ranking_degrees
     return {

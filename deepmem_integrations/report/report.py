@@ -69,6 +69,7 @@ class EvaluationReport:
         corpus: Corpus,
         length: ContextLength,
         *,
+        parent_of: Mapping[str, str] | None = None,
         texts: bool = True,
         command: str | None = None,
     ) -> "EvaluationReport":
@@ -82,11 +83,14 @@ class EvaluationReport:
             model: What is known of the model's file.
             corpus: The documents, whose texts are read once if they can be listed.
             length: How the lengths of documents are measured.
+            parent_of: Document id → parent, where the labels name parents. The report is of parents then.
             texts: Whether the texts of queries and documents are in the report.
             command: What the user ran to make the report.
         """
-        ids, lengths, openings = _documents(corpus, evaluation, length.count)
-        material = Material(evaluation, labels, vectors, adapter, model, ids, length, lengths, openings if texts else {})
+        parents = {**(adapter.metadata.get("parents") or {}), **(parent_of or {})} if labels.level is not None else {}
+        ids, lengths, openings = _documents(corpus, evaluation, length.count, parents)
+        known = (length, lengths, openings if texts else {}, parents)
+        material = Material(evaluation, labels, vectors, adapter, model, ids, *known)
         measured, health = curves(material), labels_health(material, texts=texts)
         queries = wins_and_losses(material, texts=texts)
         ranking = adapter.ranking
@@ -148,9 +152,12 @@ class EvaluationReport:
 
 
 def _documents(
-    corpus: Corpus, evaluation: Evaluation, count: CountTokens
+    corpus: Corpus, evaluation: Evaluation, count: CountTokens, parent_of: Mapping[str, str]
 ) -> tuple[frozenset[str] | None, dict[str, int], dict[str, str]]:
-    """Read the ids of all documents, the lengths of those that were found, and the beginnings of those that are shown."""
+    """Read the names of all documents, the lengths of those that were found, and the beginnings of those that are shown.
+
+    Where documents have parents, these take their place: with the length of all their documents, and the beginning of the first.
+    """
     if not corpus.listed:
         return None, {}, {}
     both = (WITHOUT, WITH)
@@ -161,12 +168,13 @@ def _documents(
     openings: dict[str, str] = {}
     try:
         for ids, texts in corpus.texts():
-            all_ids.update(ids)
-            for name, text in zip(ids, texts, strict=True):
+            names = [parent_of.get(name, name) for name in ids]
+            all_ids.update(names)
+            for name, text in zip(names, texts, strict=True):
                 if name in found:
-                    lengths[name] = count(text)
+                    lengths[name] = lengths.get(name, 0) + count(text)
                 if name in shown:
-                    openings[name] = _opening(text)
+                    openings.setdefault(name, _opening(text))
     except StoreError as error:
         _logger.warning("The report comes without the texts of documents and their lengths: %s", error)
         return None, {}, {}
@@ -200,6 +208,7 @@ def _provenance(material: Material, command: str | None) -> dict[str, Any]:
             "dimension": model.dimension,
             "seed": (model.report or {}).get("seed"),
         },
+        "level": material.labels.level,
         "fingerprints": {**(model.data or {}), "test": fingerprint_of(material.labels)},
         "versions": versions,
     }

@@ -428,13 +428,11 @@ class Workspace:
     def _measure(self, name: str) -> None:
         memory = self.opened.memory
         held_out = memory.hold_out(self.labels())[1]
-        there = {one for ids, _ in memory.corpus.texts() for one in ids}
-        held_out = held_out.check(there, on_invalid="drop") if len(held_out) else held_out
         if not any(held_out.labels):
             raise InvalidRelevanceError("No labelled question is held out to measure with: label more queries.")
         place = self.own / "reports"
         make_private_folder(place)
-        memory.report(held_out, place / f"{name}.json", model=name)
+        memory.report(held_out, place / f"{name}.json", model=name, on_invalid="drop")
 
     def report(self, name: str) -> EvaluationReport | None:
         """Return the report of a model; None where it was not measured.

@@ -19,6 +19,7 @@ def shop(tmp_path_factory):
         [document.id for document in documents],
         np.array([embed(document.text) for document in documents]),
         [document.text for document in documents],
+        [{"page": f"page-{row // 3}"} for row in range(len(documents))],
     )
     train.to_jsonl(folder / "train.jsonl")
     test.to_jsonl(folder / "test.jsonl")

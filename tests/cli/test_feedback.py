@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 
@@ -44,6 +45,20 @@ def test_labels(place, tmp_path):
     assert counted.json["queries"] == 0
     assert deepmem("feedback", "labels", tmp_path / "x.jsonl", "-l", place, "--policy", "all").code == 2
     assert deepmem("feedback", "labels", tmp_path / "x.jsonl", "-l", place).code == 2, "the policy is named"
+
+
+def test_labels_at_a_level(shop, place, tmp_path):
+    first, second = shop.documents[0].id, shop.documents[4].id
+    with FeedbackLog(place) as log:
+        log.grade(log.record("a question", [first, second]), {first: 1.0, second: 0.0})
+    options = ("feedback", "labels", tmp_path / "labels.jsonl", "--log", place, "--policy", "judged", "--level", "page")
+    alone = deepmem(*options)
+    assert "--level needs --store and --embedding" in re.sub(r"[\s│]+", " ", alone.err)
+    with pytest.warns(UserWarning, match="document not in the corpus"):
+        done = deepmem(*options, *shop.store[:4])
+    assert done.code == 0, done.err
+    labels = Relevance.from_jsonl(tmp_path / "labels.jsonl")
+    assert (labels.level, labels.labels, labels.irrelevant) == ("page", ((("page-0", 1.0),),), ((("page-1", 0.0),),))
 
 
 def test_labels_of_a_log_with_hashes(tmp_path, caplog):

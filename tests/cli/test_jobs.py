@@ -141,6 +141,33 @@ def test_train_takes_labels_of_every_form_and_judges(shop, tmp_path):
     assert judged.json["report"]["max_unseen_loss"] == 3
 
 
+@pytest.mark.slow
+def test_every_command_with_labels_takes_a_level(shop, tmp_path):
+    """LlamaIndex's format and BEIR folders do not say what their labels name, and neither do lines of before."""
+    page_of = {document.id: f"page-{row // 3}" for row, document in enumerate(shop.documents)}
+    for name, labels in (("train", shop.train), ("test", shop.test)):
+        pages = [[(page_of[document], weight) for document, weight in row] for row in labels.labels]
+        Relevance(labels.queries, pages, labels.query_ids).to_jsonl(tmp_path / f"{name}.jsonl")
+        Relevance(labels.queries, pages, labels.query_ids).to_beir(tmp_path / "beir", name)
+    known = (*shop.store[:4], "--path", tmp_path / "m")
+    unknown = deepmem("train", tmp_path / "train.jsonl", *known)
+    assert "document 'page-" in unknown.err and "is not in the corpus" in unknown.err
+    at_level = (*known, "--level", "page")
+    validation = ("--validation", tmp_path / "test.jsonl")
+    trained = deepmem("train", tmp_path / "beir", *validation, *at_level, "--no-words", "--json")
+    assert trained.code == 0, trained.err
+    assert "are in the store" in deepmem("doctor", "--labels", tmp_path / "test.jsonl", *at_level).out
+    evaluated = deepmem("evaluate", tmp_path / "beir", *at_level, "--json").json
+    report = deepmem(
+        "report", tmp_path / "test.jsonl", tmp_path / "report.json", *at_level, "--on-invalid", "drop", "--json"
+    ).json
+    scores = report["curves"]["all"]["scores"]["with model"]
+    assert scores["recall@10"]["mean"] == pytest.approx(evaluated["with model"]["recall@10"])
+    assert "--level page --on-invalid drop" in report["provenance"]["command"]
+    due = deepmem("retrain", tmp_path / "train.jsonl", *at_level, "--new-labels", 0, "--json")
+    assert due.code == 0 and due.json["due"] is False, due.err
+
+
 def test_train_without_words_builds_no_index(shop, tmp_path):
     done = deepmem("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path, "--no-words", "--json")
     assert done.code == 0, done.err

@@ -32,6 +32,10 @@ def test_traces(shop, tmp_path):
     text = deepmem(*options, "--force", "--drop-invalid")
     assert "1 by text, 0 ambiguous, 0 not found" in text.out
     assert f"Relevance(1 queries, 1 labels) → {labels}" in text.out
+    assert deepmem(*options, "--force", "--drop-invalid", "--level", "page").code == 0
+    place = [document.id for document in shop.documents].index(answer)
+    pages = Relevance.from_jsonl(labels)
+    assert (pages.level, pages.labels) == ("page", (((f"page-{place // 3}", 1.0),),))
     for wrong in (("--weights", "good"), ("--weights", "[1]"), ("--feedback", "rating", "--format", "langsmyth")):
         assert deepmem(*options, "--force", *wrong).code == 2
     alone = deepmem("traces", labels, files[1], "--format", "langsmith", "--force", "--store", shop.store[1])

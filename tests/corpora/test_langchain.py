@@ -5,6 +5,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations.corpora import CorpusAtLevel
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from tests.langchain.helpers import Lookup, documents_of
@@ -121,6 +122,22 @@ def test_the_search_alone_embeds_only_what_it_finds(problem, tmp_path):
         memory.train(["a query"], [[("nope", 1.0)]])
     with pytest.raises(StoreError, match="With scan=False the documents of a .* are searched and never listed"):
         memory.documents()
+
+
+def test_the_search_alone_finds_enough_parents(problem, tmp_path):
+    """Documents of k parents for each query, and for labelled parents that are far away the nearest of their documents."""
+    store, queries = Foreign(problem), problem.train_queries[:2]
+    for row, name in enumerate(problem.ids):
+        store._hidden.store[name]["metadata"]["page"] = str(row // 50)
+    corpus = CorpusAtLevel(DeepMemory.from_langchain(store, path=tmp_path, scan=False).corpus, "page")
+    farthest = str(int(np.argmin(queries[0] @ problem.corpus.T)) // 50)
+    ids = [name for batch, _ in corpus.around(lambda: queries, 3, {farthest, "nowhere"}) for name in batch]
+    assert len(ids) == len(set(ids)) < len(problem.ids)
+    found = {corpus.name_of(name) for name in ids}
+    assert farthest in found
+    for query in queries:
+        ranked = [str(row // 50) for row in np.argsort(-(problem.corpus @ query)).tolist()]
+        assert set(list(dict.fromkeys(ranked))[:3]) <= found
 
 
 def test_a_store_whose_search_is_not_enough_says_what_to_do(problem, tmp_path):

@@ -93,6 +93,7 @@ def read_traces(
     policy: Policy = "judged",
     documents: Documents | None = None,
     id_key: str | None = None,
+    level: str | None = None,
     feedback: Feedback | None = None,
     weights: Weights | None = None,
     longest_query: int = LONGEST_QUERY,
@@ -111,7 +112,7 @@ def read_traces(
         )
     if format == "ubi" and feedback is None:
         feedback = {"click": "click"}
-    joined = Joined(Resolver(documents, id_key), longest_query)
+    joined = Joined(Resolver(documents, id_key, level), longest_query)
     faults: list[str] = []
 
     def at_fault(message: str) -> None:

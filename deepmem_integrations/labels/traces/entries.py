@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from deepmem_integrations._files import parse_json
+from deepmem_integrations._texts import REF_DOC_ID
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.checking import Time, time_of
 from deepmem_integrations.labels.records import Kind
@@ -217,6 +218,8 @@ _QUERY = (
 )
 _TEXT = ("page_content", "content", "text", "page_text")
 _ID = ("id", "id_", "document_id", "doc_id", "node_id")
+_SOURCE = "1"
+"""Under which relationship LlamaIndex writes the source of a node."""
 _LISTS = ("documents", "nodes", "source_nodes", "source_documents", "output", "results", "matches", "value")
 
 
@@ -287,9 +290,12 @@ def document_of(value: Any) -> Found | None:
     name = next((found for key in _ID if (found := text_of(value.get(key))) is not None), None)
     if text is None and name is None and not isinstance(value.get("metadata"), Mapping | str):
         return None
+    metadata = mapping_of(value.get("metadata"))
+    if (source := text_of(mapping_of(mapping_of(value.get("relationships")).get(_SOURCE)).get("node_id"))) is not None:
+        metadata = {REF_DOC_ID: source, **metadata}
     given = value.get("score", score)
     number = float(given) if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given) else None
-    return Found(name, text if isinstance(text, str) else None, mapping_of(value.get("metadata")), number)
+    return Found(name, text if isinstance(text, str) else None, metadata, number)
 
 
 def first_of(row: Mapping[str, Any], *names: str) -> Any:

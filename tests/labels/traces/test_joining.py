@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmem_integrations import Relevance
-from deepmem_integrations.errors import FeedbackError, InvalidRelevanceError
+from deepmem_integrations.errors import FeedbackError, InvalidRelevanceError, StoreError
 from deepmem_integrations.labels.traces import READERS
 from deepmem_integrations.labels.traces.entries import Found, documents_of, query_of
 from deepmem_integrations.labels.traces.resolving import Resolver
@@ -36,8 +36,8 @@ def thumb(run_id, score=1, **more):
     return {"run_id": run_id, "key": "thumb", "score": score, **more}
 
 
-def read(rows, policy="first", **options):
-    return Relevance.from_traces(rows, "langsmith", policy=policy, documents=TEXTS, **options)
+def read(rows, policy="first", documents=TEXTS, **options):
+    return Relevance.from_traces(rows, "langsmith", policy=policy, documents=documents, **options)
 
 
 def test_of_retrievers_in_one_another_the_outer_one_counts():
@@ -302,6 +302,50 @@ def test_documents_are_found_by_id_then_by_metadata_then_by_text():
     for wrong, message in (([7], "a int is no document"), ([Stored(None, "x")], "a document has no id")):
         with pytest.raises(InvalidRelevanceError, match=message):
             Resolver(wrong, None)
+
+
+def test_at_a_level_parents_take_the_place_of_documents():
+    store = [
+        Stored("a1", "Run git revert.", page="a.md", url="one"),
+        Stored("a2", "Run git revert.", page="a.md", url="one"),
+        Stored("b1", "Run git reset.", page="b.md", url="two"),
+        Stored("c1", "See above.", page="c.md", url="three"),
+        Stored("d1", "See above.", page="d.md", url="three"),
+        Stored("e", "Run git merge."),
+    ]
+    resolver = Resolver(store, "url", "page")
+    cases = {
+        ("b.md", "key"): Found("a1", None, {"page": "b.md"}),
+        ("a.md", "id"): Found("a1", None, {"page": "before.md"}),
+        ("c.md", "id"): Found("c.md", "All of the page, which a retriever returns in place of its parts."),
+        ("e", "id"): Found("e"),
+        ("a.md", "text"): Found(None, "run git revert"),
+        (None, "ambiguous"): Found(None, "see above", {"url": "three"}),
+        (None, "unmatched"): Found(None, "git", {"page": "before.md"}),
+    }
+    for expected, found in cases.items():
+        assert resolver.resolve(found) == expected
+    assert resolver.resolve(Found(None, "cut off: run git", {"url": "one"})) == ("a.md", "key"), "two parts, and one page"
+    believing = Resolver(None, None, "page")
+    assert believing.resolve(Found("a1", "x", {"page": 7})) == ("7", "key")
+    assert believing.resolve(Found("a1", "x")) == (None, "unmatched"), "an id names no parent"
+    with pytest.raises(StoreError, match="Not one of the 6 documents has 'uri'"):
+        Resolver(store, None, "uri")
+
+
+def test_labels_of_traces_at_a_level():
+    def shown(*names):
+        return [{"page_content": name, "metadata": {"page": name[0]}} for name in names]
+
+    rows = [run("s", []), thumb("s")]
+    rows[0]["outputs"]["documents"] = shown("a1", "b1", "a2", "c1")
+    shared = read(rows, "shared", level="page", documents=None)
+    assert shared.level == "page"
+    assert shared.labels == ((("a", 0.5), ("b", 0.25), ("c", 0.25)),)
+    assert read(rows, "first", level="page", documents=None).labels == ((("a", 1.0),),)
+    node = {"node": {"id_": "n", "text": "x", "relationships": {"1": {"node_id": "git.md", "node_type": "4"}}}, "score": 0.5}
+    rows[0]["outputs"]["documents"] = [node]
+    assert read(rows, "first", level="ref_doc_id", documents=None).labels == ((("git.md", 1.0),),)
 
 
 def test_the_log_and_the_report_tell_counts(caplog):
