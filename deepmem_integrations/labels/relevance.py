@@ -718,6 +718,8 @@ class Relevance(Immutable):
         longest_query: int = LONGEST_QUERY,
         on_invalid: OnInvalid = "raise",
         project: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> "Relevance":
         """Read labels out of traces: what retrievers were asked and returned, and what people thought of it.
 
@@ -727,8 +729,8 @@ class Relevance(Immutable):
 
         Args:
             traces: A file (JSON, JSON lines, CSV, Parquet), a folder of files, or a list of them; rows, a data frame, or objects
-                of the tool's own package; for ``"trec"`` the two files [qrels, topics]. A ``phoenix.client.Client`` and an
-                ``mlflow.MlflowClient`` read from their servers.
+                of the tool's own package; for ``"trec"`` the two files [qrels, topics]. A ``langsmith.Client``, a
+                ``langfuse.Langfuse``, a ``phoenix.client.Client`` and an ``mlflow.MlflowClient`` read from their servers.
             format: The tool that wrote the traces.
             policy: What counts beside judgements of documents: ``"cited"``, ``"first"``, ``"shared"``, ``"clicks"``, or, by
                 default, nothing.
@@ -744,7 +746,9 @@ class Relevance(Immutable):
                 default, truth values, scores from −1 to 1, and labels such as "thumbs-down" are known; 0 is a thumb down.
             longest_query: Longer queries, in characters, are left out: they are prompts.
             on_invalid: ``"drop"`` leaves out rows that cannot be read, such as lines that were cut off, and counts them.
-            project: The project of Phoenix or the experiment of MLflow that a client reads.
+            project: The project of LangSmith or Phoenix, or the experiment of MLflow, that a client reads.
+            since: Only queries asked at this time or later. A time without a time zone is in UTC.
+            until: Only queries asked before this time.
 
         Raises:
             InvalidRelevanceError: A row is malformed or a value has no known weight, and the message names the line; feedback of
@@ -773,6 +777,8 @@ class Relevance(Immutable):
             longest_query=longest_query,
             on_invalid=on_invalid,
             project=project,
+            since=since,
+            until=until,
         )[0]
 
     @classmethod

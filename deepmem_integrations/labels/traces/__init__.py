@@ -4,10 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.carrying import Documents
+from deepmem_integrations.labels.checking import time_of
 from deepmem_integrations.labels.policies import Policy, check_policy
 from deepmem_integrations.labels.traces import clients, langfuse, langsmith, mlflow, otel, phoenix, ragas, trec, ubi
 from deepmem_integrations.labels.traces.entries import Entry, Labelled
@@ -99,6 +101,8 @@ def read_traces(
     longest_query: int = LONGEST_QUERY,
     on_invalid: Literal["raise", "drop"] = "raise",
     project: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> tuple[list[LabelledRow], TraceReport]:
     """Read traces, and return the labelled queries with a report, which is logged, too: see `Relevance.from_traces`."""
     if on_invalid not in ("raise", "drop"):
@@ -120,7 +124,8 @@ def read_traces(
             raise InvalidRelevanceError(f'{message}. Read on without such rows with on_invalid="drop".')
         faults.append(message)
 
-    for row in _rows(traces, format, project):
+    start, end = (None if when is None else time_of(when) for when in (since, until))
+    for row in _rows(traces, format, project, start, end):
         if isinstance(row, Labelled):
             joined.add(row, "")
             continue
@@ -143,19 +148,30 @@ def read_traces(
             f"The traces hold no search: none of {joined.spans} spans is a retriever's. Is the format right?"
         )
     left_out = Counter(joined.left_out)
+    if start is not None or end is not None:
+        within = [row for row in labelled if _within(row, start, end)]
+        left_out["a query that was asked at another time"] += len(labelled) - len(within)
+        labelled = within
     if faults:
         left_out["a row that cannot be read"] = len(faults)
         _logger.warning("%d rows of traces cannot be read; the first: %s.", len(faults), faults[0])
     counts = {how: joined.documents[how] for how in _SAID}
-    report = TraceReport(joined.spans, len(joined.searches), len(joined.judgements), counts, dict(left_out))
+    report = TraceReport(joined.spans, len(joined.searches), len(joined.judgements), counts, dict(+left_out))
     _logger.log(logging.WARNING if any(counts[how] for how in LOST) else logging.INFO, "Labels from traces: %s", report)
     return labelled, report
 
 
-def _rows(traces: Any, format: Format, project: str | None) -> Iterator[Row | Labelled]:
+def _within(row: LabelledRow, start: datetime | None, end: datetime | None) -> bool:
+    when = None if row.time is None else time_of(row.time)
+    return when is not None and (start is None or when >= start) and (end is None or when < end)
+
+
+def _rows(
+    traces: Any, format: Format, project: str | None, since: datetime | None, until: datetime | None
+) -> Iterator[Row | Labelled]:
     if format == "trec":
         return trec.read(traces)
-    live = clients.rows_of_client(traces, project)
+    live = clients.rows_of_client(traces, project, since, until)
     if live is None and project is not None:
-        raise InvalidRelevanceError("project is for the clients of Phoenix and MLflow; files and rows are read whole.")
+        raise InvalidRelevanceError("project is for the clients of LangSmith, Phoenix and MLflow; files and rows are read whole.")
     return rows_of(traces if live is None else live)

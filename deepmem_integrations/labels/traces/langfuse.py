@@ -13,6 +13,7 @@ from deepmem_integrations.labels.traces.entries import (
     first_of,
     graded,
     list_of,
+    mapping_of,
     moment_of,
     query_of,
     text_of,
@@ -63,16 +64,20 @@ def _observation(row: Mapping[str, Any]) -> Iterator[Entry]:
 
 
 def _score(row: Mapping[str, Any]) -> Iterator[Judgement]:
-    kind = str(first_of(row, "dataType", "data_type")).upper()
-    if kind in _NO_JUDGEMENTS:
+    kind, value = str(first_of(row, "dataType", "data_type")).upper(), row.get("value")
+    subject = mapping_of(row.get("subject"))  # as version 3 of the API says of what a score is
+    inside = subject.get("kind") == "observation"
+    if kind in _NO_JUDGEMENTS or subject.get("kind") in ("session", "experiment"):
         return
-    values = (None if kind == "CATEGORICAL" else row.get("value"), first_of(row, "stringValue", "string_value"))
+    if kind == "CATEGORICAL" and not isinstance(value, str):
+        value = None  # the number of the category
+    values = (value, first_of(row, "stringValue", "string_value"))
     yield from graded(
         Judgement(
             str(row.get("name")),
             tuple(value for value in values if value is not None),
-            text_of(first_of(row, "traceId", "trace_id")),
-            text_of(first_of(row, "observationId", "observation_id")),
+            text_of(first_of(row, "traceId", "trace_id") or first_of(subject, "traceId", "trace_id", "" if inside else "id")),
+            text_of(first_of(row, "observationId", "observation_id") or (subject.get("id") if inside else None)),
             document=document_in(row.get("metadata")),
             machine=str(row.get("source")).upper() == "EVAL",
             time=moment_of(first_of(row, "updatedAt", "updated_at", "timestamp")),

@@ -39,9 +39,10 @@ def read(row: Mapping[str, Any]) -> Iterator[Entry]:
 def _run(row: Mapping[str, Any]) -> Iterator[Entry]:
     span = text_of(row.get("id"))
     trace = text_of(row.get("trace_id")) or span
-    retrieves = row["run_type"] == "retriever" and row.get("error") is None
+    retrieves = str(row["run_type"]).lower() == "retriever" and row.get("error") is None
+    around = list_of(row.get("parent_run_ids"))  # from the outermost one; in place of the parent in newer answers of the API
     yield Span(
-        *(trace, span, text_of(row.get("parent_run_id"))),
+        *(trace, span, text_of(row.get("parent_run_id") or (around[-1] if around else None))),
         query=query_of(row.get("inputs")) if retrieves else None,
         documents=documents_of(row.get("outputs")) or () if retrieves else None,
         time=moment_of(row.get("start_time")),

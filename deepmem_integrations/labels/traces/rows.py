@@ -64,7 +64,7 @@ def rows_of(traces: Traces) -> Iterator[Row]:
     if isinstance(traces, Mapping):
         traces = [traces]
     if not isinstance(traces, Iterable):
-        raise InvalidRelevanceError(f"Traces are a file, rows, or the client of Phoenix or MLflow; got {type(traces).__name__}.")
+        raise InvalidRelevanceError(f"Traces are a file, rows, or the client of a server; got {type(traces).__name__}.")
     for number, item in enumerate(traces):
         if isinstance(item, str | os.PathLike):
             yield from rows_of(item)

@@ -51,6 +51,18 @@ def test_langsmith_takes_the_ids_of_documents_and_nested_runs():
     assert labels.irrelevant == ((("stash", -1.0),),)
 
 
+def test_langsmith_as_the_second_version_of_its_api_tells_runs():
+    """Kinds are written large, and all runs around a run are told, the outermost one first."""
+    rows = []
+    for row in LANGSMITH:
+        parents = [name for name in (row.get("parent_run_id"),) if name]
+        newer = {"run_type": row["run_type"].upper(), "parent_run_ids": parents} if "run_type" in row else {}
+        rows.append({**{name: value for name, value in row.items() if name != "parent_run_id"}, **newer})
+    rows[3] = {**rows[3], "run_id": rows[2]["id"], "trace_id": None}  # about the model's answer, beside the search
+    labels = Relevance.from_traces(rows, "langsmith", policy="first", documents=STORE)
+    assert labels.labels == ((("reset", 1.0),),)
+
+
 def test_langsmith_reads_the_mean_of_feedback_where_its_rows_are_missing():
     runs = copy.deepcopy(LANGSMITH[:3])
     runs[0]["feedback_stats"] = {"user_score": {"n": 2, "avg": 0.5, "values": {}}, "comment": {"n": 1, "avg": None}}

@@ -172,6 +172,15 @@ def test_what_values_weigh(value, weight):
     assert dict((*labels.labels[0], *labels.irrelevant[0])) == {"doc-1": weight}
 
 
+def test_a_range_of_time():
+    rows = [*(run(name, ["doc-1"], trace=name, second=second) for second, name in enumerate("abc")), *map(thumb, "abc")]
+    times = read(rows).times
+    assert len(times) == 3
+    within = read(rows, since=times[1].replace(tzinfo=None), until=times[2])
+    assert within.times == times[1:2], "a time without a time zone is in UTC"
+    assert within.left_out == {"a query that was asked at another time": 2}
+
+
 def test_stars_and_words_of_your_own():
     rows = [run("s", ["doc-1"]), {**thumb("s", 4), "value": "quite"}]
     with pytest.raises(InvalidRelevanceError, match=r"row 1: 'thumb' is 4 for an answer, .* weights="):
