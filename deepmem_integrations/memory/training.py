@@ -50,6 +50,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         held_out: float = HELD_OUT,
         on_invalid: OnInvalid = "raise",
         by: str | None = None,
+        on_start: Callable[[str], None] | None = None,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
@@ -82,6 +83,8 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             held_out: The share of the questions that ``"if better"`` keeps out: see `hold_out`.
             on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
             by: Who asks, for the audit log; by default the user of the process.
+            on_start: Is called with the id of the job before the vectors are gathered, which may take long: another thread can
+                `cancel` the job from then on.
 
         Returns:
             The id of the job, which is also the name of the model.
@@ -131,6 +134,8 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             if not len(labels):
                 raise InvalidRelevanceError("All of these questions are held out, so there is none to learn from: label more.")
         with self.jobs.new() as running:
+            if on_start is not None:
+                on_start(running.job.id)
             folder = self.jobs.inputs(running.job.id)
             options["index_words"] = own is None and bool(words) and self._follow()
             options["documents"] = self._sketch(options["index_words"])

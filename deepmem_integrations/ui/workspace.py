@@ -395,25 +395,20 @@ class Workspace:
             learned = labels if in_use == "if better" else memory.hold_out(labels)[0]
             if not len(learned):
                 raise InvalidRelevanceError("All of the labels are held out to measure with: label more queries.")
-            before = {job.id for job in memory.jobs.all()}
-            threading.Thread(target=self._name_job, args=(work, before), daemon=True).start()
-            work.job = memory.train(learned, wait=False, in_use=in_use, keep_texts=True, on_invalid="drop", by=by)
+
+            def name(job_id: str) -> None:
+                work.job = job_id
+
+            options: dict[str, Any] = {"in_use": in_use, "keep_texts": True, "on_invalid": "drop", "by": by}
+            job_id = memory.train(learned, wait=False, on_start=name, **options)
             work.title = "Training"
-            while (job := memory.jobs.job(work.job)).running:
+            while (job := memory.jobs.job(job_id)).running:
                 time.sleep(PAUSE)
             if job.state == "completed":
                 work.title = "Measuring on held-out questions"
                 self._measure(job.id)
 
         return self.works.start("train", "Gathering the vectors", run)
-
-    def _name_job(self, work: Work, before: set[str]) -> None:
-        """Find out which job a training is while it gathers vectors, so that it can be cancelled."""
-        while work.running and work.job is None:
-            new = [job.id for job in self.opened.memory.jobs.all() if job.id not in before]
-            if new:
-                work.job = new[-1]
-            time.sleep(PAUSE)
 
     def measure(self, name: str) -> Work:
         """Measure a model on the held-out questions."""

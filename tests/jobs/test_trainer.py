@@ -253,11 +253,11 @@ def test_a_pending_job_is_cancelled(memory, problem):
         assert go_on.wait(30)
         return memory.embedder.embed_documents(texts)
 
-    caught = []
+    caught, started = [], []
 
     def train():
         try:
-            memory.train(problem.train, embedding_function=embed, wait=False)
+            memory.train(problem.train, embedding_function=embed, wait=False, on_start=started.append)
         except JobCancelledError as error:
             caught.append(error)
 
@@ -266,7 +266,8 @@ def test_a_pending_job_is_cancelled(memory, problem):
     assert embedding.wait(30)
     (job,) = memory.jobs.all()
     assert job.state == "pending"
-    assert memory.cancel(job.id) is True
+    assert started == [job.id], "the caller knows what to cancel"
+    assert memory.cancel(started[0]) is True
     go_on.set()
     thread.join()
     # Its own thread stops before it starts a process, or that process stops at its first look.
