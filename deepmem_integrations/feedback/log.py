@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from deepmem_integrations._unicode import well_formed
@@ -17,6 +18,7 @@ from deepmem_integrations.errors import FeedbackError, StorageError
 from deepmem_integrations.feedback.exchange import read_file, write_file
 from deepmem_integrations.feedback.writer import BATCH, Writer
 from deepmem_integrations.labels import Relevance
+from deepmem_integrations.labels.checking import Time, time_of
 from deepmem_integrations.labels.policies import Policy, check_policy, click_weights, judgements
 from deepmem_integrations.labels.records import (
     Event,
@@ -127,7 +129,7 @@ class FeedbackLog:
     def record(
         self,
         query: str,
-        shown: Iterable[Shown | str | None],
+        shown: Iterable[Shown | str | tuple[str, float | None] | None],
         *,
         model: str | None = None,
         tenant: str | None = None,
@@ -139,7 +141,8 @@ class FeedbackLog:
 
         Args:
             query: The text.
-            shown: The documents, best first: their ids, or ids with scores; None in the place of a document without an id.
+            shown: The documents, best first: their ids, (id, score) pairs, or `Shown`; None in the place of a document without an
+                id.
             model: The model that served.
             tenant: The tenant; by default that of `context`.
             session: The session or conversation; by default that of `context`.
@@ -148,6 +151,9 @@ class FeedbackLog:
 
         Returns:
             The id of the query.
+
+        Raises:
+            FeedbackError: What was shown is none of these.
         """
         context = _CONTEXT.get()
         text = well_formed(str(query))
@@ -156,7 +162,7 @@ class FeedbackLog:
             text if self.texts else None,
             None if self.texts else self._hash(text),
             time.time(),
-            tuple(Shown(one) if isinstance(one, str) else one for one in shown),
+            tuple(map(_shown, shown)),
             run_id=run_id,
             model=model,
             tenant=tenant or context.get("tenant"),
@@ -349,8 +355,8 @@ class FeedbackLog:
         tenant: str | None = None,
         session: str | None = None,
         user: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
         judged: bool = False,
     ) -> Iterator[LoggedQuery]:
         """Yield queries in the order of time, with the ranks, scores and channels of what was shown and with all events.
@@ -359,7 +365,7 @@ class FeedbackLog:
             tenant: Only those of a tenant.
             session: Only those of a session.
             user: Only those of a user.
-            since: Only those asked at this time or later. A time without a time zone is in UTC.
+            since: Only those asked at this time or later: a datetime, ISO 8601 or POSIX seconds, in UTC without a time zone.
             until: Only those asked before this time.
             judged: Only those of which more is known than what was shown.
 
@@ -374,8 +380,8 @@ class FeedbackLog:
         policy: Policy,
         *,
         tenant: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
         texts: Iterable[str] = (),
     ) -> Relevance:
         """Return the labels that follow from the log, one row for each query of which something is known.
@@ -394,7 +400,7 @@ class FeedbackLog:
         Args:
             policy: What counts.
             tenant: Only queries of a tenant.
-            since: Only queries asked at this time or later. A time without a time zone is in UTC.
+            since: Only queries asked at this time or later: see `queries`.
             until: Only queries asked before this time.
             texts: For a log with hashes: the texts of queries, from records of your own.
 
@@ -407,6 +413,8 @@ class FeedbackLog:
             StorageError: The log cannot be read.
         """
         check_policy(policy)
+        if isinstance(texts, str):
+            raise FeedbackError(f"texts is a list of texts: write [{texts!r:.60}].")
         only = {"tenant": tenant, "since": _seconds(since), "until": _seconds(until)}
         weights: Mapping[int, float] = {}
         if policy == "clicks":
@@ -493,6 +501,8 @@ class FeedbackLog:
             pieces = (tuple(ids[start : start + 1000]) for start in range(0, len(ids), 1000))
             return sum(self._database.delete(self._selection(query_ids=piece)) for piece in pieces)
         if older_than is not None:
+            if isinstance(older_than, int | float):
+                raise FeedbackError(f"older_than is an age, such as timedelta(days={older_than!r}), or a time; got a number.")
             until = datetime.now(UTC) - older_than if isinstance(older_than, timedelta) else older_than
             return self._database.delete(self._selection(until=_seconds(until)))
         return self._database.delete(self._selection(user=user, session=session))
@@ -566,10 +576,26 @@ def _opened(place: str, options: Mapping[str, Any]) -> FeedbackLog:
     return FeedbackLog(place, **options)
 
 
-def _seconds(when: datetime | None) -> float | None:
-    if when is None:
-        return None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+def _shown(one: Any) -> Shown | None:
+    if one is None or isinstance(one, Shown):
+        return one
+    name, score = one if isinstance(one, tuple | list) and len(one) == 2 else (one, None)
+    if not isinstance(name, str) or not (score is None or isinstance(score, Real)):
+        raise FeedbackError(
+            f"shown holds ids, which are strings, (id, score) pairs, or None for a document without an id; got {one!r:.60} "
+            f"({type(one).__name__})."
+        )
+    return Shown(name, None if score is None else float(score))
+
+
+def _seconds(when: Time | None) -> float | None:
+    try:
+        moment = time_of(when)
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise FeedbackError(
+            f"A time is a datetime, an ISO 8601 string or POSIX seconds; got {when!r:.60} ({type(when).__name__})."
+        ) from None
+    return None if moment is None else moment.timestamp()
 
 
 def ids_in_metadata(query_id: str, run_id: str | None) -> dict[str, str]:

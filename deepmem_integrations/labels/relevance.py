@@ -718,8 +718,8 @@ class Relevance(Immutable):
         longest_query: int = LONGEST_QUERY,
         on_invalid: OnInvalid = "raise",
         project: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
     ) -> "Relevance":
         """Read labels out of traces: what retrievers were asked and returned, and what people thought of it.
 
@@ -747,7 +747,7 @@ class Relevance(Immutable):
             longest_query: Longer queries, in characters, are left out: they are prompts.
             on_invalid: ``"drop"`` leaves out rows that cannot be read, such as lines that were cut off, and counts them.
             project: The project of LangSmith or Phoenix, or the experiment of MLflow, that a client reads.
-            since: Only queries asked at this time or later. A time without a time zone is in UTC.
+            since: Only queries asked at this time or later: a datetime, ISO 8601 or POSIX seconds, in UTC without a time zone.
             until: Only queries asked before this time.
 
         Raises:

@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from deepmem_integrations.errors import DeepMemoryError, FeedbackError, StorageError
@@ -36,6 +37,15 @@ def test_a_query_comes_back_as_it_was_recorded(log):
     )
     assert before <= query.time <= time.time()
     assert log.get("run-1") == query, "the run's id is as good"
+
+
+def test_what_is_shown_may_be_pairs_and_a_time_a_text(log):
+    """As searches with scores return them, and as shells and JSON write times."""
+    query_id = log.record("undo", [("doc-1", np.float32(0.5)), ["doc-2", None], "doc-3", None])
+    assert log.get(query_id).shown == (Shown("doc-1", 0.5), Shown("doc-2"), Shown("doc-3"))
+    log.thumb(query_id, "doc-1", up=True)
+    assert len(log.labels("judged", since="2026-01-01T00:00:00Z", until=time.time() + 60)) == 1
+    assert not len(log.labels("judged", until="2026-01-01"))
 
 
 def test_feedback_comes_back_with_its_query_by_either_id(log):
@@ -110,6 +120,11 @@ def test_the_context_says_whose_query_it_is_in_this_thread_alone(log):
         (lambda log: log.forget(), "one of query_ids, user, session and older_than"),
         (lambda log: log.forget(user="u", session="s"), "one of query_ids, user, session and older_than"),
         (lambda log: log.forget("q"), r"write \['q'\]"),
+        (lambda log: log.forget(older_than=30), r"an age, such as timedelta\(days=30\)"),
+        (lambda log: log.labels("judged", since="yesterday"), "A time is a datetime, .*; got 'yesterday'"),
+        (lambda log: log.labels("judged", texts="a question"), r"write \['a question'\]"),
+        (lambda log: log.record("q", [7]), r"shown holds ids, which are strings, .*; got 7 \(int\)"),
+        (lambda log: log.record("q", [("doc-1", "0.9")]), "shown holds ids"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, call, message):

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.carrying import Documents
-from deepmem_integrations.labels.checking import time_of
+from deepmem_integrations.labels.checking import Time, time_of
 from deepmem_integrations.labels.policies import Policy, check_policy
 from deepmem_integrations.labels.traces import clients, langfuse, langsmith, mlflow, otel, phoenix, ragas, trec, ubi
 from deepmem_integrations.labels.traces.entries import Entry, Labelled
@@ -101,8 +101,8 @@ def read_traces(
     longest_query: int = LONGEST_QUERY,
     on_invalid: Literal["raise", "drop"] = "raise",
     project: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
 ) -> tuple[list[LabelledRow], TraceReport]:
     """Read traces, and return the labelled queries with a report, which is logged, too: see `Relevance.from_traces`."""
     if on_invalid not in ("raise", "drop"):
@@ -124,7 +124,7 @@ def read_traces(
             raise InvalidRelevanceError(f'{message}. Read on without such rows with on_invalid="drop".')
         faults.append(message)
 
-    start, end = (None if when is None else time_of(when) for when in (since, until))
+    start, end = map(_moment, (since, until))
     for row in _rows(traces, format, project, start, end):
         if isinstance(row, Labelled):
             joined.add(row, "")
@@ -159,6 +159,13 @@ def read_traces(
     report = TraceReport(joined.spans, len(joined.searches), len(joined.judgements), counts, dict(+left_out))
     _logger.log(logging.WARNING if any(counts[how] for how in LOST) else logging.INFO, "Labels from traces: %s", report)
     return labelled, report
+
+
+def _moment(when: Time | None) -> datetime | None:
+    try:
+        return time_of(when)
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise InvalidRelevanceError(f"A time is a datetime, ISO 8601 or POSIX seconds; got {when!r:.60}.") from None
 
 
 def _within(row: LabelledRow, start: datetime | None, end: datetime | None) -> bool:

@@ -179,6 +179,9 @@ def test_a_range_of_time():
     within = read(rows, since=times[1].replace(tzinfo=None), until=times[2])
     assert within.times == times[1:2], "a time without a time zone is in UTC"
     assert within.left_out == {"a query that was asked at another time": 2}
+    assert read(rows, since=times[1].isoformat()).times == times[1:]
+    with pytest.raises(InvalidRelevanceError, match="A time is a datetime, .* got 'yesterday'"):
+        read(rows, since="yesterday")
 
 
 def test_stars_and_words_of_your_own():
