@@ -1,15 +1,15 @@
 """Pools: for each query the documents that several rankings find first, which are the documents to judge."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any, Protocol
 
 import numpy as np
 
 from deepmem_integrations._vectors import Vectors, nearest
-from deepmem_integrations.corpora import Corpus, read_corpus
+from deepmem_integrations.corpora import Corpus, id_and_text, read_corpus
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.sources import Source, sources_of
@@ -121,10 +121,21 @@ def pools_of(labels: Relevance, rankings: Sequence[Ranked], memory: Any, documen
     pools = []
     for row, query in enumerate(labels.queries):
         found = [[documents[name] for name in ranking[row] if name in documents] for ranking in by_memory]
-        found += [sources_of(list(ranking(query))[:depth]) for ranking in rankings]
+        found += [sources_of(list(islice(_once(ranking(query)), depth))) for ranking in rankings]
         pool = {source.id: source for tier in zip_longest(*found) for source in tier if source is not None}
         pools.append(Pool(labels.query_ids[row], query, tuple(pool.values()), labels.generated[row], labels.times[row]))
     return pools
+
+
+def _once(documents: Iterable[Any]) -> Iterator[Any]:
+    """Yield each document where it comes first: a search of parts of pages, or of several stores, may find one twice."""
+    seen: set[str] = set()
+    for document in documents:
+        name = (id_and_text(document) or (None,))[0]
+        if name is None or name not in seen:
+            yield document
+        if name is not None:
+            seen.add(name)
 
 
 def sample_pools(sample: Relevance, documents: dict[str, Source]) -> list[Pool]:

@@ -88,6 +88,13 @@ def test_what_is_known_of_the_queries_stays(judge):
     assert judge({"q-7": QUERIES[0]}).query_ids == ("q-7",)
 
 
+def test_a_document_that_a_ranking_finds_twice_is_judged_once():
+    """As a search of the parts of pages does, or of several stores. It takes no place of another document."""
+    twice = [DOCUMENTS[0], DOCUMENTS[0], DOCUMENTS[1], DOCUMENTS[2]]
+    judged = RelevanceJudge(by_rule, rankings=[lambda query: twice], depth=2, progress=False).judge(QUERIES[:1])
+    assert list(judged.grades["0"]) == ["d0", "d1"]
+
+
 def test_a_query_that_comes_twice_is_judged_once(judge):
     labels = judge([QUERIES[0], QUERIES[1], QUERIES[0]])
     assert labels.queries == tuple(QUERIES[:2])
