@@ -283,7 +283,7 @@ def steps(keys: int, *, compare_peers: bool) -> Iterator[tuple[str, Row]]:
 
 
 def main() -> None:
-    """Measure, print and write ``results/remembered.json``."""
+    """Measure, print and write ``results/remembered.json``, in which a step that is measured again replaces the old one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, nargs="+", default=KEYS)
     parser.add_argument("--peers", action="store_true")
@@ -294,14 +294,14 @@ def main() -> None:
     if asked.step:
         print(json.dumps(STEPS[asked.step](asked.keys[0], asked.folder)))
         return
-    rows = []
+    rows = {row["keys"]: row for row in (json.loads(asked.out.read_text())["rows"] if asked.out.exists() else ())}
     for keys in asked.keys:
-        row: Row = {"keys": keys, "dimension": DIMENSION}
+        row = rows.setdefault(keys, {"keys": keys, "dimension": DIMENSION})
         for step, found in steps(keys, compare_peers=asked.peers):
             row[step] = found
             print(f"{keys:>9,} keys, {step}: {json.dumps(found)}", flush=True)
-        rows.append(row)
-        asked.out.write_text(json.dumps({"rows": rows, **machine(["faiss-cpu", "usearch"])}, indent=1) + "\n")
+            measured = {"rows": [rows[keys] for keys in sorted(rows)], **machine(["faiss-cpu", "usearch"])}
+            asked.out.write_text(json.dumps(measured, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from deepmem_integrations.words import WordIndex
 from tests.embeddings import LookupEmbeddings
 from tests.problems import make_problem
 
-Mode = Literal["pass", "refuse", "cut", "hang", "garbage"]
+Mode = Literal["pass", "refuse", "cut", "hang", "silence", "garbage"]
 
 
 class FaultyProxy:
@@ -60,7 +60,8 @@ class FaultyProxy:
 
         Args:
             mode: ``"refuse"`` ends each connection at once; ``"cut"`` ends it in the middle of an answer; ``"hang"`` answers
-                nothing for a while and then ends it; ``"garbage"`` answers with other bytes; ``"pass"`` does not fail.
+                nothing for a while and then ends it, ``"silence"`` never does; ``"garbage"`` answers with other bytes; ``"pass"``
+                does not fail.
             after: After how many bytes of answers the failure begins.
         """
 
@@ -99,8 +100,8 @@ class FaultyProxy:
         before, self.answered = self.answered, self.answered + len(data)
         if self._mode == "pass" or self.answered < self._after:
             return data
-        if self._mode == "hang":
-            await asyncio.sleep(0.5)
+        if self._mode in ("hang", "silence"):
+            await asyncio.sleep(0.5 if self._mode == "hang" else 600)
             raise ConnectionError
         if self._mode == "garbage":
             return b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 11\r\n\r\nBad gateway" + os.urandom(64)
