@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import os
 import pickle
 import socket
@@ -180,6 +181,7 @@ def test_postgres(shop, tmp_path, filled):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # connections that the stores leave open
 def test_a_postgres_table_that_somebody_locks(shop, tmp_path, filled, monkeypatch):
     import psycopg
 
@@ -192,6 +194,8 @@ def test_a_postgres_table_that_somebody_locks(shop, tmp_path, filled, monkeypatc
             with pytest.raises(StoreError, match="gave no answer for 1 seconds"):
                 store.search([1.0] * DIMENSION, 3, True, {})
         assert len(store.search([1.0] * DIMENSION, 3, True, {})) == 3
+    del store
+    gc.collect()
 
 
 @pytest.mark.slow
