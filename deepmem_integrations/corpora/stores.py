@@ -4,7 +4,6 @@ The stores' own packages are never imported.
 """
 
 import contextlib
-import contextlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
