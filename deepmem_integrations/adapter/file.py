@@ -28,7 +28,7 @@ from deepmem_integrations.adapter.lists import Lists
 from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import ComputedValues, RememberedQueries, ValueSpace
 from deepmem_integrations.adapter.schema import Parts, check_parts, check_remembered
-from deepmem_integrations.errors import AdapterFileError
+from deepmem_integrations.errors import AdapterFileError, StorageError
 from deepmem_integrations.labels import LabelRows
 
 FORMAT = "deepmem-adapter"
@@ -122,6 +122,9 @@ def _serialised(tensors: Tensors, envelope: str, *, aligned: bool) -> list[bytes
         tensors: Name → array.
         envelope: The only metadata entry.
         aligned: Whether to align the tensors instead, matrices first, so that products of a mapped file are fast.
+
+    Raises:
+        StorageError: The header is too large to be read again.
     """
     codes = {dtype: code for code, dtype in _DTYPES.items()}
     rank = {dtype: place for place, dtype in enumerate(codes)}
@@ -134,6 +137,10 @@ def _serialised(tensors: Tensors, envelope: str, *, aligned: bool) -> list[bytes
         header[name] = entry
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % (64 if aligned else 8))
+    if len(text) > _MOST_HEADER:
+        raise StorageError(
+            f"The metadata of the adapter takes {len(text):,} bytes; {_MOST_HEADER:,} are the most. Leave entries out."
+        )
     return [len(text).to_bytes(8, "little"), text, *(_raw(tensors[name]) for name in order)]
 
 

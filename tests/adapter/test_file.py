@@ -363,3 +363,10 @@ def test_a_mapped_adapter_serves_threads_processes_and_copies(very_many, tmp_pat
     for method in ("fork", "spawn"):
         with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as processes:
             np.testing.assert_allclose(processes.submit(adapter.transform, queries).result(60), expected, atol=1e-6)
+
+
+def test_metadata_that_no_reader_would_take_is_not_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(file, "_MOST_HEADER", 5_000)
+    with pytest.raises(StorageError, match="Leave entries out"):
+        make_adapter(metadata={"note": "x" * 5_000}).save(tmp_path / "adapter.safetensors")
+    assert not list(tmp_path.iterdir())
