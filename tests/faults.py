@@ -197,7 +197,7 @@ def measured(proxy: FaultyProxy, call: Callable[[], Any]) -> int:
 
 def main(kind: str, address: str) -> None:
     problem = with_uuids(make_problem(documents=120, train=80, test=20, dimension=16))
-    stores.BATCH = 25  # several requests read the whole store
+    stores.BATCH = 60  # two requests read the whole store
     embeddings = type("Model", (LookupEmbeddings, Embeddings), {})(problem)
     host, _, port = address.partition(":")
     if kind == "qdrant":

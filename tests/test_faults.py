@@ -12,7 +12,7 @@ MODES = ("refuse", "cut", "hang", "garbage")
 
 
 def check(*arguments):
-    done = subprocess.run([sys.executable, "-m", "tests.faults", *arguments], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-m", "tests.faults", *arguments], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     for mode in MODES:
