@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from benchmarks.results import FOLDER, machine
 from deepmem_integrations import QueryAdapter
-from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, KernelSpace, Lists
+from deepmem_integrations.adapter.attention import Attention, KernelSpace
+from deepmem_integrations.adapter.lists import MANY_KEYS, Lists
 
 KEYS = (1_000, 10_000, 100_000)
 DIMENSIONS = (384, 1_536)

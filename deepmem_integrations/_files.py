@@ -13,7 +13,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -209,14 +209,14 @@ def patiently(action: Callable[[], _Result]) -> _Result:
         time.sleep(0.01)
 
 
-def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], *, private: bool = False) -> None:
     """Replace a file atomically. Its folder is made if there is none.
 
     At every moment the file holds either the whole old content or the whole new content, even if the process is killed.
 
     Args:
         path: The path of the file.
-        data: The new content.
+        data: The new content, whole or in pieces.
         private: Whether the file's owner alone may read the file.
 
     Raises:
@@ -228,7 +228,8 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", opener=private_opener if private else None) as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         patiently(lambda: os.replace(temporary, path))

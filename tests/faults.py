@@ -1,7 +1,8 @@
 """A proxy between a client and a store's server, which fails as networks and servers do, and what the library makes of it.
 
-``python -m tests.faults chroma HOST:PORT`` and ``python -m tests.faults postgres URL`` fill a store, train, and retrieve through
-the proxy in every way to fail, and print what happened as JSON. `tests/test_faults.py` starts the servers.
+``python -m tests.faults chroma HOST:PORT``, the same with ``qdrant``, and ``python -m tests.faults postgres URL`` fill a store,
+train, and retrieve through the proxy in every way to fail, and print what happened as JSON. `tests/test_faults.py` starts the
+servers.
 """
 
 import asyncio
@@ -20,13 +21,14 @@ from urllib.parse import parse_qs, urlsplit
 from langchain_core.embeddings import Embeddings
 
 from deepmem_integrations import DeepMemory
+from deepmem_integrations.corpora import stores
 from deepmem_integrations.errors import DeepMemoryError
 from deepmem_integrations.langchain import DeepMemoryRetriever
 from deepmem_integrations.words import WordIndex
 from tests.embeddings import LookupEmbeddings
-from tests.problems import make_problem
+from tests.problems import make_problem, with_uuids
 
-Mode = Literal["pass", "refuse", "cut", "hang", "garbage"]
+Mode = Literal["pass", "refuse", "cut", "hang", "silence", "garbage"]
 
 
 class FaultyProxy:
@@ -60,7 +62,8 @@ class FaultyProxy:
 
         Args:
             mode: ``"refuse"`` ends each connection at once; ``"cut"`` ends it in the middle of an answer; ``"hang"`` answers
-                nothing for a while and then ends it; ``"garbage"`` answers with other bytes; ``"pass"`` does not fail.
+                nothing for a while and then ends it, ``"silence"`` never does; ``"garbage"`` answers with other bytes; ``"pass"``
+                does not fail.
             after: After how many bytes of answers the failure begins.
         """
 
@@ -99,8 +102,8 @@ class FaultyProxy:
         before, self.answered = self.answered, self.answered + len(data)
         if self._mode == "pass" or self.answered < self._after:
             return data
-        if self._mode == "hang":
-            await asyncio.sleep(0.5)
+        if self._mode in ("hang", "silence"):
+            await asyncio.sleep(0.5 if self._mode == "hang" else 600)
             raise ConnectionError
         if self._mode == "garbage":
             return b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 11\r\n\r\nBad gateway" + os.urandom(64)
@@ -193,16 +196,25 @@ def measured(proxy: FaultyProxy, call: Callable[[], Any]) -> int:
 
 
 def main(kind: str, address: str) -> None:
-    problem = make_problem(documents=120, train=80, test=20, dimension=16)
+    problem = with_uuids(make_problem(documents=120, train=80, test=20, dimension=16))
+    stores.BATCH = 60  # two requests read the whole store
     embeddings = type("Model", (LookupEmbeddings, Embeddings), {})(problem)
-    if kind == "chroma":
+    host, _, port = address.partition(":")
+    if kind == "qdrant":
+        from langchain_qdrant import QdrantVectorStore
+        from qdrant_client import QdrantClient, models
+
+        proxy = FaultyProxy(lambda: asyncio.open_connection(host, int(port)))
+        client: Any = QdrantClient(url=f"http://127.0.0.1:{proxy.port}", timeout=60, check_compatibility=False)
+        client.create_collection("docs", models.VectorParams(size=16, distance=models.Distance.COSINE))
+        store: Any = QdrantVectorStore(client, "docs", embeddings)
+    elif kind == "chroma":
         import chromadb
         from langchain_chroma import Chroma
 
-        host, _, port = address.partition(":")
         proxy = FaultyProxy(lambda: asyncio.open_connection(host, int(port)))
         client = chromadb.HttpClient("127.0.0.1", proxy.port, settings=chromadb.Settings(anonymized_telemetry=False))
-        store: Any = Chroma("docs", embeddings, client=client, collection_metadata={"hnsw:space": "cosine"})
+        store = Chroma("docs", embeddings, client=client, collection_metadata={"hnsw:space": "cosine"})
     else:
         from langchain_postgres import PGVector
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations._files import user_path
@@ -118,7 +118,7 @@ def forged_models(draw):
     else:
         tensors[name] = np.ascontiguousarray(tensor)
     envelope = json.dumps({"checksum": file._checksum(header, tensors), "header": header})
-    return file.save_tensors(tensors, metadata={file.FORMAT: envelope})
+    return save(tensors, metadata={file.FORMAT: envelope})
 
 
 models = st.sampled_from(FIXTURES).flatmap(lambda path: changed(path.read_bytes())) | forged_models()

@@ -24,6 +24,7 @@ ORDER = (
     "_vectors",
     "_weak",
     "_kmeans",
+    "_strings",
     "_language",
     "_sentences",
     "_unicode",

@@ -40,7 +40,9 @@ from tests.embeddings import LookupEmbeddings
 from tests.problems import Problem, make_problem
 
 DISK = 48 << 20
-"""How large the file system is, in bytes."""
+"""How large the file system is, in bytes, without the feedback log."""
+LOGGED = 100_000
+"""How many bytes the feedback log may grow by in a second: its entries are kept, and an hour's would fill the file system."""
 KEPT = 8
 """How many models the processes leave, about."""
 SMALL = 2_000
@@ -221,12 +223,12 @@ def worker(root: Path, seed: int, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(root: Path) -> Iterator[bool]:
+def small_disk(root: Path, size: int) -> Iterator[bool]:
     """Mount a small file system at ``root/disk``, where this process may. Yields whether it is one."""
     disk = root / "disk"
     disk.mkdir()
     mounted = not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True
     ).returncode
     try:
         yield mounted
@@ -383,7 +385,7 @@ def storm(seconds: float, processes: int, seed: int = 0) -> dict[str, object]:
         AssertionError: An invariant does not hold.
     """
     root = Path(tempfile.mkdtemp(prefix="deepmem-storm-"))
-    with small_disk(root) as mounted:
+    with small_disk(root, DISK + int(seconds * LOGGED)) as mounted:
         folder, log = folders(root)
         FeedbackLog(log).close()
         memory = memory_of(small_problem(), folder)

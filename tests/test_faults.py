@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.servers import chroma_server
+from tests.servers import chroma_server, qdrant_front
 
 pytestmark = pytest.mark.slow
 
@@ -12,7 +12,7 @@ MODES = ("refuse", "cut", "hang", "garbage")
 
 
 def check(*arguments):
-    done = subprocess.run([sys.executable, "-m", "tests.faults", *arguments], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-m", "tests.faults", *arguments], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     for mode in MODES:
@@ -25,6 +25,11 @@ def check(*arguments):
 def test_a_chroma_server_that_fails(tmp_path):
     with chroma_server(tmp_path / "db") as port:
         check("chroma", f"127.0.0.1:{port}")
+
+
+def test_a_qdrant_server_that_fails():
+    with qdrant_front() as port:
+        check("qdrant", f"127.0.0.1:{port}")
 
 
 def test_a_postgres_server_that_fails(postgres):

@@ -1,23 +1,17 @@
 """The attention part of an adapter: one attention layer whose keys are the training queries."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._immutable import ReadOnlyArrays
-from deepmem_integrations._kmeans import assign, spherical_kmeans
 from deepmem_integrations._vectors import Vectors, blocks
+from deepmem_integrations.adapter.lists import Lists
 
 NEIGHBOURS = 64
 """How many keys move a query. On the test collections 16 and 256 rank alike, and all keys a little worse: far ones add up."""
-
-MANY_KEYS = 20_000
-"""From this many keys on, the keys are sorted into lists."""
-BUDGET = 8_192
-"""With lists, how many keys one query is compared with."""
-SAMPLE, ROUNDS = 64, 5
-"""How many keys for each list are clustered, and for how many rounds of k-means."""
 
 
 @dataclass(frozen=True)
@@ -38,47 +32,17 @@ class KernelSpace(ReadOnlyArrays):
         return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class Lists(ReadOnlyArrays):
-    """An inverted file over very many keys. The keys are sorted by list, and a query looks at the closest lists alone.
+class Values(Protocol):
+    """The values of keys: an array, or what computes the rows that are asked for."""
 
-    Attributes:
-        centroids: (c, d) float32 unit rows.
-        starts: (c + 1,) int64; list i holds the keys ``starts[i]:starts[i + 1]``.
-    """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(m, d)."""
+        ...
 
-    centroids: Vectors
-    starts: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, keys: Vectors, *, seed: int = 0) -> "tuple[NDArray[np.int64], Lists]":
-        """Cluster keys by spherical k-means on a sample of them.
-
-        Args:
-            keys: (m, d) float32 unit rows.
-            seed: Fixes the sample and the first centroids.
-
-        Returns:
-            (m,) int64, the order into which the keys have to be put, and the lists.
-        """
-        rng = np.random.default_rng(seed)
-        count = int(2 * np.sqrt(len(keys)))
-        sample = keys[np.sort(rng.permutation(len(keys))[: SAMPLE * count])]
-        drawn = sample[np.sort(rng.permutation(len(sample))[:count])]
-        centroids = spherical_kmeans(sample, drawn, rounds=ROUNDS)
-        lists, _ = assign(keys, centroids)
-        order = np.argsort(lists, kind="stable")
-        return order, cls(centroids, np.searchsorted(lists[order], np.arange(count + 1)))
-
-    def closest_lists(self, place: Vectors) -> list[slice]:
-        """Return the slices of the keys to look at: the closest lists, until they hold `BUDGET` keys.
-
-        Args:
-            place: (d,) float32, a query in the kernel space.
-        """
-        order = np.argsort(-(self.centroids @ place))
-        enough = int(np.searchsorted(np.cumsum(np.diff(self.starts)[order]), BUDGET)) + 1
-        return [slice(self.starts[i], self.starts[i + 1]) for i in order[:enough].tolist() if self.starts[i] < self.starts[i + 1]]
+    def __getitem__(self, rows: NDArray[np.int64], /) -> Vectors:
+        """Return the values of some keys: int64 rows of any shape → float32 of that shape and d."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +54,8 @@ class Attention(ReadOnlyArrays):
 
     Attributes:
         keys: (m, d) float32 unit rows, the places of the training queries.
-        values: (m, d) float32, the direction in which each key moves a query.
+        values: (m, d) float32, the direction in which each key moves a query; where keys are in lists, those of the keys that a
+            query finds are computed.
         temperature: The width of the kernel, above 0.
         strength: The factor of the sum. With 0 no query moves, and the keys serve the remembered answers alone.
         space: The space in which queries are compared; None compares them as they are.
@@ -99,7 +64,7 @@ class Attention(ReadOnlyArrays):
     """
 
     keys: Vectors
-    values: Vectors
+    values: Vectors | Values
     temperature: float
     strength: float
     space: KernelSpace | None = None
@@ -137,7 +102,7 @@ class Attention(ReadOnlyArrays):
     def shift(self, queries: Vectors) -> Vectors:
         """Compute what is added to each query: (n, d) float32 unit rows → (n, d) float32."""
         rows, weights, _ = self.attend(queries)
-        if rows.shape[1] == len(self.keys):  # all of them, in their order
+        if rows.shape[1] == len(self.keys) and isinstance(self.values, np.ndarray):  # all of them, in their order
             return np.asarray(weights @ self.values, dtype=np.float32)
         if len(queries) == 1:
             return np.asarray(weights @ self.values[rows[0]], dtype=np.float32)
@@ -145,6 +110,14 @@ class Attention(ReadOnlyArrays):
         for block in blocks(len(queries), rows.shape[1] * self.values.shape[1]):
             moved[block] = np.matmul(weights[block, None, :], self.values[rows[block]])[:, 0]
         return moved
+
+    def find(self, place: Vectors, cosine: float) -> int | None:
+        """Return the row of a key whose cosine with a place, (d,) float32, is above a limit; None where there is none."""
+        if self.lists is None:
+            same = np.flatnonzero(self.keys @ place > cosine)
+            return int(same[0]) if len(same) else None
+        rows, similarities = self._search(place, 1)
+        return int(rows[0]) if similarities[0] > cosine else None
 
     def _search(self, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         """Find one query's nearest keys and their similarities, both (k,)."""

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from deepmem_integrations.adapter import file
 from deepmem_integrations.adapter.query_adapter import QueryAdapter
 from deepmem_integrations.errors import AdapterFileError
 
@@ -24,13 +25,19 @@ def state_of(path: str | os.PathLike[str]) -> State | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+def _held(state: State) -> int:
+    """Return how many bytes of memory the adapter of a file holds."""
+    return state[1] // 20 if state[1] >= file.MAPPED and os.name != "nt" else state[1]
+
+
 class AdapterCache:
     """Adapters by file. A file is read again after a change, and the adapters that were not used for longest are dropped first.
 
     An adapter that is dropped stays with whoever holds it. A cache may be shared between threads.
 
     Args:
-        max_bytes: How many bytes of files to keep. The adapter that was used last is always kept.
+        max_bytes: How many bytes of files to keep. The adapter that was used last is always kept. Of a mapped file, whose pages
+            the system drops where it needs memory, a twentieth counts.
 
     Example:
         >>> import tempfile
@@ -87,12 +94,12 @@ class AdapterCache:
     def _keep(self, name: str, state: State, found: QueryAdapter | AdapterFileError) -> None:
         with self._lock:
             if (old := self._kept.pop(name, None)) is not None:
-                self._bytes -= old[0][1]
+                self._bytes -= _held(old[0])
             self._kept[name] = (state, found)
-            self._bytes += state[1]
+            self._bytes += _held(state)
             while self._bytes > self.max_bytes and len(self._kept) > 1:
                 _, (dropped, _) = self._kept.popitem(last=False)
-                self._bytes -= dropped[1]
+                self._bytes -= _held(dropped)
 
     def __len__(self) -> int:
         """Count the files whose adapters are kept."""
@@ -100,7 +107,7 @@ class AdapterCache:
 
     @property
     def bytes(self) -> int:
-        """How many bytes of files are kept."""
+        """How many bytes are kept: see ``max_bytes``."""
         return self._bytes
 
 

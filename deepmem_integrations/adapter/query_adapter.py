@@ -3,6 +3,7 @@
 import copy
 import itertools
 import logging
+import mmap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from deepmem_integrations._immutable import Immutable
 from deepmem_integrations._ordered import ordered
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter.answers import answer_scores, vote_shares
-from deepmem_integrations.adapter.attention import MANY_KEYS, Attention, Lists
+from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.adapter.explanation import Explanation, Influence, RankedDocument, Vote
 from deepmem_integrations.adapter.file import decode, encode, parts_do_not_fit, read_file
 from deepmem_integrations.adapter.fingerprint import Fingerprint
+from deepmem_integrations.adapter.lists import MANY_KEYS, Lists
 from deepmem_integrations.adapter.ranking import Ranking
-from deepmem_integrations.adapter.remembered import Growth, RememberedQueries
+from deepmem_integrations.adapter.remembered import ComputedValues, Growth, RememberedQueries
 from deepmem_integrations.adapter.schema import Parts
 from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
 from deepmem_integrations.labels import Labels, Relevance, RowNumber
@@ -355,16 +357,18 @@ class QueryAdapter(Immutable):
             for name in wanted
         }
         places = attention.space.place(queries) if attention.space else queries
-        keys, owners = attention.keys, np.empty(len(queries), dtype=np.int64)
+        new, owners = np.empty((0, self.dimension), dtype=np.float32), np.empty(len(queries), dtype=np.int64)
         for row, place in enumerate(places):
-            same = np.flatnonzero(keys @ place > SAME)
-            owners[row] = same[0] if len(same) else len(keys)
-            if not len(same):
-                keys = np.concatenate([keys, place[None]])
+            if (same := attention.find(place, SAME)) is None:
+                among = np.flatnonzero(new @ place > SAME)
+                same = len(attention.keys) + (int(among[0]) if len(among) else len(new))
+                if not len(among):
+                    new = np.concatenate([new, place[None]])
+            owners[row] = same
         labels = [dict(query) for query in relevance.labels]
         irrelevant = [dict(query) for query in relevance.irrelevant]
         grown = remembered.added(new_ids, query_texts, owners, labels, vectors, irrelevant)
-        return self._with_attention(*sorted_into_lists(attention, keys, grown))
+        return self._with_attention(*_with_keys(attention, new, grown))
 
     def forget(self, *, query_ids: Iterable[str] = (), document_ids: Iterable[str] = ()) -> "QueryAdapter":
         """Forget remembered queries, or take documents out of all judgements, without a training or the corpus.
@@ -402,7 +406,7 @@ class QueryAdapter(Immutable):
         left, keys = remembered.without(queries, documents)
         if not left.query_ids:
             return self._with_attention(None, None)
-        return self._with_attention(*sorted_into_lists(attention, attention.keys[keys], left))
+        return self._with_attention(*_of_keys(attention, keys, left))
 
     def relabel(self, targets: Mapping[str, Mapping[str, float]], documents: Mapping[str, ArrayLike]) -> "QueryAdapter":
         """Let remembered answers move to other documents, as after a re-chunking, without a training or the corpus.
@@ -434,7 +438,7 @@ class QueryAdapter(Immutable):
         left, keys = remembered.relabelled(targets, vectors)
         if not left.query_ids:
             return self._with_attention(None, None)
-        return self._with_attention(*sorted_into_lists(attention, attention.keys[keys], left))
+        return self._with_attention(*_of_keys(attention, keys, left))
 
     def linear_only(self) -> "QueryAdapter":
         """Return the linear part alone: neither the adapter nor its file then holds a training query's vector, id or text.
@@ -488,19 +492,19 @@ class QueryAdapter(Immutable):
             StorageError: The file cannot be written. A file that was there before is unchanged.
         """
         path = Path(user_path(path))
-        write_bytes(path, self.to_bytes())
+        write_bytes(path, encode(self._parts()))
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> "QueryAdapter":
-        """Read a file that `save` wrote.
+        """Read a file that `save` wrote. A very large one is mapped into memory: it may be replaced, but not written over.
 
         Raises:
             StorageError: The file cannot be read.
             AdapterFileError: The file is damaged, is no adapter, or was written by a newer version.
         """
         try:
-            return cls.from_bytes(read_file(user_path(path)))
+            return cls._read(read_file(user_path(path)))
         except OSError as error:
             raise StorageError(f"Cannot read the adapter {path}: {error.strerror or error}.") from error
         except AdapterFileError as error:
@@ -508,7 +512,7 @@ class QueryAdapter(Immutable):
 
     def to_bytes(self) -> bytes:
         """Return the content of the file that `save` writes."""
-        return encode(self._parts())
+        return b"".join(encode(self._parts()))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "QueryAdapter":
@@ -521,6 +525,10 @@ class QueryAdapter(Immutable):
             >>> QueryAdapter.from_bytes(QueryAdapter(384).to_bytes())
             QueryAdapter(384 dimensions, identity)
         """
+        return cls._read(data)
+
+    @classmethod
+    def _read(cls, data: bytes | mmap.mmap) -> "QueryAdapter":
         parts = decode(data)
         try:
             adapter = cls(**parts._asdict())
@@ -579,13 +587,42 @@ def _listed(name: str, ids: Collection[str], most: int = 10) -> str:
 
 def sorted_into_lists(attention: Attention, keys: Vectors, remembered: RememberedQueries) -> tuple[Attention, RememberedQueries]:
     """Return an attention part with these keys and the values of the remembered queries, in lists where keys are very many."""
-    lists = None
-    if len(keys) >= MANY_KEYS:
-        order, lists = Lists.of(keys)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        keys, remembered = keys[order], replace(remembered, owners=place[remembered.owners])
-    return replace(attention, keys=keys, values=remembered.values, lists=lists), remembered
+    if len(keys) < MANY_KEYS:
+        return replace(attention, keys=keys, values=remembered.values, lists=None), remembered
+    order, lists = Lists.of(keys)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return _in_lists(attention, keys[order], replace(remembered, owners=place[remembered.owners]), lists)
+
+
+def _in_lists(
+    attention: Attention, keys: Vectors, remembered: RememberedQueries, lists: Lists
+) -> tuple[Attention, RememberedQueries]:
+    return replace(attention, keys=keys, values=ComputedValues(remembered, len(keys)), lists=lists), remembered
+
+
+def _with_keys(attention: Attention, new: Vectors, remembered: RememberedQueries) -> tuple[Attention, RememberedQueries]:
+    """Add keys, (n, d) float32 unit rows, which the owners of the remembered queries count on from the last key."""
+    count, lists = len(attention.keys), attention.lists
+    if lists is None or not lists.fit(count + len(new)):
+        return sorted_into_lists(attention, np.concatenate([attention.keys, new]), remembered)
+    before, lists = lists.with_keys(new)
+    order, owners = np.argsort(before, kind="stable"), remembered.owners
+    place = np.empty_like(before)
+    place[order] = before[order] + np.arange(len(new))
+    old = owners < count
+    moved = owners + np.searchsorted(before[order], owners, side="right")
+    moved[~old] = place[owners[~old] - count]
+    return _in_lists(attention, np.insert(attention.keys, before, new, axis=0), replace(remembered, owners=moved), lists)
+
+
+def _of_keys(attention: Attention, rows: NDArray[np.int64], remembered: RememberedQueries) -> tuple[Attention, RememberedQueries]:
+    """Leave out all keys but those of some rows, (n,) int64 in ascending order, whose places the owners are."""
+    keys = attention.keys if len(rows) == len(attention.keys) else attention.keys[rows]
+    lists = attention.lists
+    if lists is None or not lists.fit(len(rows)):
+        return sorted_into_lists(attention, keys, remembered)
+    return _in_lists(attention, keys, remembered, lists.of_keys(rows))
 
 
 def _normalised(vectors: Vectors, otherwise: Vectors) -> Vectors:

@@ -60,11 +60,11 @@ class RememberedQueries(ReadOnlyArrays):
         irrelevant: What each query judged irrelevant, as rows of ``document_ids``; None where no query did.
     """
 
-    query_ids: tuple[str, ...]
-    texts: tuple[str, ...] | None
+    query_ids: Sequence[str]
+    texts: Sequence[str] | None
     owners: NDArray[np.int64]
     labels: LabelRows
-    document_ids: tuple[str, ...]
+    document_ids: Sequence[str]
     documents: Vectors
     space: ValueSpace
     trained: int
@@ -88,7 +88,13 @@ class RememberedQueries(ReadOnlyArrays):
         That is the weighted mean of the places of its queries' answers, less `AWAY` times that of its irrelevant documents. It is
         0 for a key without an answer: away from a document is no direction to search in.
         """
-        labels, irrelevant = self._labels_of_keys, self._irrelevant_of_keys
+        return self._values(self._labels_of_keys, self._irrelevant_of_keys)
+
+    def values_of(self, keys: NDArray[np.int64]) -> Vectors:
+        """Compute the values of some keys, (n,) int64 rows → (n, d) float32."""
+        return self._values(self._labels_of_keys.take(keys), self._irrelevant_of_keys.take(keys))
+
+    def _values(self, labels: LabelRows, irrelevant: LabelRows) -> Vectors:
         away = np.float32(AWAY) * _means(self.documents, irrelevant) * labels.labelled[:, None]
         return np.asarray(_means(self.documents, labels) - away, dtype=np.float32)
 
@@ -154,7 +160,7 @@ class RememberedQueries(ReadOnlyArrays):
             labels=self.labels.joined(theirs),
             irrelevant=against,
             document_ids=(*self.document_ids, *new),
-            documents=np.concatenate([self.documents, *placed]),
+            documents=np.concatenate([self.documents, *placed]) if placed else self.documents,
         )
 
     def relabelled(
@@ -222,10 +228,27 @@ class RememberedQueries(ReadOnlyArrays):
             labels=labels.named_by(used),
             irrelevant=None if irrelevant is None else irrelevant.named_by(used),
             document_ids=tuple(self.document_ids[document] for document in used.tolist()),
-            documents=self.documents[used],
+            documents=self.documents if len(used) == len(self.documents) else self.documents[used],
             trained=int((rows < self.trained).sum()),
         )
         return left_over, keys
+
+
+class ComputedValues:
+    """The values of very many keys, computed for those that are asked for: all of them would fill as much memory as the keys.
+
+    Args:
+        remembered: The queries behind the keys.
+        keys: The number of keys.
+    """
+
+    def __init__(self, remembered: RememberedQueries, keys: int) -> None:
+        self._remembered = remembered
+        self.shape = (keys, remembered.documents.shape[1])
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> Vectors:
+        """Compute the values of some keys: int64 rows of any shape → float32 of that shape and d."""
+        return self._remembered.values_of(rows.reshape(-1)).reshape(*rows.shape, self.shape[1])
 
 
 def _means(places: Vectors, labels: LabelRows) -> Vectors:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._strings import Strings
+from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.adapter.fingerprint import Fingerprint
 from deepmem_integrations.adapter.ranking import Ranking
@@ -54,9 +55,11 @@ def check_parts(parts: Parts) -> Parts:
     if (attention := parts.attention) is not None:
         keys = len(attention.keys)
         _numbers(attention.keys, "memory.keys", (None, d))
-        if keys and float(np.linalg.norm(attention.keys, axis=1).max()) > 1.01:
-            raise ValueError("memory.keys are longer than 1")
-        _numbers(attention.values, "memory.values", (keys, d))
+        for block in blocks(keys, d):
+            if float(np.linalg.norm(attention.keys[block], axis=1).max()) > 1.01:
+                raise ValueError("memory.keys are longer than 1")
+        if isinstance(attention.values, np.ndarray):  # or they are means of documents, which are checked
+            _numbers(attention.values, "memory.values", (keys, d))
         _number(attention.temperature, "temperature", above=NARROWEST)
         _number(attention.strength, "strength")
         if attention.neighbours is not None:
@@ -109,6 +112,8 @@ def _check_labels(labels: LabelRows, name: str, queries: int, documents: int) ->
     _starts(labels.starts, name, queries, count)
     _rows(labels.documents, name, count, documents)
     _numbers(labels.weights, name, (count,))
+    if count and not float(labels.weights.min()) > 0:
+        raise ValueError(f"the weights of {name} are not above 0")
 
 
 def _numbers(array: NDArray[Any], name: str, shape: tuple[int | None, ...]) -> None:
@@ -155,5 +160,10 @@ def _text(value: Any, name: str) -> None:
 
 
 def _texts(values: Sequence[Any], name: str, count: int) -> None:
-    if len(values) != count or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"{name} is no list of {count} texts")
+    if isinstance(values, Strings):
+        values.check(name)
+        if len(values) == count:
+            return
+    elif len(values) == count and all(isinstance(value, str) for value in values):
+        return
+    raise TypeError(f"{name} is no list of {count} texts")

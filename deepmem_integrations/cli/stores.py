@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,9 @@ from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.opened import Found, Hit, Opened, Where
+
+TIMEOUT = 60
+"""For how many seconds a server may leave a request unanswered."""
 
 _PICKLES = threading.Lock()
 """Held while a package reads pickles with the reader of `_pickles`."""
@@ -154,7 +158,10 @@ def _chroma(place: str, embeddings: Any) -> Any:
         from urllib.parse import urlsplit
 
         url = urlsplit(folder)
-        client = chromadb.HttpClient(url.hostname, url.port or 8000, ssl=url.scheme == "https", settings=settings)
+        host, port, ssl = url.hostname, url.port or 8000, url.scheme == "https"
+        # The client waits for ever and has no setting for it, and it asks the server before anything of it can be changed.
+        client = _within(TIMEOUT, lambda: chromadb.HttpClient(host, port, ssl=ssl, settings=settings))
+        client._server._session.timeout = TIMEOUT
     else:
         folder = _existing(folder)
         if not Path(folder, "chroma.sqlite3").is_file():
@@ -170,7 +177,7 @@ def _qdrant(place: str, embeddings: Any) -> Any:
     # The key is not part of the URI, which a shell would remember.
     key = os.environ.get("QDRANT_API_KEY")
     if "://" in address:
-        opened = client(url=address, api_key=key, check_compatibility=False)
+        opened = client(url=address, api_key=key, check_compatibility=False, timeout=TIMEOUT)
     else:
         folder = Path(_existing(address))
         _check_qdrant(folder)
@@ -230,7 +237,8 @@ def _pgvector(place: str, embeddings: Any) -> Any:
     address, name = _two(place, "pgvector:postgresql+psycopg://USER:PASSWORD@HOST/DATABASE#COLLECTION")
     langchain_postgres = require("langchain_postgres", distribution="langchain-postgres")
     sqlalchemy = require("sqlalchemy", distribution="langchain-postgres")
-    engine = sqlalchemy.create_engine(address)
+    limits = _postgres_limits(sqlalchemy.make_url(address))
+    engine = sqlalchemy.create_engine(address, connect_args=limits)
     # PGVector creates a collection that does not exist, so the collections are listed first.
     names: list[str] = []
     tables = sqlalchemy.inspect(engine).get_table_names()
@@ -240,10 +248,40 @@ def _pgvector(place: str, embeddings: Any) -> Any:
     if name in names:
         return langchain_postgres.PGVector(embeddings, connection=engine, collection_name=name, create_extension=False)
     if name in tables:
-        tables_engine = langchain_postgres.PGEngine.from_connection_string(address)
+        tables_engine = langchain_postgres.PGEngine.from_connection_string(address, connect_args=limits)
         return langchain_postgres.PGVectorStore.create_sync(tables_engine, embeddings, name)
     known = ", ".join(sorted({*names, *tables} - {"langchain_pg_collection", "langchain_pg_embedding"})) or "none"
     raise StoreError(f"There is no collection and no table {name!r} in this database. There: {known}.")
+
+
+def _postgres_limits(url: Any) -> dict[str, Any]:
+    """Return the time limits of a connection through libpq, but for those that the URL sets itself."""
+    if url.get_driver_name() not in ("psycopg", "psycopg2", "psycopg_async"):
+        return {}
+    limits = {
+        "connect_timeout": TIMEOUT,
+        "options": f"-c statement_timeout={TIMEOUT}s",
+        "tcp_user_timeout": 1_000 * TIMEOUT,  # a server whose machine is gone
+    }
+    return {name: value for name, value in limits.items() if name not in url.query}
+
+
+def _within(seconds: float, work: Callable[[], Any]) -> Any:
+    """Do some work that may never end, in a thread that is left behind if it does not.
+
+    Raises:
+        TimeoutError: The work has not ended in time.
+    """
+    done: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="deepmem opens a store", daemon=True).start()
+    return done.result(seconds)
 
 
 def _comparisons(where: Where) -> dict[str, Any]:
@@ -300,6 +338,9 @@ def _store_errors(uri: str, what: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # Chroma's damaged folders raise pyo3's PanicException, which is no Exception
-        message = redact(f"{type(error).__name__}: {error}", uri)
-        hides = message != f"{type(error).__name__}: {error}"
+        told = f"{type(error).__name__}: {error}"
+        if "timeout" in told.lower() or "timed out" in told:
+            told = f"the server gave no answer for {TIMEOUT} seconds, see whether it is at work ({told})"
+        message = redact(told, uri)
+        hides = message != told
         raise StoreError(f"The store {redacted(uri)} cannot be {what}: {message}") from (None if hides else error)

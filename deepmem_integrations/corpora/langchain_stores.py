@@ -313,7 +313,7 @@ def store_corpus(vectorstore: VectorStore, filter: Any = None, metric: str | Non
 def metric_of(vectorstore: VectorStore) -> str | None:
     """Return the metric by which a store ranks: see `StoreCorpus.metric`; None where nobody can tell."""
     if kind_of(vectorstore, KINDS) is not None:
-        return store_corpus(vectorstore).metric
+        return store_corpus(vectorstore).metric_used
     return "cosine" if isinstance(vectorstore, HasCorpus) else None
 
 

@@ -254,4 +254,4 @@ def metric_of(index: VectorStoreIndex) -> str | None:
     kind = kind_of(index.vector_store, KINDS)
     if kind is None or (kind == QdrantCorpus.kind and index.vector_store.client is None):
         return "cosine" if isinstance(index.vector_store, HasCorpus) else None
-    return KINDS[kind](index).metric
+    return KINDS[kind](index).metric_used

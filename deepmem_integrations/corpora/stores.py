@@ -3,6 +3,7 @@
 The stores' own packages are never imported.
 """
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -87,8 +88,15 @@ class StoreCorpus(ListedCorpus):
 
     @property
     def metric_used(self) -> str:
-        """The metric that the caller named, or else that of the store."""
-        return self._given_metric or self.metric
+        """The metric that the caller named, or else that of the store.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        if self._given_metric:
+            return self._given_metric
+        with _reading(self.store):
+            return self.metric
 
     @property
     def metadata_id(self) -> str | None:
@@ -162,8 +170,14 @@ class StoreCorpus(ListedCorpus):
 
 def readable(batches: Iterator[_Item], store: Any) -> Iterator[_Item]:
     """Yield batches, and turn the errors of the store's own package into a StoreError."""
-    try:
+    with _reading(store):
         yield from batches
+
+
+@contextlib.contextmanager
+def _reading(store: Any) -> Iterator[None]:
+    try:
+        yield
     except DeepMemoryError:
         raise
     except Exception as error:

@@ -78,7 +78,7 @@ class LabelRows(ReadOnlyArrays):
     @classmethod
     def empty(cls, queries: int) -> "LabelRows":
         """Build the labels of queries that have none."""
-        return cls._of([{}] * queries)
+        return cls(np.zeros(queries + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
     def joined(self, others: "LabelRows") -> "LabelRows":
         """Return the labels of these queries, followed by those of other queries."""
@@ -168,9 +168,10 @@ class LabelRows(ReadOnlyArrays):
 
     def take(self, queries: NDArray[np.int64]) -> "LabelRows":
         """Return the labels of these queries, in this order."""
-        sizes = np.diff(self.starts)[queries]
+        firsts = self.starts[queries]
+        sizes = self.starts[queries + 1] - firsts
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        entries = np.arange(starts[-1]) + np.repeat(self.starts[:-1][queries] - starts[:-1], sizes)
+        entries = np.arange(starts[-1]) + np.repeat(firsts - starts[:-1], sizes)
         return LabelRows(starts, self.documents[entries], self.weights[entries])
 
 

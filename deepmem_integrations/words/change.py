@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._strings import encode
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.words.analysis import SAMPLE, Analysis, recognise
 from deepmem_integrations.words.arrays import Array, write_arrays
 from deepmem_integrations.words.manifest import INDEX, Manifest
 from deepmem_integrations.words.segment import LiveSegment, Segment, SegmentBuilder, merge, text_hashes
 from deepmem_integrations.words.state import State, open_segment
-from deepmem_integrations.words.strings import encode
 
 K1 = 1.2
 B = 0.75

@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._strings import encode
 from deepmem_integrations.words.analysis import Analysis
 from deepmem_integrations.words.arrays import Array
-from deepmem_integrations.words.strings import StringTable, encode, pack
+from deepmem_integrations.words.strings import StringTable, pack
 
 _BLOCK = 8_000_000
 """How many postings are merged at a time, so that memory stays small."""

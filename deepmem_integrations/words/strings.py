@@ -2,17 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._strings import Strings, encode
 from deepmem_integrations.words.arrays import Array
-
-
-def encode(text: str) -> bytes:
-    """Return the UTF-8 of a string; lone surrogates, which some documents have, pass."""
-    return text.encode("utf-8", "surrogatepass")
 
 
 def hashes(texts: Sequence[str]) -> NDArray[np.uint64]:
@@ -23,14 +18,11 @@ def hashes(texts: Sequence[str]) -> NDArray[np.uint64]:
 
 def pack(name: str, texts: Sequence[str]) -> dict[str, Array]:
     """Return the arrays of a `StringTable` of distinct strings."""
-    parts = [encode(text) for text in texts]
-    starts = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=starts[1:])
-    keys = hashes(texts)
+    packed, keys = Strings.of(texts), hashes(texts)
     order = np.argsort(keys, kind="stable").astype(np.uint32)
     return {
-        f"{name}.bytes": np.frombuffer(b"".join(parts), np.uint8),
-        f"{name}.starts": starts,
+        f"{name}.bytes": packed.data,
+        f"{name}.starts": packed.starts,
         f"{name}.hashes": keys[order],
         f"{name}.rows": order,
     }
@@ -45,11 +37,11 @@ class StringTable:
     """
 
     def __init__(self, name: str, arrays: dict[str, Array]) -> None:
-        self._bytes: Array = arrays[f"{name}.bytes"]
-        self._starts: Array = arrays[f"{name}.starts"]
+        self._strings = Strings(arrays[f"{name}.bytes"], arrays[f"{name}.starts"])
         self._hashes: Array = arrays[f"{name}.hashes"]
         self._rows: Array = arrays[f"{name}.rows"]
-        if not len(self._hashes) == len(self._rows) == len(self._starts) - 1 or self._starts[-1] != len(self._bytes):
+        strings = self._strings
+        if not len(self._hashes) == len(self._rows) == len(strings) or strings.starts[-1] != len(strings.data):
             raise ValueError(f"the table {name!r} does not fit together")
 
     def __len__(self) -> int:
@@ -58,12 +50,11 @@ class StringTable:
 
     def __getitem__(self, row: int) -> str:
         """The string of a row."""
-        return self._raw(row).decode("utf-8", "surrogatepass")
+        return self._strings[row]
 
     def all(self) -> list[str]:
         """Return all strings by row."""
-        data, starts = self._bytes.tobytes(), self._starts.tolist()
-        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(starts)]
+        return list(self._strings)
 
     def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the (n,) row numbers of strings, −1 for strings that are not there."""
@@ -77,11 +68,8 @@ class StringTable:
             place, wanted = int(places[number]), encode(texts[number])
             while place < len(self._hashes) and self._hashes[place] == keys[number]:  # equal hashes of different strings
                 row = int(self._rows[place])
-                if self._raw(row) == wanted:
+                if self._strings.raw(row) == wanted:
                     rows[number] = row
                     break
                 place += 1
         return rows
-
-    def _raw(self, row: int) -> bytes:
-        return self._bytes[self._starts[row] : self._starts[row + 1]].tobytes()

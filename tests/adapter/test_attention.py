@@ -4,7 +4,8 @@ import numpy as np
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations._vectors import unit_rows
-from deepmem_integrations.adapter.attention import BUDGET, Attention, Lists
+from deepmem_integrations.adapter.attention import Attention
+from deepmem_integrations.adapter.lists import BUDGET, Lists
 
 
 def test_very_many_keys_are_searched_in_lists_with_nearly_the_same_result(tmp_path):

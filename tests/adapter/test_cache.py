@@ -40,6 +40,16 @@ def test_the_least_recently_used_are_dropped(files, monkeypatch):
     assert len(small) == 1
 
 
+def test_a_mapped_file_drops_no_others(files, monkeypatch):
+    size = files[0].stat().st_size
+    large = QueryAdapter(8, metadata={"note": "x" * 5 * size}).save(files[0].with_name("large.safetensors"))
+    monkeypatch.setattr("deepmem_integrations.adapter.file.MAPPED", 5 * size)
+    cache = AdapterCache(max_bytes=3 * size)
+    loaded = [cache.load(path) for path in (*files[:2], large)]
+    assert [cache.load(path) for path in (*files[:2], large)] == loaded
+    assert cache.bytes == 2 * size + large.stat().st_size // 20
+
+
 def test_a_damaged_file_is_read_once_for_each_of_its_states(files, monkeypatch):
     read, load = [], QueryAdapter.load
     monkeypatch.setattr(QueryAdapter, "load", lambda path: read.append(path) or load(path))

@@ -1,15 +1,18 @@
 import copy
 import json
+import mmap
+import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save, save_file
 
 from deepmem_integrations import QueryAdapter
-from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.adapter import Ranking, file
 from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.adapter.file import FORMAT, read_header
 from deepmem_integrations.errors import AdapterFileError, StorageError
@@ -149,9 +152,8 @@ def test_parts_that_do_not_fit_are_noticed_on_loading(parts):
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch):
-    monkeypatch.setattr("deepmem_integrations.adapter.file.FORMAT_VERSION", 4)
     data = make_adapter(ranking=Ranking(words=0.1)).to_bytes()
-    monkeypatch.undo()
+    monkeypatch.setattr("deepmem_integrations.adapter.file.FORMAT_VERSION", 2)
     with pytest.raises(AdapterFileError, match="Upgrade deepmem-integrations"):
         QueryAdapter.from_bytes(data)
 
@@ -296,3 +298,75 @@ def test_scalars_of_numpy_are_written_as_numbers():
     adapter = QueryAdapter(np.int64(4)).with_metadata(queries=np.int64(3), loss=np.float32(0.5))
     again = QueryAdapter.from_bytes(adapter.to_bytes())
     assert (again.dimension, again.metadata) == (4, {"queries": 3, "loss": 0.5})
+
+
+@pytest.mark.parametrize("fixture", ["adapter-v2", "adapter-v3", "adapter-v3-irrelevant"])
+def test_a_file_is_laid_out_as_the_writer_of_safetensors_does(fixture):
+    data = QueryAdapter.load(FIXTURES / f"{fixture}.safetensors").to_bytes()
+    attributes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert data == save(load(data), metadata=attributes)
+
+
+def test_tensors_of_every_dtype_are_laid_out_as_the_writer_of_safetensors_does():
+    tensors = {f"{place}": np.ones(3, dtype) for place, dtype in enumerate([*file._DTYPES.values()] * 2)}
+    assert b"".join(file._serialised(tensors, "{}", aligned=False)) == save(tensors, metadata={FORMAT: "{}"})
+
+
+@pytest.fixture
+def very_many(monkeypatch):
+    """Let the remembered queries of the fixtures be very many, with names as tensors, in a file that is mapped."""
+    monkeypatch.setattr(file, "_MOST_NAMES", 10)
+    monkeypatch.setattr(file, "MAPPED", 1_000)
+
+
+def test_very_many_names_are_tensors_of_a_file_that_is_mapped(very_many, tmp_path):
+    small = QueryAdapter.load(FIXTURES / "adapter-v3-irrelevant.safetensors")
+    path = small.save(tmp_path / "many.safetensors")
+    assert read_header(path)["version"] == 4 and "query_ids" not in read_header(path)["examples"]
+    many = QueryAdapter.load(path)
+    assert isinstance(many.attention.keys.base.base.obj, mmap.mmap)
+    assert (8 + int.from_bytes(path.read_bytes()[:8], "little")) % 64 == 0, "matrices begin where products are fast"
+    queries = np.random.default_rng(0).normal(size=(20, small.dimension))
+    np.testing.assert_allclose(many.transform(queries), small.transform(queries), atol=1e-6)
+    assert many.answers(queries[0]) == pytest.approx(small.answers(queries[0]), abs=1e-6)
+    assert many.explain(queries[0]).votes[0].query_ids == small.explain(queries[0]).votes[0].query_ids
+    assert many.to_bytes() == path.read_bytes() == QueryAdapter.from_bytes(path.read_bytes()).to_bytes()
+    assert list(many.remembered_queries.query_ids) == list(small.remembered_queries.query_ids)
+    grown = many.remember(queries[:1], [[(small.remembered_queries.document_ids[0], 1.0)]], query_ids=["né"])
+    again = QueryAdapter.load(grown.forget(query_ids=[many.remembered_queries.query_ids[0]]).save(path))
+    assert again.remembered_queries.query_ids[-1] == "né"
+    assert list(again.remembered_queries.query_ids[:-1]) == list(small.remembered_queries.query_ids[1:])
+    assert many.transform(queries).shape == queries.shape, "what is mapped outlives its file"
+
+
+def test_a_mapped_file_that_is_damaged_is_refused(very_many, tmp_path):
+    path = QueryAdapter.load(FIXTURES / "adapter-v3-irrelevant.safetensors").save(tmp_path / "many.safetensors")
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(AdapterFileError):
+            QueryAdapter.load(path)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(AdapterFileError, match="bytes where its header says"):
+        QueryAdapter.load(path)
+
+
+def test_a_mapped_adapter_serves_threads_processes_and_copies(very_many, tmp_path):
+    path = QueryAdapter.load(FIXTURES / "adapter-v3-irrelevant.safetensors").save(tmp_path / "many.safetensors")
+    adapter = QueryAdapter.load(path)
+    queries = np.random.default_rng(0).normal(size=(8, adapter.dimension))
+    expected = adapter.transform(queries)
+    with ThreadPoolExecutor(4) as threads:
+        assert all((found == expected).all() for found in threads.map(adapter.transform, [queries] * 20))
+    for copied in (pickle.loads(pickle.dumps(adapter)), copy.deepcopy(adapter)):
+        np.testing.assert_allclose(copied.transform(queries), expected, atol=1e-6)
+    for method in ("fork", "spawn"):
+        with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as processes:
+            np.testing.assert_allclose(processes.submit(adapter.transform, queries).result(60), expected, atol=1e-6)
+
+
+def test_metadata_that_no_reader_would_take_is_not_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(file, "_MOST_HEADER", 5_000)
+    with pytest.raises(StorageError, match="Leave entries out"):
+        make_adapter(metadata={"note": "x" * 5_000}).save(tmp_path / "adapter.safetensors")
+    assert not list(tmp_path.iterdir())

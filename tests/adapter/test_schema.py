@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from deepmem_integrations import QueryAdapter
 from deepmem_integrations.adapter import file
@@ -21,7 +21,7 @@ def rewritten(data, change):
     header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][file.FORMAT])["header"]
     change(header, tensors)
     envelope = json.dumps({"checksum": file._checksum(header, tensors), "header": header})
-    return file.save_tensors(tensors, metadata={file.FORMAT: envelope})
+    return save(tensors, metadata={file.FORMAT: envelope})
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,8 @@
+import asyncio
+import gc
 import os
 import pickle
+import socket
 import subprocess
 import sys
 
@@ -8,8 +11,11 @@ import pytest
 
 from deepmem_integrations import QueryAdapter, Relevance, opened
 from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.cli import stores
+from deepmem_integrations.errors import StoreError
 from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import EMBEDDING, deepmem, langchain_embeddings, process
+from tests.faults import FaultyProxy
 from tests.openai_server import DIMENSION, embed
 from tests.servers import chroma_server
 
@@ -149,11 +155,18 @@ Chroma("docs", langchain_embeddings(), client=client).add_texts(texts)
 """)
 
 
-@pytest.mark.slow
-def test_postgres(shop, tmp_path, postgres):
+@pytest.fixture(scope="module")
+def filled(postgres):
+    """The address of a Postgres database with a store of each kind."""
     address = postgres.replace("postgresql://", "postgresql+psycopg://")
     fill_pgvector(address)
     fill_pgvectorstore(address)
+    return postgres
+
+
+@pytest.mark.slow
+def test_postgres(shop, tmp_path, filled):
+    address = filled.replace("postgresql://", "postgresql+psycopg://")
     for name in ("docs", "docs_table"):
         (tmp_path / name).mkdir()
         check_store(shop, tmp_path / name, f"pgvector:{address}#{name}", process)
@@ -165,6 +178,24 @@ def test_postgres(shop, tmp_path, postgres):
     assert down.code == 1
     assert "cannot be opened" in down.err
     assert "secret" not in down.err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # connections that the stores leave open
+def test_a_postgres_table_that_somebody_locks(shop, tmp_path, filled, monkeypatch):
+    import psycopg
+
+    monkeypatch.setattr(stores, "TIMEOUT", 1)
+    address = filled.replace("postgresql://", "postgresql+psycopg://")
+    for name, table in (("docs", "langchain_pg_embedding"), ("docs_table", "docs_table")):
+        store = stores.open_store(f"pgvector:{address}#{name}", EMBEDDING, tmp_path / name)
+        with psycopg.connect(filled) as other:
+            other.execute(f"lock table {table} in access exclusive mode")
+            with pytest.raises(StoreError, match="gave no answer for 1 seconds"):
+                store.search([1.0] * DIMENSION, 3, True, {})
+        assert len(store.search([1.0] * DIMENSION, 3, True, {})) == 3
+    del store
+    gc.collect()
 
 
 @pytest.mark.slow
@@ -183,6 +214,42 @@ def test_a_server_that_does_not_answer(shop, tmp_path):
         done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
         assert done.code == 1
         assert len(done.err.splitlines()) == 1, done.err
+
+
+@pytest.mark.slow
+def test_a_server_that_accepts_and_says_nothing(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        for uri in (
+            f"qdrant:http://{address}#docs",
+            f"chroma:http://{address}#docs",
+            f"pgvector:postgresql+psycopg://me@{address}/db#docs",
+        ):
+            done = deepmem("search", "x", "--store", uri, "--embedding", EMBEDDING, "--path", tmp_path)
+            assert done.code == 1
+            assert "gave no answer for 1 seconds" in done.err and "Traceback" not in done.err, done.err
+
+
+@pytest.mark.slow
+def test_a_chroma_server_that_falls_silent(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "TIMEOUT", 1)
+    with chroma_server(tmp_path / "db") as port:
+        fill_chroma_server(port)
+        proxy = FaultyProxy(lambda: asyncio.open_connection("127.0.0.1", int(port)))
+        store = stores.open_store(f"chroma:http://127.0.0.1:{proxy.port}#docs", EMBEDDING, tmp_path / "m")
+        expected = store.search([1.0] * DIMENSION, 3, True, {})
+        proxy.fail("silence")
+        for call in (lambda: store.search([1.0] * DIMENSION, 3, True, {}), lambda: store.get(["doc-1"], {})):
+            with pytest.raises(StoreError, match="gave no answer for 1 seconds"):
+                call()
+        labels = Relevance(["a question"], [[(expected[0].id, 1.0)]])
+        with pytest.raises(StoreError, match="timed out"):
+            store.memory.train(labels)
+        assert not [path for path in store.memory.jobs.path.glob("*") if path.is_dir()], "inputs are left behind"
+        proxy.fail("pass")
+        assert store.search([1.0] * DIMENSION, 3, True, {}) == expected
+        store.memory.train(labels)
 
 
 def test_a_faiss_folder_never_runs_code(shop, tmp_path):
