@@ -172,6 +172,7 @@ def _best(
     scores = {(view, metric): getattr(held, metric).astype(np.float64) for view, held in views.items() for metric in METRICS}
     means = {key: shares[key[0]] @ values.T for key, values in scores.items()}
     seen = means["seen", "recall"] + (TIE_BREAK if generated else 1.0) * means["seen", "ndcg"]
+    seen[:, 0] += ROUNDING  # a sum that is rounded otherwise is no reason to move a query
     best_unseen = (means["unseen", "ndcg"] + means["unseen", "recall"]).argmax(axis=1)
     allowed = np.ones(seen.shape, dtype=bool)
     if max_unseen_loss is not None:
