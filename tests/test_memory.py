@@ -643,6 +643,17 @@ def test_explain_of_vectors_alone_lists_the_nearest_documents(turned, problem):
     assert list(explanation.documents[0].channels) == ["vector"]
 
 
+def test_explain_shows_the_rank_without_the_model(turned, problem):
+    explanation = turned.explain(problem.test.queries[0], top=20)
+    plain = np.argsort(-(problem.corpus @ problem.test_queries[0]))[:100].tolist()
+    ranks = {problem.ids[row]: rank for rank, row in enumerate(plain, start=1)}
+    assert [document.without for document in explanation.documents] == [
+        ranks.get(document.id) for document in explanation.documents
+    ]
+    assert [document.without for document in explanation.documents] != list(range(1, 21)), "the model changed the order"
+    assert str(explanation).splitlines()[2].endswith("vector   without")
+
+
 def test_documents_that_the_store_has_no_more_are_not_explained(trained_to, problem):
     memory = trained_to("words and answers")
     query, gone = problem.train.queries[3], problem.train.labels[3][0][0]
@@ -664,6 +675,7 @@ def test_a_store_that_is_searched_and_not_listed_is_explained(trained_to, proble
     query = problem.train.queries[3]
     found, expected = searched.explain(query), memory.explain(query)
     assert [document.id for document in found.documents] == [document.id for document in expected.documents]
+    assert [document.without for document in found.documents] == [document.without for document in expected.documents]
     assert found.votes == expected.votes
 
 

@@ -70,16 +70,19 @@ class RankedDocument:
         channels: ``"vector"``, ``"words"`` and ``"answers"``, as far as they count → the score (the cosine, the BM25 score, or
             the score of the remembered answers), and the rank among the documents that this channel found, from 1. The rank is
             None where the channel did not find the document; its cosine is then the lowest of those that were found.
+        without: The rank of the document without the model, by plain vectors, from 1; None beyond the first 100, and where an
+            adapter alone was asked.
     """
 
     id: str
     score: float
     channels: Mapping[str, tuple[float, int | None]]
+    without: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         channels = {name: {"score": score, "rank": rank} for name, (score, rank) in self.channels.items()}
-        return {"id": self.id, "score": self.score, **channels}
+        return {"id": self.id, "score": self.score, **channels, "without": self.without}
 
 
 @dataclass(frozen=True)
@@ -141,15 +144,18 @@ class Explanation:
         return "\n".join(lines)
 
     def _table(self) -> list[str]:
-        """Draw a row for each document: its score, and the score and the rank in each channel that counts."""
+        """Draw a row for each document: its score, score and rank in each channel that counts, and the rank without a model."""
         if not self.documents:
             return []
         names = list(self.documents[0].channels)
         width = max(len("document"), *(len(document.id) for document in self.documents))
-        lines = [f"     {'document':<{width}}{'score':>9}" + "".join(f"{name:>17}" for name in names)]
+        compared = any(document.without is not None for document in self.documents)
+        head = f"     {'document':<{width}}{'score':>9}" + "".join(f"{name:>17}" for name in names)
+        lines = [head + f"{'without':>10}" * compared]
         for place, document in enumerate(self.documents, start=1):
             cells = "".join(f"{document.channels[name][0]:>10.3f}{_rank(document.channels[name][1]):>7}" for name in names)
-            lines.append(f"{place:>3}  {document.id:<{width}}{document.score:>9.3f}{cells}")
+            before = f"{_rank(document.without):>10}" * compared
+            lines.append(f"{place:>3}  {document.id:<{width}}{document.score:>9.3f}{cells}{before}")
         return lines
 
 

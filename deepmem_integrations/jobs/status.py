@@ -111,6 +111,8 @@ class JobStatus:
             ranking = self.report.get("ranking")  # reports of earlier versions have none
             parts = ranking["chosen"].split(" + ") if ranking else []
             ranked = [line for part in parts for line in textwrap.wrap(part, width=29)]
+            if ranking and (measured := results(ranking))["recall"] is not None:
+                ranked.append(_recall(measured["recall"], measured["recall_gain"]))
             spellings = self.report.get("near_duplicates", 0)
             asked = [f"{self.report['queries'] - spellings:,} questions,", f"{spellings:,} more spellings"] if spellings else []
             for name, lines in (("labels", asked), ("model", chosen), ("why", reason), ("retrievers rank by", ranked)):
@@ -132,7 +134,7 @@ class JobStatus:
     def _recall(self) -> str:
         if self.recall is None or self.recall_gain is None:
             return ""
-        return f"recall@10: {100 * self.recall:.1f}% ({100 * self.recall_gain:+.1f}%)"
+        return _recall(self.recall, self.recall_gain)
 
     @property
     def _no_recall(self) -> str:
@@ -143,6 +145,10 @@ class JobStatus:
         if self.eta is not None:
             return f"eta: {self.eta:.1f} seconds"
         return "eta: not known yet" if self.state == "training" else "None"
+
+
+def _recall(recall: float, gain: float) -> str:
+    return f"recall@10: {100 * recall:.1f}% ({100 * gain:+.1f}%)"
 
 
 class JobList(list[JobStatus]):

@@ -51,7 +51,7 @@ class Exposure:
             labelled.
         by_chance: For each list the gains in nDCG and recall, (2, S) float64, that its documents have on average where labels
             depend on the rank alone; None where there is no list.
-        weights: (n,) how much each query counts, 1 on average.
+        weights: (n,) how much each query counts, 1 on average of those with an answer.
         depth: How many documents were shown at most.
     """
 
@@ -84,6 +84,9 @@ class Exposure:
                     placed.append(shown[row])
                     gained.append(gain)
         weights = weights_of_queries(owners, placed, len(ranks), TRAINED_EVENNESS)
+        scored = np.array([len(labels[query][0]) > 0 for query in range(len(ranks))])
+        if scored.any():
+            weights /= weights[scored].mean()  # the others have no score, so those that have one count 1 on average
         expected = np.zeros((2, depth + 1))
         for owner, rank, gain in zip(owners, placed, gained, strict=True):
             expected[:, rank] += weights[owner] * gain

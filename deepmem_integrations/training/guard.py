@@ -116,6 +116,9 @@ def choose(
     best, best_unseen = (int(index[0]) for index in best_of(even))
     second = int(best_of(even, besides=best)[0][0])
     runner_up = None if second == best else candidates[second]
+    if best == 0 and (seen.objective[0] > 1 - 1e-6).all():
+        nothing_left = f"every answer stands first without a model on {seen.queries}, so these labels leave nothing to gain"
+        return Choice(candidates[0], f"{nothing_left}; they may name only what the search had shown first", runner_up=runner_up)
     if best == 0:
         return Choice(candidates[0], f"no candidate did better than the identity on {seen.queries}", runner_up=runner_up)
     if agreement is not None and agreement > AGREEMENT:
@@ -169,6 +172,7 @@ def _best(
     scores = {(view, metric): getattr(held, metric).astype(np.float64) for view, held in views.items() for metric in METRICS}
     means = {key: shares[key[0]] @ values.T for key, values in scores.items()}
     seen = means["seen", "recall"] + (TIE_BREAK if generated else 1.0) * means["seen", "ndcg"]
+    seen[:, 0] += ROUNDING  # a sum that is rounded otherwise is no reason to move a query
     best_unseen = (means["unseen", "ndcg"] + means["unseen", "recall"]).argmax(axis=1)
     allowed = np.ones(seen.shape, dtype=bool)
     if max_unseen_loss is not None:

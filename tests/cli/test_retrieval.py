@@ -247,10 +247,10 @@ def test_explain_shows_what_each_channel_brings(shop, ranking):
     shown = deepmem("explain", query, *where, "--top", 3)
     assert shown.code == 0, shown.err
     assert "a retriever ranks by vector + words + answers(τ=0.1), with the query moved by 0.0°" in shown.out
-    assert re.search(r"document +score +vector +words +answers\n +1  ", shown.out)
+    assert re.search(r"document +score +vector +words +answers +without\n +1  ", shown.out)
     assert "remembered queries behind the answers:" in shown.out
     told = deepmem("explain", query, *where, "--top", 3, "--json").json
     assert [len(told[name]) for name in ("influences", "documents")] == [3, 3]
     assert told["votes"][0]["texts"] == [query]
     assert answer in told["votes"][0]["documents"]
-    assert {"id", "score", "vector", "words", "answers"} == set(told["documents"][0])
+    assert {"id", "score", "vector", "words", "answers", "without"} == set(told["documents"][0])

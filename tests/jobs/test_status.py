@@ -46,6 +46,11 @@ def test_the_table_tells_how_retrievers_rank():
         assert {len(line) for line in table} == {62}
         row = table.index(f"| {'retrievers rank by':<27}| {lines[0]:<30}|")
         assert table[row + 1] == f"| {'':<27}| {lines[1]:<30}|"
+    seen = {"chosen": {"recall@10": 0.8}, "gains": {"recall@10": {"mean": 0.125}}}
+    ranking = {"chosen": "linear(labelled)", "seen": seen}
+    table = str(JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "ranking": ranking})).splitlines()
+    row = table.index(f"| {'retrievers rank by':<27}| {'linear(labelled)':<30}|")
+    assert table[row + 1] == f"| {'':<27}| {'recall@10: 80.0% (+12.5%)':<30}|"
     none = str(JobStatus(id="6508464cd80cab681bfcfff3", state="completed", report={**report, "ranking": None}))
     assert "retrievers" not in none
     rule = "-" * 62

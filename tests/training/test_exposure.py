@@ -160,3 +160,11 @@ def test_labels_that_say_what_was_shown_are_compared_on_it(problem):
     report = train_adapter(problem.train_queries, told, problem.corpus, problem.ids).report
     assert report.shown == 10
     assert "among the first 10 documents that were shown" in report.seen.queries
+
+
+def test_queries_without_an_answer_do_not_raise_the_weights_of_the_others():
+    labels = LabelRows.of_rows([{7: 1.0}, {7: 1.0}, {8: 1.0}, {}, {}, {9: 1.0}])
+    ranks = [{7: 1, 8: 2}, {7: 1, 8: 2}, {7: 1, 8: 2}, {7: 1}, {7: 1}, None]
+    weights = Exposure.of(labels, ranks).weights
+    assert weights[[0, 1, 2, 5]].mean() == pytest.approx(1), "scores above 100% would be reported"
+    assert weights[2] > weights[0] == weights[5]

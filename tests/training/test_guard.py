@@ -40,6 +40,16 @@ def test_the_runner_up_would_be_chosen_without_the_choice():
     assert (nothing.candidate, nothing.runner_up) == (TRANSFORMS[0], None), "nothing else holds up"
 
 
+def test_labels_that_only_repeat_what_stood_first_are_named_as_the_reason():
+    first, zero = np.ones((len(TRANSFORMS), 40), dtype=np.float32), np.zeros((len(TRANSFORMS), 40), dtype=np.float32)
+    view = HeldOut(first, first, zero, zero)
+    choice = choose({"seen": view, "unseen": view}, TRANSFORMS, agreement=9.0)
+    assert choice.candidate == TRANSFORMS[0]
+    assert "every answer stands first without a model" in choice.reason
+    first[:, 0] = 0.5  # all candidates are equal, and differ by how their sums are rounded
+    assert "no candidate did better" in choose({"seen": view, "unseen": view}, TRANSFORMS, agreement=9.0).reason
+
+
 def test_each_metric_is_guarded_by_itself():
     good, bad = held_out(gains={10: 0.1}), held_out(gains={10: -0.03})
     mixed = HeldOut(bad.ndcg, good.recall, np.zeros_like(bad.ndcg), np.zeros_like(bad.ndcg))
