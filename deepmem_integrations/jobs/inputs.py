@@ -196,9 +196,7 @@ def _write_corpus(folder: Path, batches: Iterable[Batch]) -> tuple[list[str], in
         for names, vectors in unit_batches(batches):
             ids.extend(names)
             bar.update(len(names))
-            # A sum does not depend on the order of the documents, which may differ each time that a store lists them.
-            for name, vector in zip(names, vectors, strict=True):
-                total += _number(name.encode("utf-8", "surrogatepass") + vector.tobytes())
+            total += digest(names, vectors)
             dimension = vectors.shape[1]
             yield vectors
 
