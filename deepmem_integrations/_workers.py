@@ -9,6 +9,11 @@ _T = TypeVar("_T")
 class Workers(Protocol):
     """Processes, on this machine or on others, that call a function for one item after another."""
 
+    @property
+    def count(self) -> int:
+        """How many processes work side by side."""
+        ...
+
     def map(self, function: Callable[..., _T], items: Iterable[Sequence[Any]], shared: Sequence[Any] = ()) -> Iterator[_T]:
         """Call ``function(*shared, *item)`` for each item, and yield the results in the order of the items.
 

@@ -71,7 +71,7 @@ class ParquetCorpus(ShardedCorpus):
         self._columns = _Columns(id, vector, text)
         self._options = dict(storage_options or {})
 
-    def shards(self) -> list["ParquetShard"]:
+    def shards(self) -> Sequence["ParquetShard"]:
         """Return the shards, in the order of the files' names and of their rows.
 
         Raises:
@@ -239,11 +239,7 @@ class ParquetShard:
             there = file.schema_arrow.names
             if columns is None:
                 columns = [name for name in there if name != self.columns.vector]
-            if missing := [name for name in columns if name not in there]:
-                raise StoreError(
-                    f"{self.url} has no column {missing[0]!r}. Its columns are {', '.join(map(repr, there))}: say which are meant, "
-                    "ParquetCorpus(…, id=…, vector=…, text=…)."
-                )
+            _check_columns(self.url, there, columns)
             yield from file.iter_batches(rows, row_groups=list(self.groups), columns=columns, use_threads=False)
 
     def ids_of(self, batch: Any) -> list[str]:
@@ -273,16 +269,19 @@ class ParquetShard:
         return matrix
 
 
+def _check_columns(url: str, there: list[str], needed: list[str]) -> None:
+    if missing := [name for name in needed if name not in there]:
+        raise StoreError(
+            f"{url} has no column {missing[0]!r}. Its columns are {', '.join(map(repr, there))}: say which are meant, "
+            "ParquetCorpus(…, id=…, vector=…, text=…)."
+        )
+
+
 def _row_groups(url: str, options: Mapping[str, Any], columns: _Columns) -> list[int]:
     """Return the numbers of rows of a file's row groups."""
     with _opened(url, options) as file:
         there = file.schema_arrow.names
-        for name in (columns.id, columns.vector):
-            if name not in there:
-                raise StoreError(
-                    f"{url} has no column {name!r}. Its columns are {', '.join(map(repr, there))}: say which are meant, "
-                    "ParquetCorpus(…, id=…, vector=…, text=…)."
-                )
+        _check_columns(url, there, [columns.id, columns.vector])
         return [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
 
 

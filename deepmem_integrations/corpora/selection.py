@@ -182,7 +182,7 @@ class Selection:
         return self._take(np.flatnonzero(self._numbers >= 0))
 
     def chosen(self) -> Selected:
-        """Return what is chosen, in the order of the corpus: of the documents with the smallest lots as many as there is room for.
+        """Return what is chosen, in the order of the corpus: of the smallest lots, as many as there is room for.
 
         Raises:
             InvalidVectorsError: Two of the chosen documents have the same id.

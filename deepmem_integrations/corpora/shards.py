@@ -8,7 +8,7 @@ import numpy as np
 
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations._workers import Workers
-from deepmem_integrations.corpora.corpus import Batch, ListedCorpus, unit_batches
+from deepmem_integrations.corpora.corpus import Batch, ListedCorpus, NamedBy, unit_batches
 from deepmem_integrations.corpora.selection import Selected, Selection
 
 BLOCKS = 4
@@ -23,8 +23,10 @@ class Shard(Protocol):
         count: How many documents it has.
     """
 
-    first: int
-    count: int
+    @property
+    def first(self) -> int: ...  # noqa: D102 - see the class
+    @property
+    def count(self) -> int: ...  # noqa: D102 - see the class
 
     def batches(self) -> Iterator[Batch]:
         """Read the shard: yield (ids, (n, d) vectors) batches."""
@@ -65,7 +67,14 @@ class ShardedCorpus(ListedCorpus):
             yield from shard.batches()
 
     def around(
-        self, queries: Callable[[], Vectors], k: int, ids: Collection[str], workers: Workers | None = None
+        self,
+        queries: Callable[[], Vectors],
+        k: int,
+        ids: Collection[str],
+        *,
+        parents: Collection[str] = (),
+        named_by: NamedBy | None = None,
+        workers: Workers | None = None,
     ) -> Iterator[Batch]:
         """Yield the k documents nearest to each query, found exactly, and the documents with the given ids.
 
@@ -73,6 +82,8 @@ class ShardedCorpus(ListedCorpus):
             queries: A function that returns the (n, d) float32 query vectors.
             k: How many documents to find for each query.
             ids: The ids of documents to yield in any case.
+            parents: These make no difference: where labels name parents, `CorpusAtLevel` reads all documents.
+            named_by: See ``parents``.
             workers: Where the shards are searched; by default in this process, one after another.
 
         Raises:

@@ -159,8 +159,16 @@ def train_adapter(
             raise InvalidRelevanceError(
                 "corpus_parents, document id → parent, go with labels that name parents, Relevance(…, level=…), and only so."
             )
-    documents = None if corpus_ids is None else len(corpus_ids)
-    steps = Steps(progress, len(given), given.shape[1], documents, (FOLDS if judges is None else 1) + FOLDS)
+    counted = corpus_vectors if isinstance(corpus_vectors, ShardedCorpus) else corpus_ids
+    documents = None if counted is None else len(counted)
+    steps = Steps(
+        progress,
+        len(given),
+        given.shape[1],
+        documents,
+        (FOLDS if judges is None else 1) + FOLDS,
+        None if workers is None else workers.count,
+    )
 
     with _search(corpus_ids, corpus_texts, words) as search, single_threaded_operations():
         merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read, corpus_parents, workers)
@@ -458,14 +466,9 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps, worker
         merged.candidates,
         steps.fold,
         merged.validation,
-<<<<<<< HEAD
         chance=agreement is None or agreement <= AGREEMENT,
         weights=None if shown is None else shown.weights,
-=======
-        popularity=agreement is None or agreement <= AGREEMENT,
-        weights=weights,
         workers=workers,
->>>>>>> b050c50 (Corpora in shards: Parquet files, and a sample that does not depend on the order of reading)
     )
     if depth:
         held = f"held-out training queries, among the first {depth} documents that were shown"

@@ -74,8 +74,13 @@ class QueryWords:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what the search says: it need not be there in another process."""
-        scores = [self._all(query) for query in range(len(self.texts))] if self._scorer else None
-        sparse = scores and [((rows := np.flatnonzero(row)).astype(np.int32), row[rows]) for row in scores]
+        sparse: list[tuple[NDArray[np.int32], NDArray[np.float32]]] | None = None
+        if self._scorer:
+            sparse = []
+            for query in range(len(self.texts)):
+                scores = self._all(query)
+                rows = np.flatnonzero(scores)
+                sparse.append((rows.astype(np.int32), scores[rows]))
         return RecordedWords, (self.found, self.unit, sparse)
 
     @cached_property
