@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ RETRIES = 3
 """How often a call is made again whose worker was lost."""
 _PER_CPU = 2
 """How many calls are under way at most for each CPU: one runs, and one waits its turn."""
+_REACH = 10.0
+"""After how many seconds an address counts as out of reach."""
 _LOOK = 0.5
 """After how many seconds to look again whether the job was cancelled, and how many CPUs there are."""
 
@@ -46,8 +49,8 @@ class RayWorkers:
 
     Example:
         >>> with RayWorkers("local") as workers:  # doctest: +SKIP
-        ...     list(workers.map(math.sqrt, [(4.0,), (9.0,)]))
-        [2.0, 3.0]
+        ...     list(workers.map(posixpath.join, [("a", "b"), ("c", "d")]))
+        ['a/b', 'c/d']
     """
 
     def __init__(self, address: str = "ray", poll: Callable[[], None] = lambda: None) -> None:
@@ -60,7 +63,7 @@ class RayWorkers:
         if not ray.is_initialized():
             try:
                 self._connect(ray)
-            except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise JobFailedError(
                     f"There is no Ray cluster at {self._address!r} ({error}). `ray start --head` starts one, and "
                     'on="local" uses the CPUs of this machine.'
@@ -87,6 +90,8 @@ class RayWorkers:
     def _connect(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
         if self._address not in ("ray", "local"):
+            if self._address != "auto":
+                _reach(self._address)
             ray.init(self._address, **quiet)
             return
         if self._address == "ray":
@@ -117,7 +122,7 @@ class RayWorkers:
         spare the later ones work and memory. Calls that are under way are cancelled when the iterator is closed.
 
         Args:
-            function: A function at the top of a module.
+            function: A function at the top of a module, written in Python.
             items: The arguments of each call; an item is taken when its call starts.
             shared: Large arguments of all calls, which travel once to each machine.
 
@@ -146,15 +151,16 @@ class RayWorkers:
                     self._poll()
                     most, looked = _PER_CPU * self.count, time.monotonic()
                 if ready:
-                    result = self._result(ray, running[0])
-                    running.popleft()
+                    result = self._result(ray, running.popleft())
                     done += 1
                     yield result
                     del result
         finally:
-            for reference in running:
-                with contextlib.suppress(Exception):  # it has ended, or the cluster is gone
-                    ray.cancel(reference, force=True)
+            with contextlib.suppress(Exception):  # the cluster is gone
+                # A call is interrupted and not killed: Ray aborts this process where a call ends while it is killed.
+                unfinished = ray.wait(list(running), num_returns=len(running), timeout=0)[1] if running else ()
+                for reference in unfinished:
+                    ray.cancel(reference)
 
     def _result(self, ray: Any, reference: Any) -> Any:
         try:
@@ -175,6 +181,12 @@ def _versions() -> tuple[str, str]:
     return __version__, np.__version__
 
 
+def _reach(address: str) -> None:
+    """Raise an OSError at once where nothing listens at an address: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH).close()
+
+
 def check_address(address: str) -> None:
     """Refuse what is no address of a cluster.
 
@@ -182,9 +194,7 @@ def check_address(address: str) -> None:
         ValueError: It is neither ``ray``, ``auto`` nor ``local``, nor has a colon.
     """
     if not isinstance(address, str) or (address not in ("ray", "auto", "local") and ":" not in address):
-        raise ValueError(
-            f"on names a Ray cluster: 'ray', 'auto', 'local', 'host:6379' or 'ray://host:10001'; got {address!r}."
-        )
+        raise ValueError(f"on names a Ray cluster: 'ray', 'auto', 'local', 'host:6379' or 'ray://host:10001'; got {address!r}.")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -216,6 +216,7 @@ class EvaluationMixin(ModelsMixin):
             model=model,
             filter=filter,
             on_invalid=on_invalid,
+            on=on,
         )[0]
 
     def _measured(
@@ -229,6 +230,7 @@ class EvaluationMixin(ModelsMixin):
         embedding: ArrayLike | None = None,
         qvs_params: Mapping[str, Any] | None = None,
         filter: Where | None = None,
+        on: str | None = None,
     ) -> tuple[Evaluation, Relevance, Vectors, dict[str, str] | None]:
         """Measure as `measure` does without a retriever.
 
