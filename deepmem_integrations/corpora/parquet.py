@@ -131,9 +131,10 @@ class ParquetCorpus(ShardedCorpus):
         names = self._columns
         for shard in self.shards():
             for batch in shard.read(None, _ROWS):
-                rows = batch.drop_columns([names.id]).to_pylist()
+                rows, ids = batch.to_pylist(), shard.ids_of(batch)
                 texts = [row.pop(names.text, None) or "" for row in rows]
-                ids = shard.ids_of(batch)
+                for row in rows:
+                    del row[names.id]
                 yield [StoredDocument(name, text, row) for name, text, row in zip(ids, texts, rows, strict=True)]
 
     def texts(self) -> Iterator[tuple[list[str], list[str]]]:
