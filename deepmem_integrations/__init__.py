@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepmem_integrations.adapter import QueryAdapter
+    from deepmem_integrations.cluster import RayWorkers
+    from deepmem_integrations.corpora import ParquetCorpus
     from deepmem_integrations.evaluation import Evaluation, evaluate
     from deepmem_integrations.feedback import FeedbackLog
     from deepmem_integrations.labels import Relevance
@@ -23,7 +25,9 @@ __all__ = [
     "DeepMemory",
     "Evaluation",
     "FeedbackLog",
+    "ParquetCorpus",
     "QueryAdapter",
+    "RayWorkers",
     "Relevance",
     "RetrainPolicy",
     "Tenants",
@@ -38,7 +42,9 @@ _MODULES = {
     "DeepMemory": "memory",
     "Evaluation": "evaluation",
     "FeedbackLog": "feedback",
+    "ParquetCorpus": "corpora",
     "QueryAdapter": "adapter",
+    "RayWorkers": "cluster",
     "Relevance": "labels",
     "RetrainPolicy": "retraining",
     "Tenants": "tenants",

@@ -1,6 +1,6 @@
 """How good retrieval is with and without a model, and with its parts alone: recall@k, nDCG@k, MRR@k, and intervals."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from deepmem_integrations._vectors import Vectors, nearest
+from deepmem_integrations._vectors import Vectors, nearest, unit_rows
+from deepmem_integrations._workers import Workers
 from deepmem_integrations.adapter import QueryAdapter, Ranking
-from deepmem_integrations.corpora import CorpusVectors, read_corpus
+from deepmem_integrations.corpora import Batch, CorpusVectors, ShardedCorpus, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, labelled_vectors, question_groups, sum_by_group
 from deepmem_integrations.ranking import Ranker, Shortlist
 from deepmem_integrations.store_sample import StoreSample
-from deepmem_integrations.words import LexicalSearch, search_name
+from deepmem_integrations.words import LexicalSearch, search_name, search_words
 
 TOP_K = (1, 3, 5, 10, 50, 100)
 """The cut-offs k that are evaluated by default, as in Deep Lake v3."""
@@ -273,13 +274,14 @@ def cutoffs(top_k: Iterable[int]) -> list[int]:
 def evaluate(
     query_vectors: ArrayLike,
     relevance: Relevance | Labels,
-    corpus_vectors: CorpusVectors,
+    corpus_vectors: CorpusVectors | ShardedCorpus,
     corpus_ids: Sequence[str] | None = None,
     *,
     adapter: QueryAdapter | None = None,
     top_k: Sequence[int] = TOP_K,
     words: LexicalSearch | None = None,
     corpus_parents: Mapping[str, str] | None = None,
+    workers: Workers | None = None,
 ) -> Evaluation:
     """Search the whole corpus by exact cosine similarity, with and without an adapter, and score both rankings.
 
@@ -289,13 +291,15 @@ def evaluate(
     Args:
         query_vectors: (n, d), untransformed, any real dtype.
         relevance: The labels of these n queries, in their order.
-        corpus_vectors: (N, d), or batches of (ids, vectors).
+        corpus_vectors: (N, d); batches of (ids, vectors); or a corpus in shards, of which only the documents that can be ranked
+            are held at a time.
         corpus_ids: The N ids, if ``corpus_vectors`` is an array.
         adapter: The model; None compares the untransformed queries with themselves.
         top_k: The cut-offs, each 1 or more; they may be larger than N.
         words: The search by words that the adapter ranks with. It needs a `Relevance`, which has the texts of the queries.
         corpus_parents: Document id → parent, where the labels name parents (`Relevance.level`). A document without a parent is
             its own. Parents are ranked by the first of their documents, and ``found`` names parents.
+        workers: Who searches the shards of a corpus in shards, such as `RayWorkers`; by default this process.
 
     Returns:
         Means, scores of each query, and 95% intervals.
@@ -311,6 +315,14 @@ def evaluate(
         >>> result["without model"]["recall@1"], result["without model"]["recall@2"]
         (0.0, 1.0)
     """
+    top_k = cutoffs(top_k)
+    if isinstance(corpus_vectors, ShardedCorpus):
+        given = relevance if isinstance(relevance, Relevance) else Relevance.unnamed(relevance)
+        corpus_vectors = (
+            ranked_shards(corpus_vectors, query_vectors, given, adapter, top_k, words, workers)
+            if corpus_parents is None
+            else corpus_vectors.vectors()
+        )
     ids, corpus = read_corpus(corpus_vectors, corpus_ids)
     if isinstance(relevance, Relevance) and relevance.level is not None and corpus_parents is None:
         raise InvalidRelevanceError(
@@ -323,7 +335,6 @@ def evaluate(
         raise InvalidRelevanceError(
             "All judged documents are irrelevant: recall needs queries with a document that answers them."
         )
-    top_k = cutoffs(top_k)
 
     if words is not None and not isinstance(relevance, Relevance):
         raise InvalidRelevanceError("To search by words, the queries need texts: pass a Relevance in place of bare labels.")
@@ -376,3 +387,37 @@ def evaluate(
         {side: [[names[row] for row in ranking if row >= 0] for ranking in rows.tolist()] for side, rows in rankings.items()},
         question_groups(known_texts, queries, labels.document_lists()),
     )
+
+
+def ranked_shards(
+    corpus: ShardedCorpus,
+    query_vectors: ArrayLike,
+    relevance: Relevance,
+    adapter: QueryAdapter | None,
+    top_k: Sequence[int],
+    words: LexicalSearch | None = None,
+    workers: Workers | None = None,
+) -> Iterator[Batch]:
+    """Yield the documents of a corpus in shards that an evaluation can rank: no others can be among the first.
+
+    They are those nearest to the queries, plain and as the adapter moves them, those that a search by words finds, those that the
+    adapter remembers, and those that are judged.
+
+    Args:
+        corpus: The corpus.
+        query_vectors: (n, d), untransformed.
+        relevance: The labels.
+        adapter: The model, or None.
+        top_k: The cut-offs.
+        words: The search by words, or None.
+        workers: Who searches the shards; by default this process.
+    """
+    queries = unit_rows(query_vectors, "query vector", dimension=corpus.dimension)
+    searches, named = [queries], set(relevance.document_ids)
+    depth = max(*top_k, LISTED, FETCHED)
+    if adapter is not None:
+        searches += [adapter.transform(queries), adapter.for_ranking().transform(queries)]
+        named.update(adapter.remembered_queries.document_ids if adapter.remembered_queries else ())
+    if words is not None:
+        named.update(name for text in relevance.queries or () for name in search_words(words, text, depth).ids)
+    return corpus.around(lambda: np.concatenate(searches), depth, named, workers=workers)

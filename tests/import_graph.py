@@ -30,6 +30,8 @@ ORDER = (
     "_unicode",
     "_ordered",
     "_texts",
+    "_workers",
+    "cluster",
     "labels",
     "feedback",
     "tracing",

@@ -18,6 +18,7 @@ TRANSITIVE = {
     "fsspec": "fsspec[s3]",
     "pydantic": "openai",
     "qdrant_client": "langchain-qdrant",
+    "ray": "ray[client]",
     "s3fs": "fsspec[s3]",
     "sqlalchemy": "langchain-postgres",
     "transformers": "sentence-transformers",

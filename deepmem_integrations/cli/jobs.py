@@ -20,6 +20,7 @@ from deepmem_integrations.cli.options import (
     LabelsFile,
     Level,
     OnInvalidChoice,
+    Ray,
     Seed,
     Show,
     Store,
@@ -31,6 +32,7 @@ from deepmem_integrations.cli.options import (
     words_line,
 )
 from deepmem_integrations.cli.stores import open_store
+from deepmem_integrations.corpora import ShardedCorpus
 from deepmem_integrations.drift import Drift, drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, JobNotFoundError
 from deepmem_integrations.jobs import JobStatus
@@ -104,6 +106,7 @@ def train(
     ] = "always",
     on_invalid: OnInvalidChoice = "raise",
     by: By = None,
+    ray: Ray = None,
     background: Annotated[bool, typer.Option("--background", help="Return as soon as the vectors are gathered.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -138,10 +141,13 @@ def train(
             in_use=IN_USE[in_use],
             on_invalid=on_invalid,
             by=by,
+            on=ray,
         )
         job = memory.jobs.job(job_id)
         if test is not None and not background:
-            evaluation = memory.measure(test, model=job_id, on_invalid=on_invalid)
+            evaluation = memory.measure(
+                test, model=job_id, on_invalid=on_invalid, on=ray if isinstance(memory.corpus, ShardedCorpus) else None
+            )
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
         look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"

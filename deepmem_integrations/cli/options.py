@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from deepmem_integrations._files import user_path
+from deepmem_integrations.cluster import check_address
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder, beside, check_outside
@@ -22,6 +23,7 @@ STORES = (
     "deeplake:PATH",
     "chroma:FOLDER#COLLECTION",
     "chroma:http://HOST:8000#COLLECTION",
+    "parquet:PATH, files with columns id, vector and text, or as in parquet:s3://BUCKET/PAGES#id=url&vector=embedding",
     "faiss:FOLDER, written by LangChain's save_local",
     "qdrant:FOLDER#COLLECTION",
     "qdrant:http://HOST:6333#COLLECTION, with the key in QDRANT_API_KEY",
@@ -70,6 +72,30 @@ ChangeEmbedding = Annotated[
     ),
 ]
 By = Annotated[str | None, typer.Option(help="Who asks, for the audit log; by default the user of the process.")]
+
+
+def ray_address(typed: str) -> str:
+    """Return the address of a Ray cluster as it was typed.
+
+    Raises:
+        BadParameter: It is no address.
+    """
+    try:
+        check_address(typed)
+    except ValueError as error:
+        raise typer.BadParameter(f"{typed!r} is no Ray cluster: write local, auto, HOST:6379 or ray://HOST:10001.") from error
+    return typed
+
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        parser=ray_address,
+        help="Work on a Ray cluster: local (this machine's CPUs), auto (the cluster that runs here), HOST:6379 or ray://HOST:10001.",
+    ),
+]
 OnInvalidChoice = Annotated[
     Literal["raise", "drop"],
     typer.Option(help="What to do about labels whose documents are gone from the store: stop, or drop and count them."),

@@ -16,6 +16,7 @@ from deepmem_integrations.cli.options import (
     LabelsFile,
     Level,
     OnInvalidChoice,
+    Ray,
     Seed,
     Store,
     StoreOfJobs,
@@ -61,6 +62,7 @@ def retrain(
     change_embedding: ChangeEmbedding = False,
     on_invalid: OnInvalidChoice = "raise",
     by: By = None,
+    ray: Ray = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +89,7 @@ def retrain(
             change_embedding=change_embedding,
             on_invalid=on_invalid,
             by=by,
+            on=ray,
             seed=seed,
         )
         show(done.to_json(), str(done))

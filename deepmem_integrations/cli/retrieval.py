@@ -18,6 +18,7 @@ from deepmem_integrations.cli.options import (
     LabelsFile,
     Level,
     OnInvalidChoice,
+    Ray,
     Store,
     load_object,
     printing,
@@ -73,6 +74,7 @@ def evaluate(
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
     on_invalid: OnInvalidChoice = "raise",
+    ray: Ray = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,6 +120,7 @@ def evaluate(
             model=model,
             filter=filter,
             on_invalid=on_invalid,
+            on=ray,
             retriever=None if retriever is None else load_object(retriever, "--retriever"),
             plain=None if plain is None else load_object(plain, "--plain"),
             id_key=id_key,

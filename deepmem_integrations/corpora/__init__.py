@@ -14,11 +14,15 @@ from deepmem_integrations.corpora.corpus import (
     HasCorpus,
     ListedCorpus,
     check_metric,
+    digest,
     read_corpus,
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 from deepmem_integrations.corpora.parents import CorpusAtLevel
+from deepmem_integrations.corpora.parquet import ParquetCorpus
+from deepmem_integrations.corpora.selection import Lots, Selected, Selection
+from deepmem_integrations.corpora.shards import Shard, ShardedCorpus
 from deepmem_integrations.corpora.where import Where, passes
 
 __all__ = [
@@ -31,8 +35,15 @@ __all__ = [
     "GivenCorpus",
     "HasCorpus",
     "ListedCorpus",
+    "Lots",
+    "ParquetCorpus",
+    "Selected",
+    "Selection",
+    "Shard",
+    "ShardedCorpus",
     "Where",
     "check_metric",
+    "digest",
     "id_and_text",
     "parent_of",
     "passes",

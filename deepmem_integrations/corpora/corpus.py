@@ -1,5 +1,6 @@
 """`Corpus`: the documents to search, with their ids and vectors, from arrays or from a store."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -300,12 +301,15 @@ def check_lengths_of(batches: Iterable[Batch], metric: str | None, store: str) -
         yield ids, vectors
 
 
-def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> Iterator[tuple[list[str], Vectors]]:
+def unit_batches(
+    vectors: CorpusVectors, ids: Sequence[str] | None = None, *, first: int = 0
+) -> Iterator[tuple[list[str], Vectors]]:
     """Check a corpus and go through it once, batch by batch.
 
     Args:
         vectors: An (N, d) array, memory-mapped or not, together with ``ids``; or batches of (ids, vectors) without ``ids``.
         ids: The N ids of the array's rows.
+        first: The number of the first document, for error messages.
 
     Yields:
         Batches of n ≥ 1 ids and their vectors, (n, d) float32 unit rows.
@@ -321,19 +325,31 @@ def unit_batches(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> It
             raise InvalidVectorsError(f"A batch of the corpus has {len(names)} ids for {len(part)} vectors.")
         if not len(part):
             continue
-        for row, name in enumerate(names, start=len(seen)):
+        for row, name in enumerate(names, start=first + len(seen)):
             if not isinstance(name, str):
                 raise InvalidVectorsError(f"Document ids are strings; row {row} has {name!r} ({type(name).__name__}).")
             if name in seen:
                 raise InvalidVectorsError(f"The document id {name!r} appears twice in the corpus (again in row {row}).")
             seen.add(name)
-        unit = unit_rows(part, "corpus vector", ids=names, first=len(seen) - len(names))
+        unit = unit_rows(part, "corpus vector", ids=names, first=first + len(seen) - len(names))
         if dimension is not None and unit.shape[1] != dimension:
             raise InvalidVectorsError(f"The batches have different dimensions: {sorted({dimension, unit.shape[1]})}.")
         dimension = unit.shape[1]
         yield [str(name) for name in names], unit
     if not seen:
         raise InvalidVectorsError("The corpus is empty: add documents to the store before training or evaluating.")
+
+
+def digest(ids: Sequence[str], vectors: Vectors) -> int:
+    """Return a number that tells documents from others. Those of two parts of a corpus add up, in any order.
+
+    Args:
+        ids: n ids.
+        vectors: (n, d) float32 unit rows.
+    """
+    rows = zip(ids, vectors, strict=True)
+    hashes = (hashlib.sha256(name.encode("utf-8", "surrogatepass") + vector.tobytes()).digest() for name, vector in rows)
+    return sum(int.from_bytes(found[:8]) for found in hashes)
 
 
 def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tuple[list[str], Vectors]:

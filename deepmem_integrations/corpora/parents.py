@@ -46,7 +46,10 @@ class CorpusAtLevel:
         Raises:
             StoreError: See there; or no document that is found has the key.
         """
-        if self.parent_of is None or self._corpus.listed:
+        if self.parent_of is not None and self._corpus.listed:  # the nearest documents may be of few parents
+            yield from self._corpus.vectors()
+            return
+        if self.parent_of is None:
             yield from self._corpus.around(queries, k, {*names, *ids})
             return
         yield from self._corpus.around(queries, k, ids, parents=names, named_by=self._named)

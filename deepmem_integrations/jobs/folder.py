@@ -318,10 +318,18 @@ class RunningJob:
             JobCancelledError: The job was cancelled.
             StorageError: The state cannot be written.
         """
-        if self.jobs.cancel_path(self.job.id).exists():
-            raise JobCancelledError(f"The training {self.job.id} was cancelled.")
+        self.check()
         self.job = replace(self.job, **changes)
         self.jobs._save(self.job)
+
+    def check(self) -> None:
+        """Go on, unless the job was cancelled.
+
+        Raises:
+            JobCancelledError: The job was cancelled.
+        """
+        if self.jobs.cancel_path(self.job.id).exists():
+            raise JobCancelledError(f"The training {self.job.id} was cancelled.")
 
     def begin(self) -> None:
         """Mark the job as training. Its inputs must be complete."""

@@ -7,7 +7,7 @@ files, which are read memory-mapped. Everything else is JSON. Nothing is pickled
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from deepmem_integrations._files import MOST_TEXT, make_private_folder, open_regular, private_opener, read_json, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, unit_batches
+from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, ParquetCorpus, ShardedCorpus, digest, unit_batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError, StoreError
 from deepmem_integrations.labels import OnInvalid, Parents, Relevance
@@ -56,23 +56,26 @@ class TrainingInputs:
     Attributes:
         labels: The labelled queries.
         queries: (n, d) float32 unit rows, the vectors of the labelled queries.
-        corpus_ids: The N document ids.
-        corpus: (N, d) float32 unit rows, memory-mapped.
+        corpus_ids: The N document ids; None of a corpus in shards.
+        corpus: (N, d) float32 unit rows, memory-mapped; or a corpus in shards, which is read where it lies.
+        shape: The number of documents, and the dimension.
         validation: The vectors and labels of the queries to choose by, or None.
         held_out: The vectors and labels of queries that no training has, to compare models on, or None.
         fingerprint: The fingerprint of the embedding model.
-        data: The fingerprints of the labels and of the corpus: see `ModelInfo`.
+        data: The fingerprints of the labels and of the corpus: see `ModelInfo`. The training itself finds that of a corpus in
+            shards.
         words: What a search by words of the caller's own finds for the queries; None where there is no such search.
         parents: Document id → parent, where the labels name parents; None where they name documents.
         options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), ``id_key``,
-            ``labels`` (see `labels_sketch`), ``in_use`` and ``by`` (see `DeepMemory.train`), and ``index_words``, which says
-            whether the word index in the folder of models takes part.
+            ``labels`` (see `labels_sketch`), ``in_use``, ``by`` and ``on`` (see `DeepMemory.train`), and ``index_words``, which
+            says whether the word index in the folder of models takes part.
     """
 
     labels: Relevance
     queries: Vectors
-    corpus_ids: list[str]
-    corpus: Vectors
+    corpus_ids: list[str] | None
+    corpus: Vectors | ShardedCorpus
+    shape: tuple[int, int]
     validation: tuple[Vectors, Relevance] | None
     held_out: tuple[Vectors, Relevance] | None
     fingerprint: Fingerprint
@@ -130,10 +133,16 @@ def write_inputs(
 
     named = labels.document_ids.union(*(some.document_ids for some in (validation, held_out) if some))
     levelled = CorpusAtLevel(corpus, labels.level)
-    ids, dimension = _write_corpus(folder, levelled.around(searched, AROUND, named))
+    ids: Collection[str]
+    if isinstance(corpus, ShardedCorpus) and levelled.parent_of is None:
+        ids, dimension = corpus.known(named), corpus.dimension
+        make_private_folder(folder)
+        _write_json(folder, "corpus", {"parquet": corpus.to_json(), "shape": [len(corpus), dimension]})
+    else:
+        ids, dimension = _write_corpus(folder, levelled.around(searched, AROUND, named))
     if levelled.parent_of is not None:
         _write_json(folder, "parents", levelled.parent_of)
-        ids = list(Parents.of(levelled.parent_of, ids).names)
+        ids = list(Parents.of(levelled.parent_of, list(ids)).names)
     labels = labels.check(ids, on_invalid=on_invalid)
     if not len(labels):
         raise InvalidRelevanceError("No judged document is in the store, so there is nothing to learn from.")
@@ -168,18 +177,21 @@ def read_inputs(folder: Path) -> TrainingInputs:
         StorageError: A file is missing or damaged.
     """
     corpus, options = _read_json(folder, "corpus"), _read_json(folder, "options")
-    vectors = _read_vectors(folder, "corpus")
+    in_shards = "parquet" in corpus
+    stored = None if in_shards else _read_vectors(folder, "corpus")
+    documents, dimension = corpus["shape"] if stored is None else stored.shape
     probes = None if options["probes"] is None else np.array(options["probes"], dtype=np.float32)
     labels, queries = _read_labelled(folder, "queries")
     return TrainingInputs(
         labels=labels,
         queries=queries,
-        corpus_ids=corpus["ids"],
-        corpus=vectors,
+        corpus_ids=corpus.get("ids"),
+        corpus=ParquetCorpus(**corpus["parquet"]) if stored is None else stored,
+        shape=(documents, dimension),
         validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
         held_out=_read_labelled(folder, "held_out")[::-1] if (folder / "held_out.json").exists() else None,
-        fingerprint=Fingerprint(vectors.shape[1], options["model"], probes),
-        data={"queries": fingerprint_of(labels), "corpus": corpus["digest"]},
+        fingerprint=Fingerprint(dimension, options["model"], probes),
+        data={"queries": fingerprint_of(labels), **({} if in_shards else {"corpus": corpus["digest"]})},
         parents=_read_json(folder, "parents") if (folder / "parents.json").exists() else None,
         words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,
         options=options["options"],
@@ -196,15 +208,13 @@ def _write_corpus(folder: Path, batches: Iterable[Batch]) -> tuple[list[str], in
         for names, vectors in unit_batches(batches):
             ids.extend(names)
             bar.update(len(names))
-            # A sum does not depend on the order of the documents, which may differ each time that a store lists them.
-            for name, vector in zip(names, vectors, strict=True):
-                total += _number(name.encode("utf-8", "surrogatepass") + vector.tobytes())
+            total += digest(names, vectors)
             dimension = vectors.shape[1]
             yield vectors
 
     with tqdm(desc="Reading documents", unit="document", delay=1) as bar:
         _write_vectors(folder, "corpus", parts())
-    _write_json(folder, "corpus", {"ids": ids, "digest": f"{total % 2**64:016x}"})
+    _write_json(folder, "corpus", {"ids": ids, "digest": hexadecimal(total)})
     return ids, dimension
 
 
@@ -296,7 +306,12 @@ def fingerprint_of(labels: Relevance) -> str:
     """Return a fingerprint of texts and judgements, the same for the same queries in any order."""
     rows = zip(labels.queries, labels.relevance, strict=True)
     total = sum(_number(json.dumps([query, sorted(judged)]).encode()) for query, judged in rows)
-    return f"{total % 2**64:016x}"
+    return hexadecimal(total)
+
+
+def hexadecimal(digest: int) -> str:
+    """Write the sum of the hashes of documents, or of queries, as a fingerprint of 16 digits."""
+    return f"{digest % 2**64:016x}"
 
 
 def _number(data: bytes) -> int:

@@ -13,11 +13,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from deepmem_integrations._files import private_opener
+from deepmem_integrations._workers import Workers
 from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.cluster import workers_on
 from deepmem_integrations.drift import METADATA
 from deepmem_integrations.errors import AdapterFileError, JobFailedError, ModelNotFoundError, StorageError
 from deepmem_integrations.jobs.folder import JobFolder, RunningJob
-from deepmem_integrations.jobs.inputs import TrainingInputs, read_inputs
+from deepmem_integrations.jobs.inputs import TrainingInputs, hexadecimal, read_inputs
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.retraining import LABELS, Decision, HeldOutQueries, InUse, decide
 from deepmem_integrations.training import Pace, train_adapter
@@ -41,6 +43,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     Raises:
         JobCancelledError: The job was cancelled.
         StorageError: The inputs cannot be read, or the model cannot be written.
+        JobFailedError: There is no such Ray cluster, or it lost the same part of the work again and again.
     """
     inputs = read_inputs(running.jobs.inputs(running.job.id))
     keep_texts, index_words = inputs.options.pop("keep_texts"), inputs.options.pop("index_words", False)
@@ -48,39 +51,47 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     of_corpus["level"] = inputs.labels.level
     of_corpus[LABELS] = inputs.options.pop("labels", None)
     change_embedding = inputs.options.pop("change_embedding", False)
-    in_use, by = (inputs.options.pop(name, None) for name in ("in_use", "by"))
+    in_use, by, on = (inputs.options.pop(name, None) for name in ("in_use", "by", "on"))
     index = running.jobs.models.lexical_search if index_words else None
     running.begin()
-    pace = Pace.of(len(inputs.queries), *inputs.corpus.shape)
-    _logger.info("The training %s takes %s.", running.job.id, pace)
-    with _bar(pace, running.progress) if bar else contextlib.nullcontext(running.progress) as progress:
-        result = train_adapter(
-            inputs.queries,
-            inputs.labels,
-            inputs.corpus,
-            inputs.corpus_ids,
-            validation=inputs.validation,
-            query_texts=inputs.labels.queries if keep_texts else None,
-            words=inputs.words or index,
-            corpus_parents=inputs.parents,
-            fingerprint=inputs.fingerprint,
-            progress=progress,
-            **inputs.options,
-        )
-    of_corpus["parents"] = remembered_parents(result.adapter, inputs.parents or {})
-    data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
-    while not publish(
-        running,
-        result.adapter,
-        made_by="train",
-        change_embedding=change_embedding,
-        in_use=in_use or "always",
-        decision=_compared(running.jobs.models, inputs, result.adapter) if in_use == "if better" else None,
-        by=by,
-        data=data,
-        **{name: value for name, value in of_corpus.items() if value},
-    ):
-        _logger.info("Another model was put in use meanwhile: the new model is compared with that one.")
+
+    def compared(adapter: QueryAdapter) -> Decision | None:
+        return _compared(running.jobs.models, inputs, adapter, workers) if in_use == "if better" else None
+
+    with workers_on(on, running.check) as workers:
+        pace = Pace.of(len(inputs.queries), *inputs.shape, workers=None if workers is None else workers.count)
+        _logger.info("The training %s takes %s.", running.job.id, pace)
+        with _bar(pace, running.progress) if bar else contextlib.nullcontext(running.progress) as progress:
+            result = train_adapter(
+                inputs.queries,
+                inputs.labels,
+                inputs.corpus,
+                inputs.corpus_ids,
+                validation=inputs.validation,
+                query_texts=inputs.labels.queries if keep_texts else None,
+                words=inputs.words or index,
+                corpus_parents=inputs.parents,
+                fingerprint=inputs.fingerprint,
+                progress=progress,
+                workers=workers,
+                **inputs.options,
+            )
+        of_corpus["parents"] = remembered_parents(result.adapter, inputs.parents or {})
+        data = inputs.data if index is None else {**inputs.data, "words": index.fingerprint}
+        if result.corpus_digest is not None:
+            data = {**data, "corpus": hexadecimal(result.corpus_digest)}
+        while not publish(
+            running,
+            result.adapter,
+            made_by="train",
+            change_embedding=change_embedding,
+            in_use=in_use or "always",
+            decision=compared(result.adapter),
+            by=by,
+            data=data,
+            **{name: value for name, value in of_corpus.items() if value},
+        ):
+            _logger.info("Another model was put in use meanwhile: the new model is compared with that one.")
 
 
 def remembered_parents(adapter: QueryAdapter, parent_of: Mapping[str, str]) -> dict[str, str]:
@@ -95,7 +106,7 @@ def remembered_parents(adapter: QueryAdapter, parent_of: Mapping[str, str]) -> d
     return {name: parent_of[name] for name in names if name in parent_of}
 
 
-def _compared(models: ModelFolder, inputs: TrainingInputs, new: QueryAdapter) -> Decision:
+def _compared(models: ModelFolder, inputs: TrainingInputs, new: QueryAdapter, workers: Workers | None) -> Decision:
     """Compare a new model with the model in use on the held-out queries, if there are any."""
     held_out = None if inputs.held_out is None else HeldOutQueries(*inputs.held_out)
     searches: list[LexicalSearch] = [] if inputs.words is None else [inputs.words]
@@ -107,7 +118,14 @@ def _compared(models: ModelFolder, inputs: TrainingInputs, new: QueryAdapter) ->
             name, old = models.in_use()
     in_use = None if name is None else (name, old)
     return decide(
-        new, held_out, inputs.corpus_ids, inputs.corpus, in_use=in_use, searches=tuple(searches), corpus_parents=inputs.parents
+        new,
+        held_out,
+        inputs.corpus_ids,
+        inputs.corpus,
+        in_use=in_use,
+        searches=tuple(searches),
+        corpus_parents=inputs.parents,
+        workers=workers,
     )
 
 

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.corpora import CorpusAtLevel, DeepLakeCorpus, Where, id_and_text, passes, read_corpus
+from deepmem_integrations.cluster import check_address, workers_on
+from deepmem_integrations.corpora import CorpusAtLevel, DeepLakeCorpus, ShardedCorpus, Where, id_and_text, passes, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError, MissingExtraError, StorageError, StoreError
 from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, cutoffs, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
@@ -48,6 +49,7 @@ class EvaluationMixin(ModelsMixin):
         id_key: IdKey | None = None,
         concurrency: int = CONCURRENCY,
         on_invalid: OnInvalid = "raise",
+        on: str | None = None,
     ) -> Evaluation:
         """Compare retrieval with and without a model, and print v3's two blocks.
 
@@ -81,6 +83,7 @@ class EvaluationMixin(ModelsMixin):
                 the level of the labels, where they name parents, the memory's own ``id_key``, or else the documents' ids.
             concurrency: How many queries the retriever is asked at a time, in threads.
             on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
+            on: The Ray cluster that searches a corpus in shards, such as a `ParquetCorpus`: see `train`. By default this machine.
 
         Returns:
             The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
@@ -108,6 +111,7 @@ class EvaluationMixin(ModelsMixin):
             id_key=id_key,
             concurrency=concurrency,
             on_invalid=on_invalid,
+            on=on,
         )
         _print_blocks(result)
         return result
@@ -144,6 +148,7 @@ class EvaluationMixin(ModelsMixin):
         id_key: IdKey | None = None,
         concurrency: int = CONCURRENCY,
         on_invalid: OnInvalid = "raise",
+        on: str | None = None,
     ) -> Evaluation:
         """Compare retrieval with and without a model, as `evaluate` does, but print nothing.
 
@@ -160,6 +165,7 @@ class EvaluationMixin(ModelsMixin):
             id_key: See `evaluate`.
             concurrency: See `evaluate`.
             on_invalid: See `evaluate`.
+            on: See `evaluate`.
 
         Returns:
             See `evaluate`.
@@ -173,6 +179,15 @@ class EvaluationMixin(ModelsMixin):
         """
         _check_labels(labels)
         top_k = cutoffs(top_k)
+        if on is not None:
+            check_address(on)
+            if retriever is not None:
+                raise TypeError("on= searches the corpus on a cluster: a retriever= is asked from this process. Leave one out.")
+            if not isinstance(self.corpus, ShardedCorpus):
+                raise StoreError(
+                    "on= searches a corpus in shards, such as a ParquetCorpus. This store is read and searched by this process: "
+                    "leave on= out."
+                )
         if retriever is not None:
             if on_invalid == "drop":
                 raise TypeError(
@@ -201,6 +216,7 @@ class EvaluationMixin(ModelsMixin):
             model=model,
             filter=filter,
             on_invalid=on_invalid,
+            on=on,
         )[0]
 
     def _measured(
@@ -214,6 +230,7 @@ class EvaluationMixin(ModelsMixin):
         embedding: ArrayLike | None = None,
         qvs_params: Mapping[str, Any] | None = None,
         filter: Where | None = None,
+        on: str | None = None,
     ) -> tuple[Evaluation, Relevance, Vectors, dict[str, str] | None]:
         """Measure as `measure` does without a retriever.
 
@@ -244,25 +261,44 @@ class EvaluationMixin(ModelsMixin):
         remembered = adapter.remembered_queries
         known = remembered.document_ids if remembered else ()
         levelled = CorpusAtLevel(self.corpus, labels.level)
-        ids, vectors = read_corpus(levelled.around(searches, max(*top_k, LISTED), labels.document_ids, known))
-        parent_of = levelled.parent_of
-        kept = range(len(ids)) if filter is None else self._passing(filter, ids)
         given = labels
+        kept: Sequence[int] = ()
+        ids: list[str] | None = None
+        vectors: Vectors | ShardedCorpus
+        if isinstance(self.corpus, ShardedCorpus) and filter is None and levelled.parent_of is None:
+            vectors, there = self.corpus, self.corpus.known(labels.document_ids)
+        else:
+            if isinstance(self.corpus, ShardedCorpus):
+                batches = self.corpus.vectors()
+            else:
+                batches = levelled.around(searches, max(*top_k, LISTED), labels.document_ids, known)
+            ids, vectors = read_corpus(batches)
+            kept = range(len(ids)) if filter is None else self._passing(filter, ids)
+            there = {levelled.name_of(ids[row]) for row in kept}
+        parent_of = levelled.parent_of
         # Before the queries of a listed corpus are embedded, which may cost money.
-        labels = labels.check({levelled.name_of(ids[row]) for row in kept}, on_invalid=on_invalid)
+        labels = labels.check(there, on_invalid=on_invalid)
         if not len(labels):
             raise InvalidRelevanceError("No judged document is in the store, so there is nothing to measure.")
         query_vectors = embed()
         if len(query_vectors) == len(given) > len(labels):  # they were embedded, or passed, before some were dropped
             query_vectors = query_vectors[np.isin(given.query_ids, labels.query_ids)]
         self._warn_of_known(adapter, model, query_vectors)
-        sample = self._sample_store(query_vectors, labels, ids, vectors, parent_of)
-        if filter is not None:
-            ids, vectors = [ids[row] for row in kept], vectors[kept]
+        sample = None
+        if ids is not None and not isinstance(vectors, ShardedCorpus):
+            sample = self._sample_store(query_vectors, labels, ids, vectors, parent_of)
+            if filter is not None:
+                ids, vectors = [ids[row] for row in kept], vectors[kept]
         words = self._usable_words()
-        result = evaluate(
-            *(query_vectors, labels, vectors, ids), adapter=adapter, top_k=top_k, words=words, corpus_parents=parent_of
-        )
+        with workers_on(on) as workers:
+            result = evaluate(
+                *(query_vectors, labels, vectors, ids),
+                adapter=adapter,
+                top_k=top_k,
+                words=words,
+                corpus_parents=parent_of,
+                workers=workers,
+            )
         result.embedding_seconds, result.store_sample = seconds, sample
         if log is not None:
             with self.folder.lock():

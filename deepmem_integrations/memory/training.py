@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import printable
 from deepmem_integrations.audit import user
+from deepmem_integrations.cluster import check_address
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.jobs import JobList, JobStatus, trainer
 from deepmem_integrations.jobs.inputs import write_inputs
@@ -51,6 +52,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         on_invalid: OnInvalid = "raise",
         by: str | None = None,
         on_start: Callable[[str], None] | None = None,
+        on: str | None = None,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
@@ -85,12 +87,15 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             by: Who asks, for the audit log; by default the user of the process.
             on_start: Is called with the id of the job before the vectors are gathered, which may take long: another thread can
                 `cancel` the job from then on.
+            on: The Ray cluster that reads the corpus and trains the folds, with the same result: ``"ray"``, ``"local"``,
+                ``"host:6379"`` or ``"ray://host:10001"``; see `RayWorkers`. By default this machine. What `status`, `list_jobs`
+                and `cancel` do stays the same.
 
         Returns:
             The id of the job, which is also the name of the model.
 
         Raises:
-            MissingExtraError: torch is not installed.
+            MissingExtraError: torch is not installed, or Ray where ``on`` asks for Ray.
             InvalidRelevanceError: The labels cannot be used.
             EmbeddingMismatchError: The model in use belongs to another embedding model, or the store was filled with another.
             StorageError: The folder cannot be written, which is noticed before the training, or the disk is full. The model in
@@ -98,11 +103,14 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             StoreError: The store cannot be read.
             TypeError: ``words`` is neither true nor false, nor a search by words.
             JobCancelledError: Another process or thread has cancelled the job.
-            JobFailedError: The training process cannot be started.
+            JobFailedError: The training process cannot be started, or there is no such Ray cluster.
         """
         if token is not None:
             warnings.warn("token is ignored: Deep Memory trains on this machine.", UserWarning, stacklevel=2)
         require("torch", extra="train")
+        if on is not None:
+            check_address(on)
+            require("ray", extra="ray")
         labels = Relevance.of(queries, relevance)
         if not len(labels):
             raise InvalidRelevanceError("There is no labelled query to learn from.")
@@ -118,7 +126,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         options: dict[str, Any] = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
         check_in_use(in_use)
         options |= {"change_embedding": bool(change_embedding), "in_use": in_use, "by": by or user()}
-        options["labels"] = labels_sketch(labels)
+        options |= {"labels": labels_sketch(labels), "on": on}
         if isinstance(words, np.bool_):
             words = bool(words)
         if not isinstance(words, bool | LexicalSearch):

@@ -31,7 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
+from deepmem_integrations._workers import Workers
 from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.corpora import ShardedCorpus
 from deepmem_integrations.errors import EmbeddingMismatchError
 from deepmem_integrations.evaluation import FETCHED, WITH, Evaluation, Interval, bootstrap_mean, evaluate
 from deepmem_integrations.labels import Relevance, sum_by_group
@@ -109,23 +111,25 @@ def check_in_use(in_use: str) -> None:
 def decide(
     new: QueryAdapter,
     held_out: HeldOutQueries | None,
-    corpus_ids: list[str],
-    corpus: Vectors,
+    corpus_ids: list[str] | None,
+    corpus: Vectors | ShardedCorpus,
     *,
     in_use: tuple[str, QueryAdapter | None] | None,
     searches: tuple[LexicalSearch, ...] = (),
     corpus_parents: Mapping[str, str] | None = None,
+    workers: Workers | None = None,
 ) -> Decision:
     """Compare a new model with the model in use.
 
     Args:
         new: The new model.
         held_out: Queries that the new model has not learned; None where there are none.
-        corpus_ids: The N ids.
-        corpus: (N, d) float32 unit rows.
+        corpus_ids: The N ids; None of a corpus in shards.
+        corpus: (N, d) float32 unit rows, or a corpus in shards.
         in_use: The name of the model in use, and the model, which is None where it cannot be read; None where no model is in use.
         searches: The searches by words at hand. Each model ranks with the one that it was trained with.
         corpus_parents: Document id → parent, where the labels name parents.
+        workers: Who searches the shards; by default this process.
 
     Returns:
         The decision.
@@ -145,7 +149,7 @@ def decide(
     def measured(adapter: QueryAdapter | None) -> Evaluation:
         trained_with = adapter.ranking.search if adapter is not None and adapter.ranking is not None else None
         words = next((search for search in searches if search_name(search) == trained_with), None)
-        ranked = {"adapter": adapter, "words": words, "corpus_parents": corpus_parents}
+        ranked = {"adapter": adapter, "words": words, "corpus_parents": corpus_parents, "workers": workers}
         return evaluate(*(held_out.vectors, held_out.labels, corpus, corpus_ids), top_k=[10, FETCHED], **ranked)  # type: ignore[arg-type]
 
     ours, theirs = measured(new), measured(old)
@@ -162,7 +166,10 @@ def decide(
         # The model in use knows answers of these: who beats it even so is better.
         rows, questions = np.flatnonzero(scored), all_questions
         on = f"{questions} held-out questions, of which the model in use has learned {count} queries and is favoured by them"
-    shown = ShownDocuments.of(held_out.labels.take(rows.tolist()), set(corpus_ids), corpus_parents or {})
+    judged = held_out.labels.take(rows.tolist())
+    named = {name for shown in judged.shown for name in shown or ()}
+    there = corpus.known(named) if isinstance(corpus, ShardedCorpus) else named.intersection(corpus_ids or ())
+    shown = ShownDocuments.of(judged, there, corpus_parents or {})
     new_scores, old_scores = (_scores(evaluation, rows, shown) for evaluation in (ours, theirs))
     scores = {
         "new model": _means(new_scores),

@@ -46,6 +46,12 @@ class CorpusStatistics:
             self._second += part.T @ part
         return self
 
+    def join(self, other: "CorpusStatistics") -> None:
+        """Add the documents of other statistics."""
+        self.count += other.count
+        self._total += other._total
+        self._second += other._second
+
     @property
     def mean(self) -> NDArray[np.float64]:
         """The mean document, (d,) float64."""

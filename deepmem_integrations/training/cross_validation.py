@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors, blocks
+from deepmem_integrations._workers import Workers
 from deepmem_integrations.adapter import Attention, QueryAdapter, Ranking
 from deepmem_integrations.adapter.answers import answer_scores
 from deepmem_integrations.labels import LabelRows, Parents, sum_by_group
@@ -110,6 +111,7 @@ def cross_validate(
     *,
     chance: bool = True,
     weights: NDArray[np.float64] | None = None,
+    workers: Workers | None = None,
 ) -> dict[View, HeldOut]:
     """Score all candidates on queries that took no part in their training, in both views.
 
@@ -123,6 +125,7 @@ def cross_validate(
         validation: Queries ((v, d) float32 unit rows), their labels and their texts, which take the place of the seen view.
         chance: Whether to measure what chance alone gives, which takes longer.
         weights: (n,) how much each training query counts, 1 on average; None for all alike.
+        workers: Who trains and scores the folds; by default threads of this process.
     """
     work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
     counts: dict[View, int] = dict.fromkeys(VIEWS, len(data.labels))
@@ -134,6 +137,33 @@ def cross_validate(
         else:
             work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed, data.groups, data.of_row)]
     scores = {view: np.zeros((4, len(candidates), counts[view]), dtype=np.float32) for view in VIEWS}
+    if workers is not None:
+        whole = list({id(one): one for _, one, _, _ in work}.values())  # both views share the data, or validation has its own
+        number = {id(one): place for place, one in enumerate(whole)}
+        items = ((number[id(one)], fold) for _, one, fold, _ in work)
+        scored = workers.map(_score_fold_of, items, (whole, candidates, chance))
+        for (view, _, _, rows), values in zip(work, scored, strict=True):
+            scores[view][:, :, rows] = values
+            tick()
+    else:
+        _score_in_threads(work, candidates, chance, scores, tick)
+    if weights is not None:
+        for view in VIEWS:
+            scores[view][:2] *= 1 if view == "seen" and validation is not None else weights.astype(np.float32)
+    held_out = {view: HeldOut(*scores[view]) for view in VIEWS}
+    if validation is not None:
+        held_out["seen"] = replace(held_out["seen"], queries="validation queries")
+    return held_out
+
+
+def _score_in_threads(
+    work: Sequence[tuple[View, TrainingData, Fold, NDArray[np.int64]]],
+    candidates: Sequence[Candidate],
+    chance: bool,
+    scores: dict[View, NDArray[np.float32]],
+    tick: Callable[[], None],
+) -> None:
+    """Score the folds in threads of this process, and write the scores as they come."""
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
         running = {pool.submit(_score_fold, whole, fold, candidates, chance): (view, rows) for view, whole, fold, rows in work}
         try:
@@ -143,13 +173,14 @@ def cross_validate(
                 tick()
         finally:
             pool.shutdown(cancel_futures=True)
-    if weights is not None:
-        for view in VIEWS:
-            scores[view][:2] *= 1 if view == "seen" and validation is not None else weights.astype(np.float32)
-    held_out = {view: HeldOut(*scores[view]) for view in VIEWS}
-    if validation is not None:
-        held_out["seen"] = replace(held_out["seen"], queries="validation queries")
-    return held_out
+
+
+def _score_fold_of(
+    whole: Sequence[TrainingData], candidates: Sequence[Candidate], chance: bool, number: int, fold: Fold
+) -> Values:
+    """Score a fold of one of several data, in any process."""
+    with single_threaded_operations():
+        return _score_fold(whole[number], fold, candidates, chance)
 
 
 def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate], chance: bool) -> Values:

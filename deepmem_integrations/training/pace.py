@@ -55,7 +55,7 @@ class Pace:
     waves: int
 
     @classmethod
-    def of(cls, queries: int, documents: int, dimension: int, folds: int = 2 * FOLDS) -> "Pace":
+    def of(cls, queries: int, documents: int, dimension: int, folds: int = 2 * FOLDS, workers: int | None = None) -> "Pace":
         """Estimate the pace of a training.
 
         Args:
@@ -63,15 +63,17 @@ class Pace:
             documents: The number of documents in the corpus.
             dimension: The dimension of the vectors.
             folds: The number of folds of both views together.
+            workers: How many workers read the corpus and choose, each as fast as this machine; None for this machine itself.
         """
         ranked = min(documents, MAX_DOCUMENTS)
         mined = min(queries, MINED_QUERIES) if documents > ranked else 0
         speed, threads = _machine()
+        threads = workers or threads
         number = dimension * speed
         choosing = CHOOSING * queries * (ranked + QUERY) * number
         waves = math.ceil(folds / threads)
         reading = documents * (READING + dimension / 2 + mined) * number
-        return cls(reading, choosing * waves / folds, FITTING * choosing, waves)
+        return cls(reading / (workers or 1), choosing * waves / folds, FITTING * choosing, waves)
 
     @property
     def seconds(self) -> float:
@@ -110,12 +112,21 @@ class Steps:
         dimension: The dimension of the vectors.
         documents: The number of documents, or None as long as it is not known.
         folds: The number of folds of both views together.
+        workers: See `Pace.of`.
     """
 
-    def __init__(self, progress: Progress | None, queries: int, dimension: int, documents: int | None, folds: int) -> None:
+    def __init__(
+        self,
+        progress: Progress | None,
+        queries: int,
+        dimension: int,
+        documents: int | None,
+        folds: int,
+        workers: int | None = None,
+    ) -> None:
         self._progress, self._documents, self._folds = progress, documents, folds
         self._folds_done, self._said = 0, -1
-        self._pace = functools.partial(Pace.of, queries, dimension=dimension, folds=folds)
+        self._pace = functools.partial(Pace.of, queries, dimension=dimension, folds=folds, workers=workers)
         self.read(0)
 
     def read(self, documents: int) -> None:

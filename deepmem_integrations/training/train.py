@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations._extras import require
 from deepmem_integrations._ordered import ordered
 from deepmem_integrations._vectors import Vectors, blocks, unit_rows
+from deepmem_integrations._workers import Workers
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, RememberedQueries, sorted_into_lists
-from deepmem_integrations.corpora import CorpusVectors
+from deepmem_integrations.corpora import CorpusVectors, ShardedCorpus
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError
 from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, question_groups, sum_by_group
@@ -52,16 +53,18 @@ class TrainingResult:
     Attributes:
         adapter: The trained adapter, which is the identity where nothing better was found.
         report: How the adapter was chosen, and how well it does on held-out queries.
+        corpus_digest: A number that the ids and vectors of a corpus in shards give, in any order; None for any other corpus.
     """
 
     adapter: QueryAdapter
     report: TrainingReport
+    corpus_digest: int | None = None
 
 
 def train_adapter(
     query_vectors: ArrayLike,
     relevance: Relevance | Labels,
-    corpus_vectors: CorpusVectors,
+    corpus_vectors: CorpusVectors | ShardedCorpus,
     corpus_ids: Sequence[str] | None = None,
     *,
     validation: tuple[ArrayLike, Relevance | Labels] | None = None,
@@ -74,6 +77,7 @@ def train_adapter(
     corpus_parents: Mapping[str, str] | None = None,
     fingerprint: Fingerprint | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> TrainingResult:
     """Train an adapter, which transforms query vectors and knows how to rank, on labelled queries.
 
@@ -87,8 +91,8 @@ def train_adapter(
         query_vectors: (n, d), any real dtype.
         relevance: The labels of these n queries, in their order. Where a `Relevance` says that a language model wrote all queries
             (``generated``), the choice is bolder: see ``max_unseen_loss``.
-        corpus_vectors: (N, d) with ``corpus_ids``, in memory or memory-mapped, or batches of (ids, vectors). The corpus is read
-            once; of more than 30,000 documents a sample is kept.
+        corpus_vectors: (N, d) with ``corpus_ids``, in memory or memory-mapped; batches of (ids, vectors); or a corpus in shards,
+            such as a `ParquetCorpus`. The corpus is read once; of more than 30,000 documents a sample is kept.
         corpus_ids: The N ids.
         validation: The (v, d) vectors of queries of your own and their labels, to choose by in place of held-out training
             queries. Validation queries that are training queries as well are left out.
@@ -108,6 +112,8 @@ def train_adapter(
             its own. Each label then goes to the nearest document of its parent, and every measure counts a parent once.
         fingerprint: The fingerprint of the embedding model, by which another model is refused later.
         progress: Called with (steps done, steps in all) as the training goes on. A thousand steps take about the same time each.
+        workers: Who reads the shards of a large corpus and trains the folds, such as `RayWorkers`; by default this process. The
+            result is the same. Of a corpus in batches, which has no shards, only the folds go to the workers.
 
     Returns:
         The adapter and its report.
@@ -153,19 +159,27 @@ def train_adapter(
             raise InvalidRelevanceError(
                 "corpus_parents, document id → parent, go with labels that name parents, Relevance(…, level=…), and only so."
             )
-    documents = None if corpus_ids is None else len(corpus_ids)
-    steps = Steps(progress, len(given), given.shape[1], documents, (FOLDS if judges is None else 1) + FOLDS)
+    counted = corpus_vectors if isinstance(corpus_vectors, ShardedCorpus) else corpus_ids
+    documents = None if counted is None else len(counted)
+    steps = Steps(
+        progress,
+        len(given),
+        given.shape[1],
+        documents,
+        (FOLDS if judges is None else 1) + FOLDS,
+        None if workers is None else workers.count,
+    )
 
     with _search(corpus_ids, corpus_texts, words) as search, single_threaded_operations():
-        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read, corpus_parents)
+        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read, corpus_parents, workers)
         merged = merged.with_questions(spellings)
         if search is not None:
             merged = merged.with_words(search, texts)
-        decision = _choose(merged, max_unseen_loss, steps)
+        decision = _choose(merged, max_unseen_loss, steps, workers)
         adapter = _fit(merged, decision, query_texts, fingerprint)
     steps.end()
     report = _report(merged, decision, time.monotonic() - started)
-    return TrainingResult(adapter.with_metadata(report=report.to_json()), report)
+    return TrainingResult(adapter.with_metadata(report=report.to_json()), report, merged.corpus.digest)
 
 
 def _texts(
@@ -343,17 +357,18 @@ def _merge(
     queries: Vectors,
     relevance: Relevance,
     judges: tuple[Vectors, Relevance] | None,
-    corpus_vectors: CorpusVectors,
+    corpus_vectors: CorpusVectors | ShardedCorpus,
     corpus_ids: Sequence[str] | None,
     seed: int,
     on_read: Callable[[int], None] = lambda documents: None,
     corpus_parents: Mapping[str, str] | None = None,
+    workers: Workers | None = None,
 ) -> _Merged:
     """Read the corpus, look up the labelled documents in it, and merge queries with the same vector."""
     documents: Set[str] = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
     if corpus_parents is not None:
         documents = documents | {name for name, parent in corpus_parents.items() if parent in documents}
-    corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed, on_read)
+    corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed, on_read, workers)
     row_of = {name: row for row, name in enumerate(corpus.ids)}
     parents = None if corpus_parents is None else Parents.of(corpus_parents, corpus.ids)
     if parents is not None:
@@ -413,7 +428,7 @@ class _Decision:
     shown: int
 
 
-def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _Decision:
+def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps, workers: Workers | None = None) -> _Decision:
     """Choose a transform and a ranking by cross-validation, or choose the identity where nothing can be measured."""
     data, generated, questions = merged.data, merged.all_generated, merged.questions("unseen")
     labelled = len(np.unique(questions[questions >= 0]))
@@ -453,6 +468,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps) -> _De
         merged.validation,
         chance=agreement is None or agreement <= AGREEMENT,
         weights=None if shown is None else shown.weights,
+        workers=workers,
     )
     if depth:
         held = f"held-out training queries, among the first {depth} documents that were shown"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,17 @@ class QueryWords:
         found = self.found[query]
         return np.array([found.get(row, 0.0) for row in rows.tolist()], dtype=np.float32)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what the search says: it need not be there in another process."""
+        sparse: list[tuple[NDArray[np.int32], NDArray[np.float32]]] | None = None
+        if self._scorer:
+            sparse = []
+            for query in range(len(self.texts)):
+                scores = self._all(query)
+                rows = np.flatnonzero(scores)
+                sparse.append((rows.astype(np.int32), scores[rows]))
+        return RecordedWords, (self.found, self.unit, sparse)
+
     @cached_property
     def _scorer(self) -> Callable[[str], NDArray[np.float32]] | None:
         """For a text, the scores of all documents; None where the search can only find."""
@@ -89,6 +101,33 @@ class QueryWords:
         if (len(self._kept) + 1) * len(scores) <= KEPT:
             self._kept[query] = scores
         return scores
+
+
+@dataclass(frozen=True)
+class RecordedWords:
+    """The words of a training's queries as another process has them: what the search said, without the search.
+
+    Attributes:
+        found: See `QueryWords`.
+        unit: See `QueryWords`.
+        all_scores: For each query the rows, ascending, of the documents with a word of it, and their scores; None where the
+            search can only find.
+    """
+
+    found: list[dict[int, float]]
+    unit: float
+    all_scores: list[tuple[NDArray[np.int32], NDArray[np.float32]]] | None
+
+    def scores(self, query: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Score documents for a query: see `QueryWords.scores`."""
+        if self.all_scores is None:
+            found = self.found[query]
+            return np.array([found.get(row, 0.0) for row in rows.tolist()], dtype=np.float32)
+        known, scores = self.all_scores[query]
+        if not len(known):
+            return np.zeros(len(rows), dtype=np.float32)
+        places = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+        return np.where(known[places] == rows, scores[places], np.float32(0))
 
 
 def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

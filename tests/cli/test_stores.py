@@ -70,6 +70,22 @@ def test_other_stores_are_trained_and_searched(shop, tmp_path, fill):
             assert len(unknown.err.splitlines()) == 1, unknown.err
 
 
+@pytest.mark.slow
+def test_parquet_files_are_trained_and_searched(shop, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = [document.text for document in shop.documents]
+    columns = {"name": [document.id for document in shop.documents], "embedding": [embed(text) for text in texts], "text": texts}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "pages.parquet")
+    uri = f"parquet:{tmp_path / 'pages.parquet'}"
+    check_store(shop, tmp_path, f"{uri}#id=name&vector=embedding")
+    rest = ("--embedding", EMBEDDING, "--path", tmp_path)
+    assert "has no column 'id'" in deepmem("search", "x", "--store", uri, *rest).err
+    assert "'ids' is none of the columns" in deepmem("search", "x", "--store", f"{uri}#ids=name", *rest).err
+    assert "is no Ray cluster" in deepmem("train", tmp_path / "labels.jsonl", "--store", uri, *rest, "--ray", "here").err
+
+
 def test_a_folder_that_is_not_chromas_stays_as_it_is(shop, tmp_path):
     done = deepmem("search", "x", "--store", f"chroma:{tmp_path}#docs", "--embedding", EMBEDDING, "--path", tmp_path / "m")
     assert done.code == 1

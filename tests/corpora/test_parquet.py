@@ -1,0 +1,121 @@
+"""Corpora of Parquet files, on disk; tests/test_cluster.py reads them from S3."""
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from deepmem_integrations import evaluate, train_adapter
+from deepmem_integrations.corpora import ParquetCorpus, parquet, read_corpus
+from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError, StoreError
+
+
+def write(path, ids, vectors, rows=20, **columns):
+    pq.write_table(pa.table({"id": ids, "vector": vectors, **columns}), path, row_group_size=rows)
+
+
+def fixed(vectors):
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.asarray(vectors).ravel()), len(vectors[0]))
+
+
+@pytest.fixture
+def folder(problem, tmp_path):
+    """The problem's documents in three files, with ids, vectors and texts."""
+    place = tmp_path / "pages"
+    (place / "more").mkdir(parents=True)
+    for number, name in enumerate(["a.parquet", "b.parquet", "more/c.parquet"]):
+        rows = slice(100 * number, 100 * number + 100)
+        ids = problem.ids[rows]
+        write(place / name, ids, fixed(problem.corpus[rows]), text=[f"text of {name}" for name in ids], page=list(range(100)))
+    return place
+
+
+def test_shards_follow_row_groups_and_hold_all_documents(folder, problem, monkeypatch):
+    monkeypatch.setattr(parquet, "SHARD_ROWS", 60)
+    corpus = ParquetCorpus(folder)
+    assert [(shard.first, shard.count) for shard in corpus.shards()] == [
+        (0, 60), (60, 40), (100, 60), (160, 40), (200, 60), (260, 40),
+    ]  # fmt: skip
+    assert (len(corpus), corpus.dimension) == (300, 32)
+    ids, vectors = read_corpus(corpus.vectors())
+    assert ids == problem.ids
+    np.testing.assert_allclose(vectors, problem.corpus, atol=1e-6)
+    assert corpus.known({"doc-7", "doc-299", "no-such"}) == {"doc-7", "doc-299"}
+    found = [document for batch in corpus.documents() for document in batch]
+    assert (found[5].id, found[5].text, found[5].metadata) == ("doc-5", "text of doc-5", {"page": 5})
+    assert sum(len(texts) for _, texts in corpus.texts()) == 300
+    again = pickle.loads(pickle.dumps(corpus.shards()[4]))
+    assert next(again.batches())[0] == problem.ids[200:260]
+
+
+@pytest.mark.parametrize("path", ["a.parquet", "*.parquet", ["b.parquet", "a.parquet"]])
+def test_files_patterns_and_lists(folder, path):
+    path = [str(folder / one) for one in path] if isinstance(path, list) else folder / path
+    first = next(ParquetCorpus(path).vectors())[0][0]
+    assert first == ("doc-100" if isinstance(path, list) else "doc-0")
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pa.array([[3.0, 4.0], [1.0, 0.0]], pa.list_(pa.float64())),
+        pa.array([[3.0, 4.0], [1.0, 0.0]], pa.large_list(pa.float32())),
+        pa.array([[3, 4], [1, 0]], pa.list_(pa.int8())),
+        pa.FixedSizeListArray.from_arrays(pa.array(np.array([3, 4, 1, 0], dtype=np.float16)), 2),
+        pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[3, 4], [1, 0]], dtype=np.float32)),
+    ],
+    ids=lambda vectors: str(vectors.type)[:12],
+)
+def test_lists_of_any_numbers(vectors, tmp_path):
+    write(tmp_path / "x.parquet", [1, 2], vectors)
+    ids, found = read_corpus(ParquetCorpus(tmp_path / "x.parquet").vectors())
+    assert ids == ["1", "2"], "whole numbers are ids, too"
+    np.testing.assert_allclose(found, [[0.6, 0.8], [1.0, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "error", "message"),
+    [
+        (["a", "b"], [[1.0, 2.0], [1.0]], InvalidVectorsError, r"vector 1 \(id 'b'\).*1 numbers where others have 2"),
+        (["a", "b"], [[1.0, 2.0], None], InvalidVectorsError, r"vector 1 \(id 'b'\).*no vector"),
+        (["a", "b"], [[1.0, 2.0], [1.0, None]], InvalidVectorsError, "a number that is missing"),
+        (["a", "b"], [[1.0, 2.0], [0.0, 0.0]], InvalidVectorsError, r"vector 1 \(id 'b'\) is all zeros"),
+        (["a", None], [[1.0, 2.0], [1.0, 1.0]], StoreError, "has no id in the column 'id'"),
+        (["a", "a"], [[1.0, 2.0], [1.0, 1.0]], InvalidVectorsError, "'a' appears twice"),
+        (["a", "b"], [1.0, 2.0], StoreError, "holds double, where lists of numbers are needed"),
+    ],
+)
+def test_what_cannot_be_used_is_named(ids, vectors, error, message, tmp_path):
+    write(tmp_path / "x.parquet", ids, vectors)
+    with pytest.raises(error, match=message):
+        read_corpus(ParquetCorpus(tmp_path / "x.parquet").vectors())
+
+
+def test_missing_files_and_columns_are_named(folder, tmp_path):
+    with pytest.raises(StoreError, match="Cannot read .*nothing"):
+        len(ParquetCorpus(tmp_path / "nothing.parquet"))
+    with pytest.raises(StoreError, match="There is no Parquet file in"):
+        len(ParquetCorpus(tmp_path / "*.parquet"))
+    with pytest.raises(StoreError, match="no column 'embedding'. Its columns are 'id', 'vector', 'text', 'page'"):
+        len(ParquetCorpus(folder, vector="embedding"))
+    with pytest.raises(StoreError, match="no column 'body'"):
+        next(ParquetCorpus(folder, text="body").texts())
+
+
+def test_training_and_evaluation_are_those_of_an_array(folder, problem, monkeypatch):
+    monkeypatch.setattr(parquet, "SHARD_ROWS", 60)
+    result = train_adapter(problem.train_queries, problem.train, ParquetCorpus(folder))
+    of_array = train_adapter(problem.train_queries, problem.train, problem.corpus, problem.ids)
+    assert result.report.chosen == of_array.report.chosen
+    np.testing.assert_allclose(
+        result.adapter.transform(problem.test_queries), of_array.adapter.transform(problem.test_queries), atol=1e-4
+    )
+    for adapter in (None, result.adapter):
+        found = evaluate(problem.test_queries, problem.test, ParquetCorpus(folder), adapter=adapter, top_k=[1, 10])
+        wanted = evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids, adapter=adapter, top_k=[1, 10])
+        assert found.found == wanted.found
+        assert found == wanted
+    with pytest.raises(InvalidRelevanceError, match="'doc-7' is not in the corpus"):
+        train_adapter(problem.train_queries, [[("doc-7", 1.0)]] * 240, ParquetCorpus(folder / "b.parquet"))

@@ -1,0 +1,294 @@
+"""Trainings and evaluations on a real Ray cluster of two nodes, on this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from deepmem_integrations import DeepMemory
+from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address, workers_on
+from deepmem_integrations.corpora import GivenCorpus, ParquetCorpus, parquet
+from deepmem_integrations.errors import InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
+from deepmem_integrations.training import corpus_sample
+from tests.jobs.helpers import until_ended
+
+
+@pytest.mark.parametrize("address", ["somewhere", "", 8])
+def test_what_is_no_address_is_refused(address, memory, problem):
+    with pytest.raises(ValueError, match="on names a Ray cluster: 'ray', 'auto'"):
+        check_address(address)
+    with pytest.raises(ValueError, match="on names a Ray cluster"):
+        memory.train(problem.train, on=address)
+
+
+def test_without_an_address_the_work_stays_here():
+    with workers_on(None) as workers:
+        assert workers is None
+
+
+cluster_test = [pytest.mark.slow, pytest.mark.enable_socket]  # Ray's nodes have the machine's own address
+
+
+# ---- a cluster -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of two nodes with a CPU each."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)  # workers import the tests, too
+    node = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+    found = Cluster(initialize_head=True, head_node_args=node)
+    del node["include_dashboard"]
+    found.add_node(**node)
+    found.node = node
+    try:
+        yield found
+    finally:
+        found.shutdown()
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+@pytest.fixture
+def workers(cluster):
+    with RayWorkers(cluster.address) as found:
+        yield found
+
+
+def noted(folder, item):
+    """Note in a file that an item was begun."""
+    with open(Path(folder, str(item)), "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return item
+
+
+def begun(folder, item):
+    path = Path(folder, str(item))
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.05)
+
+
+def killed_once(folder, victim, item):
+    noted(folder, item)
+    if item == victim and begun(folder, item) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def killed_always(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def slow(folder, seconds, item):
+    noted(folder, item)
+    time.sleep(seconds)
+    noted(folder, f"{item} ended")
+    return item
+
+
+def refused(item):
+    raise StoreError(f"Item {item} cannot be read.")
+
+
+def broken(item):
+    return {}[item]
+
+
+class TestWorkers:
+    pytestmark = cluster_test
+
+    def test_results_come_in_the_order_of_the_items(self, workers, tmp_path):
+        assert workers.count == 2
+        assert list(workers.map(noted, ((number,) for number in range(20)), (str(tmp_path),))) == list(range(20))
+
+    def test_items_are_taken_when_their_call_starts(self, workers, tmp_path):
+        taken = []
+        items = ((taken.append(number) or number,) for number in range(50))
+        results = workers.map(noted, items, (str(tmp_path),))
+        assert next(results) == 0
+        assert len(taken) <= 4, "two for each CPU"
+        results.close()
+
+    def test_a_killed_worker_costs_its_own_item_alone(self, workers, tmp_path):
+        assert list(workers.map(killed_once, ((n,) for n in range(8)), (str(tmp_path), 3))) == list(range(8))
+        assert [begun(tmp_path, n) for n in range(8)] == [1, 1, 1, 2, 1, 1, 1, 1]
+
+    def test_an_item_that_kills_every_worker_fails_the_job(self, workers):
+        with pytest.raises(JobFailedError, match=f"lost a worker {RETRIES + 1} times"):
+            list(workers.map(killed_always, [(1,)]))
+
+    def test_a_lost_node_costs_the_items_that_ran_there(self, cluster, workers, tmp_path):
+        lost = cluster.add_node(**cluster.node)
+        until(lambda: workers.count == 3)
+
+        def take_away():
+            until(lambda: sum(begun(tmp_path, n) for n in range(12)) >= 6)
+            cluster.remove_node(lost, allow_graceful=False)
+
+        taker = threading.Thread(target=take_away)
+        taker.start()
+        assert list(workers.map(slow, ((n,) for n in range(12)), (str(tmp_path), 1.0))) == list(range(12))
+        taker.join()
+        assert all(begun(tmp_path, f"{n} ended") == 1 for n in range(12)), "what had ended is not done again"
+        until(lambda: workers.count == 2)
+
+    def test_an_error_of_ours_arrives_as_it_is(self, workers, tmp_path):
+        with pytest.raises(StoreError, match=r"^Item 7 cannot be read\.$"):
+            list(workers.map(refused, [(7,)]))
+        with pytest.raises(JobFailedError, match="A worker of the Ray cluster failed: KeyError: 7"):
+            list(workers.map(broken, [(7,)] * 6))
+        assert list(workers.map(noted, [(1,)], (str(tmp_path),))) == [1], "this process and the cluster are still there"
+
+    def test_cancelling_stops_the_tasks_of_the_cluster(self, cluster, tmp_path):
+        def poll():
+            if begun(tmp_path, 0):
+                raise JobCancelledError("cancelled")
+
+        with pytest.raises(JobCancelledError), RayWorkers(cluster.address, poll) as workers:
+            list(workers.map(slow, [(n,) for n in range(4)], (str(tmp_path), 20.0)))
+        with RayWorkers(cluster.address) as workers:  # the CPUs are free again
+            started = time.monotonic()
+            assert list(workers.map(noted, [(10,), (11,)], (str(tmp_path),))) == [10, 11]
+            assert time.monotonic() - started < 15
+        assert not begun(tmp_path, "0 ended")
+
+    def test_no_cluster(self):
+        with pytest.raises(JobFailedError, match=r"There is no Ray cluster at '127\.0\.0\.1:9'"), RayWorkers("127.0.0.1:9"):
+            pass
+
+
+# ---- trainings -------------------------------------------------------------------------------------------------------
+
+
+def write(folder, problem, files=3):
+    """Write the problem's documents, and others, to Parquet files of two shards each."""
+    rng = np.random.default_rng(9)
+    others = rng.normal(size=(2_700, problem.corpus.shape[1])).astype(np.float32)
+    vectors = np.concatenate([others[:1_350], problem.corpus, others[1_350:]])
+    ids = [*(f"other-{n}" for n in range(1_350)), *problem.ids, *(f"other-{n}" for n in range(1_350, 2_700))]
+    rows = len(ids) // files
+    folder.mkdir()
+    for number in range(files):
+        part = slice(number * rows, (number + 1) * rows)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors[part].ravel()), vectors.shape[1])
+        table = pa.table({"id": ids[part], "vector": lists, "text": [f"the words of {name}" for name in ids[part]]})
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=rows // 2)
+    return folder
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Let a corpus of 3,000 documents be a large one."""
+    monkeypatch.setattr(corpus_sample, "MAX_DOCUMENTS", 500)
+    monkeypatch.setattr(corpus_sample, "NEAR", 3)
+    monkeypatch.setattr(parquet, "SHARD_ROWS", 400)
+
+
+def check_equal(one, other, problem):
+    """Check that two memories have the same model, to the last bit, but for its name and times."""
+    one, other = one.adapter, other.adapter
+    np.testing.assert_array_equal(one.transform(problem.test_queries), other.transform(problem.test_queries))
+    assert one.ranking == other.ranking or str(one.ranking) == str(other.ranking)
+    reports = [{k: v for k, v in adapter.metadata["report"].items() if k != "seconds"} for adapter in (one, other)]
+    assert reports[0] == reports[1]
+    assert one.metadata["data"] == other.metadata["data"]
+
+
+class TestTrainings:
+    pytestmark = cluster_test
+
+    @pytest.mark.parametrize("words", [False, True], ids=["vectors", "words too"])
+    def test_the_model_and_its_evaluation_are_those_of_one_machine(self, cluster, problem, embeddings, tmp_path, small, words):
+        corpus = ParquetCorpus(write(tmp_path / "pages", problem))
+        here, there = (DeepMemory(corpus, embeddings, tmp_path / name) for name in ("here", "there"))
+        here.train(problem.train, words=words, in_use="if better")
+        there.train(problem.train, words=words, in_use="if better", on=cluster.address)
+        check_equal(here, there, problem)
+        assert there.adapter.metadata["report"]["ranked_documents"] == 500
+        one, other = here.measure(problem.test), there.measure(problem.test, on=cluster.address)
+        assert one == other and one.found == other.found
+
+    def test_a_store_of_any_kind_is_read_from_the_files_of_the_job(self, cluster, problem, embeddings, tmp_path, small):
+        def memory(name):
+            return DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / name)
+
+        corpus_sample.MAX_DOCUMENTS = 200  # undone by the fixture
+        here, there = memory("here"), memory("there")
+        here.train(problem.train)
+        there.train(problem.train, on=cluster.address)
+        check_equal(here, there, problem)
+        with pytest.raises(StoreError, match="This store is read and searched by this process"):
+            there.measure(problem.test, on=cluster.address)
+
+    def test_from_s3(self, cluster, problem, embeddings, tmp_path, small, s3):
+        s3fs = pytest.importorskip("s3fs")
+        options = {
+            "key": s3["aws_access_key_id"],
+            "secret": s3["aws_secret_access_key"],
+            "client_kwargs": {"endpoint_url": s3["endpoint_url"], "region_name": "us-east-1"},
+        }
+        files = s3fs.S3FileSystem(**options)
+        files.put(str(write(tmp_path / "pages", problem)), "bucket/pages", recursive=True)
+        there = DeepMemory(ParquetCorpus("s3://bucket/pages", storage_options=options), embeddings, tmp_path / "there")
+        here = DeepMemory(ParquetCorpus(tmp_path / "pages"), embeddings, tmp_path / "here")
+        there.train(problem.train, on=cluster.address)
+        here.train(problem.train)
+        check_equal(here, there, problem)
+
+    def test_a_vector_that_cannot_be_used_is_named(self, cluster, problem, embeddings, tmp_path, small):
+        folder = write(tmp_path / "pages", problem)
+        rows = pa.array(np.zeros(32, dtype=np.float32))
+        table = pa.table({"id": ["nowhere"], "vector": pa.FixedSizeListArray.from_arrays(rows, 32), "text": [""]})
+        pq.write_table(table, folder / "4.parquet")
+        memory = DeepMemory(ParquetCorpus(folder), embeddings, tmp_path / "m")
+        with pytest.raises(InvalidVectorsError, match=r"vector 3000 \(id 'nowhere'\) is all zeros"):
+            memory.train(problem.train, on=cluster.address, words=False)
+        assert memory.jobs.all()[-1].state == "failed"
+
+    def test_a_job_in_the_background(self, cluster, problem, embeddings, tmp_path):
+        memory = DeepMemory(ParquetCorpus(write(tmp_path / "pages", problem)), embeddings, tmp_path / "m")
+        job = memory.train(problem.train, on=cluster.address, wait=False, words=False)
+        assert until_ended(memory, job).state == "completed"
+        assert memory.get_model() == job
+
+    def test_a_cancelled_job_and_a_killed_driver_free_the_cluster(self, cluster, problem, embeddings, tmp_path):
+        memory = DeepMemory(ParquetCorpus(write(tmp_path / "pages", problem)), embeddings, tmp_path / "m")
+        job = memory.train(problem.train, on=cluster.address, wait=False, words=False)
+        until(lambda: memory.jobs.job(job).state == "training")
+        assert memory.cancel(job)
+        assert memory.jobs.job(job).state == "cancelled"
+        job = memory.train(problem.train, on=cluster.address, wait=False, words=False)
+        until(lambda: memory.jobs.job(job).state == "training")
+        os.kill(memory.jobs.job(job).pid, signal.SIGKILL)
+        until(lambda: memory.jobs.job(job).state == "failed")
+        assert "is gone: it was killed" in memory.jobs.job(job).error
+        with RayWorkers(cluster.address) as workers:
+            assert list(workers.map(noted, [(1,), (2,), (3,)], (str(tmp_path),))) == [1, 2, 3]
+
+    def test_a_cluster_that_is_started_for_the_work(self):
+        program = (
+            "from deepmem_integrations.cluster import RayWorkers\n"
+            "from deepmem_integrations.words import search_name\n"
+            "with RayWorkers('local') as workers:\n"
+            "    print(*workers.map(search_name, [(1,), ('text',)]))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+        found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
+        assert found.stdout.split() == ["int", "str"], found.stderr
