@@ -205,7 +205,7 @@ def main(kind: str, address: str) -> None:
         from qdrant_client import QdrantClient, models
 
         proxy = FaultyProxy(lambda: asyncio.open_connection(host, int(port)))
-        client: Any = QdrantClient(url=f"http://127.0.0.1:{proxy.port}", timeout=60, check_compatibility=False)
+        client: Any = QdrantClient(url=f"http://127.0.0.1:{proxy.port}", timeout=5, check_compatibility=False)
         client.create_collection("docs", models.VectorParams(size=16, distance=models.Distance.COSINE))
         store: Any = QdrantVectorStore(client, "docs", embeddings)
     elif kind == "chroma":
@@ -214,6 +214,7 @@ def main(kind: str, address: str) -> None:
 
         proxy = FaultyProxy(lambda: asyncio.open_connection(host, int(port)))
         client = chromadb.HttpClient("127.0.0.1", proxy.port, settings=chromadb.Settings(anonymized_telemetry=False))
+        client._server._session.timeout = 5  # or an answer that never ends holds it for ever
         store = Chroma("docs", embeddings, client=client, collection_metadata={"hnsw:space": "cosine"})
     else:
         from langchain_postgres import PGVector
