@@ -150,9 +150,10 @@ class Evaluation(dict[str, dict[str, float]]):
     Where documents were judged irrelevant, ``judged@k`` is the share of the first k documents that were judged at all, and
     ``irrelevant@k`` the share that were judged irrelevant: the less, the better.
 
-    Where the model ranks by words or remembered answers as well, ``"with model"`` is what a retriever gives, and more sides
-    stand beside it: ``"transform alone"``, which is what an embedding model's wrapper or a query transform gives; ``"words
-    alone"``; and ``"hybrid (RRF)"``, the common fusion of words and untransformed vectors by rank, which needs no labels.
+    Where the model ranks by words or remembered answers as well, ``"with model"`` is what a retriever gives, and ``"transform
+    alone"``, which is what an embedding model's wrapper or a query transform gives, stands beside it. Where there is a search by
+    words, so do ``"words alone"`` and ``"hybrid (RRF)"``, the common fusion of words and untransformed vectors by rank, which
+    needs no labels: even where the model makes no use of words.
 
     A retriever that was asked by itself, beside no plain one, has the side ``"with model"`` alone, and no gains.
 
@@ -370,16 +371,16 @@ def evaluate(
     plain = search(queries)
     rankings = {WITHOUT: plain}
     moved = plain if adapter is None or adapter.is_identity else search(adapter.transform(queries))
-    if adapter is None or adapter.ranking is None:
-        rankings[WITH] = moved
-    else:
+    learned = None if adapter is None else adapter.ranking
+    if learned is not None:
         rankings[TRANSFORM] = moved
-        ranker = Ranker(adapter, words=words or False)  # one for all sides, so that each warning comes once
-        if words is not None:
-            for side, ranking in ((WORDS, Ranking(vector=0, words=1)), (HYBRID, Ranking(words=1, by_rank=True))):
-                named = replace(ranking, search=search_name(words))
-                rankings[side] = rank(QueryAdapter(corpus.shape[1], ranking=named), side)
-        rankings[WITH] = rank(adapter, WITH)
+    # One for all sides, so that each warning comes once.
+    ranker = Ranker(QueryAdapter(corpus.shape[1]) if adapter is None else adapter, words=words or False)
+    if words is not None:
+        for side, ranking in ((WORDS, Ranking(vector=0, words=1)), (HYBRID, Ranking(words=1, by_rank=True))):
+            named = replace(ranking, search=search_name(words))
+            rankings[side] = rank(QueryAdapter(corpus.shape[1], ranking=named), side)
+    rankings[WITH] = moved if learned is None or adapter is None else rank(adapter, WITH)
     return Evaluation(
         {side: score_rankings(rows, labels, top_k, irrelevant) for side, rows in rankings.items()},
         query_ids,
