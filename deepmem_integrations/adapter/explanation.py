@@ -134,7 +134,8 @@ class Explanation:
     def __str__(self) -> str:
         """Describe the explanation in a few lines for people."""
         linear, attention = f"linear part {self.linear_degrees:.1f}°", f"attention part {self.attention_degrees:.1f}°"
-        lines = [f"moved by {self.degrees:.1f}° ({linear}, {attention})", *map(str, self.influences)]
+        what = "" if self.ranking is None else "a transform alone: "
+        lines = [f"{what}moved by {self.degrees:.1f}° ({linear}, {attention})", *map(str, self.influences)]
         if self.ranking is not None:
             moved = "" if self.ranking_degrees is None else f", with the query moved by {self.ranking_degrees:.1f}°"
             lines.append(f"a retriever ranks by {self.ranking}{moved}")

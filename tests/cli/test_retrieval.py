@@ -155,7 +155,7 @@ def test_search_side_by_side(shop):
 def test_explain(shop):
     shown = deepmem("explain", shop.train.queries[3], *shop.store)
     assert shown.code == 0
-    assert shown.out.startswith("moved by ")
+    assert shown.out.startswith("a transform alone: moved by ")
     answer = deepmem("explain", shop.train.queries[3], *shop.store, "--top", 2, "--json").json
     assert [len(influence["texts"]) for influence in answer["influences"]] == [1, 1]
     assert answer["influences"][0]["texts"] == [shop.train.queries[3]]
