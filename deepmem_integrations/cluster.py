@@ -66,7 +66,8 @@ class RayWorkers:
             except (OSError, ValueError, RuntimeError) as error:
                 raise JobFailedError(
                     f"There is no Ray cluster at {self._address!r} ({error}). `ray start --head` starts one, and "
-                    'on="local" uses the CPUs of this machine.'
+                    'on="local" uses the CPUs of this machine. A cluster of Ray 2.59 or later may ask for its token: set '
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
                 ) from error
             self._connected = True
         try:

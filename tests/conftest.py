@@ -1,5 +1,6 @@
 """Shared fixtures: a small problem with something to learn, and the optional test collections."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +16,9 @@ from pathlib import Path
 
 # The tests run side by side, a core each: more threads in a matrix product would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# LlamaIndex ships what NLTK needs. Earlier versions look for it elsewhere, and would download it.
+for _place in getattr(importlib.util.find_spec("llama_index"), "submodule_search_locations", None) or ():
+    os.environ.setdefault("NLTK_DATA", str(Path(_place, "core", "_static", "nltk_cache")))
 
 import numpy as np
 import pytest
