@@ -16,9 +16,6 @@ from pathlib import Path
 
 # The tests run side by side, a core each: more threads in a matrix product would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# LlamaIndex ships what NLTK needs. Earlier versions look for it elsewhere, and would download it.
-for _place in getattr(importlib.util.find_spec("llama_index"), "submodule_search_locations", None) or ():
-    os.environ.setdefault("NLTK_DATA", str(Path(_place, "core", "_static", "nltk_cache")))
 
 import numpy as np
 import pytest
@@ -28,6 +25,10 @@ from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.corpora import GivenCorpus
 from tests.embeddings import LookupEmbeddings
 from tests.problems import Problem, make_problem
+
+# LlamaIndex ships what NLTK needs. Earlier versions look for it elsewhere, and would download it.
+for _place in getattr(importlib.util.find_spec("llama_index"), "submodule_search_locations", None) or ():
+    os.environ.setdefault("NLTK_DATA", str(Path(_place, "core", "_static", "nltk_cache")))
 
 collect_ignore = ["licences.py", "serve_file.py"]  # scripts that read their arguments at once
 
