@@ -169,11 +169,11 @@ def decide(
     judged = held_out.labels.take(rows.tolist())
     named = {name for shown in judged.shown for name in shown or ()}
     there = corpus.known(named) if isinstance(corpus, ShardedCorpus) else named.intersection(corpus_ids or ())
-    shown = ShownDocuments.of(judged, there, corpus_parents or {})
+    shown = ShownDocuments.of(judged, groups[rows], there, corpus_parents or {})
     new_scores, old_scores = (_scores(evaluation, rows, shown) for evaluation in (ours, theirs))
     scores = {
-        "new model": _means(new_scores),
-        "model in use" if old is not None else "without model": _means(old_scores),
+        "new model": _means(new_scores, groups[rows]),
+        "model in use" if old is not None else "without model": _means(old_scores, groups[rows]),
     }
     differences = {metric: values - old_scores[metric] for metric, values in new_scores.items()}
     if len(differences) > 1:
@@ -221,8 +221,9 @@ def _scores(evaluation: Evaluation, rows: NDArray[np.int64], shown: ShownDocumen
     return {metric: values for metric, values in scores.items() if not np.isnan(values).all()}
 
 
-def _means(scores: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    return {metric: float(np.nanmean(values)) for metric, values in scores.items()}
+def _means(scores: Mapping[str, NDArray[np.float64]], groups: NDArray[np.int64]) -> dict[str, float]:
+    """Average the scores over questions, as the gains are, so that the difference of two means is the gain."""
+    return {metric: float(np.nanmean(_by_question(values[:, None], groups))) for metric, values in scores.items()}
 
 
 def _by_question(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:

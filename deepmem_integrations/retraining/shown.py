@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.labels import LabelRows, Relevance
-from deepmem_integrations.training.exposure import weights_of_queries
+from deepmem_integrations.training.exposure import mean_by_question, weights_of_queries
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class ShownDocuments:
         labels: The labels of the queries.
         lists: For each query the documents that were shown and are still there, and those that were labelled; None where any
             document could be labelled.
-        weights: (n,) how much each query counts: each rank at which a labelled document was shown counts as much as any other.
+        weights: (n,) how much each query counts: each rank at which a labelled document was shown counts as much as any other,
+            and the questions of which is known what was shown count 1 on average.
     """
 
     labels: Relevance
@@ -30,27 +31,34 @@ class ShownDocuments:
     weights: NDArray[np.float64]
 
     @classmethod
-    def of(cls, labels: Relevance, corpus_ids: Container[str], parent_of: Mapping[str, str]) -> "ShownDocuments":
+    def of(
+        cls, labels: Relevance, questions: NDArray[np.int64], corpus_ids: Container[str], parent_of: Mapping[str, str]
+    ) -> "ShownDocuments":
         """Read what was shown from labels.
 
         Args:
             labels: The labels of n queries.
+            questions: (n,) int64, the question that each query asks.
             corpus_ids: The ids of the documents that there are.
-            parent_of: Document id → parent, where the labels name parents. These then stand in the lists.
+            parent_of: Document id → parent, where the labels name parents. These then stand in the lists, whether the labels say
+                that documents were shown or, as those of `Relevance.at_level`, parents.
         """
+        parents = set(parent_of.values())
         lists: list[Sequence[str] | None] = []
         owners, ranks = [], []
         for query, (shown, judged) in enumerate(zip(labels.shown, labels.labels, strict=True)):
             if shown is None:
                 lists.append(None)
                 continue
-            names = list(dict.fromkeys(parent_of.get(name, name) for name in shown if name in corpus_ids))
+            names = list(dict.fromkeys(parent_of.get(name, name) for name in shown if name in corpus_ids or name in parents))
             labelled = [name for name, _ in judged]
             ranked = [names.index(name) + 1 for name in labelled if name in names]
             owners += [query] * len(ranked)
             ranks += ranked
             lists.append(list(dict.fromkeys([*names, *labelled])))
-        return cls(labels, lists, weights_of_queries(owners, ranks, len(lists)))
+        known = np.array([shown is not None for shown in lists])
+        weights = weights_of_queries(owners, ranks, len(lists))
+        return cls(labels, lists, weights / mean_by_question(weights, np.where(known, questions, -1)))
 
     @property
     def known(self) -> NDArray[np.bool_]:

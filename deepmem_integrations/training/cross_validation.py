@@ -92,15 +92,16 @@ class HeldOut:
         by_chance = mean(self.ndcg_by_chance), mean(self.recall_by_chance)
         return HeldOut(mean(self.ndcg), mean(self.recall), *by_chance, self.queries)
 
-    def take(self, rows: NDArray[np.int64], queries: str) -> "HeldOut":
-        """Return the scores on these queries alone, under another name."""
-        return HeldOut(
-            self.ndcg[:, rows],
-            self.recall[:, rows],
-            self.ndcg_by_chance[:, rows],
-            self.recall_by_chance[:, rows],
-            queries,
-        )
+    def take(self, rows: NDArray[np.int64], queries: str, weight: float = 1.0) -> "HeldOut":
+        """Return the scores on these queries alone, under another name.
+
+        Args:
+            rows: The queries.
+            queries: How reports call them.
+            weight: How much these queries count on average. In what is returned, they count 1.
+        """
+        values = (self.ndcg, self.recall, self.ndcg_by_chance, self.recall_by_chance)
+        return HeldOut(*(one[:, rows] / np.float32(weight) for one in values), queries)
 
 
 def cross_validate(

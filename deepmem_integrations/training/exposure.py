@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations.labels import LabelRows
+from deepmem_integrations.labels import LabelRows, sum_by_group
 from deepmem_integrations.training.cross_validation import label_gains
 
 MAX_DEPTH = 50
@@ -51,7 +51,7 @@ class Exposure:
             labelled.
         by_chance: For each list the gains in nDCG and recall, (2, S) float64, that its documents have on average where labels
             depend on the rank alone; None where there is no list.
-        weights: (n,) how much each query counts, 1 on average of those with an answer.
+        weights: (n,) how much each query counts. Questions with an answer count 1 on average.
         depth: How many documents were shown at most.
     """
 
@@ -61,12 +61,16 @@ class Exposure:
     depth: int
 
     @classmethod
-    def of(cls, labels: LabelRows, ranks: Sequence[Mapping[int, int] | None]) -> "Exposure":
+    def of(
+        cls, labels: LabelRows, ranks: Sequence[Mapping[int, int] | None], questions: NDArray[np.int64] | None = None
+    ) -> "Exposure":
         """Weigh the queries, and measure what labels by rank alone would be.
 
         Args:
             labels: The labels of n queries.
             ranks: For each query the row of each document that was shown → its rank, from 1; None where users could label any.
+            questions: (n,) int64, the question of each query, since spellings of one question count as one; by default each
+                query asks its own.
 
         Example:
             >>> labels = LabelRows.of_rows([{7: 1.0}, {8: 1.0}, {8: 1.0}, {3: 1.0}])
@@ -83,10 +87,11 @@ class Exposure:
                     owners.append(query)
                     placed.append(shown[row])
                     gained.append(gain)
+        questions = np.arange(len(ranks)) if questions is None else questions
+        # Queries without an answer have no score, so the questions of the others count 1 on average.
+        questions = np.where(labels.labelled, questions, -1)
         weights = weights_of_queries(owners, placed, len(ranks), TRAINED_EVENNESS)
-        scored = np.array([len(labels[query][0]) > 0 for query in range(len(ranks))])
-        if scored.any():
-            weights /= weights[scored].mean()  # the others have no score, so those that have one count 1 on average
+        weights /= mean_by_question(weights, questions)
         expected = np.zeros((2, depth + 1))
         for owner, rank, gain in zip(owners, placed, gained, strict=True):
             expected[:, rank] += weights[owner] * gain
@@ -126,6 +131,24 @@ def weights_of_queries(owners: Sequence[int], ranks: Sequence[int], count: int, 
         labels = np.bincount(owners, minlength=count)
         weights[labels > 0] = sums[labels > 0] / labels[labels > 0]
     return np.asarray(weights / weights.mean())
+
+
+def mean_by_question(weights: NDArray[np.float64], questions: NDArray[np.int64]) -> float:
+    """Return the mean weight of questions, 1 where there is none: by it, scores are divided that would else be above 1.
+
+    Args:
+        weights: (n,) how much each query counts.
+        questions: (n,) int64, the question of each query; −1 for queries that have no score.
+
+    Example:
+        >>> mean_by_question(np.array([1.0, 1.0, 3.0, 9.0]), np.array([4, 4, 5, -1]))
+        2.0
+    """
+    kept = questions >= 0
+    if not kept.any():
+        return 1.0
+    sums, counts = sum_by_group(np.stack([weights[kept], np.ones(kept.sum())], axis=1), questions[kept]).T
+    return float((sums / counts).mean())
 
 
 def exposure(labels: LabelRows, near: NDArray[np.int64], documents: int) -> int:

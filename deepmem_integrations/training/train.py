@@ -27,7 +27,7 @@ from deepmem_integrations.training.candidates import Candidate, rankings, transf
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
-from deepmem_integrations.training.exposure import Exposure, exposure
+from deepmem_integrations.training.exposure import Exposure, exposure, mean_by_question
 from deepmem_integrations.training.folds import FOLDS, View, folds
 from deepmem_integrations.training.guard import AGREEMENT, MAX_UNSEEN_LOSS, Choice, choose, label_agreement, promised
 from deepmem_integrations.training.hardware import single_threaded_operations
@@ -441,7 +441,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps, worker
         ranks = merged.shown()
     elif depth:
         ranks = [dict(zip(rows[:depth].tolist(), range(1, depth + 1), strict=True)) for rows in data.near]
-    shown = Exposure.of(data.labels, ranks) if ranks else None
+    shown = Exposure.of(data.labels, ranks, questions) if ranks else None
     if shown is not None:
         depth, data = shown.depth, replace(data, shown=shown.lists, by_chance=shown.by_chance)
     if data.shown is not None:
@@ -474,9 +474,11 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps, worker
         held = f"held-out training queries, among the first {depth} documents that were shown"
         views = {view: replace(h, queries=held) if h.queries == HELD_OUT else h for view, h in views.items()}
     views = {view: held_out.by_question(merged.questions(view)) for view, held_out in views.items()}
-    people = np.flatnonzero(np.isin(np.unique(questions[questions >= 0]), questions[~merged.generated]))
+    by_people = np.isin(questions, questions[~merged.generated]) & (questions >= 0)
+    people = np.flatnonzero(np.isin(np.unique(questions[questions >= 0]), questions[by_people]))
     if merged.validation is None and MIN_JUDGES <= len(people) < labelled:
-        views["seen"] = views["seen"].take(people, "held-out training queries that people wrote")
+        weight = 1.0 if shown is None else mean_by_question(shown.weights, np.where(by_people, questions, -1))
+        views["seen"] = views["seen"].take(people, "held-out training queries that people wrote", weight)
 
     def chosen(count: int) -> Choice:
         first = {view: held_out.first(count) for view, held_out in views.items()}

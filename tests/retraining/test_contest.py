@@ -120,6 +120,43 @@ def test_clicks_and_other_labels_decide_together(corpus):
     assert list(decision.gains) == ["ndcg@10", "recall@10", NDCG_OF_SHOWN, MEAN]
 
 
+def test_no_figure_of_clicks_is_above_100_points(corpus):
+    """A question with many spellings at the most common rank, others at rare ranks, and labels of which nobody says what was shown."""
+    held = queries(corpus, 60, noise=0.02)
+    rows = [0] * 100 + list(range(60)) + [0] * 20
+    near = [[corpus[0][found] for found in np.argsort(-(corpus[1] @ model().transform(held.vectors[row])))[:10]] for row in rows]
+    shown = [
+        (*ten[1 : 1 + place], ten[0], *ten[1 + place :]) for ten, place in zip(near, [0] * 100 + [*range(10)] * 8, strict=True)
+    ]
+    texts = ["How do I undo a commit" + "?" * row for row in range(100)] + [f"Topic {row}" for row in range(80)]
+    told = Relevance(texts, [[(ten[0], 1.0)] for ten in near], shown=[*shown[:160], *[None] * 20])
+    noise = 0.01 * np.random.default_rng(4).normal(size=(180, 16)).astype(np.float32)
+    decision = decide(model(), HeldOutQueries(held.vectors[rows] + noise, told), *corpus, in_use=("old", model(-1.0)))
+    new, old = decision.scores["new model"], decision.scores["model in use"]
+    assert new[NDCG_OF_SHOWN] == pytest.approx(1, abs=0.02)
+    assert new[NDCG_OF_SHOWN] <= 1 + 1e-9
+    for metric, score in new.items():
+        assert decision.gains[metric].mean == pytest.approx(score - old[metric]), "both are means over questions"
+
+
+def test_parents_that_were_shown_are_compared(corpus):
+    held, old = queries(corpus, 200), model(0.6)
+    vectors, texts, labels, shown = clicked(corpus, held, old)
+    parent_of = {name: f"page-{row // 2}" for row, name in enumerate(corpus[0])}
+    of_pages = [[(parent_of[name], weight) for name, weight in row] for row in labels]
+    pages = [list(dict.fromkeys(parent_of[name] for name in ten)) for ten in shown]
+    documents, parents = (
+        decide(
+            *(model(), HeldOutQueries(vectors, Relevance(texts, of_pages, shown=lists, level="doc_uri")), *corpus),
+            in_use=("old", old),
+            corpus_parents=parent_of,
+        )
+        for lists in (shown, pages)
+    )
+    assert parents == documents
+    assert parents.gains[NDCG_OF_SHOWN].mean > 0
+
+
 def test_spellings_of_a_question_count_as_one(corpus):
     decision = decide(model(), queries(corpus, 30, spellings=4), *corpus, in_use=("old", QueryAdapter(16)))
     assert decision.questions == 30

@@ -168,3 +168,23 @@ def test_queries_without_an_answer_do_not_raise_the_weights_of_the_others():
     weights = Exposure.of(labels, ranks).weights
     assert weights[[0, 1, 2, 5]].mean() == pytest.approx(1), "scores above 100% would be reported"
     assert weights[2] > weights[0] == weights[5]
+
+
+@pytest.mark.parametrize("generated", [False, True], ids=["spellings", "queries of a language model"])
+def test_no_score_is_above_100_percent(generated):
+    """Search is perfect, and what users saw stood at rare ranks where a question has one spelling, or users asked it."""
+    rng = np.random.default_rng(0)
+    corpus = unit_rows(rng.normal(size=(300, 32)).astype(np.float32), "vector")
+    rows = [*range(60), *(range(60, 160) if generated else [60] * 100)]
+    queries = unit_rows(corpus[rows] + 0.02 * rng.normal(size=(160, 32)).astype(np.float32), "query")
+    lists = []
+    for query in range(160):
+        first, *others = (f"doc-{found}" for found in np.argsort(-(corpus @ queries[query]))[:10])
+        place = 1 + query % 9 if query < 60 and query % 3 else 0
+        lists.append([*others[:place], first, *others[place:]] if query < 60 or not generated else None)
+    texts = [f"topic {row}{'?' * (query - 60)}" for query, row in enumerate(rows)]
+    people = [generated and query >= 60 for query in range(160)]
+    told = Relevance(texts, [[(f"doc-{row}", 1.0)] for row in rows], shown=lists, generated=people)
+    report = train_adapter(queries, told, corpus, [f"doc-{row}" for row in range(300)]).report
+    for view in (report.seen, report.unseen):
+        assert view.base["recall@10"] == pytest.approx(1), report
