@@ -12,6 +12,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_text_splitters import CharacterTextSplitter
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Relevance, evaluate, train_adapter
+from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import WITH, WITHOUT
@@ -177,6 +178,36 @@ def test_labels_of_parts_become_labels_of_their_pages(langchain, tmp_path):
         pages.at_level("doc_uri", documents)
     with pytest.raises(StoreError, match="Not one of the 300 documents has 'uri'"):
         labels.at_level("uri", documents)
+
+
+def test_clicks_on_pages_are_compared_by_how_candidates_order_what_was_shown(problem):
+    """Whether the labels say that pages were shown, as those of at_level do, or their parts."""
+    rng, pages = np.random.default_rng(0), sorted(set(map(page, problem.ids)))
+    shown, of_parts = [], []
+    for ((name, _),) in problem.train.labels:
+        ten = rng.permutation([page(name), *rng.choice(pages, size=9, replace=False)])
+        shown.append(["gone", *ten])
+        of_parts.append(["gone", *(f"doc-{PARTS * int(one.split('-')[1]) + 1}" for one in ten)])
+    labels, parents = of_pages(problem.train), parents_of(problem)
+    merged = [
+        training._merge(
+            unit_rows(problem.train_queries, "query"),
+            Relevance(labels.queries, labels.labels, shown=lists, level="doc_uri"),
+            *(None, problem.corpus, problem.ids, 0),
+            corpus_parents=parents,
+        )
+        for lists in (shown, of_parts)
+    ]
+    by_page, by_part = (one.shown() for one in merged)
+    assert by_page == by_part
+    ranks = by_page[0]
+    first = int(shown[merged[0].order[0]][1].split("-")[1])
+    assert [ranks[PARTS * first + part] for part in range(PARTS)] == [2] * PARTS
+    assert len(ranks) == PARTS * len(set(shown[merged[0].order[0]]) - {"gone"})
+    told = Relevance(labels.queries, labels.labels, shown=shown, level="doc_uri")
+    report = train_adapter(problem.train_queries, told, problem.corpus, problem.ids, corpus_parents=parents).report
+    assert report.shown == 11
+    assert report.seen.base["recall@10"] > 0.9, "of eleven"
 
 
 @pytest.mark.slow

@@ -578,8 +578,8 @@ class Relevance(Immutable):
         return np.argsort([time.timestamp() for time in self.times if time is not None], kind="stable")
 
     def relabelled(self, relevance: Labels) -> "Relevance":
-        """Return the same queries with other judgements, which name documents. What was shown is not known of these."""
-        return self._take(range(len(self)), relevance, self._left_out, parents=False, shown=False)
+        """Return the same queries, of which the same was shown, with other judgements, which name documents."""
+        return self._take(range(len(self)), relevance, self._left_out, parents=False)
 
     def _take(
         self,

@@ -298,8 +298,15 @@ class _Merged:
         return replace(self, data=replace(self.data, words=words))
 
     def shown(self) -> list[dict[int, int] | None]:
-        """Return what was shown for each merged query: the row of each document → its rank; None where any could be labelled."""
-        row_of = {name: row for row, name in enumerate(self.corpus.ids)}
+        """Return what was shown for each merged query: the row of each document → its rank; None where any could be labelled.
+
+        Where labels name parents, all documents of a parent that was shown, itself or by one of them, have its rank.
+        """
+        rows_of: dict[str, list[int]] = {name: [row] for row, name in enumerate(self.corpus.ids)}
+        if (parents := self.data.parents) is not None:
+            of_parent = [parents.documents_of(number).tolist() for number in range(len(parents.names))]
+            rows_of = {name: of_parent[number] for name, number in zip(self.corpus.ids, parents.of_row.tolist(), strict=True)}
+            rows_of = {**dict(zip(parents.names, of_parent, strict=True)), **rows_of}
         lists: list[dict[int, int] | None] = [{} for _ in range(len(self.data.queries))]
         for query, owner in zip(self.order.tolist(), self.owners.tolist(), strict=True):
             shown, ranks = self.relevance.shown[query], lists[owner]
@@ -307,8 +314,8 @@ class _Merged:
                 lists[owner] = None
                 continue
             for rank, name in enumerate(shown, start=1):
-                if name in row_of:
-                    ranks.setdefault(row_of[name], rank)
+                for row in rows_of.get(name, ()):
+                    ranks.setdefault(row, rank)
         return lists
 
     @property

@@ -121,7 +121,7 @@ def test_clicks_and_other_labels_decide_together(corpus):
 
 
 def test_no_figure_of_clicks_is_above_100_points(corpus):
-    """A question with many spellings at the most common rank, others at rare ranks, and labels of which nobody says what was shown."""
+    """Many spellings of a question at the most common rank, others at rare ranks, and labels that do not say what was shown."""
     held = queries(corpus, 60, noise=0.02)
     rows = [0] * 100 + list(range(60)) + [0] * 20
     near = [[corpus[0][found] for found in np.argsort(-(corpus[1] @ model().transform(held.vectors[row])))[:10]] for row in rows]
