@@ -1,14 +1,14 @@
 """Show documents of several rankings in one list, so that feedback can tell which of them is right."""
 
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
 Document = TypeVar("Document")
 
 
 def interleave(
-    *rankings: Sequence[Document],
+    *rankings: Iterable[Document],
     k: int = 10,
     seed: int | str | None = None,
     key: Callable[[Document], Hashable] | None = None,
@@ -31,7 +31,8 @@ def interleave(
         Up to k documents, none twice.
 
     Raises:
-        ValueError: ``k`` is less than 1.
+        ValueError: ``k`` is less than 1, or a document has no id: such documents would all be taken for one.
+        TypeError: The documents cannot be hashed, as LangChain's and LlamaIndex's cannot: give a ``key``.
 
     Example:
         >>> interleave(["a", "b", "c"], ["c", "a", "d"], k=3, seed=0)
@@ -40,13 +41,19 @@ def interleave(
     if k < 1:
         raise ValueError(f"k is a number of documents, 1 or more; got {k}.")
     rng = random.Random(seed)
-    waiting = [list(reversed(ranking)) for ranking in rankings]
+    waiting = [list(ranking)[::-1] for ranking in rankings]
     drafted: dict[Hashable, Document] = {}
     while any(waiting):
         for left in rng.sample(waiting, len(waiting)):
             while left:
                 document = left.pop()
                 name = document if key is None else key(document)
+                if name is None:
+                    raise ValueError("A document has no id (None) to be told apart by: give another key, or documents with ids.")
+                if not isinstance(name, Hashable):
+                    raise TypeError(
+                        f"A {type(name).__name__} cannot be told apart from others: give a key, such as lambda one: one.id."
+                    )
                 if name not in drafted:
                     drafted[name] = document
                     break

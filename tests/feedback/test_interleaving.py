@@ -37,3 +37,16 @@ def test_a_seed_fixes_the_draft():
 def test_no_document_at_all_is_no_list():
     with pytest.raises(ValueError, match="got 0"):
         interleave(["a"], k=0)
+
+
+def test_rankings_may_be_generators():
+    draft = interleave((name for name in "abc"), ["c", "d"], k=3, seed=0)
+    assert draft == interleave(list("abc"), ["c", "d"], k=3, seed=0)
+
+
+def test_documents_that_cannot_be_told_apart_are_refused():
+    found = [Document(text) for text in "abc"]
+    with pytest.raises(TypeError, match="A Document cannot be told apart from others: give a key"):
+        interleave(found, found[::-1])
+    with pytest.raises(ValueError, match="A document has no id"):
+        interleave(found, found[::-1], key=lambda document: document.id)
