@@ -34,7 +34,8 @@ class ParquetCorpus(ShardedCorpus):
 
     Args:
         path: A file, a folder, or a pattern with ``*``, or several of them: on disk, or a URL that fsspec reads, such as
-            ``s3://bucket/pages``. Files come in the order of their names.
+            ``s3://bucket/pages``. Files come in the order of their names. In a folder, what begins with ``.`` or ``_`` is left
+            out, which is how Spark and Delta Lake name what is no data.
         id: The column of ids, texts or whole numbers.
         vector: The column of vectors: lists of numbers, all of one length.
         text: The column of texts; where there is none, no words can be indexed. All further columns are metadata.
@@ -134,7 +135,7 @@ class ParquetCorpus(ShardedCorpus):
                 rows, ids = batch.to_pylist(), shard.ids_of(batch)
                 texts = [row.pop(names.text, None) or "" for row in rows]
                 for row in rows:
-                    del row[names.id]
+                    row.pop(names.id, None)
                 yield [StoredDocument(name, text, row) for name, text, row in zip(ids, texts, rows, strict=True)]
 
     def texts(self) -> Iterator[tuple[list[str], list[str]]]:
@@ -157,10 +158,10 @@ class ParquetCorpus(ShardedCorpus):
             with _reading(path):
                 files, place = _file_system(path, self._options)
                 files.invalidate_cache()
-                if any(sign in place for sign in "*?["):
+                if any(sign in place for sign in "*?[") and not files.exists(place):
                     names = files.glob(place)
                 elif files.isdir(place):
-                    names = [name for name in files.find(place) if str(name).endswith(".parquet")]
+                    names = [name for name in files.find(place) if _is_data(str(name), place)]
                 else:
                     names = [place]
                 found += [files.unstrip_protocol(name) for name in sorted(names)]
@@ -270,6 +271,12 @@ class ParquetShard:
         return matrix
 
 
+def _is_data(name: str, folder: str) -> bool:
+    """Tell whether a file of a folder is one of documents."""
+    parts = name.removeprefix(folder).split("/")
+    return name.endswith(".parquet") and not any(part.startswith((".", "_")) for part in parts)
+
+
 def _check_columns(url: str, there: list[str], needed: list[str]) -> None:
     if missing := [name for name in needed if name not in there]:
         raise StoreError(
@@ -283,6 +290,11 @@ def _row_groups(url: str, options: Mapping[str, Any], columns: _Columns) -> list
     with _opened(url, options) as file:
         there = file.schema_arrow.names
         _check_columns(url, there, [columns.id, columns.vector])
+        types = require("pyarrow.types", extra="parquet")
+        kind = file.schema_arrow.field(columns.id).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+            raise StoreError(f"The column {columns.id!r} of {url} holds {kind}, where ids are texts or whole numbers.")
         return [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
 
 

@@ -119,3 +119,29 @@ def test_training_and_evaluation_are_those_of_an_array(folder, problem, monkeypa
         assert found == wanted
     with pytest.raises(InvalidRelevanceError, match="'doc-7' is not in the corpus"):
         train_adapter(problem.train_queries, [[("doc-7", 1.0)]] * 240, ParquetCorpus(folder / "b.parquet"))
+
+
+def test_what_spark_and_delta_lake_write_beside_the_data_is_left_out(folder, problem):
+    for name in ("_delta_log/0.checkpoint.parquet", "_temporary/0/a.parquet", "more/._c.parquet"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"no documents")
+    assert len(ParquetCorpus(folder)) == 300
+    assert len(ParquetCorpus(folder.rename(folder.with_name("_pages")))) == 300, "the folder itself may have any name"
+
+
+def test_a_file_whose_name_looks_like_a_pattern(folder):
+    path = (folder / "a.parquet").rename(folder / "a [2026].parquet")
+    assert len(ParquetCorpus(path)) == 100
+
+
+@pytest.mark.parametrize("ids", [[0.0, 1.0], [b"a", b"b"], [True, False], [["a"], ["b"]]], ids=["float", "bytes", "bool", "list"])
+def test_ids_that_are_neither_texts_nor_whole_numbers_are_refused(tmp_path, ids):
+    write(tmp_path / "a.parquet", ids, [[1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(StoreError, match="column 'id' of .* holds .*, where ids are texts or whole numbers"):
+        ParquetCorpus(tmp_path / "a.parquet").shards()
+
+
+def test_ids_may_be_the_texts(tmp_path):
+    write(tmp_path / "a.parquet", ["a", "b"], [[1.0, 0.0], [0.0, 1.0]])
+    corpus = ParquetCorpus(tmp_path / "a.parquet", text="id")
+    assert [document.text for batch in corpus.documents() for document in batch] == ["a", "b"]
