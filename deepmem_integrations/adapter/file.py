@@ -222,6 +222,7 @@ def _mapped_tensors(mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
             count = math.prod(shape)
             if not 0 <= first <= last <= len(mapped) - start or last - first != count * dtype.itemsize:
                 raise ValueError(f"the tensor {name!r} does not fit")
+            name.encode()  # raises a ValueError for half of a surrogate pair, which has no checksum
             tensors[name] = np.frombuffer(mapped, dtype, count, start + first).reshape(shape)
     return tensors
 

@@ -351,6 +351,17 @@ def test_a_mapped_file_that_is_damaged_is_refused(very_many, tmp_path):
         QueryAdapter.load(path)
 
 
+def test_a_tensor_of_a_mapped_file_whose_name_is_no_text_is_refused(very_many, tmp_path):
+    path = QueryAdapter.load(FIXTURES / "adapter-v3-irrelevant.safetensors").save(tmp_path / "many.safetensors")
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end]) | {"\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + whole[end:])
+    with pytest.raises(AdapterFileError, match="not a whole safetensors file"):
+        QueryAdapter.load(path)
+
+
 def test_a_mapped_adapter_serves_threads_processes_and_copies(very_many, tmp_path):
     path = QueryAdapter.load(FIXTURES / "adapter-v3-irrelevant.safetensors").save(tmp_path / "many.safetensors")
     adapter = QueryAdapter.load(path)
