@@ -68,9 +68,9 @@ class Relevance(Immutable):
             time without a time zone is in UTC.
         judges: Who judged the documents, such as the name of a language model, where that was no user: one answer for all
             queries, or one, or None, for each.
-        shown: For each query the ids of the documents that were shown to whoever judged, best first; None where any document
-            could be judged. A training then compares candidates by how they order what was shown, and judgements at ranks where
-            few are made count more: see `deepmem_integrations.training.exposure`.
+        shown: For each query the ids of the documents that were shown to whoever judged, best first; None, or an empty list,
+            where any document could be judged. A training then compares candidates by how they order what was shown, and
+            judgements at ranks where few are made count more: see `deepmem_integrations.training.exposure`.
         level: What the labels name: None says documents, by the store's ids. A metadata key, such as ``"doc_uri"``, says parents
             or sources: the values of that key, each of which several documents of the store may share. A parent answers if any
             of its documents does. ``"ref_doc_id"`` also names the sources of LlamaIndex's nodes.
@@ -161,12 +161,7 @@ class Relevance(Immutable):
             raise InvalidRelevanceError(
                 f"judges is a string, or a string or None for each of the {len(queries)} queries; got {judges!r:.60}."
             )
-        lists = [None] * len(queries) if shown is None else [None if one is None else tuple(one) for one in shown]
-        named = all(one is None or all(isinstance(name, str) for name in one) for one in lists)
-        if isinstance(shown, str) or len(lists) != len(queries) or not named:
-            raise InvalidRelevanceError(
-                f"shown has a list of document ids, or None, for each of the {len(queries)} queries; got {shown!r:.60}."
-            )
+        lists = _lists_of_shown(shown, len(queries))
         ids = [RowNumber(row) for row in range(len(queries))] if query_ids is None else list(query_ids)
         for row, query_id in enumerate(ids):
             if not isinstance(query_id, str):
@@ -833,6 +828,23 @@ def _drawn(groups: Iterable[Sequence[int]], size: int) -> list[int]:
         if len(held) + len(group) <= size:
             held += group
     return held
+
+
+def _lists_of_shown(shown: Any, count: int) -> list[tuple[str, ...] | None]:
+    """Check what was shown for each of so many queries. An empty list says nothing, like None.
+
+    Raises:
+        InvalidRelevanceError: It is no list for each query, or a list holds anything but strings, or has no order.
+    """
+    if shown is None:
+        return [None] * count
+    rows = ordered(shown, "shown", InvalidRelevanceError)
+    lists = [None if one is None else ordered(one, f"shown of row {row}", InvalidRelevanceError) for row, one in enumerate(rows)]
+    if len(lists) != count or not all(isinstance(name, str) for one in lists if one is not None for name in one):
+        raise InvalidRelevanceError(
+            f"shown has a list of document ids, or None, for each of the {count} queries; got {shown!r:.60}."
+        )
+    return [tuple(map(str, one)) if one else None for one in lists]
 
 
 def _warn_dropped(dropped: int, total: int, counts: Mapping[str, int]) -> None:

@@ -526,9 +526,15 @@ def test_what_was_shown_stays_with_the_labels(tmp_path):
     assert labels.take([1, 0]).shown == (None, ("z", "x"))
     assert (labels + Relevance(["c"], [[("x", 1.0)]])).shown == (("z", "x"), None, None)
     assert labels.relabel({"x": "one two three"}, {"new": "one two three", "y": "four"}).shown == (None, None)
-    for wrong in ([None], "ab", [["x"], [1]]):
+    for wrong in ([None], [["x"], [1]]):
         with pytest.raises(InvalidRelevanceError, match="shown has a list of document ids, or None, for each of the 2 queries"):
             Relevance(["a", "b"], [[("x", 1.0)], [("y", 1.0)]], shown=wrong)
+    for wrong in ("ab", [["x"], "yz"], [["x"], {"y", "z"}], [["x"], {"y": 1}], [["x"], 5], 5):
+        with pytest.raises(InvalidRelevanceError, match="shown"):
+            Relevance(["a", "b"], [[("x", 1.0)], [("y", 1.0)]], shown=wrong)
+    told = Relevance(["a", "b"], [[("x", 1.0)], [("y", 1.0)]], shown=[np.array(["x"]), []])
+    assert told.shown == (("x",), None), "an empty list says nothing"
+    assert type(told.shown[0][0]) is str
     (tmp_path / "l.jsonl").write_text('{"query": "a", "relevance": ["x"], "shown": "x"}')
     with pytest.raises(InvalidRelevanceError, match="line 1: shown is a list of document ids; got 'x'"):
         Relevance.from_jsonl(tmp_path / "l.jsonl")
