@@ -100,8 +100,12 @@ class HeldOut:
             queries: How reports call them.
             weight: How much these queries count on average. In what is returned, they count 1.
         """
-        values = (self.ndcg, self.recall, self.ndcg_by_chance, self.recall_by_chance)
-        return HeldOut(*(one[:, rows] / np.float32(weight) for one in values), queries)
+
+        def counted(values: Values) -> Values:
+            return np.asarray(values[:, rows] / np.float32(weight))
+
+        by_chance = counted(self.ndcg_by_chance), counted(self.recall_by_chance)
+        return HeldOut(counted(self.ndcg), counted(self.recall), *by_chance, queries)
 
 
 def cross_validate(
