@@ -100,7 +100,12 @@ class OpenAIModel:
             in_flight.remove(request)
             if not in_flight:
                 del self._async[loop]
-                await client.close()
+                closing = asyncio.ensure_future(client.close())
+                try:
+                    await asyncio.shield(closing)
+                except asyncio.CancelledError:  # a run that is cancelled now still leaves no connection open
+                    await closing
+                    raise
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         schema: Any = request.schema
