@@ -207,9 +207,11 @@ def _score_fold(data: TrainingData, fold: Fold, candidates: Sequence[Candidate],
     for block in blocks(len(fold.held), 8 * len(data.corpus)):
         shortlist = _shortlist(data, fold, block, trained)
         united = None if parents is None else _United.of(parents, shortlist)
-        rows = np.where(shortlist.filled, -1, shortlist.rows) if united is None else united.rows
-        by_chance = _by_chance(data, fold.held[block], rows) if chance else None
-        gains = _Gains(held_labels, block, popular, shortlist.rows if united is None else united.rows, by_chance)
+        rows = shortlist.rows if united is None else united.rows
+        by_chance: NDArray[np.float64] | None = None
+        if chance and data.by_chance is not None:
+            by_chance = _by_chance(data, fold.held[block], rows if united else np.where(shortlist.filled, -1, rows))
+        gains = _Gains(held_labels, block, popular, rows, by_chance)
         for transform, ranked in of_transform.items():
             cosines = shortlist.cosines(transform)
             for index, ranking in ranked:
@@ -448,7 +450,7 @@ class _Gains:
         block: slice,
         popularity: NDArray[np.float64] | None,
         rows: NDArray[np.int64],
-        by_chance: NDArray[np.float64] | None,
+        by_chance: NDArray[np.float64] | None = None,
     ) -> None:
         own = np.zeros((2, *rows.shape), dtype=np.float32)
         for position, query in enumerate(range(block.start, block.stop)):
@@ -459,8 +461,9 @@ class _Gains:
         self.labelled = np.nonzero(own[1])
         self.gains = own[:, self.labelled[0], self.labelled[1]]
         self.all = None
-        if popularity is not None and by_chance is not None:
-            self.all = np.concatenate([own, (popularity[:, rows] - own) / max(1, len(labels) - 1) + by_chance])
+        if popularity is not None:
+            others = (popularity[:, rows] - own) / max(1, len(labels) - 1)
+            self.all = np.concatenate([own, others if by_chance is None else others + by_chance])
 
     def score(self, scores: Vectors) -> Values:
         """Score the rankings by (h, S) scores.
