@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepmem_integrations.evaluation import score_rankings
 from deepmem_integrations.labels import LabelRows, Relevance
-from deepmem_integrations.training.exposure import mean_by_question, weights_of_queries
+from deepmem_integrations.training.exposure import weights_of_queries
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class ShownDocuments:
             ranks += ranked
             lists.append(list(dict.fromkeys([*names, *labelled])))
         known = np.array([shown is not None for shown in lists])
-        weights = weights_of_queries(owners, ranks, len(lists))
-        return cls(labels, lists, weights / mean_by_question(weights, np.where(known, questions, -1)))
+        return cls(labels, lists, weights_of_queries(owners, ranks, np.where(known, questions, -1)))
 
     @property
     def known(self) -> NDArray[np.bool_]:

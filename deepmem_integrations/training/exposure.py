@@ -89,9 +89,7 @@ class Exposure:
                     gained.append(gain)
         questions = np.arange(len(ranks)) if questions is None else questions
         # Queries without an answer have no score, so the questions of the others count 1 on average.
-        questions = np.where(labels.labelled, questions, -1)
-        weights = weights_of_queries(owners, placed, len(ranks), TRAINED_EVENNESS)
-        weights /= mean_by_question(weights, questions)
+        weights = weights_of_queries(owners, placed, np.where(labels.labelled, questions, -1), TRAINED_EVENNESS)
         expected = np.zeros((2, depth + 1))
         for owner, rank, gain in zip(owners, placed, gained, strict=True):
             expected[:, rank] += weights[owner] * gain
@@ -116,21 +114,24 @@ def weights_of_ranks(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(np.minimum(counts.max() / counts[ranks], MAX_WEIGHT), dtype=np.float64)
 
 
-def weights_of_queries(owners: Sequence[int], ranks: Sequence[int], count: int, evenness: float = 1.0) -> NDArray[np.float64]:
-    """Return how much each query counts, (count,) with a mean of 1, by the ranks of its labels: see `weights_of_ranks`.
+def weights_of_queries(
+    owners: Sequence[int], ranks: Sequence[int], questions: NDArray[np.int64], evenness: float = 1.0
+) -> NDArray[np.float64]:
+    """Return how much each query counts, (n,), by the ranks of its labels: see `weights_of_ranks`. Questions count 1 on average.
 
     Args:
         owners: The query of each label.
         ranks: The rank of each label, from 1.
-        count: How many queries there are. One without labels counts like a label at the most common rank.
+        questions: (n,) int64, the question of each query; −1 for queries that have no score. A query without labels counts like a
+            label at the most common rank.
         evenness: The power of the labels' weights: with 1 each rank counts as much as any other, with 0 each label.
     """
-    weights = np.ones(count)
+    weights = np.ones(len(questions))
     if len(ranks):
-        sums = np.bincount(owners, weights_of_ranks(np.asarray(ranks)) ** evenness, minlength=count)
-        labels = np.bincount(owners, minlength=count)
+        sums = np.bincount(owners, weights_of_ranks(np.asarray(ranks)) ** evenness, minlength=len(questions))
+        labels = np.bincount(owners, minlength=len(questions))
         weights[labels > 0] = sums[labels > 0] / labels[labels > 0]
-    return np.asarray(weights / weights.mean())
+    return weights / mean_by_question(weights, questions)
 
 
 def mean_by_question(weights: NDArray[np.float64], questions: NDArray[np.int64]) -> float:

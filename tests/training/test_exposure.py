@@ -22,12 +22,14 @@ def test_a_sharp_edge_is_where_a_list_ended():
 
 def test_rare_ranks_count_more():
     ranks = [1] * 150 + [5] * 30 + [10] * 6 + [1, 5]
-    weights = weights_of_queries([*range(186), 186, 186], ranks, 187)
+    weights = weights_of_queries([*range(186), 186, 186], ranks, np.arange(187))
     assert weights.mean() == pytest.approx(1)
     often, seldom, least, both = weights[[0, 150, 180, 186]] / weights[0]
     assert (often, seldom, least) == pytest.approx((1, 151 / 31, 10.0)), "ten times as much at most"
     assert both == pytest.approx((1 + 151 / 31) / 2)
-    np.testing.assert_allclose(weights_of_queries(range(6), [1, 2, 3] * 2, 6), 1, err_msg="all ranks are as common as each other")
+    np.testing.assert_allclose(
+        weights_of_queries(range(6), [1, 2, 3] * 2, np.arange(6)), 1, err_msg="all ranks are as common as each other"
+    )
 
 
 def test_one_label_beyond_the_nearest_shows_that_any_document_could_be_labelled():
