@@ -274,10 +274,13 @@ def _pgvector(place: str, embeddings: Any) -> Any:
     engine = sqlalchemy.create_engine(address, connect_args=limits)
     # PGVector creates a collection that does not exist, so the collections are listed first.
     names: list[str] = []
-    tables = sqlalchemy.inspect(engine).get_table_names()
-    if "langchain_pg_collection" in tables:
-        with engine.connect() as connection:
-            names = list(connection.execute(sqlalchemy.text("select name from langchain_pg_collection")).scalars())
+    try:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+        if "langchain_pg_collection" in tables:
+            with engine.connect() as connection:
+                names = list(connection.execute(sqlalchemy.text("select name from langchain_pg_collection")).scalars())
+    finally:
+        engine.dispose()  # it connects again when it is used
     if name in names:
         return langchain_postgres.PGVector(embeddings, connection=engine, collection_name=name, create_extension=False)
     if name in tables:
