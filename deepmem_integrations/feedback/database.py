@@ -1,6 +1,7 @@
 """The three tables of a feedback log, in SQLite or Postgres."""
 
 import contextlib
+import itertools
 import os
 import threading
 from collections import defaultdict
@@ -12,6 +13,7 @@ from typing import Any
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
 from deepmem_integrations.errors import FeedbackError, StorageError
+from deepmem_integrations.labels.clicks import Looks
 from deepmem_integrations.labels.records import Event, LoggedQuery, Shown, clean
 
 require("sqlalchemy", extra="feedback")
@@ -263,17 +265,33 @@ class Database:
             for row in connection.execute(sql.select(EVENTS).where(~known).order_by(EVENTS.c.happened_at)):
                 yield Event(**_fields(row, _EVENT))
 
-    def impressions(self, selection: Selection) -> dict[int, int]:
-        """Return rank → how many times a document was shown there.
+    def looks(self, selection: Selection) -> Iterator[Looks]:
+        """Yield what was shown and opened for each query whose text, or hash of a text, has a click at any time.
 
         Raises:
             StorageError: The database cannot be read.
         """
-        counted = sql.select(SHOWN.c.position, sql.func.count()).join(QUERIES, QUERIES.c.query_id == SHOWN.c.query_id)
-        for condition in selection.conditions():
-            counted = counted.where(condition)
+        asked = sql.func.coalesce(QUERIES.c.query_text, QUERIES.c.text_hash)
+        conditions = selection.conditions()
+        clicks = sql.select(QUERIES.c.query_id, asked, EVENTS.c.document_id).join(
+            EVENTS, EVENTS.c.query_id.in_([QUERIES.c.query_id, QUERIES.c.run_id])
+        )
+        clicks = clicks.where(EVENTS.c.kind == "click", *conditions)
+        opened: dict[str, set[str]] = defaultdict(set)
+        questions: set[str] = set()
         with self._errors("read"), self._engine.connect() as connection:
-            return {position: count for position, count in connection.execute(counted.group_by(SHOWN.c.position))}
+            for query_id, question, document_id in connection.execute(clicks):
+                opened[query_id].add(document_id)
+                questions.add(question)
+            lists = sql.select(QUERIES.c.query_id, asked, SHOWN.c.position, SHOWN.c.document_id).join(
+                SHOWN, SHOWN.c.query_id == QUERIES.c.query_id
+            )
+            ordered = lists.where(*conditions).order_by(QUERIES.c.query_id, SHOWN.c.position)
+            rows = connection.execution_options(yield_per=_CHUNK).execute(ordered)
+            for (query_id, question), places in itertools.groupby(rows, key=lambda row: (row[0], row[1])):
+                if question in questions:
+                    shown = {position: document_id for _, _, position, document_id in places}
+                    yield Looks(question, [shown.get(rank) for rank in range(1, max(shown) + 1)], opened.get(query_id, ()))
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers of queries, documents shown and events of each kind, and the first and last time.

@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from numbers import Real
@@ -19,7 +19,8 @@ from deepmem_integrations.feedback.exchange import read_file, write_file
 from deepmem_integrations.feedback.writer import BATCH, Writer
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.labels.checking import Time, time_of
-from deepmem_integrations.labels.policies import Policy, check_policy, click_weights, judgements
+from deepmem_integrations.labels.clicks import click_probabilities
+from deepmem_integrations.labels.policies import Policy, check_policy, judgements
 from deepmem_integrations.labels.records import (
     Event,
     LoggedQuery,
@@ -393,9 +394,10 @@ class FeedbackLog:
         - ``"cited"``: the documents that the answer cites are labels, or judged irrelevant where the answer has a thumb down.
         - ``"first"``: the answer's thumb speaks of the document that was shown first.
         - ``"shared"``: the answer's thumb speaks of all k documents that were shown, with a weight of 1/k each.
-        - ``"clicks"``: a document that was opened is a label. Users look the less at a document the lower it stands, so a click
-          weighs more at ranks where few are clicked, up to 10 times: see `deepmem_integrations.labels.policies.click_weights`.
-          A document that was not opened is not judged. The labels say what was shown (`Relevance.shown`).
+        - ``"clicks"``: a document that was opened is a label, whose weight is the probability that it is right: see
+          `deepmem_integrations.labels.clicks.click_probabilities`. A click that is likelier wrong than right, because others who
+          asked the same passed the document over, is left out. A document that was not opened is not judged. The labels say what
+          was shown (`Relevance.shown`), from which a training knows how much users look at each rank.
 
         Args:
             policy: What counts.
@@ -416,14 +418,15 @@ class FeedbackLog:
         if isinstance(texts, str):
             raise FeedbackError(f"texts is a list of texts: write [{texts!r:.60}].")
         only = {"tenant": tenant, "since": _seconds(since), "until": _seconds(until)}
-        weights: Mapping[int, float] = {}
+        weights: Mapping[Hashable, Mapping[str, float]] = {}
         if policy == "clicks":
-            weights = click_weights(self._read(**only, judged=True), self._database.impressions(self._selection(**only)))
+            self._settle()
+            weights = click_probabilities(self._database.looks(self._selection(**only)))
         known = {self._hash(well_formed(text)): well_formed(text) for text in texts}
         rows: list[tuple[str, str, list[tuple[str, float]], float, list[str] | None]] = []
         left_out: Counter[str] = Counter()
         for query in self._read(**only, judged=True):
-            found, reason = judgements(policy, query, weights)
+            found, reason = judgements(policy, query, weights.get(query.text or query.text_hash, {}))
             if reason is not None:
                 left_out[reason] += 1
             text = query.text if query.text is not None else known.get(query.text_hash or "")

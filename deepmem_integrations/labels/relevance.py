@@ -801,6 +801,7 @@ class Relevance(Immutable):
             generated=[row.generated for row in rows],
             times=[row.time for row in rows],
             judges=[row.judge for row in rows],
+            shown=[row.shown for row in rows],
             level=options.get("level"),
             left_out={**report.left_out, **lost},
         )

@@ -104,6 +104,16 @@ _WITH_WORDS = (
 )
 
 
+def usual(words: bool, answers: bool) -> Candidate:
+    """Return the candidate that is tried first where labels tell little, as clicks do: each part at a moderate weight.
+
+    Args:
+        words: Whether there is a search by words.
+        answers: Whether the ranking is chosen; otherwise the transform that serves alone.
+    """
+    return Candidate("labelled", words=WORDS[1] if words and answers else 0.0, answers=ANSWERS[1] if answers else 0.0)
+
+
 def transforms(questions: int) -> tuple[Candidate, ...]:
     """Return the transforms that a training tries.
 

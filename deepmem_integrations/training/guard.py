@@ -30,6 +30,8 @@ RESAMPLES = 1_000
 """How many resamples the bootstrap draws."""
 AGREEMENT = 3.0
 """How many standard errors queries must lie nearer to their own documents; chance reaches 3 once in 700 sets of labels."""
+SURELY = 2.0
+"""How many standard errors the best candidate must be better than the usual one."""
 TOLERATED_HARM = 0.005
 """How much worse than the identity a candidate may be: it is out where the whole 95% interval lies below that."""
 ROUNDING = 1e-6
@@ -91,6 +93,7 @@ def choose(
     agreement: float | None,
     max_unseen_loss: float | None = MAX_UNSEEN_LOSS,
     generated: bool = False,
+    usual: Candidate | None = None,
     seed: int = 0,
 ) -> Choice:
     """Choose the candidate that is best in the seen view among those that hold up in the unseen view.
@@ -105,6 +108,7 @@ def choose(
             the default of 1 is also what a candidate may lose there against the identity.
         generated: Whether a language model wrote the labels. Generated questions are cleaner and cover more than people's, so the
             choice is made by recall@10, nDCG@10 only breaks ties, and only ``max_unseen_loss`` limits the loss on unseen answers.
+        usual: A candidate that is tried first, where labels tell little: see `_usual`.
         seed: Fixes the bootstrap.
 
     Returns:
@@ -116,6 +120,8 @@ def choose(
     best, best_unseen = (int(index[0]) for index in best_of(even))
     second = int(best_of(even, besides=best)[0][0])
     runner_up = None if second == best else candidates[second]
+    if usual is not None and (choice := _usual(views, candidates, candidates.index(usual), best, seed)) is not None:
+        return choice
     if best == 0 and (seen.objective[0] > 1 - 1e-6).all():
         nothing_left = f"every answer stands first without a model on {seen.queries}, so these labels leave nothing to gain"
         return Choice(candidates[0], f"{nothing_left}; they may name only what the search had shown first", runner_up=runner_up)
@@ -124,7 +130,7 @@ def choose(
     if agreement is not None and agreement > AGREEMENT:
         belief = f"labels agree with the vectors, z = {agreement:.1f}"
     else:
-        z, threshold = _max_statistic(seen.earned, best, seed)
+        z, threshold = _max_statistic(seen.earned, 0, best, seed)
         if not z > threshold:
             doubt = "the labels name only what the vectors had found"
             if agreement is not None:
@@ -238,17 +244,51 @@ def _optimism(views: Mapping[View, HeldOut], shares: Mapping[View, Shares], chos
     return optimism
 
 
-def _max_statistic(scores: Values, best: int, seed: int) -> tuple[float, float]:
-    """Compare a candidate's gain over the identity with the gain that the luckiest of all candidates has by chance.
+def _usual(views: Mapping[View, HeldOut], candidates: Sequence[Candidate], usual: int, best: int, seed: int) -> Choice | None:
+    """Try the usual candidate before all others, and choose it if it gains more than chance gives.
+
+    Clicks tell little about each query, and the best of hundreds of candidates must be far better than the identity to be
+    believed. A candidate that was named before anybody looked need only be better by more than chance gives *it*. The best one
+    takes its place if it is better by `SURELY` standard errors: to take one of two good candidates for the other costs little.
+
+    Returns:
+        The choice; None where the usual candidate proves nothing, or does harm in a view.
+    """
+    seen = views["seen"]
+    z, threshold = _max_statistic(seen.earned[[0, usual]], 0, 1, seed)
+    harmful = False
+    for held_out in views.values():
+        for metric in METRICS:
+            scores = getattr(held_out, metric).astype(np.float64)
+            n = scores.shape[1]
+            even = np.full((1, n), 1 / n)
+            harmful |= bool(_surely_harmful(scores, even @ scores.T, even, TOLERATED_HARM)[0, usual])
+    if harmful or not z > threshold:
+        return None
+    reason = f"the usual choice, which holds on {seen.queries} (z = {z:.1f}, chance reaches {threshold:.1f})"
+    if best not in (0, usual) and (better := _z(seen.earned[best] - seen.earned[usual])) > SURELY:
+        reason = f"best on {seen.queries}, and better than the usual choice, {candidates[usual]}, by {better:.1f} standard errors"
+        return Choice(candidates[best], reason, runner_up=candidates[usual])
+    return Choice(candidates[usual], reason, runner_up=candidates[best] if best not in (0, usual) else None)
+
+
+def _max_statistic(scores: Values, base: int, best: int, seed: int) -> tuple[float, float]:
+    """Compare a candidate's gain over another with the gain that the luckiest of all candidates has by chance.
 
     The largest studentised bootstrap deviation over the candidates gives the threshold (White's reality check, 2000, in Hansen's
     studentised version, 2005), so that picking the winner is paid for. The deviation is estimated anew in each resample, since
     with few queries it is itself a matter of chance (bootstrap-t).
 
+    Args:
+        scores: (candidates, n).
+        base: The row of the candidate to be better than.
+        best: The row of the candidate.
+        seed: Fixes the resamples.
+
     Returns:
         The z of the candidate, and the z that chance reaches in 5% of the resamples.
     """
-    gains = scores[1:] - scores[0]
+    gains = scores - scores[base]
     n = gains.shape[1]
     mean = gains.mean(axis=1)
     error = np.maximum(gains.std(axis=1) / np.sqrt(n), 1e-9)
@@ -256,5 +296,6 @@ def _max_statistic(scores: Values, best: int, seed: int) -> tuple[float, float]:
     means = drawn @ gains.T
     spread = np.sqrt(np.maximum(drawn @ (gains**2).T - means**2, 0))
     # A candidate that changes few queries may have no deviation at all in a resample, and no chance is that good.
-    largest = ((means - mean) / np.maximum(spread / np.sqrt(n), error / 2)).max(axis=1)
-    return float(mean[best - 1] / error[best - 1]), float(np.quantile(largest, 1 - SIGNIFICANCE))
+    largest = (means - mean) / np.maximum(spread / np.sqrt(n), error / 2)
+    largest[:, base] = -np.inf
+    return float(mean[best] / error[best]), float(np.quantile(largest.max(axis=1), 1 - SIGNIFICANCE))

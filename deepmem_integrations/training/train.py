@@ -23,7 +23,7 @@ from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsErr
 from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, question_groups, sum_by_group
 from deepmem_integrations.training.attention import target_means
-from deepmem_integrations.training.candidates import Candidate, rankings, transforms
+from deepmem_integrations.training.candidates import Candidate, rankings, transforms, usual
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
@@ -495,6 +495,7 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps, worker
             agreement=agreement,
             max_unseen_loss=max_unseen_loss,
             generated=generated,
+            usual=usual(data.words is not None, answers=count > len(merged.transforms)) if agreement is None else None,
             seed=data.seed,
         )
 

@@ -1,7 +1,6 @@
 import pytest
 
 from deepmem_integrations.feedback import FeedbackLog
-from deepmem_integrations.labels import LabelRows
 
 
 @pytest.fixture
@@ -83,32 +82,28 @@ def test_labels_have_the_ids_and_the_times_of_the_log(log):
     assert len(log.labels("judged", tenant="other")) == 0
 
 
-def test_clicks_are_corrected_for_the_rank(log):
-    """Of what stands at rank 2, a fifth as much is opened as at rank 1, and at rank 3, a fortieth."""
-    for row in range(40):
-        query_id = log.record(f"question {row}", ["doc-1", "doc-2", "doc-3"])
-        log.click(query_id, "doc-1")
-        if row < 8:
-            log.click(query_id, "doc-2", position=2)
-            log.click(query_id, "doc-2", position=2)
-        if row < 1:
-            log.click(query_id, "doc-3")
-    for row in range(40):
-        log.record(f"nobody clicked {row}", ["doc-1", "doc-2", "doc-3"])
+def test_a_click_that_others_who_ask_the_same_do_not_bear_out_is_left_out(log):
+    for row in range(20):
+        query_id = log.record("asked often", ["doc-1", "doc-2", "doc-3"], run_id=f"run-{row}")
+        log.click(f"run-{row}" if row % 2 else query_id, "doc-2" if row < 19 else "doc-1")
+    for row in range(20):
+        log.click(log.record(f"question {row}", ["doc-1", "doc-2", "doc-3"]), "doc-1")
+    for _ in range(20):
+        log.record("nobody clicked", ["doc-1", "doc-2", "doc-3"])
     found = judged(log, "clicks")
-    assert len(found) == 40
-    assert found["question 0"] == {"doc-1": 1.0, "doc-2": pytest.approx(5.0), "doc-3": 10.0}, "at most 10"
-    assert found["question 39"] == {"doc-1": 1.0}
-    weights = LabelRows.of(log.labels("clicks"), {f"doc-{n}": n for n in range(1, 4)}).weight_of(0)
-    assert weights[3] > weights[2] > weights[1], "the training hears of it"
+    assert found["asked often"] == {"doc-2": pytest.approx(1.0, abs=0.01)}
+    assert 0 < found["question 3"]["doc-1"] < 1, "one click alone is no certainty"
+    assert log.labels("clicks").left_out == {"a click that is likelier wrong than right": 1}
+    assert len(log.labels("clicks")) == 39
+    assert set(log.labels("clicks").shown) == {("doc-1", "doc-2", "doc-3")}
 
 
-def test_the_share_of_clicks_counts_how_often_a_rank_was_shown(log):
-    for row in range(30):  # rank 2 is there in every third list only, and is clicked as readily as rank 1
-        query_id = log.record(f"question {row}", ["doc-1", "doc-2"] if row % 3 == 0 else ["doc-1"])
-        log.click(query_id, "doc-2" if row % 3 == 0 and row % 2 else "doc-1")
-    weights = judged(log, "clicks")
-    assert weights["question 3"]["doc-2"] == pytest.approx((25 / 30) / (5 / 10))
+def test_clicks_in_a_log_of_hashes_are_told_apart_as_those_of_texts(tmp_path):
+    with FeedbackLog(tmp_path / "hashes.db", texts=False) as log:
+        for row in range(20):
+            log.click(log.record("asked often", ["doc-1", "doc-2"]), "doc-2" if row else "doc-1")
+        labels = log.labels("clicks", texts=["asked often"])
+    assert {name for row in labels.labels for name, _ in row} == {"doc-2"}
 
 
 def test_a_click_on_what_was_not_shown_counts_once(log):

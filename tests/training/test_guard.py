@@ -89,6 +89,43 @@ def test_the_best_of_many_lucky_candidates_does_not_count():
     assert chosen <= 3, "17 lucky candidates at a level of 5%"
 
 
+def noisy(seed, gains, size=150):
+    """Scores of which each query tells little."""
+    scores = 0.5 + 0.3 * np.random.default_rng(seed).normal(size=(len(TRANSFORMS), size))
+    for candidate, gain in gains.items():
+        scores[candidate] = scores[0] + gain + 0.3 * np.random.default_rng([seed, candidate]).normal(size=size)
+    return HeldOut(scores, scores, 0 * scores, 0 * scores)
+
+
+def test_the_usual_candidate_needs_less_proof_than_the_best_of_many():
+    usual, believed, chosen = TRANSFORMS[5], 0, 0
+    for seed in range(20):
+        views = {"seen": noisy(seed, {5: 0.06}), "unseen": held_out()}
+        believed += choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, seed=seed).candidate == usual
+        chosen += choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual, seed=seed).candidate == usual
+    assert chosen >= 14
+    assert believed <= 7
+    lucky = 0
+    for seed in range(40):
+        views = {"seen": noisy(seed, {}), "unseen": held_out()}
+        choice = choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual, seed=seed)
+        lucky += choice.candidate != TRANSFORMS[0]
+    assert lucky <= 8, "two tests at a level of 5%"
+
+
+def test_the_usual_candidate_gives_way_to_a_better_one_and_to_harm():
+    usual = TRANSFORMS[5]
+    views = {"seen": noisy(0, {5: 0.1, 9: 0.3}), "unseen": held_out()}
+    choice = choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual)
+    assert (choice.candidate, choice.runner_up) == (TRANSFORMS[9], usual)
+    assert "better than the usual choice" in choice.reason
+    views = {"seen": noisy(0, {5: 0.1, 9: 0.12}), "unseen": held_out()}
+    choice = choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual)
+    assert (choice.candidate, choice.runner_up) == (usual, TRANSFORMS[9]), "two points more are within its luck"
+    views = {"seen": noisy(0, {5: 0.1}), "unseen": held_out(gains={5: -0.05})}
+    assert choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual).candidate != usual
+
+
 def test_candidates_that_change_few_queries_do_not_hide_the_gain_of_another():
     rng = np.random.default_rng(0)
     scores = np.repeat(0.5 + 0.2 * rng.normal(size=(1, 200)), len(TRANSFORMS), axis=0)

@@ -3,11 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.checking import Time, time_of
-from deepmem_integrations.labels.policies import Policy, click_weights, judgements
+from deepmem_integrations.labels.clicks import Looks, click_probabilities
+from deepmem_integrations.labels.policies import Policy, judgements
 from deepmem_integrations.labels.records import Event, Kind, LoggedQuery, Shown
 from deepmem_integrations.labels.traces.entries import Found, Judgement, Labelled, Span
 from deepmem_integrations.labels.traces.resolving import How, Resolver
@@ -48,6 +50,7 @@ class Row:
         time: When it was asked.
         judge: Who judged; None for people.
         generated: Whether a language model wrote the query.
+        shown: The documents that users saw, by rank, where the labels are clicks; None where any document could be labelled.
     """
 
     query_id: str | None
@@ -56,6 +59,7 @@ class Row:
     time: Time | None = None
     judge: str | None = None
     generated: bool = False
+    shown: tuple[str, ...] | None = None
 
 
 class Joined:
@@ -176,9 +180,12 @@ class Joined:
             except InvalidRelevanceError as error:
                 faults.append(f"{where}: {error}")
         queries = {key: self._logged(key, found) for key, found in events.items()}
-        at_ranks = self._impressions() if policy == "clicks" else {}
-        ranks = click_weights(queries.values(), at_ranks) if policy == "clicks" else {}
-        rows = [row for key, query in queries.items() if (row := self._row(key, query, policy, ranks)) is not None]
+        clicks = click_probabilities(self._looks(queries)) if policy == "clicks" else {}
+        rows = [
+            row
+            for key, query in queries.items()
+            if (row := self._row(key, query, policy, clicks.get(self.searches[key].query, {}))) is not None
+        ]
         return [*rows, *(row for labelled in self._labelled if (row := self._own(labelled)) is not None)]
 
     def _chosen(self, policy: Policy, feedback: Feedback | None) -> list[tuple[str, Judgement, list[str]]]:
@@ -277,9 +284,9 @@ class Joined:
             events=tuple(sorted(events, key=lambda event: (event.source is None, event.time))),
         )
 
-    def _row(self, key: str, query: LoggedQuery, policy: Policy, ranks: Mapping[int, float]) -> Row | None:
+    def _row(self, key: str, query: LoggedQuery, policy: Policy, clicks: Mapping[str, float]) -> Row | None:
         search = self.searches[key]
-        found, reason = judgements(policy, query, ranks)
+        found, reason = judgements(policy, query, clicks)
         if policy in ("first", "shared") and any(event.document_id is None for event in query.events):
             self.documents.update(how for _, how in search.shown[: 1 if policy == "first" else None])
         if reason is not None:
@@ -290,7 +297,8 @@ class Joined:
         last = {event.document_id: event.source for event in query.events}
         programs = sorted({source for source in last.values() if source is not None})
         judge = f"{', '.join(programs)}, by a program" if programs else None
-        return Row(key, text, tuple(found.items()), search.time, judge)
+        shown = tuple(name for name in self._seen(key) if name is not None) if policy == "clicks" else ()
+        return Row(key, text, tuple(found.items()), search.time, judge, shown=shown or None)
 
     def _own(self, labelled: Labelled) -> Row | None:
         resolved = [(self._resolver.resolve(found), weight) for found, weight in labelled.judged]
@@ -310,11 +318,30 @@ class Joined:
             return well_formed(query)
         return None
 
-    def _impressions(self) -> dict[int, int]:
-        """Return rank → how many times a document was shown there, on the screen where the traces tell, or else as a result."""
-        seen = Counter(one.position for _, one in self.judgements if one.name == IMPRESSION and one.position)
-        found = Counter(rank for search in self.searches.values() for rank in range(1, len(search.shown) + 1))
-        return {rank: count for rank, count in (seen or found).items() if rank}
+    def _looks(self, queries: Mapping[str, LoggedQuery]) -> Iterator[Looks]:
+        """Yield what was shown and clicked for each search that asks what a search with a click asks."""
+        clicked = {
+            key: {event.document_id for event in query.events if event.kind == "click" and event.document_id is not None}
+            for key, query in queries.items()
+        }
+        questions = {self.searches[key].query for key, documents in clicked.items() if documents} - {None}
+        for key, search in self.searches.items():
+            if search.query in questions and search.shown:
+                yield Looks(search.query, self._seen(key), clicked.get(key, set()))
+
+    def _seen(self, key: str) -> list[str | None]:
+        """Return the documents of a search by rank, down to the last one on the screen where the traces tell."""
+        shown = self.searches[key].shown
+        return [name for name, _ in shown[: self._on_screen.get(key) or len(shown)]]
+
+    @cached_property
+    def _on_screen(self) -> dict[str, int]:
+        """For each search whose traces tell it, the lowest rank that was on the screen."""
+        lowest: dict[str, int] = {}
+        for _, judgement, keys in self.about():
+            if judgement.name == IMPRESSION and judgement.position:
+                lowest.update({key: max(judgement.position, lowest.get(key, 0)) for key in keys})
+        return lowest
 
 
 def _counts(kind: Kind, answer: bool, policy: Policy) -> bool:

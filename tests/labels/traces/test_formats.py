@@ -284,26 +284,29 @@ def test_otel_spans_of_the_sdk_and_its_encoder():
 # ---- UBI ---------------------------------------------------------------------------------------------------------
 
 
-def test_ubi_clicks_are_corrected_by_impressions():
+def test_ubi_clicks_are_labels_with_what_was_shown():
     rows = copy.deepcopy(UBI)
     labels = Relevance.from_traces(rows, "ubi", policy="clicks")
-    assert labels.labels == ((("revert", 1.0),),)
+    assert [[name for name, _ in row] for row in labels.labels] == [["revert"]]
     assert labels.left_out == {"feedback called 'watch', which was not chosen": 1}
     assert labels.query_ids == ("q1",)
-    for number in range(2, 6):  # four more queries whose users open the first document: rank 2 is clicked in a fifth of the cases
+    assert labels.shown == (("reset", "revert"),)
+    for number in range(2, 12):  # ten more users ask the same, and open the first document
         for row in UBI[:4]:
             rows.append(copy.deepcopy(row) | {"query_id": f"q{number}"})
         rows[-1]["event_attributes"] = {"object": {"object_id": "reset"}, "position": {"ordinal": 1}}
         rows[-1]["action_name"] = "click"
-    weights = {labels: weight for row in Relevance.from_traces(rows, "ubi", policy="clicks").labels for labels, weight in row}
-    assert weights == {"revert": 4.0, "reset": 1.0}
+    labels = Relevance.from_traces(rows, "ubi", policy="clicks")
+    assert {name for row in labels.labels for name, _ in row} == {"reset"}
+    assert labels.left_out["a click that is likelier wrong than right"] == 1
 
 
 def test_ubi_actions_by_name_and_exports_of_opensearch():
     rows = [{"_index": "ubi_events", "_id": str(number), "_source": row} for number, row in enumerate(UBI)]
     labels = Relevance.from_traces(rows, "ubi", feedback={"watch": "grade"})
     assert labels.labels == ((("reset", 1.0),),)
-    assert Relevance.from_traces({"hits": {"hits": rows}}["hits"], "ubi", policy="clicks").labels == ((("revert", 1.0),),)
+    clicks = Relevance.from_traces({"hits": {"hits": rows}}["hits"], "ubi", policy="clicks")
+    assert [name for name, _ in clicks.labels[0]] == ["revert"]
 
 
 def test_ubi_events_know_the_query_where_its_row_is_missing():
