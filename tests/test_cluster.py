@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address, wor
 from deepmem_integrations.corpora import GivenCorpus, ParquetCorpus, parquet
 from deepmem_integrations.errors import InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
 from deepmem_integrations.training import corpus_sample
+from deepmem_integrations.words import TextShards, WordIndex
 from tests.jobs.helpers import until_ended
+from tests.words.conftest import state
 
 
 @pytest.mark.parametrize("address", ["somewhere", "", 8])
@@ -111,6 +114,21 @@ def broken(item):
     return {}[item]
 
 
+@dataclass(frozen=True)
+class Pages:
+    """A shard of texts, which notes that it is read; the first reader of the victim is killed."""
+
+    folder: str
+    number: int
+    victim: int
+
+    def texts(self):
+        noted(self.folder, self.number)
+        yield [f"{self.number}-{n}" for n in range(50)], [f"text {n} of the shard {self.number}" for n in range(50)]
+        if self.number == self.victim and begun(self.folder, self.number) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class TestWorkers:
     pytestmark = cluster_test
 
@@ -129,6 +147,13 @@ class TestWorkers:
     def test_a_killed_worker_costs_its_own_item_alone(self, workers, tmp_path):
         assert list(workers.map(killed_once, ((n,) for n in range(8)), (str(tmp_path), 3))) == list(range(8))
         assert [begun(tmp_path, n) for n in range(8)] == [1, 1, 1, 2, 1, 1, 1, 1]
+
+    def test_a_killed_worker_costs_a_word_index_its_own_shard_alone(self, workers, tmp_path):
+        shards = [Pages(str(tmp_path), number, victim=3) for number in range(8)]
+        index = WordIndex.build(tmp_path / "there", TextShards(shards, workers), "en")
+        assert [begun(tmp_path, n) for n in range(8)] == [1, 1, 1, 2, 1, 1, 1, 1]
+        texts = TextShards([Pages(str(tmp_path), number, victim=-1) for number in range(8)], workers).texts()
+        assert state(index) == state(WordIndex.build(tmp_path / "here", texts, "en"))
 
     def test_an_item_that_kills_every_worker_fails_the_job(self, workers):
         with pytest.raises(JobFailedError, match=f"lost a worker {RETRIES + 1} times"):
@@ -221,6 +246,8 @@ class TestTrainings:
         here.train(problem.train, words=words, in_use="if better")
         there.train(problem.train, words=words, in_use="if better", on=cluster.address)
         check_equal(here, there, problem)
+        if words:
+            assert state(here.lexical_search) == state(there.lexical_search)
         assert there.adapter.metadata["report"]["ranked_documents"] == 500
         one, other = here.measure(problem.test), there.measure(problem.test, on=cluster.address)
         assert one == other and one.found == other.found
@@ -281,6 +308,23 @@ class TestTrainings:
         assert "is gone: it was killed" in memory.jobs.job(job).error
         with RayWorkers(cluster.address) as workers:
             assert list(workers.map(noted, [(1,), (2,), (3,)], (str(tmp_path),))) == [1, 2, 3]
+
+    def test_a_refresh_follows_the_files_and_is_cancelled_with_its_job(self, cluster, problem, embeddings, tmp_path, small):
+        folder = write(tmp_path / "pages", problem)
+        here, there = (DeepMemory(ParquetCorpus(folder), embeddings, tmp_path / name) for name in ("here", "there"))
+        assert there.refresh(on=cluster.address).added == 3_000
+        table = pq.read_table(folder / "1.parquet")
+        texts = ["another text", *table["text"].to_pylist()[1:]]
+        pq.write_table(table.set_column(2, "text", pa.array(texts)), folder / "1.parquet", row_group_size=500)
+        here.refresh()
+        done = there.refresh(on=cluster.address)
+        assert (done.changed, done.unchanged) == (1, 2_999)
+        assert there.refresh(on=cluster.address).unchanged == 3_000
+        assert len(there.lexical_search) == len(here.lexical_search) == 3_000
+        assert there.lexical_search.fingerprint == here.lexical_search.fingerprint
+        with pytest.raises(JobCancelledError):
+            there.train(problem.train, on=cluster.address, on_start=there.cancel)
+        assert there.lexical_search.fingerprint == here.lexical_search.fingerprint
 
     def test_a_cluster_that_is_started_for_the_work(self):
         program = (
