@@ -1,9 +1,13 @@
 """Trainings and evaluations on a real Ray cluster of two nodes, on this machine."""
 
+import asyncio
+import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from dataclasses import dataclass
@@ -17,10 +21,15 @@ from pyarrow import parquet as pq
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address, workers_on
 from deepmem_integrations.corpora import GivenCorpus, ParquetCorpus, parquet
-from deepmem_integrations.errors import InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
+from deepmem_integrations.errors import GenerationError, InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
+from deepmem_integrations.generation import Answer, OpenAIModel, QueryGenerator, RateLimit
+from deepmem_integrations.generation.askers import RayTurns
+from deepmem_integrations.judging import RelevanceJudge
 from deepmem_integrations.training import corpus_sample
 from deepmem_integrations.words import TextShards, WordIndex
+from tests.generation.helpers import documents
 from tests.jobs.helpers import until_ended
+from tests.openai_server import honest, openai_server
 from tests.words.conftest import state
 
 
@@ -336,3 +345,158 @@ class TestTrainings:
         environment = {**os.environ, "PYTHONPATH": os.getcwd()}
         found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
         assert found.stdout.split() == ["int", "str"], found.stderr
+
+
+# ---- language models -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server():
+    with openai_server(latency=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def writer(server, cluster):
+    """Make a generator over the server, on the cluster unless ``on`` says otherwise."""
+
+    def make(**options):
+        model = OpenAIModel("gpt-test", api_key="good-key", base_url=server.url)
+        return QueryGenerator(model, 2, **{"on": cluster.address, "concurrency": 4, "progress": False, **options})
+
+    return make
+
+
+def askers():
+    """The processes of the cluster that ask a model."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::_Asker"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def killing(victims, after=6):
+    """Kill a process that asks, once the server has got so many requests. Returns a script of the server."""
+    lock, seen = threading.Lock(), []
+
+    def script(messages, attempt):
+        with lock:
+            seen.append(1)
+            if len(seen) == after:
+                victims.append(askers()[0])
+                os.kill(victims[0], signal.SIGKILL)
+                time.sleep(0.5)
+        return honest(messages, attempt)
+
+    return script
+
+
+def same_words(query, texts):
+    return [len({*query.split()} & {*text.split()}) for text in texts]
+
+
+class Broken:
+    """A model that opens nowhere but in this process."""
+
+    name = "broken"
+
+    def ask(self, request):
+        return Answer()
+
+    async def aask(self, request):
+        return Answer()
+
+    def __reduce__(self):
+        return broken, ("the weights",)
+
+
+class TestAsking:
+    pytestmark = cluster_test
+
+    @pytest.mark.parametrize("door", ["generate", "agenerate"])
+    def test_two_nodes_keep_one_limit_and_write_what_one_process_writes(self, server, writer, door):
+        pairs = documents(24)
+        here = writer(on=None).generate(pairs)
+        server.times.clear()
+        there = writer(limit=RateLimit(requests=6, seconds=2.0))
+        result = there.generate(pairs) if door == "generate" else asyncio.run(there.agenerate(pairs))
+        assert (result.queries, result.relevance, result.usage) == (here.queries, here.relevance, here.usage)
+        assert len(server.times) == 24 and server.most_within(2.0) == 6
+
+    def test_two_runs_keep_one_limit(self, server, cluster, writer):
+        limit, threads = RateLimit(requests=5, seconds=2.0, name="account"), []
+        with RayWorkers(cluster.address):  # this process is connected before and after both
+            for first in (0, 8):
+                run = writer(limit=limit, concurrency=2)
+                threads.append(threading.Thread(target=run.generate, args=(documents(16)[first : first + 8],)))
+                threads[-1].start()
+            for thread in threads:
+                thread.join()
+        assert len(server.times) == 16 and server.most_within(2.0) <= 5
+
+    def test_a_killed_worker_costs_its_own_requests_alone(self, server, writer, tmp_path):
+        pairs, victims = documents(40), []
+        server.script = killing(victims)
+        result = writer(checkpoint=tmp_path / "run.jsonl").generate(pairs)
+        assert victims and not result.failed and not result.skipped
+        assert 40 < sum(server.asked.values()) <= 40 + 4, "four requests were in flight there"
+        server.script = honest
+        assert result.relevance == writer(on=None).generate(pairs).relevance
+
+    def test_a_killed_driver_resumes_from_a_bucket(self, server, cluster, writer, s3, monkeypatch):
+        pytest.importorskip("s3fs")
+        for name, key in (("AWS_ACCESS_KEY_ID", "aws_access_key_id"), ("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key")):
+            monkeypatch.setenv(name, s3[key])
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3["endpoint_url"])
+        url = "s3://bucket/answers/run"
+        program = f"""
+            from deepmem_integrations.generation import OpenAIModel, QueryGenerator
+            from tests.generation.helpers import documents
+            model = OpenAIModel("gpt-test", api_key="good-key", base_url={server.url!r})
+            QueryGenerator(model, 2, on={cluster.address!r}, concurrency=4, checkpoint={url!r})(documents(60))
+        """
+        server.latency = 0.3
+        driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+        until(lambda: len(server.times) >= 24)
+        driver.kill()
+        driver.wait()
+        until(lambda: not askers())
+        before, server.latency = len(server.times), 0.0
+        result = writer(checkpoint=url).generate(documents(60))
+        assert result.recorded >= before - 8, "eight requests were in flight"
+        assert sum(server.asked.values()) <= 60 + 8
+        assert result.relevance == writer(on=None).generate(documents(60)).relevance
+
+    def test_a_reranker_runs_on_the_workers(self, cluster):
+        def judge(on):
+            options = {"thresholds": [2, 4], "rankings": [lambda query: documents(12)], "progress": False}
+            return RelevanceJudge(reranker=same_words, on=on, **options).judge(
+                ["how is unit-3 set up", "renew serial-5 once a year"]
+            )
+
+        here, there = judge(None), judge(cluster.address)
+        assert there.grades == here.grades and there.relevance == here.relevance
+
+    def test_a_model_that_cannot_travel_or_open_is_named(self, cluster):
+        lock = threading.Lock()
+        with pytest.raises(GenerationError, match=r"cannot travel to the workers.*a function that opens the model"):
+            QueryGenerator(lambda messages, schema: lock, on=cluster.address, progress=False)(documents(2))
+        with pytest.raises(
+            GenerationError, match=r"worker of the Ray cluster cannot open the model broken: KeyError: 'the weights'"
+        ):
+            QueryGenerator(Broken(), on=cluster.address, progress=False)(documents(2))
+        with pytest.raises(ValueError, match="on names a Ray cluster"):
+            QueryGenerator(len, on="somewhere")
+
+    def test_a_lost_keeper_of_a_limit_counts_the_window_as_full(self, workers):
+        import ray
+
+        limit, turns = RateLimit(requests=3, seconds=3.0), RayTurns("lost")
+        assert [turns.take(limit, 1)[0] for _ in range(3)] == [0, 0, 0]
+        other = pickle.loads(pickle.dumps(turns))
+        assert other.take(limit, 1)[0] > 2.5, "whoever asks for the name finds the same turns"
+        ray.kill(turns._keeper, no_restart=False)
+        until(lambda: turns.take(RateLimit(requests=3, seconds=3.0), 1)[0] > 3.5)
+        assert pickle.loads(pickle.dumps(turns)).take(limit, 1)[0] > 3.5
