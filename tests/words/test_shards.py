@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmem_integrations.errors import JobFailedError, StoreError
-from deepmem_integrations.words import Analysis, TextShards, WordIndex, change, shards
+from deepmem_integrations.words import Analysis, TextShards, WordIndex, analysis, change, shards
 from tests.words.conftest import state
 
 
@@ -107,3 +107,13 @@ def test_workers_with_other_rules_for_words_are_refused(tmp_path):
 def test_a_document_without_a_text_is_named(tmp_path):
     with pytest.raises(StoreError, match="text of the document 'b' is no string"):
         WordIndex.build(tmp_path, in_shards({"a": "A text.", "b": None}), "en")
+
+
+def test_documents_are_analysed_anew_where_the_rules_have_changed(tmp_path, monkeypatch):
+    one, other = (WordIndex.build(tmp_path / name, in_shards(DOCUMENTS), "en") for name in ("one", "other"))
+    monkeypatch.setattr(analysis, "VERSION", 99)
+    workers = Apart()
+    assert one.refresh(here(DOCUMENTS)) == other.refresh(in_shards(DOCUMENTS, workers=workers))
+    assert sum(len(arrays["lengths"]) for shard in workers.returned for arrays in shard.segments) == 10
+    assert state(one) == state(other)
+    assert other._state.manifest.analysis.startswith("99 ")
