@@ -85,7 +85,7 @@ def measure(mode: str, options: dict[str, Any]) -> results.Row:
             most["worker_gb"] = max([most["worker_gb"], *(anonymous_bytes(pid) / 1e9 for pid in pids)])
             if to_kill and pids and done[0] > 0.4 * row["documents"]:
                 os.kill(pids[0], signal.SIGKILL)
-                to_kill = False
+                to_kill, row["killed"] = False, True
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
