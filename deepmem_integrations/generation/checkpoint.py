@@ -22,6 +22,8 @@ from deepmem_integrations.generation.model import Answer
 _FORMAT = 1
 _LONGEST = 2**26
 """The most bytes of a line."""
+_SYNC = 1.0
+"""After how many seconds a disk, or the server of a folder that machines share, gets what the operating system has."""
 _PART = 2**18
 """From how many bytes on a part of a checkpoint in an object store is full."""
 _SUFFIX = ".jsonl"
@@ -32,8 +34,8 @@ class Checkpoint:
     """The answers of a run, by the key of their request.
 
     The first line of the file names the corpus, the prompt and the model that the answers belong to. A killed process loses at
-    most the line that it was writing. The file holds the answers before they are filtered, so a run with other filters over
-    the same answers sends no requests. Several threads may share one `Checkpoint`.
+    most the line that it was writing, and a lost machine the answers of a second. The file holds the answers before they are
+    filtered, so a run with other filters over the same answers sends no requests. Several threads may share one `Checkpoint`.
 
     Args:
         path: The path of the file; None keeps no answers.
@@ -51,6 +53,7 @@ class Checkpoint:
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._parts: _Parts | None = None
+        self._synced = 0.0
         if path is None:
             return
         header = {"deepmem checkpoint": _FORMAT, **belongs_to}
@@ -95,6 +98,9 @@ class Checkpoint:
         """Close the file."""
         with self._lock:
             if self._file is not None:
+                if self._parts is None:
+                    with contextlib.suppress(OSError):
+                        os.fsync(self._file.fileno())
                 self._file.close()
             self._file = None
 
@@ -126,6 +132,9 @@ class Checkpoint:
             place = file.seek(0, os.SEEK_END)
             file.write(line)
             file.flush()
+            if self._parts is None and time.monotonic() - self._synced > _SYNC:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
         except OSError as error:
             raise StorageError(f"Cannot write the checkpoint {self._name}: {error.strerror or error}.") from error
         return place
