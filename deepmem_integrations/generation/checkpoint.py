@@ -37,8 +37,12 @@ class Checkpoint:
     most the line that it was writing, and a lost machine the answers of a second. The file holds the answers before they are
     filtered, so a run with other filters over the same answers sends no requests. Several threads may share one `Checkpoint`.
 
+    An object store cannot append to a file, so a checkpoint there is a folder of such files, its parts. Each run writes parts of
+    its own, and each answer is in one when `add` returns. Nobody notices two runs at the same time, which ask for the same.
+
     Args:
-        path: The path of the file; None keeps no answers.
+        path: The path of the file, or the URL of a folder that fsspec knows, such as ``s3://bucket/queries``; None keeps no
+            answers.
         belongs_to: The digests that must be the same for the answers to be used again: name → digest.
 
     Raises:
