@@ -42,9 +42,27 @@ class Strings(Sequence[str]):
         np.cumsum([len(part) for part in parts], out=starts[1:])
         return cls(np.frombuffer(b"".join(parts), np.uint8), starts)
 
+    @classmethod
+    def join(cls, parts: Sequence["Strings"]) -> "Strings":
+        """Return the strings of one or more, one after the other."""
+        starts = np.zeros(1 + sum(map(len, parts)), np.int64)
+        np.cumsum(np.concatenate([part.lengths for part in parts]), out=starts[1:])
+        return cls(np.concatenate([part.data for part in parts]), starts)
+
+    def take(self, kept: NDArray[np.bool_]) -> "Strings":
+        """Return some of the strings, which (n,) bool tells."""
+        starts = np.zeros(1 + int(kept.sum()), np.int64)
+        np.cumsum(self.lengths[kept], out=starts[1:])
+        return Strings(self.data[np.repeat(kept, self.lengths)], starts)
+
     def __len__(self) -> int:
         """The number of strings."""
         return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) int64, the bytes of each string."""
+        return np.diff(self.starts)
 
     @overload
     def __getitem__(self, row: int) -> str: ...

@@ -1,6 +1,6 @@
 """How good retrieval is with and without a model, and with its parts alone: recall@k, nDCG@k, MRR@k, and intervals."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, labelled_vectors, question_groups, sum_by_group
 from deepmem_integrations.ranking import Ranker, Shortlist
 from deepmem_integrations.store_sample import StoreSample
-from deepmem_integrations.words import LexicalSearch, search_name, search_words
+from deepmem_integrations.words import Found, LexicalSearch, search_name, search_words
 
 TOP_K = (1, 3, 5, 10, 50, 100)
 """The cut-offs k that are evaluated by default, as in Deep Lake v3."""
@@ -317,10 +317,11 @@ def evaluate(
         (0.0, 1.0)
     """
     top_k = cutoffs(top_k)
+    found_by_words: dict[str, Found] = {}
     if isinstance(corpus_vectors, ShardedCorpus):
         given = relevance if isinstance(relevance, Relevance) else Relevance.unnamed(relevance)
         corpus_vectors = (
-            ranked_shards(corpus_vectors, query_vectors, given, adapter, top_k, words, workers)
+            ranked_shards(corpus_vectors, query_vectors, given, adapter, top_k, words, found_by_words, workers)
             if corpus_parents is None
             else corpus_vectors.vectors()
         )
@@ -360,7 +361,8 @@ def evaluate(
         for number in tqdm(range(len(queries)), desc=f"Ranking, {side}", unit="query", delay=1):
             query = ranker.query(texts[number], queries[number], adapter=model)
             cosines = corpus[rows[number]] @ transformed[number]
-            shortlist: Shortlist[str] = query.rank([ids[row] for row in rows[number].tolist()], cosines, query.words(fetched))
+            by_words = query.words(fetched, found_by_words)
+            shortlist: Shortlist[str] = query.rank([ids[row] for row in rows[number].tolist()], cosines, by_words)
             best = [row_of[name] for name in shortlist.ids if name in row_of]
             if parents is not None:
                 best = list(dict.fromkeys(parents.of_row[best].tolist()))
@@ -396,7 +398,8 @@ def ranked_shards(
     relevance: Relevance,
     adapter: QueryAdapter | None,
     top_k: Sequence[int],
-    words: LexicalSearch | None = None,
+    words: LexicalSearch | None,
+    found_by_words: MutableMapping[str, Found],
     workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """Yield the documents of a corpus in shards that an evaluation can rank: no others can be among the first.
@@ -411,6 +414,7 @@ def ranked_shards(
         adapter: The model, or None.
         top_k: The cut-offs.
         words: The search by words, or None.
+        found_by_words: Is filled: text → what ``words`` found, so that nobody needs to ask again.
         workers: Who searches the shards; by default this process.
     """
     queries = unit_rows(query_vectors, "query vector", dimension=corpus.dimension)
@@ -420,5 +424,7 @@ def ranked_shards(
         searches += [adapter.transform(queries), adapter.for_ranking().transform(queries)]
         named.update(adapter.remembered_queries.document_ids if adapter.remembered_queries else ())
     if words is not None:
-        named.update(name for text in relevance.queries or () for name in search_words(words, text, depth).ids)
+        for text in tqdm(dict.fromkeys(relevance.queries), desc="Searching by words", unit="query", delay=1):
+            found_by_words[text] = search_words(words, text, depth)
+            named.update(found_by_words[text].ids)
     return corpus.around(lambda: np.concatenate(searches), depth, named, workers=workers)

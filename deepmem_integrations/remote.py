@@ -9,113 +9,33 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from deepmem_integrations._extras import require
 from deepmem_integrations._files import MOST_TEXT, is_missing, is_plain_name, parse_json, read_bytes, write_bytes, write_text
 from deepmem_integrations._locks import LOCKS_AVAILABLE, FileLock
+from deepmem_integrations._store import Store
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.adapter.cache import AdapterCache, shared
-from deepmem_integrations.errors import AdapterFileError, DeepMemoryError, MissingExtraError, NotTrainedError, StorageError
+from deepmem_integrations.errors import AdapterFileError, DeepMemoryError, NotTrainedError, StorageError
 from deepmem_integrations.models import ModelFolder, check_same_embedding
 
 _logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 _INDEX = "words/index.json"
 
 
-def is_url(path: object) -> bool:
-    """Tell whether a path leads to an object store, as ``s3://bucket/support.deepmemory`` does."""
-    return isinstance(path, str) and "://" in path
-
-
-class Store:
-    """The files below a URL, read and written with fsspec.
-
-    Args:
-        url: The URL of the folder, such as ``s3://bucket/support.deepmemory``.
-        options: The options of fsspec's file system, such as credentials.
-
-    Raises:
-        MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
-        StorageError: fsspec does not know this kind of URL.
-    """
-
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self.url = url.rstrip("/")
-        self._options = options
-        self._opened: tuple[int, Any, str] | None = None
-
-    def _files(self) -> tuple[Any, str]:
-        """Return the file system and the path of the folder there. A forked process opens its own file system."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            core = require("fsspec", extra="object-store")
-            try:
-                files, path = core.core.url_to_fs(self.url, skip_instance_cache=True, **self._options)
-            except (ImportError, ValueError) as error:  # which names the package to install
-                if isinstance(error, ImportError) and self.url.startswith("s3://"):
-                    raise MissingExtraError("s3fs", "object-store") from error
-                raise StorageError(f"Cannot open {self.url}: {error}") from error
-            self._opened = os.getpid(), files, path
-        return self._opened[1], self._opened[2]
-
-    def _asked(self, name: str, ask: Callable[[Any, str], _T]) -> _T:
-        files, folder = self._files()
+def _clean(store: Store, folders: Iterable[str], keep: Collection[str]) -> None:
+    """Delete the adapters and word segments in some folders that are not to be kept. Where that is not allowed, they stay."""
+    for folder in folders:
         try:
-            return ask(files, f"{folder}/{name}")
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # each kind of store has errors of its own
-            raise StorageError(f"Cannot reach {self.url}/{name}: {type(error).__name__}: {error}") from error
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            StorageError: The store cannot be reached, or refuses.
-        """
-        return self._asked(name, lambda files, path: bytes(files.cat_file(path)))
-
-    def find(self, name: str) -> bytes | None:
-        """Return the content of a file; None where there is no such file."""
-        try:
-            return self.read(name)
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file.
-
-        Raises:
-            StorageError: The store cannot be reached, or refuses.
-        """
-
-        def write(files: Any, path: str) -> None:
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            files.pipe_file(path, data)
-
-        self._asked(name, write)
-
-    def clean(self, folders: Iterable[str], keep: Collection[str]) -> None:
-        """Delete the adapters and word segments in some folders that are not to be kept. Where that is not allowed, they stay."""
-
-        def names(files: Any, path: str) -> list[str]:
-            return [str(one).rpartition("/")[2] for one in files.ls(path, detail=False, refresh=True)]
-
-        for folder in folders:
-            try:
-                for name in self._asked(folder, names):
-                    if name.endswith(".safetensors") and f"{folder}/{name}" not in keep:
-                        self._asked(f"{folder}/{name}", lambda files, path: files.rm_file(path))
-            except FileNotFoundError:
-                continue
-            except StorageError as error:
-                _logger.warning("What earlier models left stays in %s: %s", self.url, error)
+            for name in store.names(folder):
+                if name.endswith(".safetensors") and f"{folder}/{name}" not in keep:
+                    store.delete(f"{folder}/{name}")
+        except StorageError as error:
+            _logger.warning("What earlier models left stays in %s: %s", store.url, error)
 
 
 class RemoteModels(ModelFolder):
@@ -326,7 +246,7 @@ def publish(
     store.write("current", name.encode())
     # What the state before needs stays, for readers that are just copying it.
     keep = {f"models/{name}.safetensors", f"models/{published}.safetensors", *(f"words/{file}" for file in there)}
-    store.clean(("models", "words"), keep)
+    _clean(store, ("models", "words"), keep)
     with contextlib.suppress(StorageError), models.lock():
         now = models.in_use_name()
         reason = f"to {store.url}" + (f", in place of {published}" if published not in ("", name) else "")

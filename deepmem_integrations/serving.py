@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._files import user_path
+from deepmem_integrations._store import is_url
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations._weak import WeakCache
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter
@@ -26,7 +27,7 @@ from deepmem_integrations.errors import (
     StorageError,
 )
 from deepmem_integrations.models import ModelFolder
-from deepmem_integrations.remote import is_url, remote_models
+from deepmem_integrations.remote import remote_models
 from deepmem_integrations.words import LexicalSearch
 
 _logger = logging.getLogger(__name__)

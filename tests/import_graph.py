@@ -21,6 +21,7 @@ ORDER = (
     "_processes",
     "_immutable",
     "_locks",
+    "_store",
     "_vectors",
     "_weak",
     "_kmeans",

@@ -99,6 +99,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, answer)
 
     def chat(self, request: dict, attempt: int) -> None:
+        self.server.times.append(time.monotonic())
         time.sleep(self.server.latency)
         reply = self.server.script(request["messages"], attempt)
         reply = reply if isinstance(reply, Reply) else Reply(reply)
@@ -142,6 +143,7 @@ class Server(ThreadingHTTPServer):
     """Keeps every request, and counts how often each was sent.
 
     Attributes:
+        times: When each request for an answer arrived, in seconds of a monotonic clock.
         script: (messages, attempt) → a `Reply`, or the content of one.
         latency: Seconds that the model takes.
     """
@@ -154,12 +156,18 @@ class Server(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.requests: list[tuple[str, str, dict]] = []
         self.attempts: Counter[int] = Counter()
+        self.times: list[float] = []
         self.script: Callable[[list[dict], int], object] = honest
         self.latency = latency
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, *_: object) -> None:
         """A client that went away is none of the server's business."""
+
+    def most_within(self, seconds: float) -> int:
+        """How many requests for an answer arrived within any so many seconds."""
+        times = sorted(self.times)
+        return max(sum(first <= time < first + seconds for time in times) for first in times)
 
     @property
     def asked(self) -> Counter[str]:

@@ -1,11 +1,16 @@
 """Trainings and evaluations on a real Ray cluster of two nodes, on this machine."""
 
+import asyncio
+import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +21,16 @@ from pyarrow import parquet as pq
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address, workers_on
 from deepmem_integrations.corpora import GivenCorpus, ParquetCorpus, parquet
-from deepmem_integrations.errors import InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
+from deepmem_integrations.errors import GenerationError, InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
+from deepmem_integrations.generation import Answer, OpenAIModel, QueryGenerator, RateLimit
+from deepmem_integrations.generation.askers import RayTurns
+from deepmem_integrations.judging import RelevanceJudge
 from deepmem_integrations.training import corpus_sample
+from deepmem_integrations.words import TextShards, WordIndex
+from tests.generation.helpers import documents
 from tests.jobs.helpers import until_ended
+from tests.openai_server import honest, openai_server
+from tests.words.conftest import state
 
 
 @pytest.mark.parametrize("address", ["somewhere", "", 8])
@@ -111,6 +123,21 @@ def broken(item):
     return {}[item]
 
 
+@dataclass(frozen=True)
+class Pages:
+    """A shard of texts, which notes that it is read; the first reader of the victim is killed."""
+
+    folder: str
+    number: int
+    victim: int
+
+    def texts(self):
+        noted(self.folder, self.number)
+        yield [f"{self.number}-{n}" for n in range(50)], [f"text {n} of the shard {self.number}" for n in range(50)]
+        if self.number == self.victim and begun(self.folder, self.number) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class TestWorkers:
     pytestmark = cluster_test
 
@@ -129,6 +156,13 @@ class TestWorkers:
     def test_a_killed_worker_costs_its_own_item_alone(self, workers, tmp_path):
         assert list(workers.map(killed_once, ((n,) for n in range(8)), (str(tmp_path), 3))) == list(range(8))
         assert [begun(tmp_path, n) for n in range(8)] == [1, 1, 1, 2, 1, 1, 1, 1]
+
+    def test_a_killed_worker_costs_a_word_index_its_own_shard_alone(self, workers, tmp_path):
+        shards = [Pages(str(tmp_path), number, victim=3) for number in range(8)]
+        index = WordIndex.build(tmp_path / "there", TextShards(shards, workers), "en")
+        assert [begun(tmp_path, n) for n in range(8)] == [1, 1, 1, 2, 1, 1, 1, 1]
+        texts = TextShards([Pages(str(tmp_path), number, victim=-1) for number in range(8)], workers).texts()
+        assert state(index) == state(WordIndex.build(tmp_path / "here", texts, "en"))
 
     def test_an_item_that_kills_every_worker_fails_the_job(self, workers):
         with pytest.raises(JobFailedError, match=f"lost a worker {RETRIES + 1} times"):
@@ -221,6 +255,8 @@ class TestTrainings:
         here.train(problem.train, words=words, in_use="if better")
         there.train(problem.train, words=words, in_use="if better", on=cluster.address)
         check_equal(here, there, problem)
+        if words:
+            assert state(here.lexical_search) == state(there.lexical_search)
         assert there.adapter.metadata["report"]["ranked_documents"] == 500
         one, other = here.measure(problem.test), there.measure(problem.test, on=cluster.address)
         assert one == other and one.found == other.found
@@ -282,6 +318,23 @@ class TestTrainings:
         with RayWorkers(cluster.address) as workers:
             assert list(workers.map(noted, [(1,), (2,), (3,)], (str(tmp_path),))) == [1, 2, 3]
 
+    def test_a_refresh_follows_the_files_and_is_cancelled_with_its_job(self, cluster, problem, embeddings, tmp_path, small):
+        folder = write(tmp_path / "pages", problem)
+        here, there = (DeepMemory(ParquetCorpus(folder), embeddings, tmp_path / name) for name in ("here", "there"))
+        assert there.refresh(on=cluster.address).added == 3_000
+        table = pq.read_table(folder / "1.parquet")
+        texts = ["another text", *table["text"].to_pylist()[1:]]
+        pq.write_table(table.set_column(2, "text", pa.array(texts)), folder / "1.parquet", row_group_size=500)
+        here.refresh()
+        done = there.refresh(on=cluster.address)
+        assert (done.changed, done.unchanged) == (1, 2_999)
+        assert there.refresh(on=cluster.address).unchanged == 3_000
+        assert len(there.lexical_search) == len(here.lexical_search) == 3_000
+        assert there.lexical_search.fingerprint == here.lexical_search.fingerprint
+        with pytest.raises(JobCancelledError):
+            there.train(problem.train, on=cluster.address, on_start=there.cancel)
+        assert there.lexical_search.fingerprint == here.lexical_search.fingerprint
+
     def test_a_cluster_that_is_started_for_the_work(self):
         program = (
             "from deepmem_integrations.cluster import RayWorkers\n"
@@ -292,3 +345,158 @@ class TestTrainings:
         environment = {**os.environ, "PYTHONPATH": os.getcwd()}
         found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
         assert found.stdout.split() == ["int", "str"], found.stderr
+
+
+# ---- language models -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server():
+    with openai_server(latency=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def writer(server, cluster):
+    """Make a generator over the server, on the cluster unless ``on`` says otherwise."""
+
+    def make(**options):
+        model = OpenAIModel("gpt-test", api_key="good-key", base_url=server.url)
+        return QueryGenerator(model, 2, **{"on": cluster.address, "concurrency": 4, "progress": False, **options})
+
+    return make
+
+
+def askers():
+    """The processes of the cluster that ask a model."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::_Asker"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def killing(victims, after=6):
+    """Kill a process that asks, once the server has got so many requests. Returns a script of the server."""
+    lock, seen = threading.Lock(), []
+
+    def script(messages, attempt):
+        with lock:
+            seen.append(1)
+            if len(seen) == after:
+                victims.append(askers()[0])
+                os.kill(victims[0], signal.SIGKILL)
+                time.sleep(0.5)
+        return honest(messages, attempt)
+
+    return script
+
+
+def same_words(query, texts):
+    return [len({*query.split()} & {*text.split()}) for text in texts]
+
+
+class Broken:
+    """A model that opens nowhere but in this process."""
+
+    name = "broken"
+
+    def ask(self, request):
+        return Answer()
+
+    async def aask(self, request):
+        return Answer()
+
+    def __reduce__(self):
+        return broken, ("the weights",)
+
+
+class TestAsking:
+    pytestmark = cluster_test
+
+    @pytest.mark.parametrize("door", ["generate", "agenerate"])
+    def test_two_nodes_keep_one_limit_and_write_what_one_process_writes(self, server, writer, door):
+        pairs = documents(24)
+        here = writer(on=None).generate(pairs)
+        server.times.clear()
+        there = writer(limit=RateLimit(requests=6, seconds=2.0))
+        result = there.generate(pairs) if door == "generate" else asyncio.run(there.agenerate(pairs))
+        assert (result.queries, result.relevance, result.usage) == (here.queries, here.relevance, here.usage)
+        assert len(server.times) == 24 and server.most_within(2.0) == 6
+
+    def test_two_runs_keep_one_limit(self, server, cluster, writer):
+        limit, threads = RateLimit(requests=5, seconds=2.0, name="account"), []
+        with RayWorkers(cluster.address):  # this process is connected before and after both
+            for first in (0, 8):
+                run = writer(limit=limit, concurrency=2)
+                threads.append(threading.Thread(target=run.generate, args=(documents(16)[first : first + 8],)))
+                threads[-1].start()
+            for thread in threads:
+                thread.join()
+        assert len(server.times) == 16 and server.most_within(2.0) <= 5
+
+    def test_a_killed_worker_costs_its_own_requests_alone(self, server, writer, tmp_path):
+        pairs, victims = documents(40), []
+        server.script = killing(victims)
+        result = writer(checkpoint=tmp_path / "run.jsonl").generate(pairs)
+        assert victims and not result.failed and not result.skipped
+        assert 40 < sum(server.asked.values()) <= 40 + 4, "four requests were in flight there"
+        server.script = honest
+        assert result.relevance == writer(on=None).generate(pairs).relevance
+
+    def test_a_killed_driver_resumes_from_a_bucket(self, server, cluster, writer, s3, monkeypatch):
+        pytest.importorskip("s3fs")
+        for name, key in (("AWS_ACCESS_KEY_ID", "aws_access_key_id"), ("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key")):
+            monkeypatch.setenv(name, s3[key])
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3["endpoint_url"])
+        url = "s3://bucket/answers/run"
+        program = f"""
+            from deepmem_integrations.generation import OpenAIModel, QueryGenerator
+            from tests.generation.helpers import documents
+            model = OpenAIModel("gpt-test", api_key="good-key", base_url={server.url!r})
+            QueryGenerator(model, 2, on={cluster.address!r}, concurrency=4, checkpoint={url!r})(documents(60))
+        """
+        server.latency = 0.3
+        driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+        until(lambda: len(server.times) >= 24)
+        driver.kill()
+        driver.wait()
+        until(lambda: not askers())
+        before, server.latency = len(server.times), 0.0
+        result = writer(checkpoint=url).generate(documents(60))
+        assert result.recorded >= before - 8, "eight requests were in flight"
+        assert sum(server.asked.values()) <= 60 + 8
+        assert result.relevance == writer(on=None).generate(documents(60)).relevance
+
+    def test_a_reranker_runs_on_the_workers(self, cluster):
+        def judge(on):
+            options = {"thresholds": [2, 4], "rankings": [lambda query: documents(12)], "progress": False}
+            return RelevanceJudge(reranker=same_words, on=on, **options).judge(
+                ["how is unit-3 set up", "renew serial-5 once a year"]
+            )
+
+        here, there = judge(None), judge(cluster.address)
+        assert there.grades == here.grades and there.relevance == here.relevance
+
+    def test_a_model_that_cannot_travel_or_open_is_named(self, cluster):
+        lock = threading.Lock()
+        with pytest.raises(GenerationError, match=r"cannot travel to the workers.*a function that opens the model"):
+            QueryGenerator(lambda messages, schema: lock, on=cluster.address, progress=False)(documents(2))
+        with pytest.raises(
+            GenerationError, match=r"worker of the Ray cluster cannot open the model broken: KeyError: 'the weights'"
+        ):
+            QueryGenerator(Broken(), on=cluster.address, progress=False)(documents(2))
+        with pytest.raises(ValueError, match="on names a Ray cluster"):
+            QueryGenerator(len, on="somewhere")
+
+    def test_a_lost_keeper_of_a_limit_counts_the_window_as_full(self, workers):
+        import ray
+
+        limit, turns = RateLimit(requests=3, seconds=3.0), RayTurns("lost")
+        assert [turns.take(limit, 1)[0] for _ in range(3)] == [0, 0, 0]
+        other = pickle.loads(pickle.dumps(turns))
+        assert other.take(limit, 1)[0] > 2.5, "whoever asks for the name finds the same turns"
+        ray.kill(turns._keeper, no_restart=False)
+        until(lambda: turns.take(RateLimit(requests=3, seconds=3.0), 1)[0] > 3.5)
+        assert pickle.loads(pickle.dumps(turns)).take(limit, 1)[0] > 3.5

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Tenants
+from deepmem_integrations._store import Store
 from deepmem_integrations.adapter import Fingerprint, Ranking
 from deepmem_integrations.errors import EmbeddingMismatchError, NotTrainedError, StorageError
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.ranking import Ranker
-from deepmem_integrations.remote import RemoteModels, Store, publish
+from deepmem_integrations.remote import RemoteModels, publish
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.words import WordIndex
 

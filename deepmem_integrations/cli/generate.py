@@ -11,11 +11,16 @@ from deepmem_integrations.cli.options import (
     Estimate,
     Folder,
     Force,
+    LimitFile,
     MaxTokens,
     NewLabelsFile,
+    Ray,
+    RequestsPerMinute,
     Seed,
     Store,
+    TokensPerMinute,
     printing,
+    rate_limit,
 )
 from deepmem_integrations.cli.stores import open_store
 
@@ -33,6 +38,10 @@ def generate(
         int | None, typer.Option(min=1, help="How many documents to ask about, spread over the store.")
     ] = None,
     max_tokens: MaxTokens = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    limit_file: LimitFile = None,
+    ray: Ray = None,
     checkpoint: Checkpoint = None,
     force: Force = False,
     estimate: Estimate = False,
@@ -48,6 +57,7 @@ def generate(
 
     if labels.exists() and not force and not estimate:
         raise typer.BadParameter(f"{labels} exists already: name another file, or replace this one with --force.")
+    limit = rate_limit(requests_per_minute, tokens_per_minute, limit_file)
     with printing(as_json) as show:
         memory = open_store(store, embedding, path, models=False).memory
         generator = generation.QueryGenerator(
@@ -56,6 +66,8 @@ def generate(
             memory=memory,
             max_documents=max_documents,
             budget=generation.Budget(max_tokens=max_tokens),
+            limit=limit,
+            on=ray,
             checkpoint=checkpoint,
             seed=seed,
         )

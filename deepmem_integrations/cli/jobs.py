@@ -187,6 +187,7 @@ def refresh(
     language: Annotated[
         str | None, typer.Option(help="ISO 639-1 code of the texts, e.g. de, which are then indexed anew; by default they tell.")
     ] = None,
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the word index follow the documents of the store.
@@ -195,7 +196,7 @@ def refresh(
     """
     with printing(as_json) as show:
         memory = open_store(store, embedding, path).memory
-        done = memory.refresh(language)
+        done = memory.refresh(language, on=ray)
         index = memory.folder.lexical_search
         assert index is not None
         facts = {**asdict(done), "documents": len(index), "language": index.language, "bytes": index.statistics.bytes}

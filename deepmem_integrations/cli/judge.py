@@ -14,10 +14,15 @@ from deepmem_integrations.cli.options import (
     Estimate,
     Folder,
     Force,
+    LimitFile,
     MaxTokens,
     NewLabelsFile,
+    Ray,
+    RequestsPerMinute,
     Store,
+    TokensPerMinute,
     printing,
+    rate_limit,
     read_labels,
     typed_path,
 )
@@ -43,6 +48,10 @@ def judge(
         typer.Option(metavar="FILE", parser=typed_path, help="Labels by people, to measure how far the judge agrees with them."),
     ] = None,
     max_tokens: MaxTokens = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    limit_file: LimitFile = None,
+    ray: Ray = None,
     checkpoint: Checkpoint = None,
     force: Force = False,
     estimate: Estimate = False,
@@ -59,6 +68,7 @@ def judge(
 
     if labels.exists() and not force and not estimate:
         raise typer.BadParameter(f"{labels} exists already: name another file, or replace this one with --force.")
+    limit = rate_limit(requests_per_minute, tokens_per_minute, limit_file)
     with printing(as_json) as show:
         asked = _queries(queries)
         people = read_labels(sample, "test") if sample else None
@@ -68,6 +78,8 @@ def judge(
             depth=depth,
             sample=people,
             budget=Budget(max_tokens=max_tokens),
+            limit=limit,
+            on=ray,
             checkpoint=checkpoint,
         )
         if estimate:

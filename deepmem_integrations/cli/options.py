@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder, beside, check_outside
 from deepmem_integrations.words import WordIndex
+
+if TYPE_CHECKING:
+    from deepmem_integrations.generation import RateLimit
 
 STORES = (
     "deeplake:PATH",
@@ -120,16 +123,41 @@ LabelsFile = Annotated[
 ]
 NewLabelsFile = Annotated[Path, typer.Argument(metavar="LABELS", parser=typed_path, help="The file of JSON lines to write.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Stop before this many tokens are used.")]
-Checkpoint = Annotated[
+RequestsPerMinute = Annotated[int | None, typer.Option(min=1, help="The most requests that the provider gets in any minute.")]
+TokensPerMinute = Annotated[int | None, typer.Option(min=1, help="The most tokens that the provider gets in any minute.")]
+LimitFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
         parser=typed_path,
-        help="A file that keeps every answer; a later run with the same file goes on there.",
+        help="A file by which several processes share these limits. On a Ray cluster they are shared without one.",
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE_OR_URL",
+        help="A file, or a folder such as s3://BUCKET/ANSWERS, that keeps every answer: a later run goes on there.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file of labels, if it exists.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Estimate requests and tokens, and ask nothing.")]
+
+
+def rate_limit(requests: int | None, tokens: int | None, file: Path | None) -> "RateLimit | None":
+    """Return the limit that options set, if any.
+
+    Raises:
+        BadParameter: There is a file and no limit.
+    """
+    from deepmem_integrations.generation import RateLimit
+
+    if requests is None and tokens is None:
+        if file is not None:
+            raise typer.BadParameter("--limit-file shares a limit: set --requests-per-minute or --tokens-per-minute.")
+        return None
+    return RateLimit(requests, tokens, file=file)
+
 
 Show = Callable[[Any, str], None]
 """A function that takes the answer as JSON values and as text, and prints one of the two."""

@@ -10,6 +10,7 @@ from deepmem_integrations.generation.filters import Filters
 from deepmem_integrations.generation.generator import QueryGenerator
 from deepmem_integrations.generation.model import Answer, FunctionModel, Model, Request
 from deepmem_integrations.generation.openai import OpenAIModel
+from deepmem_integrations.generation.rates import RateLimit
 from deepmem_integrations.generation.result import GeneratedQuery, Generation, RejectedQuery
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Model",
     "OpenAIModel",
     "QueryGenerator",
+    "RateLimit",
     "RejectedQuery",
     "Request",
     "Usage",

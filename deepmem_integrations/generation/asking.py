@@ -1,12 +1,13 @@
 """`Asking`: the part of a run that asks a model, whatever for. It knows no threads or event loops: see `drive`."""
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from deepmem_integrations.errors import GenerationError
+from deepmem_integrations.errors import GenerationError, JobFailedError, StorageError
 from deepmem_integrations.generation.budget import Budget, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.generation.model import Answer, Model, Request
@@ -21,6 +22,15 @@ class Failure:
     """A request without an answer, after the client's retries."""
 
     reason: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """Return the failure that an error of a model is."""
+        return cls(str(error) if isinstance(error, Unanswered) else f"{type(error).__name__}: {error}")
+
+
+class Unanswered(Exception):
+    """A request has no answer. The message is the whole reason."""
 
 
 NOT_ASKED = Failure("")
@@ -39,11 +49,13 @@ class Asking(ABC, Generic[_Piece]):
         model: The model that is asked.
         checkpoint: An open checkpoint.
         budget: The cap on tokens or cost.
-        patience: The number of failures in a row, or of answers in a row that cannot be read, after which the run stops.
+        concurrency: How many requests are in flight at a time. After twice as many failures in a row, and 20 at least, or answers
+            in a row that cannot be read, the run stops.
         bar: The progress bar, which `close` closes.
         used: The usage of a run before this one that counts for the same budget.
 
     Attributes:
+        concurrency: How many requests are in flight at a time.
         used: The usage of the requests that were sent.
         recorded: The number of answers that came from the checkpoint.
         stopped: The reason why the run sends no further requests; empty while it sends requests.
@@ -55,12 +67,12 @@ class Asking(ABC, Generic[_Piece]):
         checkpoint: Checkpoint,
         budget: Budget,
         *,
-        patience: int,
+        concurrency: int,
         bar: Any,
         used: Usage = Usage(),  # noqa: B008 - the default is frozen
     ) -> None:
         self._model, self._checkpoint, self._budget = model, checkpoint, budget
-        self._patience, self._bar = patience, bar
+        self.concurrency, self._patience, self._bar = concurrency, max(20, 2 * concurrency), bar
         self._recorded_before: set[str] = set()  # keys of the requests under way whose answers the checkpoint has
         self.used = used
         self.recorded = 0
@@ -95,14 +107,17 @@ class Asking(ABC, Generic[_Piece]):
         Any thread may call this method. An error of the model is returned as a `Failure`.
 
         Raises:
-            StorageError: The checkpoint cannot be written.
+            StorageError: The checkpoint, or the file of a rate limit, cannot be written.
+            JobFailedError: The Ray cluster is lost.
         """
         if (recorded := self._checkpoint.get(request.key)) is not None:
             return recorded
         try:
             answer = self._model.ask(request)
+        except (StorageError, JobFailedError):  # of the rate limit or the cluster
+            raise
         except Exception as error:
-            return Failure(f"{type(error).__name__}: {error}")
+            return Failure.of(error)
         self._record(request, answer)
         return answer
 
@@ -112,9 +127,11 @@ class Asking(ABC, Generic[_Piece]):
             return recorded
         try:
             answer = await self._model.aask(request)
+        except (StorageError, JobFailedError):
+            raise
         except Exception as error:
-            return Failure(f"{type(error).__name__}: {error}")
-        self._record(request, answer)
+            return Failure.of(error)
+        await asyncio.to_thread(self._record, request, answer)
         return answer
 
     def close(self) -> None:

@@ -13,8 +13,8 @@ from deepmem_integrations.generation.model import Request
 _Piece = TypeVar("_Piece")
 
 
-def drive(run: Asking[_Piece], concurrency: int) -> Generator[_Piece, None, None]:
-    """Send requests from threads, at most ``concurrency`` at a time, and yield what is finished.
+def drive(run: Asking[_Piece]) -> Generator[_Piece, None, None]:
+    """Send requests from threads, at most ``run.concurrency`` at a time, and yield what is finished.
 
     The threads are daemon threads, so that the program need not wait for a server that hangs after Ctrl-C, or when the caller
     stops early.
@@ -30,7 +30,7 @@ def drive(run: Asking[_Piece], concurrency: int) -> Generator[_Piece, None, None
 
     def refill() -> None:
         nonlocal in_flight
-        while in_flight < concurrency and (request := run.next()) is not None:
+        while in_flight < run.concurrency and (request := run.next()) is not None:
             context = contextvars.copy_context()  # a framework finds its callbacks and traces through the context
             threading.Thread(target=context.run, args=(attempt, request), daemon=True).start()
             in_flight += 1
@@ -47,7 +47,7 @@ def drive(run: Asking[_Piece], concurrency: int) -> Generator[_Piece, None, None
         yield from run.settle(_raised(batch))
 
 
-async def adrive(run: Asking[_Piece], concurrency: int) -> AsyncGenerator[_Piece, None]:
+async def adrive(run: Asking[_Piece]) -> AsyncGenerator[_Piece, None]:
     """Do the same as `drive` with the model's async methods.
 
     Everything that computes, above all the embedding of queries, runs in a thread.
@@ -55,7 +55,7 @@ async def adrive(run: Asking[_Piece], concurrency: int) -> AsyncGenerator[_Piece
     in_flight: dict[asyncio.Task[Outcome], Request] = {}
 
     def refill() -> None:
-        while len(in_flight) < concurrency and (request := run.next()) is not None:
+        while len(in_flight) < run.concurrency and (request := run.next()) is not None:
             in_flight[asyncio.create_task(run.aattempt(request))] = request
 
     try:

@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from deepmem_integrations._ordered import ordered
+from deepmem_integrations.cluster import check_address
 from deepmem_integrations.errors import GenerationError
+from deepmem_integrations.generation.askers import asker_of
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.generation.document_vectors import DocumentVectors
@@ -20,6 +22,7 @@ from deepmem_integrations.generation.extractive import Extractive
 from deepmem_integrations.generation.filters import Filters
 from deepmem_integrations.generation.model import as_model
 from deepmem_integrations.generation.prompt import Prompt, Task, key_of
+from deepmem_integrations.generation.rates import RateLimit
 from deepmem_integrations.generation.result import Generation, labels
 from deepmem_integrations.generation.run import Run
 from deepmem_integrations.generation.sampling import coverage_order
@@ -43,7 +46,9 @@ class Options(TypedDict, total=False):
     pair_share: float
     judged_documents: int
     budget: Budget
+    limit: RateLimit | None
     concurrency: int
+    on: str | None
     checkpoint: str | os.PathLike[str] | None
     seed: int
     progress: bool
@@ -73,9 +78,13 @@ class QueryGenerator:
         judged_documents: How many documents the language model judges at most for each query, out of those that rank above the
             query's own document. A document that answers the query as well becomes a further positive.
         budget: A cap on tokens or cost. With a cap, the documents are asked about in the order of ``max_documents``.
-        concurrency: How many requests are in flight at a time.
-        checkpoint: The path of a file that keeps every answer as it arrives. A later run with the same file does not send the
-            requests that are answered there.
+        limit: A cap on the requests and tokens a minute, which all runs share that ask the same provider.
+        concurrency: How many requests are in flight at a time, on a cluster from each CPU.
+        on: The Ray cluster whose workers ask the language model, with the same result: ``"ray"``, ``"local"``, ``"host:6379"``
+            or ``"ray://host:10001"``; see `RayWorkers`. The model travels there, an `OpenAIModel` with its key. By default this
+            process asks.
+        checkpoint: The path of a file that keeps every answer as it arrives, or the URL of a folder in an object store, such as
+            ``s3://bucket/queries``. A later run with the same path does not send the requests that are answered there.
         seed: Fixes the draws of documents, kinds, personas and examples.
         progress: Show a progress bar when the run takes more than a second.
 
@@ -106,7 +115,9 @@ class QueryGenerator:
         pair_share: float = 0.0,
         judged_documents: int = 0,
         budget: Budget = Budget(),  # noqa: B008 - the default is frozen
+        limit: RateLimit | None = None,
         concurrency: int = 8,
+        on: str | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -122,6 +133,9 @@ class QueryGenerator:
             judged_documents,
         )
         self._seed, self._progress = int(seed), progress
+        self._limit, self._on = limit, on
+        if on is not None:
+            check_address(on)
         extractive = isinstance(self.model, Extractive)
         has_vectors = self._embedding is not None
         self.filters = replace(
@@ -197,7 +211,7 @@ class QueryGenerator:
             ('doc-1/0', 'first sentence')
         """
         with self._run(documents) as run:
-            for piece in drive(run, self.concurrency):
+            for piece in drive(run):
                 on_piece(piece)
             return run.result()
 
@@ -206,7 +220,7 @@ class QueryGenerator:
     ) -> Generation:
         """Do the same as `generate` with the model's async methods."""
         async with self._arun(documents) as run:
-            async with contextlib.aclosing(adrive(run, self.concurrency)) as pieces:
+            async with contextlib.aclosing(adrive(run)) as pieces:
                 async for piece in pieces:
                     on_piece(piece)
             return run.result()
@@ -221,14 +235,14 @@ class QueryGenerator:
         """
         with self._run(documents) as run:
             yield labels([], [], run.skipped, {})
-            yield from drive(run, self.concurrency)
+            yield from drive(run)
             run.result()
 
     async def astream(self, documents: Iterable[Any]) -> AsyncGenerator[Relevance, None]:
         """Do the same as `stream` with the model's async methods."""
         async with self._arun(documents) as run:
             yield labels([], [], run.skipped, {})
-            async with contextlib.aclosing(adrive(run, self.concurrency)) as pieces:
+            async with contextlib.aclosing(adrive(run)) as pieces:
                 async for piece in pieces:
                     yield piece
             run.result()
@@ -272,7 +286,7 @@ class QueryGenerator:
         questions: list[str] = []
         relevances: list[list[tuple[str, float]]] = []
         with self._run(zip(ids, docs, strict=True), prompt, wanted=n) as run:
-            for piece in drive(run, self.concurrency):
+            for piece in drive(run):
                 questions += piece.queries
                 relevances += piece.relevance
                 if len(questions) >= n:
@@ -290,9 +304,12 @@ class QueryGenerator:
         vectors = self._document_vectors(sources)
         limit = self._max_documents if wanted is None else len(sources)  # a limit puts all documents in the order of a sample
         tasks, skipped = self._tasks(sources, vectors, limit)
-        with self._checkpoint(sources, prompt) as checkpoint:
+        with (
+            self._checkpoint(sources, prompt) as checkpoint,
+            asker_of(self.model, self._on, self._limit, self.concurrency) as (model, concurrency),
+        ):
             run = Run(
-                self.model,
+                model,
                 tasks,
                 prompt,
                 self.filters,
@@ -301,7 +318,7 @@ class QueryGenerator:
                 self.budget,
                 judged_documents=self._judged_documents,
                 judgeable={source.id: source for source in sources} if self._judged_documents else {},
-                patience=max(20, 2 * self.concurrency),
+                concurrency=concurrency,
                 wanted=wanted,
                 skipped=skipped,
                 progress=self._progress,

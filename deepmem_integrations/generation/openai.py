@@ -2,20 +2,34 @@
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
 from deepmem_integrations._extras import require
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation.model import Answer, Request
+from deepmem_integrations.generation.rates import atake_turn, take_turn
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
+
+
+def _before(_: Any) -> None:
+    """Wait for the turn of a request, each time that the client sends it."""
+    take_turn()
+
+
+async def _abefore(_: Any) -> None:
+    await atake_turn()
 
 
 class OpenAIModel:
     """A chat model that is asked for structured output (``chat.completions.parse``).
 
     The client of the ``openai`` package sends requests again after an error, waits longer each time, and obeys ``Retry-After``.
+    Under a `RateLimit`, each of these tries waits for its turn, unless ``http_client`` is given.
+
+    A model that is pickled, as on its way to the workers of a Ray cluster, takes its API key along.
 
     Args:
         model: The name of the model, such as ``"gpt-4o-mini"``.
@@ -53,14 +67,26 @@ class OpenAIModel:
         self._json_object = json_object
         self._openai = require("openai", extra="openai")
         self._client_options = {"max_retries": max_retries, "timeout": timeout, **client_options}
+        self.takes_turns = "http_client" not in client_options
         self._options = dict(request_options or {})
         if not any(limit in self._options for limit in _LIMITS):
             self._options["max_completion_tokens"] = 4096
+        self._open()
+
+    def _open(self) -> None:
         try:
-            self._client = self._openai.OpenAI(**self._client_options)
+            self._client = self._opened(self._openai.OpenAI, self._openai.DefaultHttpxClient, _before)
         except self._openai.OpenAIError as error:
-            raise GenerationError(f"The language model openai:{model} cannot be used: {error}") from error
+            raise GenerationError(f"The language model openai:{self.model} cannot be used: {error}") from error
+        weakref.finalize(self, self._client.close)
         self._async: dict[asyncio.AbstractEventLoop, tuple[Any, list[Request]]] = {}
+
+    def _opened(self, kind: Any, http_client: Any, before: Any) -> Any:
+        """Open a client that waits for a turn before it sends a request, unless the user has made its ``http_client``."""
+        options = dict(self._client_options)
+        if self.takes_turns:
+            options["http_client"] = http_client(event_hooks={"request": [before]}, timeout=options["timeout"])
+        return kind(**options)
 
     @property
     def name(self) -> str:
@@ -91,7 +117,8 @@ class OpenAIModel:
         """Yield the client of this event loop, to which its connections belong. The last request in flight closes the client."""
         loop = asyncio.get_running_loop()
         if loop not in self._async:
-            self._async[loop] = self._openai.AsyncOpenAI(**self._client_options), []
+            client = self._opened(self._openai.AsyncOpenAI, self._openai.DefaultAsyncHttpxClient, _abefore)
+            self._async[loop] = client, []
         client, in_flight = self._async[loop]
         in_flight.append(request)
         try:
@@ -106,6 +133,20 @@ class OpenAIModel:
                 except asyncio.CancelledError:  # a run that is cancelled now still leaves no connection open
                     await closing
                     raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle what opens the model elsewhere: the options of the client, with the key and the address that it found."""
+        found = {name: getattr(self._client, name) for name in ("api_key", "organization", "project")}
+        found |= {"base_url": str(self._client.base_url)}
+        options = {**{name: value for name, value in found.items() if value}, **self._client_options}
+        state = {name: value for name, value in vars(self).items() if name not in ("_openai", "_client", "_async")}
+        return {**state, "_client_options": options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the model."""
+        vars(self).update(state)
+        self._openai = require("openai", extra="openai")
+        self._open()
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         schema: Any = request.schema

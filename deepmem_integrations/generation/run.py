@@ -54,7 +54,7 @@ class Run(Asking[Relevance]):
         judged_documents: How many documents the language model judges at most for each query, out of those that rank above the
             query's own document.
         judgeable: The documents that may be judged, by id.
-        patience: The number of failures in a row, or of answers in a row that cannot be read, after which the run stops.
+        concurrency: See `Asking`.
         wanted: Stop starting tasks once finished and running ones could yield this many queries. None sets no limit.
         skipped: The documents that are left out: id → reason.
         progress: Whether to show a progress bar.
@@ -75,14 +75,14 @@ class Run(Asking[Relevance]):
         *,
         judged_documents: int,
         judgeable: dict[str, Source],
-        patience: int,
+        concurrency: int,
         wanted: int | None,
         skipped: dict[str, str],
         progress: bool,
     ) -> None:
         known = sum(key_of(task) in checkpoint for task in tasks) if len(checkpoint) else 0
         bar = tqdm(total=len(tasks), initial=known, desc="Writing queries", unit="doc", delay=1, disable=not progress)
-        super().__init__(model, checkpoint, budget, patience=patience, bar=bar)
+        super().__init__(model, checkpoint, budget, concurrency=concurrency, bar=bar)
         self._tasks, self._prompt, self._filters, self._vectors = tasks, prompt, filters, vectors
         self._judged_documents, self._judgeable = judged_documents, judgeable
         self.skipped = skipped

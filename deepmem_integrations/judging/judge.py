@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from deepmem_integrations._ordered import ordered
+from deepmem_integrations.cluster import check_address
 from deepmem_integrations.errors import GenerationError
+from deepmem_integrations.generation.askers import asker_of
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.generation.drive import adrive, drive
 from deepmem_integrations.generation.extractive import Extractive
 from deepmem_integrations.generation.model import Model, Request, as_model
+from deepmem_integrations.generation.rates import RateLimit
 from deepmem_integrations.generation.sources import Source, sources_of
 from deepmem_integrations.judging import prompt
 from deepmem_integrations.judging.agreement import Agreement
@@ -29,6 +32,9 @@ WEIGHTS = (-1.0, -0.5, 0.5, 1.0)
 Queries = Sequence[str] | Mapping[str, str] | Relevance
 """Queries to judge documents for: texts, query id → text, or a `Relevance` whose ids, times and marks are kept."""
 
+_Asking = tuple[Checkpoint, Model, int]
+"""An open checkpoint, the model to ask, and how many requests may be in flight."""
+
 
 class Options(TypedDict, total=False):
     """The options that the judges of both frameworks pass on to `RelevanceJudge`, which documents them."""
@@ -41,7 +47,9 @@ class Options(TypedDict, total=False):
     sample: Relevance | None
     instructions: str
     budget: Budget
+    limit: RateLimit | None
     concurrency: int
+    on: str | None
     checkpoint: str | os.PathLike[str] | None
     progress: bool
 
@@ -66,9 +74,12 @@ class RelevanceJudge:
             agrees is kept with the labels, in ``Relevance.judges``.
         instructions: What the language model should know besides, such as what your users mean by a word.
         budget: A cap on tokens or cost.
-        concurrency: How many requests are in flight at a time.
-        checkpoint: The path of a file that keeps every answer as it arrives. A later run with the same file, of more queries
-            perhaps, does not send the requests that are answered there.
+        limit: A cap on the requests and tokens a minute, which all runs share that ask the same provider.
+        concurrency: How many requests are in flight at a time, on a cluster from each CPU.
+        on: The Ray cluster whose workers ask the language model, or run the reranker: see `QueryGenerator`.
+        checkpoint: The path of a file that keeps every answer as it arrives, or the URL of a folder in an object store, such as
+            ``s3://bucket/grades``. A later run with the same path, of more queries perhaps, does not send the requests that are
+            answered there.
         progress: Show a progress bar when the run takes more than a second.
 
     Raises:
@@ -98,7 +109,9 @@ class RelevanceJudge:
         sample: Relevance | None = None,
         instructions: str = "",
         budget: Budget = Budget(),  # noqa: B008 - the default is frozen
+        limit: RateLimit | None = None,
         concurrency: int = 8,
+        on: str | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> None:
@@ -127,6 +140,9 @@ class RelevanceJudge:
         if depth < 1 or concurrency < 1:
             raise GenerationError(f"RelevanceJudge needs depth ≥ 1 and concurrency ≥ 1; got {depth} and {concurrency}.")
         self.depth, self.budget, self.concurrency, self.checkpoint = depth, budget, concurrency, checkpoint
+        if on is not None:
+            check_address(on)
+        self._limit, self._on = limit, on
         self._memory, self._rankings, self._documents = memory, rankings, documents
         self._sample, self._instructions, self._progress = sample, instructions, progress
 
@@ -160,7 +176,7 @@ class RelevanceJudge:
             GenerationError: As for a call of the judge.
         """
         with self._run(queries) as (run, first):
-            for piece in (first, *drive(run, self.concurrency)):
+            for piece in (first, *drive(run)):
                 on_piece(piece)
             return _with(run.result(), first)
 
@@ -168,7 +184,7 @@ class RelevanceJudge:
         """Do the same as `judge` with the model's async methods."""
         async with self._arun(queries) as (run, first):
             on_piece(first)
-            async with contextlib.aclosing(adrive(run, self.concurrency)) as pieces:
+            async with contextlib.aclosing(adrive(run)) as pieces:
                 async for piece in pieces:
                     on_piece(piece)
             return _with(run.result(), first)
@@ -183,14 +199,14 @@ class RelevanceJudge:
         """
         with self._run(queries) as (run, first):
             yield first
-            yield from drive(run, self.concurrency)
+            yield from drive(run)
             run.result()
 
     async def astream(self, queries: Queries) -> AsyncGenerator[Relevance, None]:
         """Do the same as `stream` with the model's async methods."""
         async with self._arun(queries) as (run, first):
             yield first
-            async with contextlib.aclosing(adrive(run, self.concurrency)) as pieces:
+            async with contextlib.aclosing(adrive(run)) as pieces:
                 async for piece in pieces:
                     yield piece
             run.result()
@@ -202,8 +218,8 @@ class RelevanceJudge:
             GenerationError: As for a call of the judge; or none of the documents is known.
             InvalidRelevanceError: See `Agreement.of`.
         """
-        with self._checkpoint() as checkpoint:
-            return self._measured(sample, checkpoint)[0]
+        with self._asking() as asking:
+            return self._measured(sample, asking)[0]
 
     def estimate(self, queries: Queries) -> Estimate:
         """Estimate the requests, the tokens and the cost of a run. Documents are found, and nothing is sent to the model.
@@ -224,9 +240,9 @@ class RelevanceJudge:
     def _run(self, queries: Queries) -> Iterator[tuple[JudgingRun, Relevance]]:
         """Yield the run, and a first piece that counts what is left out."""
         pools, repeated = self._pools(queries)
-        with self._checkpoint() as checkpoint:
-            agreement, used = (None, Usage()) if self._sample is None else self._measured(self._sample, checkpoint)
-            run = self._judging(pools, checkpoint, used, agreement)
+        with self._asking() as asking:
+            agreement, used = (None, Usage()) if self._sample is None else self._measured(self._sample, asking)
+            run = self._judging(pools, asking, used, agreement)
             try:
                 yield run, Relevance([], [], left_out={"query: asked before": repeated} if repeated else {})
             finally:
@@ -237,18 +253,28 @@ class RelevanceJudge:
         with contextlib.ExitStack() as stack:
             yield await asyncio.to_thread(stack.enter_context, self._run(queries))
 
-    def _measured(self, sample: Relevance, checkpoint: Checkpoint) -> tuple[Agreement, Usage]:
-        run = self._judging(sample_pools(sample, self._known()), checkpoint, Usage(), None)
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[_Asking]:
+        """Yield an open checkpoint, the model to ask, and how many requests may be in flight."""
+        with (
+            self._checkpoint() as checkpoint,
+            asker_of(self.model, self._on, self._limit, self.concurrency) as (model, concurrency),
+        ):
+            yield checkpoint, model, concurrency
+
+    def _measured(self, sample: Relevance, asking: _Asking) -> tuple[Agreement, Usage]:
+        run = self._judging(sample_pools(sample, self._known()), asking, Usage(), None)
         try:
-            judged = sum(drive(run, self.concurrency), Relevance([], []))
+            judged = sum(drive(run), Relevance([], []))
             run.result()
         finally:
             run.close()
         return Agreement.of(judged, sample), run.used
 
-    def _judging(self, pools: list[Pool], checkpoint: Checkpoint, used: Usage, agreement: Agreement | None) -> JudgingRun:
+    def _judging(self, pools: list[Pool], asking: _Asking, used: Usage, agreement: Agreement | None) -> JudgingRun:
+        checkpoint, model, concurrency = asking
         run = JudgingRun(
-            self.model,
+            model,
             pools,
             [self._requests(pool) for pool in pools],
             thresholds=self.thresholds,
@@ -256,7 +282,7 @@ class RelevanceJudge:
             judge=self.model.name if agreement is None else f"{self.model.name}, {agreement}",
             checkpoint=checkpoint,
             budget=self.budget,
-            patience=max(20, 2 * self.concurrency),
+            concurrency=concurrency,
             used=used,
             progress=self._progress,
         )

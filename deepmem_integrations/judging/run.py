@@ -28,7 +28,7 @@ class JudgingRun(Asking[Relevance]):
         judge: The name of the judge, as the labels say it.
         checkpoint: An open checkpoint.
         budget: The cap on tokens or cost.
-        patience: See `Asking`.
+        concurrency: See `Asking`.
         used: See `Asking`.
         progress: Whether to show a progress bar.
 
@@ -48,13 +48,13 @@ class JudgingRun(Asking[Relevance]):
         judge: str,
         checkpoint: Checkpoint,
         budget: Budget,
-        patience: int,
+        concurrency: int,
         used: Usage = Usage(),  # noqa: B008 - the default is frozen
         progress: bool = False,
     ) -> None:
         total = sum(map(len, requests))
         bar = tqdm(total=total, desc="Judging documents", unit="request", delay=1, disable=not progress)
-        super().__init__(model, checkpoint, budget, patience=patience, bar=bar, used=used)
+        super().__init__(model, checkpoint, budget, concurrency=concurrency, bar=bar, used=used)
         self._pools, self._thresholds, self._weights, self.judge = pools, list(thresholds), list(weights), judge
         self.agreement: Agreement | None = None
         self._to_ask = deque((row, request) for row, of_pool in enumerate(requests) for request in of_pool)

@@ -1,5 +1,6 @@
 """The query generator for LangChain: documents in, labels out, as a step of a chain."""
 
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -47,6 +48,23 @@ class LangChainModel:
         structured: Runnable[Any, Any] = self._llm.with_structured_output(request.schema, include_raw=True)
         return structured
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the model, as on its way to the workers of a cluster, or else the fields that make it, keys among them."""
+        llm = self._llm
+        try:
+            pickle.dumps(llm)
+        except (
+            Exception
+        ):  # most chat models hold clients, whose locks cannot be pickled, in fields that are left out elsewhere, too
+            fields = getattr(type(llm), "model_fields", {}).items()
+            kept = {field.alias or name: getattr(llm, name) for name, field in fields if not field.exclude}
+            return _made, (type(llm), {name: value for name, value in kept.items() if value is not None})
+        return LangChainModel, (llm,)
+
+
+def _made(kind: type, fields: dict[str, Any]) -> LangChainModel:
+    return LangChainModel(kind(**fields))
+
 
 class SyntheticQueryGenerator(LabelStep[Sequence[Document]]):
     """Write search queries for documents: ``RunnableLambda(splitter.split_documents) | generator | memory.trainer()``.
@@ -59,8 +77,9 @@ class SyntheticQueryGenerator(LabelStep[Sequence[Document]]):
         llm: Any LangChain chat model with structured output, or a language model that `QueryGenerator` takes.
         queries_per_document: How many queries to ask for per document.
         options: Passed to `QueryGenerator`: ``kinds``, ``personas``, ``examples``, ``filters``, ``embedding``, ``memory``,
-            ``max_documents``, ``skip_junk``, ``pair_share``, ``judged_documents``, ``budget``, ``concurrency``,
-            ``checkpoint``, ``seed``, ``progress``. In a call, ``config={"max_concurrency": …}`` replaces ``concurrency``.
+            ``max_documents``, ``skip_junk``, ``pair_share``, ``judged_documents``, ``budget``, ``limit``,
+            ``concurrency``, ``on``, ``checkpoint``, ``seed``, ``progress``. In a call, ``config={"max_concurrency": …}`` replaces
+            ``concurrency``.
 
     Raises:
         GenerationError: An option is out of range, or the options do not go together.

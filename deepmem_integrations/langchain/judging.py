@@ -30,7 +30,8 @@ class RelevanceJudge(LabelStep[Queries]):
             (any object with ``score``, such as ``HuggingFaceCrossEncoder``), or a function from a query and texts to scores.
         rankings: Retrievers, or functions from a query to documents with ids.
         options: Passed to `deepmem_integrations.judging.RelevanceJudge`: ``thresholds``, ``memory``, ``documents``, ``depth``,
-            ``weights``, ``sample``, ``instructions``, ``budget``, ``concurrency``, ``checkpoint``, ``progress``. In a call,
+            ``weights``, ``sample``, ``instructions``, ``budget``, ``limit``, ``concurrency``, ``on``,
+            ``checkpoint``, ``progress``. In a call,
             ``config={"max_concurrency": …}`` replaces ``concurrency``.
 
     Raises:

@@ -61,8 +61,8 @@ class SyntheticQueryGenerator(QueryGenerator):
         llm: Any LlamaIndex LLM, or a language model that `QueryGenerator` takes.
         queries_per_document: How many queries to ask for per document.
         options: Passed to `QueryGenerator`: ``kinds``, ``personas``, ``examples``, ``filters``, ``embedding``, ``memory``,
-            ``max_documents``, ``skip_junk``, ``pair_share``, ``judged_documents``, ``budget``, ``concurrency``,
-            ``checkpoint``, ``seed``, ``progress``.
+            ``max_documents``, ``skip_junk``, ``pair_share``, ``judged_documents``, ``budget``, ``limit``,
+            ``concurrency``, ``on``, ``checkpoint``, ``seed``, ``progress``.
 
     Raises:
         GenerationError: An option is out of range, or the options do not go together.

@@ -27,7 +27,8 @@ class RelevanceJudge(Judge):
         reranker: In place of ``llm`` a node postprocessor that scores nodes, or a function from a query and texts to scores.
         rankings: Retrievers, or functions from a query to nodes.
         options: Passed to `deepmem_integrations.judging.RelevanceJudge`: ``thresholds``, ``memory``, ``documents``, ``depth``,
-            ``weights``, ``sample``, ``instructions``, ``budget``, ``concurrency``, ``checkpoint``, ``progress``.
+            ``weights``, ``sample``, ``instructions``, ``budget``, ``limit``, ``concurrency``, ``on``,
+            ``checkpoint``, ``progress``.
 
     Raises:
         GenerationError: An option is out of range, or the options do not go together.

@@ -87,9 +87,9 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             by: Who asks, for the audit log; by default the user of the process.
             on_start: Is called with the id of the job before the vectors are gathered, which may take long: another thread can
                 `cancel` the job from then on.
-            on: The Ray cluster that reads the corpus and trains the folds, with the same result: ``"ray"``, ``"local"``,
-                ``"host:6379"`` or ``"ray://host:10001"``; see `RayWorkers`. By default this machine. What `status`, `list_jobs`
-                and `cancel` do stays the same.
+            on: The Ray cluster that reads the corpus, indexes its words and trains the folds, with the same result: ``"ray"``,
+                ``"local"``, ``"host:6379"`` or ``"ray://host:10001"``; see `RayWorkers`. By default this machine. What `status`,
+                `list_jobs` and `cancel` do stays the same.
 
         Returns:
             The id of the job, which is also the name of the model.
@@ -145,7 +145,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             if on_start is not None:
                 on_start(running.job.id)
             folder = self.jobs.inputs(running.job.id)
-            options["index_words"] = own is None and bool(words) and self._follow()
+            options["index_words"] = own is None and bool(words) and self._follow(on, running.check)
             options["documents"] = self._sketch(options["index_words"])
             options["id_key"] = self.id_key
             write_inputs(folder, self.corpus, labels, validation or None, embedder, options, own, tested or None, on_invalid)

@@ -11,7 +11,7 @@ A ranking has four steps, and a retriever does the store's part of each::
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -323,18 +323,27 @@ class RankedQuery:
         """Whether neither words nor answers count for this query, so that the order of the store's search stands."""
         return self._search is None and not self._answers
 
-    def words(self, k: int) -> Found | None:
+    def words(self, k: int, known: MutableMapping[str, Found] | None = None) -> Found | None:
         """Search by words; None where words do not count. The search may run beside the store's search, in another thread.
 
         Where the word index is damaged or PyStemmer is missing, a warning says so once, and the query goes on without words.
 
         Args:
             k: How many documents to find.
+            known: Text → what the same search found, with the same k, for queries before. It is not asked again for their texts,
+                and what it finds now is added.
 
         Raises:
             StoreError: A search of the user's own returned anything but ids and scores.
         """
-        return self._readable(lambda search: search_words(search, self.text, k))
+
+        def found(search: LexicalSearch) -> Found:
+            before = {} if known is None else known
+            if self.text not in before:
+                before[self.text] = search_words(search, self.text, k)
+            return before[self.text]
+
+        return self._readable(found)
 
     def rank(
         self,

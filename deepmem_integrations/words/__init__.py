@@ -4,10 +4,11 @@
 """
 
 from deepmem_integrations.words.analysis import Analysis
-from deepmem_integrations.words.change import Refreshed
+from deepmem_integrations.words.change import Documents, Refreshed
 from deepmem_integrations.words.index import Statistics, WordIndex
 from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch, search_name, search_words
 from deepmem_integrations.words.segment import text_hashes
+from deepmem_integrations.words.shards import TextShard, TextShards
 from deepmem_integrations.words.stores import (
     DeepLakeWords,
     MilvusWords,
@@ -21,6 +22,7 @@ from deepmem_integrations.words.strings import hashes as string_hashes
 __all__ = [
     "Analysis",
     "DeepLakeWords",
+    "Documents",
     "Filter",
     "Found",
     "LexicalSearch",
@@ -30,6 +32,8 @@ __all__ = [
     "Refreshed",
     "RetrieverWords",
     "Statistics",
+    "TextShard",
+    "TextShards",
     "WordIndex",
     "lexical_search_of",
     "search_name",

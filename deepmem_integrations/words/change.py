@@ -18,6 +18,7 @@ from deepmem_integrations.words.analysis import SAMPLE, Analysis, recognise
 from deepmem_integrations.words.arrays import Array, write_arrays
 from deepmem_integrations.words.manifest import INDEX, Manifest
 from deepmem_integrations.words.segment import LiveSegment, Segment, SegmentBuilder, merge, text_hashes
+from deepmem_integrations.words.shards import SEGMENT_TERMS, TextShards, analyse, check_batch
 from deepmem_integrations.words.state import State, open_segment
 
 K1 = 1.2
@@ -27,9 +28,6 @@ MAX_SEGMENTS = 8
 
 MERGE_SHARE = 0.25
 """All segments are merged where all but the first, or deleted documents, make up more than this share."""
-
-SEGMENT_TERMS = 8_000_000
-"""A larger segment is built in parts, so that memory stays small, and merged from the files."""
 
 Documents = Iterable[tuple[Sequence[str], Sequence[str]]]
 """Batches of (ids, texts)."""
@@ -62,13 +60,13 @@ class Change:
     Args:
         folder: The folder, whose lock the caller holds.
         state: The state before. None: the index is built from nothing.
-        documents: Batches of (ids, texts).
+        documents: Batches of (ids, texts), or the shards in which workers read them.
         language: ISO 639-1 code; None to recognise the language where there are no documents yet.
     """
 
-    def __init__(self, folder: Path, state: State | None, documents: Documents, language: str | None) -> None:
+    def __init__(self, folder: Path, state: State | None, documents: Documents | TextShards, language: str | None) -> None:
         self._folder, self._state = folder, state
-        self._documents = iter(documents)
+        self._documents = documents
         self._before = state.segments if state else ()
         if language is None and not (state and state.documents):
             language = self._recognise()
@@ -89,12 +87,15 @@ class Change:
 
     def _recognise(self) -> str | None:
         """Return the language of the first texts, and put them back."""
+        documents = self._documents
+        batches = iter(documents.texts() if isinstance(documents, TextShards) else documents)
         first: list[tuple[Sequence[str], Sequence[str]]] = []
-        for batch in self._documents:
+        for batch in batches:
             first.append(batch)
             if sum(len(texts) for _, texts in first) >= SAMPLE:
                 break
-        self._documents = chain(first, self._documents)
+        if not isinstance(documents, TextShards):
+            self._documents = chain(first, batches)
         return recognise(text for _, texts in first for text in texts if isinstance(text, str))
 
     def read_all(self) -> Refreshed:
@@ -137,46 +138,65 @@ class Change:
 
     def _read(self) -> tuple[int, int, int]:
         """Read all documents; return how many are new, how many have another text, and how many have not."""
-        added = changed = unchanged = 0
-        for ids, texts in self._documents:
-            ids, texts = check_batch(ids, texts)
-            hashes = text_hashes(texts)
-            new = np.ones(len(ids), np.bool_)
-            write = np.ones(len(ids), np.bool_)
-            for number, live in enumerate(self._before):
-                rows = live.find(ids)
-                which = np.flatnonzero(rows >= 0)
-                rows = rows[which]
-                again = self._seen[number][rows]
-                distinct = np.unique(rows, return_index=True)[1]
-                if again.any() or len(distinct) < len(rows):
-                    first = which[again] if again.any() else np.setdiff1d(which, which[distinct])
-                    raise _twice(ids[first[0]])
-                self._seen[number][rows] = True
-                new[which] = False
-                same = (live.segment.text_hashes[rows] == hashes[which]).all(axis=1)
-                unchanged += int(same.sum())
-                changed += int((~same).sum())
-                if not self.analysed_anew:
-                    write[which[same]] = False
-                    rows = rows[~same]
-                self._drop(number, rows)
-            added += int(new.sum())
-            self._add([(ids[i], texts[i]) for i in np.flatnonzero(write).tolist()], hashes[write], new[write])
+        counts = np.zeros(3, np.int64)
+        if isinstance(self._documents, TextShards):
+            for shard in analyse(self._documents, self._analysis, () if self.analysed_anew else self._before):
+                counts += self._compare(list(shard.unchanged), shard.hashes)[1]
+                for arrays in shard.segments:
+                    segment = Segment(arrays)
+                    counts += self._compare(segment.ids.all(), segment.text_hashes)[1]
+                    self._written.append(self._write_arrays("segment", arrays) | {"deleted": None})
+        else:
+            for ids, texts in self._documents:
+                ids, texts = check_batch(ids, texts)
+                hashes = text_hashes(texts)
+                write, kinds = self._compare(ids, hashes)
+                counts += kinds
+                rows = np.flatnonzero(write).tolist()
+                self._builder.add([ids[row] for row in rows], [texts[row] for row in rows], hashes[write])
+                if self._builder.size >= SEGMENT_TERMS:
+                    self._flush()
+        added, changed, unchanged = counts.tolist()
         return added, changed, unchanged
 
-    def _add(self, documents: Sequence[tuple[str, str]], hashes: NDArray[np.uint64], new: NDArray[np.bool_]) -> None:
-        for (name, _), hashed, is_new in zip(documents, hashes, new.tolist(), strict=True):
-            if is_new:
-                if name in self._fresh:
-                    raise _twice(name)
-                self._fresh.add(name)
-            self._fingerprint += _document_hash(name, hashed)
-        if documents:
-            names, texts = zip(*documents, strict=True)
-            self._builder.add(names, texts, hashes)
-        if self._builder.size >= SEGMENT_TERMS:
-            self._flush()
+    def _compare(self, ids: list[str], hashes: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Compare documents with the state, and take note of them.
+
+        Args:
+            ids: n ids.
+            hashes: (n, 2), the hashes of their texts.
+
+        Returns:
+            (n,) whether a document goes into a new segment; and how many are new, have another text, and have not.
+        """
+        changed = unchanged = 0
+        new = np.ones(len(ids), np.bool_)
+        write = np.ones(len(ids), np.bool_)
+        for number, live in enumerate(self._before):
+            rows = live.find(ids)
+            which = np.flatnonzero(rows >= 0)
+            rows = rows[which]
+            again = self._seen[number][rows]
+            distinct = np.unique(rows, return_index=True)[1]
+            if again.any() or len(distinct) < len(rows):
+                first = which[again] if again.any() else np.setdiff1d(which, which[distinct])
+                raise _twice(ids[first[0]])
+            self._seen[number][rows] = True
+            new[which] = False
+            same = (live.segment.text_hashes[rows] == hashes[which]).all(axis=1)
+            unchanged += int(same.sum())
+            changed += int((~same).sum())
+            if not self.analysed_anew:
+                write[which[same]] = False
+                rows = rows[~same]
+            self._drop(number, rows)
+        for row in np.flatnonzero(new).tolist():
+            if ids[row] in self._fresh:
+                raise _twice(ids[row])
+            self._fresh.add(ids[row])
+        for row in np.flatnonzero(write).tolist():
+            self._fingerprint += _document_hash(ids[row], hashes[row])
+        return write, np.array([int(new.sum()), changed, unchanged])
 
     def _flush(self) -> None:
         """Write the documents that were read into a segment of their own."""
@@ -188,16 +208,13 @@ class Change:
         """Write what is left, merge where that is due, and put the new state in place."""
         self._flush()
         entries, segments = self._after()
-        merged = _to_merge(segments)
-        if merge_all or (self._state is None and len(segments) > 1):
-            merged = slice(0, len(segments))
-        if merged is not None:
-            arrays = merge(segments[merged])
+        first = 0 if merge_all else _to_merge(segments, len(self._written))
+        if first is not None:
+            arrays = merge(segments[first:], self._folder)
+            entries[first:], segments[first:] = [], []
             if len(arrays["lengths"]):
-                entries[merged] = [self._write_arrays("segment", arrays) | {"deleted": None}]
-                segments[merged] = [LiveSegment(Segment(arrays))]
-            else:
-                entries[merged], segments[merged] = [], []
+                entries.append(self._write_arrays("segment", arrays) | {"deleted": None})
+                segments.append(LiveSegment(Segment(arrays)))
         for entry, live in zip(entries, segments, strict=True):
             if len(live.deleted) and entry["deleted"] is None:
                 entry["deleted"] = self._write_arrays("deleted", {"rows": live.deleted})
@@ -247,34 +264,25 @@ class Change:
                         path.unlink()
 
 
-def _to_merge(segments: Sequence[LiveSegment]) -> slice | None:
-    """Return which segments to merge now: all of them, all but the first, or none."""
+def _to_merge(segments: Sequence[LiveSegment], written: int) -> int | None:
+    """Return the first of the segments to merge now; None where none are.
+
+    The documents of a change go into one segment, however many parts were written: an index does not tell who read its documents.
+
+    Args:
+        segments: The segments after the change.
+        written: How many of them, the last, the change has written.
+    """
     if not segments:
         return None
+    before = len(segments) - written
     small = sum(len(live) for live in segments[1:])
     deleted, rows = sum(len(live.deleted) for live in segments), sum(len(live.segment) for live in segments)
-    if small > MERGE_SHARE * len(segments[0]) or deleted > MERGE_SHARE * rows:
-        return slice(0, len(segments))
-    return slice(1, len(segments)) if len(segments) > MAX_SEGMENTS else None
-
-
-def check_batch(ids: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return a batch as lists.
-
-    Raises:
-        StoreError: The batch is no pair of lists of strings of the same length.
-    """
-    if isinstance(ids, str | bytes) or isinstance(texts, str | bytes):
-        raise StoreError("Documents come in batches of (ids, texts), two lists of strings; got a single string.")
-    ids, texts = list(ids), list(texts)
-    if len(ids) != len(texts):
-        raise StoreError(f"A batch has {len(ids)} ids and {len(texts)} texts: every document has one of each.")
-    for name, text in zip(ids, texts, strict=True):
-        if not isinstance(name, str):
-            raise StoreError(f"Document ids are strings; got {name!r}.")
-        if not isinstance(text, str):
-            raise StoreError(f"The text of the document {name!r} is no string, but {type(text).__name__}.")
-    return ids, texts
+    if (before and small > MERGE_SHARE * len(segments[0])) or deleted > MERGE_SHARE * rows:
+        return 0
+    if before + bool(written) > MAX_SEGMENTS:
+        return 1
+    return before if written > 1 else None
 
 
 def _twice(name: str) -> StoreError:

@@ -44,10 +44,11 @@ from deepmem_integrations._files import user_path
 from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.errors import StorageError, StoreError
 from deepmem_integrations.words.arrays import check_sum, damaged
-from deepmem_integrations.words.change import Change, Documents, Refreshed, check_batch
+from deepmem_integrations.words.change import Change, Documents, Refreshed
 from deepmem_integrations.words.lexical_search import Filter, Found, allows, check_search
 from deepmem_integrations.words.manifest import INDEX, Manifest, identity_of
 from deepmem_integrations.words.segment import text_hashes
+from deepmem_integrations.words.shards import TextShards, check_batch
 from deepmem_integrations.words.state import State, best, read_state
 
 _FEW_IDS = 10_000
@@ -117,18 +118,20 @@ class WordIndex:
         return os.path.exists(os.path.join(user_path(folder), INDEX))
 
     @classmethod
-    def build(cls, folder: str | os.PathLike[str], documents: Documents, language: str | None = None) -> "WordIndex":
+    def build(cls, folder: str | os.PathLike[str], documents: Documents | TextShards, language: str | None = None) -> "WordIndex":
         """Index documents. An index that the folder holds already is replaced at the end, in one step.
 
         Args:
             folder: The folder, which is made where it is missing.
-            documents: Batches of (ids, texts), which are read once.
+            documents: Batches of (ids, texts), which are read once; or `TextShards`, which workers read and analyse. The index is
+                the same, to the last bit.
             language: ISO 639-1 code. By default, the first texts tell the language; where they do not, no word is stemmed.
 
         Raises:
             StoreError: An id comes twice or is no string, a text is no string, or the language is not known.
             StorageError: The folder cannot be written.
             MissingExtraError: The language has a stemmer, and PyStemmer is not installed.
+            JobFailedError: Workers have another version of PyStemmer, or see `RayWorkers`.
         """
         path = Path(os.path.abspath(user_path(folder)))
         with WriteLock(path / "lock"):
@@ -350,18 +353,20 @@ class WordIndex:
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
-    def refresh(self, documents: Documents) -> Refreshed:
+    def refresh(self, documents: Documents | TextShards) -> Refreshed:
         """Make the index follow its documents: add new ones, replace those with another text, delete those that are gone.
 
         Documents are compared by id and by a hash of the text, so unchanged ones cost next to nothing. Where nothing changed,
         nothing is written. Where PyStemmer or the rules of the analysis have changed since, all documents are indexed anew.
 
         Args:
-            documents: All documents, as batches of (ids, texts), which are read once. A document that does not come is deleted.
+            documents: All documents, as batches of (ids, texts), which are read once, or as `TextShards`, of which workers
+                analyse what has changed. A document that does not come is deleted.
 
         Raises:
             StoreError: An id comes twice or is no string, or a text is no string; then nothing has changed.
             StorageError: The folder cannot be written, or the index is damaged.
+            JobFailedError: See `build`.
         """
         with WriteLock(self.folder / "lock"):
             self.reopen()

@@ -11,17 +11,22 @@ Arrays of a segment of n documents, V terms and p postings (a posting is one ter
 """
 
 import hashlib
+import os
+import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._strings import encode
+from deepmem_integrations.errors import StorageError
 from deepmem_integrations.words.analysis import Analysis
 from deepmem_integrations.words.arrays import Array
-from deepmem_integrations.words.strings import StringTable, pack
+from deepmem_integrations.words.strings import StringTable, join, pack
 
 _BLOCK = 8_000_000
 """How many postings are merged at a time, so that memory stays small."""
@@ -176,18 +181,31 @@ class SegmentBuilder:
         }
 
 
-def merge(segments: Sequence[LiveSegment]) -> dict[str, Array]:
-    """Return the arrays of one segment with the documents that are there, in their order."""
+def merge(segments: Sequence[LiveSegment], folder: Path) -> dict[str, Array]:
+    """Return the arrays of one segment with the documents that are there, in their order.
+
+    However documents are cut into segments, the same documents in the same order give the same arrays.
+
+    Args:
+        segments: The segments.
+        folder: A folder for the postings where there are many. Memory holds the ids, the terms and a block of postings at a time.
+
+    Raises:
+        StorageError: The folder cannot be written, or the disk is full.
+    """
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__
     numbers = [np.fromiter(map(vocabulary.__getitem__, live.segment.terms.all()), np.int64) for live in segments]
-    frequencies = [_frequencies(live, number, len(vocabulary)) for live, number in zip(segments, numbers, strict=True)]
-    total = np.sum([np.zeros(len(vocabulary), np.int64), *frequencies], axis=0)
+    total, most = np.zeros(len(vocabulary), np.int64), 0
+    for live, number in zip(segments, numbers, strict=True):
+        for block in _blocks(live.segment):
+            _, times, own = _postings_there(live, block)
+            total[number[block]] += own
+            most = max(most, int(times.max(initial=0)))
     starts = np.zeros(len(vocabulary) + 1, np.int64)
     np.cumsum(total, out=starts[1:])
-    documents = np.empty(starts[-1], np.uint32)
-    counts = np.empty(starts[-1], np.result_type(np.uint8, *(live.segment.counts.dtype for live in segments)))
-    ids: list[str] = []
+    documents = _scratch(folder, int(starts[-1]), np.dtype(np.uint32))
+    counts = _scratch(folder, int(starts[-1]), np.min_scalar_type(most))
     place, first = starts[:-1].copy(), 0
     for live, number in zip(segments, numbers, strict=True):
         alive = live.alive
@@ -200,8 +218,6 @@ def merge(segments: Sequence[LiveSegment]) -> dict[str, Array]:
             documents[places] = (renumbered + first)[rows]
             counts[places] = times
             place[number[block]] += own
-        names = live.segment.ids.all()
-        ids += names if alive is None else [names[row] for row in np.flatnonzero(alive).tolist()]
         first += len(live)
     kept = total > 0  # terms of deleted documents alone are gone
     terms = [term for term, keep in zip(vocabulary, kept.tolist(), strict=True) if keep]
@@ -211,22 +227,27 @@ def merge(segments: Sequence[LiveSegment]) -> dict[str, Array]:
         lengths.append(live.segment.lengths[there])
         hashes.append(live.segment.text_hashes[there].ravel())
     return {
-        **pack("ids", ids),
+        **join("ids", [(live.segment.ids, live.alive) for live in segments]),
         **pack("terms", terms),
         "starts": np.concatenate([starts[:1], starts[1:][kept]]),
         "documents": documents,
-        "counts": _narrow(counts),
+        "counts": counts,
         "lengths": np.concatenate(lengths),
         "text_hashes": np.concatenate(hashes),
     }
 
 
-def _frequencies(live: LiveSegment, numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Count in how many documents of a segment each term of a larger vocabulary is."""
-    frequency = np.zeros(size, np.int64)
-    for block in _blocks(live.segment):
-        frequency[numbers[block]] = _postings_there(live, block)[2]
-    return frequency
+def _scratch(folder: Path, size: int, dtype: np.dtype[Any]) -> Array:
+    """Return an array to fill; a large one lies in a file without a name, which is gone with the array."""
+    if size <= _BLOCK:
+        return np.empty(size, dtype)
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".merging-") as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, where it would end the process later
+                os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+            return np.memmap(file, dtype, "w+", shape=(size,))
+    except OSError as error:
+        raise StorageError(f"Cannot write to {folder}: {error.strerror or error}. The index is unchanged.") from error
 
 
 def _blocks(segment: Segment) -> Iterator[slice]:

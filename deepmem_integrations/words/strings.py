@@ -18,7 +18,10 @@ def hashes(texts: Sequence[str]) -> NDArray[np.uint64]:
 
 def pack(name: str, texts: Sequence[str]) -> dict[str, Array]:
     """Return the arrays of a `StringTable` of distinct strings."""
-    packed, keys = Strings.of(texts), hashes(texts)
+    return _arrays(name, Strings.of(texts), hashes(texts))
+
+
+def _arrays(name: str, packed: Strings, keys: NDArray[np.uint64]) -> dict[str, Array]:
     order = np.argsort(keys, kind="stable").astype(np.uint32)
     return {
         f"{name}.bytes": packed.data,
@@ -26,6 +29,18 @@ def pack(name: str, texts: Sequence[str]) -> dict[str, Array]:
         f"{name}.hashes": keys[order],
         f"{name}.rows": order,
     }
+
+
+def join(name: str, tables: Sequence[tuple["StringTable", NDArray[np.bool_] | None]]) -> dict[str, Array]:
+    """Return what `pack` returns for the strings of several tables, one after the other, and make no string.
+
+    Args:
+        name: The name of the new table.
+        tables: One table or more, each with (n,) bool that tells which of its strings to take; None takes all.
+    """
+    strings = [table.strings if kept is None else table.strings.take(kept) for table, kept in tables]
+    keys = [table.hashes if kept is None else table.hashes[kept] for table, kept in tables]
+    return _arrays(name, Strings.join(strings), np.concatenate(keys))
 
 
 class StringTable:
@@ -37,10 +52,10 @@ class StringTable:
     """
 
     def __init__(self, name: str, arrays: dict[str, Array]) -> None:
-        self._strings = Strings(arrays[f"{name}.bytes"], arrays[f"{name}.starts"])
+        self.strings = Strings(arrays[f"{name}.bytes"], arrays[f"{name}.starts"])
         self._hashes: Array = arrays[f"{name}.hashes"]
         self._rows: Array = arrays[f"{name}.rows"]
-        strings = self._strings
+        strings = self.strings
         if not len(self._hashes) == len(self._rows) == len(strings) or strings.starts[-1] != len(strings.data):
             raise ValueError(f"the table {name!r} does not fit together")
 
@@ -50,11 +65,18 @@ class StringTable:
 
     def __getitem__(self, row: int) -> str:
         """The string of a row."""
-        return self._strings[row]
+        return self.strings[row]
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """(n,) uint64, the hashes of the strings by row."""
+        by_row = np.empty(len(self), np.uint64)
+        by_row[self._rows] = self._hashes
+        return by_row
 
     def all(self) -> list[str]:
         """Return all strings by row."""
-        return list(self._strings)
+        return list(self.strings)
 
     def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the (n,) row numbers of strings, −1 for strings that are not there."""
@@ -68,7 +90,7 @@ class StringTable:
             place, wanted = int(places[number]), encode(texts[number])
             while place < len(self._hashes) and self._hashes[place] == keys[number]:  # equal hashes of different strings
                 row = int(self._rows[place])
-                if self._strings.raw(row) == wanted:
+                if self.strings.raw(row) == wanted:
                     rows[number] = row
                     break
                 place += 1

@@ -1,5 +1,9 @@
+import json
+
+import pytest
+
 from deepmem_integrations import Relevance
-from tests.cli.helpers import deepmem
+from tests.cli.helpers import deepmem, process
 
 
 def test_generate(shop, tmp_path):
@@ -33,3 +37,27 @@ def test_generate(shop, tmp_path):
     assert wrong.code == 1
     assert "'gpt-5' names no language model" in wrong.err
     assert deepmem(*options).code == 2
+
+
+def test_limits_of_a_provider(shop, tmp_path):
+    labels, file = tmp_path / "labels.jsonl", tmp_path / "limit.json"
+    options = ("generate", labels, *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 3)
+    wrong = deepmem(*options, "--limit-file", file)
+    assert wrong.code == 2
+    assert "--limit-file shares a limit" in wrong.err
+    done = deepmem(*options, "--limit-file", file, "--requests-per-minute", 500, "--tokens-per-minute", 1_000_000)
+    assert done.code == 0, done.err
+    assert len(json.loads(file.read_text())["turns"]) == 3
+    wrong = deepmem(*options, "--force", "--ray", "somewhere")
+    assert wrong.code == 2
+    assert "is no Ray cluster" in wrong.err
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+def test_on_a_cluster(shop, tmp_path):
+    labels = [tmp_path / "here.jsonl", tmp_path / "there.jsonl"]
+    for path, more in zip(labels, ((), ("--ray", "local", "--requests-per-minute", 500)), strict=True):
+        done = process("generate", path, *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 6, *more)
+        assert done.code == 0, done.err
+    assert labels[0].read_text() == labels[1].read_text()

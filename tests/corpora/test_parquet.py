@@ -7,9 +7,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from deepmem_integrations import evaluate, train_adapter
+from deepmem_integrations import QueryAdapter, Relevance, evaluate, train_adapter
+from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.corpora import ParquetCorpus, parquet, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError, StoreError
+from deepmem_integrations.words import WordIndex
 
 
 def write(path, ids, vectors, rows=20, **columns):
@@ -145,3 +147,26 @@ def test_ids_may_be_the_texts(tmp_path):
     write(tmp_path / "a.parquet", ["a", "b"], [[1.0, 0.0], [0.0, 1.0]])
     corpus = ParquetCorpus(tmp_path / "a.parquet", text="id")
     assert [document.text for batch in corpus.documents() for document in batch] == ["a", "b"]
+
+
+def test_words_are_searched_once_for_each_query(folder, problem, tmp_path):
+    class Counting:
+        name = "WordIndex"
+
+        def __init__(self, index):
+            self.asked, self._index = [], index
+
+        def search(self, text, k, filter=None):
+            self.asked.append(text)
+            return self._index.search(text, k, filter)
+
+    corpus = ParquetCorpus(folder)
+    index = WordIndex.build(tmp_path / "words", corpus.texts(), "en")
+    queries, labels = problem.test_queries[:3], [[(name, 1.0)] for name in ("doc-1", "doc-2", "doc-3")]
+    test = Relevance(["text of doc-1", "text of doc-2", "text of doc-1"], labels)
+    counting, adapter = Counting(index), QueryAdapter(32, ranking=Ranking(words=1.0))
+    result = evaluate(queries, test, corpus, adapter=adapter, words=counting)
+    assert counting.asked == ["text of doc-1", "text of doc-2"]
+    array = evaluate(queries, test, *reversed(read_corpus(corpus.vectors())), adapter=adapter, words=Counting(index))
+    assert result == array and result.found == array.found
+    assert result["words alone"]["recall@1"] == pytest.approx(2 / 3)

@@ -1,13 +1,20 @@
+import asyncio
 import os
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepmem_integrations._store import Store
 from deepmem_integrations.errors import GenerationError, StorageError
-from deepmem_integrations.generation import Answer
+from deepmem_integrations.generation import Answer, Extractive, QueryGenerator
+from deepmem_integrations.generation import checkpoint as module
 from deepmem_integrations.generation.checkpoint import Checkpoint
+from tests.generation.helpers import documents
 
 MINE = {"corpus": "c1", "prompt": "p1", "model": "m1"}
 ANSWER = Answer({"queries": [{"kind": "question", "text": "wörd\u2028\n"}]}, input_tokens=3)
@@ -136,3 +143,97 @@ def test_half_of_a_surrogate_pair_ends_no_run_and_no_later_one(tmp_path):
     for _ in range(2):
         with Checkpoint(path, MINE) as checkpoint:
             assert checkpoint.get("key \udfff") == answer
+
+
+# ---- in an object store ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def url():
+    """A folder in the memory of this process, which fsspec reads as it does an object store."""
+    store = fsspec.filesystem("memory")
+    yield "memory://bucket/run"
+    store.rm("/bucket", recursive=True)
+
+
+def parts(url):
+    return sorted(fsspec.filesystem("memory").ls(url.removeprefix("memory:/"), detail=False))
+
+
+def test_answers_in_an_object_store_come_back_as_they_were(url):
+    fill(url)
+    assert len(parts(url)) == 1
+    with Checkpoint(url, MINE) as checkpoint:
+        assert len(checkpoint) == 3 and checkpoint.get("key 1") == ANSWER and checkpoint.get("key 9") is None
+        checkpoint.add("key 9", ANSWER)
+        assert checkpoint.get("key 9") == ANSWER
+    assert len(parts(url)) == 2, "each run writes parts of its own"
+    with Checkpoint(url, MINE) as checkpoint:
+        assert len(checkpoint) == 4 and "key 9" in checkpoint
+    with pytest.raises(GenerationError, match="memory://bucket/run belongs to another prompt"):
+        Checkpoint(url, MINE | {"prompt": "other"})
+
+
+def test_an_answer_is_there_when_it_is_added(url):
+    """Whoever is killed then has lost nothing."""
+    with Checkpoint(url, MINE) as checkpoint:
+        for row in range(3):
+            checkpoint.add(f"key {row}", ANSWER)
+            with Checkpoint(url, MINE) as other:
+                assert len(other) == row + 1
+
+
+def test_full_parts_are_not_written_again(url, monkeypatch):
+    monkeypatch.setattr(module, "_PART", 500)
+    fill(url, 12)
+    assert len(parts(url)) == 3
+    with Checkpoint(url, MINE) as checkpoint:
+        assert len(checkpoint) == 12
+
+
+def test_threads_write_together(url, monkeypatch):
+    written, write = [], Store.write
+
+    def slow(self, name, data):
+        time.sleep(0.05)
+        written.append(name)
+        write(self, name, data)
+
+    monkeypatch.setattr(Store, "write", slow)
+    with Checkpoint(url, MINE) as checkpoint, ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda row: checkpoint.add(f"key {row}", ANSWER), range(20)))
+    assert len(written) < 10
+    with Checkpoint(url, MINE) as checkpoint:
+        assert len(checkpoint) == 20
+
+
+def test_a_store_that_fails_ends_the_run_and_loses_nothing(url, monkeypatch):
+    write, asked = Store.write, []
+
+    def failing(self, name, data):
+        if len(asked) >= 3:
+            raise StorageError("the store is out of reach")
+        write(self, name, data)
+
+    def model(messages, schema):
+        asked.append(1)
+        return ["How do I set up the unit of the guide?"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", failing)
+        with pytest.raises(StorageError, match="out of reach"):
+            QueryGenerator(model, 1, concurrency=1, checkpoint=url, progress=False)(documents(6))
+    asked.clear()
+    result = QueryGenerator(model, 1, concurrency=1, checkpoint=url, progress=False).generate(documents(6))
+    assert (len(asked), result.recorded) == (4, 2)
+
+
+def test_async_runs_write_there_too(url):
+    pairs = documents(6)
+    asyncio.run(QueryGenerator(Extractive(), 1, checkpoint=url, progress=False).agenerate(pairs))
+    assert QueryGenerator(Extractive(), 1, checkpoint=url, progress=False).generate(pairs).recorded == 6
+
+
+def test_a_url_of_no_known_kind_is_refused():
+    with pytest.raises(StorageError, match="Cannot open nowhere://bucket"):
+        Checkpoint("nowhere://bucket/run", MINE)

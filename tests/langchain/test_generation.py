@@ -1,6 +1,7 @@
 """`SyntheticQueryGenerator` as a Runnable, over LangChain's own OpenAI model and a real server."""
 
 import asyncio
+import pickle
 import threading
 
 import pytest
@@ -14,8 +15,9 @@ from langchain_text_splitters import CharacterTextSplitter
 
 from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.errors import GenerationError
-from deepmem_integrations.generation import Extractive, OpenAIModel
+from deepmem_integrations.generation import Extractive, OpenAIModel, QueryGenerator
 from deepmem_integrations.langchain import SyntheticQueryGenerator
+from deepmem_integrations.langchain.generation import LangChainModel
 from tests.generation.helpers import documents, embed_texts
 from tests.openai_server import Reply, documents_in, honest, openai_server
 
@@ -170,3 +172,17 @@ def test_an_answer_in_a_code_fence_is_read(server, generator, call):
     result = getattr(generator, call)(langchain_documents(1))
     result = result if call == "generate" else asyncio.run(result)
     assert [query.text for query in result.queries] == ["where does the pump stand"]
+
+
+def test_a_chat_model_travels_with_its_settings(server, llm, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "good-key")
+    for model in (llm, ChatOpenAI(model="gpt-test", base_url=server.url, temperature=0.5, timeout=30)):
+        with monkeypatch.context() as patch:
+            found = pickle.dumps(LangChainModel(model))
+            patch.delenv("OPENAI_API_KEY")
+            again = pickle.loads(found)
+            assert again.name == "ChatOpenAI:gpt-test"
+            assert QueryGenerator(again, 1, progress=False)(
+                [("d1", "The router is started again with part-17 of the kit.")]
+            ).queries
+    assert server.requests[-1][2]["temperature"] == 0.5

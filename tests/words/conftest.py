@@ -124,3 +124,9 @@ def flip_postings(index):
     low, high = json.loads(raw[8:start])["documents"]["data_offsets"]
     raw[start + low : start + high] = b"\xff" * (high - low)
     segment_file(index).write_bytes(raw)
+
+
+def state(index):
+    """All that an index holds, but for the names of its files."""
+    entries = [(e["sha256"], e["bytes"], e["deleted"] and e["deleted"]["sha256"]) for e in index._state.manifest.segments]
+    return {**vars(index._state.manifest), "segments": entries}

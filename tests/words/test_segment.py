@@ -1,13 +1,16 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepmem_integrations.errors import StorageError
-from deepmem_integrations.words import Analysis, strings
+from deepmem_integrations.words import Analysis, segment, strings
 from deepmem_integrations.words.arrays import map_arrays, write_arrays
 from deepmem_integrations.words.segment import LiveSegment, Segment, SegmentBuilder, merge, text_hashes
-from deepmem_integrations.words.strings import StringTable, pack
+from deepmem_integrations.words.strings import StringTable, join, pack
 
 
 @given(st.lists(st.text(st.characters()), unique=True), st.lists(st.text()))
@@ -58,10 +61,10 @@ def built(documents):
 
 
 @pytest.mark.parametrize("times, dtype", [(255, np.uint8), (256, np.uint16), (70_000, np.uint32)])
-def test_counts_take_as_little_room_as_they_need(times, dtype):
+def test_counts_take_as_little_room_as_they_need(times, dtype, tmp_path):
     one = built({"a": "word " * times})
     assert one.counts.dtype == dtype and one.counts.tolist() == [times]
-    both = merge([LiveSegment(one), LiveSegment(built({"b": "word"}))])
+    both = merge([LiveSegment(one), LiveSegment(built({"b": "word"}))], tmp_path)
     assert both["counts"].dtype == dtype and both["counts"].tolist() == [times, 1]
 
 
@@ -74,10 +77,10 @@ def test_postings_count_the_documents_that_are_there(deleted):
         assert number == len(set(rows) - set(deleted))
 
 
-def test_merging_leaves_out_deleted_documents_and_their_terms():
+def test_merging_leaves_out_deleted_documents_and_their_terms(tmp_path):
     one = LiveSegment(built({"a": "x y", "b": "y z", "c": "z z"}), np.array([1], np.uint32))
     two = LiveSegment(built({"d": "x w", "e": "q"}), np.array([1], np.uint32))
-    merged = Segment(merge([one, two]))
+    merged = Segment(merge([one, two], tmp_path))
     assert merged.ids.all() == ["a", "c", "d"]
     assert sorted(merged.terms.all()) == ["w", "x", "y", "z"]
     postings = {
@@ -87,3 +90,38 @@ def test_merging_leaves_out_deleted_documents_and_their_terms():
     assert postings == {"x": ([0, 2], [1, 1]), "y": ([0], [1]), "z": ([1], [2]), "w": ([2], [1])}
     assert merged.lengths.tolist() == [2, 2, 2]
     assert (merged.text_hashes == text_hashes(["x y", "z z", "x w"])).all()
+
+
+def test_postings_that_memory_should_not_hold_lie_in_a_file(tmp_path, monkeypatch):
+    parts = [LiveSegment(built({f"{part}-{n}": f"word word{n}" for n in range(9)})) for part in "ab"]
+    small = merge(parts, tmp_path)
+    monkeypatch.setattr(segment, "_BLOCK", 3)
+    large = merge(parts, tmp_path)
+    assert isinstance(large["documents"], np.memmap) and not isinstance(small["documents"], np.memmap)
+    assert all((small[name] == large[name]).all() for name in small)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="nothing reserves room on a disk here")
+def test_a_full_disk_ends_a_merge_with_an_error(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    parts = [LiveSegment(built({f"{part}-{n}": f"word word{n}" for n in range(900)})) for part in "ab"]
+    monkeypatch.setattr(segment, "_BLOCK", 300)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"Cannot write to .*The index is unchanged"):
+            merge(parts, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@given(st.lists(st.lists(st.tuples(st.text(st.characters()), st.booleans()), unique_by=lambda one: one[0]), min_size=1))
+def test_tables_are_joined_as_they_are_packed(parts):
+    tables = [StringTable("t", pack("t", [text for text, _ in part])) for part in parts]
+    kept = [None if all(keep for _, keep in part) else np.array([keep for _, keep in part]) for part in parts]
+    joined = join("t", list(zip(tables, kept, strict=True)))
+    packed = pack("t", [text for part in parts for text, keep in part if keep])
+    assert all(joined[name].dtype == packed[name].dtype and joined[name].tolist() == packed[name].tolist() for name in packed)

@@ -1,0 +1,311 @@
+"""Rate limits of a provider, which hold for all who ask it: `RateLimit`.
+
+A request takes its turn before it is sent: a time at which it and all before it, within any window of a minute, stay below the
+limit. Turns are given in order. A turn costs the tokens that the request is expected to use, and what the model counted once it
+has answered. No library was found to fit: a leaky bucket, as aiolimiter's, lets twice the limit pass in the first minute, and
+those that keep a window, limits and pyrate-limiter, keep an entry for each token and cannot take back what was not used.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from deepmem_integrations._files import make_private_folder, read_json, user_path, write_text
+from deepmem_integrations._locks import WriteLock
+from deepmem_integrations.errors import DeepMemoryError, GenerationError, StorageError
+from deepmem_integrations.generation.budget import Usage
+from deepmem_integrations.generation.model import Answer, Model, Request
+
+SLACK = 1.0
+"""How many seconds after its turn a request may reach the provider, and the limit still holds."""
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """A cap on the requests, and on the tokens, that a provider gets in any minute.
+
+    All runs of a process whose limits have the same name count together, each under its own cap. On a Ray cluster, all runs of
+    the cluster do. With ``file``, processes that share the file do so as well. A request that the `OpenAIModel` sends again,
+    after an error, counts again; the clients of other models send again unseen.
+
+    A request counts with its expected tokens while it is under way, and then with the tokens that the model counted. A request
+    that is expected to use more than the cap waits until it is alone.
+
+    Args:
+        requests: The most requests in a window; None sets no limit.
+        tokens: The most input and output tokens in a window; None sets no limit.
+        seconds: The length of the window.
+        name: Whose limit it is, such as ``"openai"``; by default the name of the model.
+        file: A file by which processes share the limit, on a disk that all of them see and that has locks. It holds times and
+            numbers of tokens. The clocks of their machines have to agree.
+
+    Raises:
+        GenerationError: There is no limit, or one is out of range.
+
+    Example:
+        >>> RateLimit(requests=500, tokens=200_000)
+        RateLimit(requests=500, tokens=200000, seconds=60.0, name='', file=None)
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+    seconds: float = 60.0
+    name: str = ""
+    file: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        given = [one for one in (self.requests, self.tokens) if one is not None]
+        if not given or min(given) < 1 or not self.seconds > 0:
+            raise GenerationError(
+                "RateLimit needs requests=, tokens=, or both, each 1 or more, and seconds above 0; got "
+                f"requests={self.requests}, tokens={self.tokens} and seconds={self.seconds}."
+            )
+
+
+class Turns(Protocol):
+    """Who gives the turns of a provider, in this process or elsewhere."""
+
+    def take(self, limit: RateLimit, tokens: int) -> tuple[float, int]:
+        """Give a turn to a request with its expected tokens: return in how many seconds it comes, and its number."""
+        ...
+
+    def settle(self, number: int, tokens: int) -> None:
+        """Correct the tokens of a turn."""
+        ...
+
+
+class Window:
+    """The turns of the last seconds, and those to come.
+
+    Attributes:
+        turns: For each turn its time, its tokens, and its number, in the order of time.
+        length: After how many seconds a turn counts for nobody any more.
+    """
+
+    def __init__(self, turns: Iterable[Sequence[float]] = (), length: float = 0.0) -> None:
+        self.turns = [(float(at), int(tokens), int(number)) for at, tokens, number in turns]
+        self.length = float(length)
+        self._last = max((number for _, _, number in self.turns), default=0)
+
+    def take(self, limit: RateLimit, tokens: int, now: float) -> tuple[float, int]:
+        """Give a turn: see `Turns`.
+
+        Args:
+            limit: The limit of the one who asks.
+            tokens: The expected tokens.
+            now: The time, of any clock that all callers share.
+        """
+        length = limit.seconds + SLACK
+        self.length = max(self.length, length)
+        self.turns = [turn for turn in self.turns if turn[0] + self.length > now]
+        at = max(now, self.turns[-1][0]) if self.turns else now
+        if limit.requests is not None and len(self.turns) >= limit.requests:
+            at = max(at, self.turns[-limit.requests][0] + length)
+        if limit.tokens is not None:
+            left = limit.tokens - min(tokens, limit.tokens)
+            for before, used, _ in reversed(self.turns):
+                left -= used
+                if left < 0:
+                    at = max(at, before + length)
+                    break
+        self._last += 1
+        self.turns.append((at, tokens, self._last))
+        return at - now, self._last
+
+    def settle(self, number: int, tokens: int) -> None:
+        """Correct the tokens of a turn: see `Turns`."""
+        self.turns = [(at, tokens if one == number else used, one) for at, used, one in self.turns]
+
+    def fill(self, limit: RateLimit, now: float) -> None:
+        """Count the window as full, where nobody knows what was sent in it."""
+        self.turns += [(now, limit.tokens or 0, 0)] * (limit.requests or 1)
+
+
+class TurnsHere:
+    """The turns of one provider in this process: all limits of the same name share them.
+
+    Args:
+        name: The name.
+    """
+
+    _windows: ClassVar[dict[str, tuple[threading.Lock, Window]]] = {}
+
+    def __init__(self, name: str) -> None:
+        self._lock, self._window = self._windows.setdefault(name, (threading.Lock(), Window()))
+
+    def take(self, limit: RateLimit, tokens: int) -> tuple[float, int]:
+        """Give a turn: see `Turns`."""
+        with self._lock:
+            return self._window.take(limit, tokens, time.monotonic())
+
+    def settle(self, number: int, tokens: int) -> None:
+        """Correct the tokens of a turn: see `Turns`."""
+        with self._lock:
+            self._window.settle(number, tokens)
+
+
+class TurnsInFile:
+    """The turns of one provider in a file that processes share.
+
+    Args:
+        path: The file. The lock is a file beside it.
+
+    Raises:
+        StorageError: The file cannot be read, written or locked.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(os.path.abspath(user_path(path)))
+        try:
+            make_private_folder(self._path.parent)
+        except OSError as error:
+            raise StorageError(f"Cannot make the folder of {self._path}: {error.strerror or error}.") from error
+        with self._open():
+            pass
+
+    def take(self, limit: RateLimit, tokens: int) -> tuple[float, int]:
+        """Give a turn: see `Turns`."""
+        with self._open() as window:
+            return window.take(limit, tokens, time.time())
+
+    def settle(self, number: int, tokens: int) -> None:
+        """Correct the tokens of a turn: see `Turns`."""
+        with self._open() as window:
+            window.settle(number, tokens)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Window]:
+        with WriteLock(self._path.with_name(f"{self._path.name}.lock")):
+            try:
+                window = Window(**read_json(self._path)) if self._path.exists() else Window()
+            except (TypeError, ValueError) as error:
+                if isinstance(error, StorageError):
+                    raise
+                raise StorageError(f"{self._path} holds no turns of a rate limit ({error}). Name another file.") from error
+            yield window
+            write_text(self._path, json.dumps({"turns": window.turns, "length": window.length}), private=True)
+
+
+class Limited:
+    """A model whose requests wait for their turns.
+
+    A model that sends a request by way of `take_turn` or `atake_turn`, each time that it sends it, says so with an attribute
+    ``takes_turns``. The requests of other models wait before the model is called.
+
+    Args:
+        model: The model.
+        limit: The limit.
+        turns: Who gives the turns; by default the file of the limit, or this process.
+    """
+
+    def __init__(self, model: Model, limit: RateLimit, turns: Turns | None = None) -> None:
+        self._model, self._limit = model, limit
+        if turns is None:
+            turns = TurnsHere(limit.name or model.name) if limit.file is None else TurnsInFile(limit.file)
+        self._turns = turns
+        self._closed = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return self._model.name
+
+    def close(self) -> None:
+        """Send nothing any more: requests that wait for their turn end with an error."""
+        self._closed.set()
+
+    def ask(self, request: Request) -> Answer:
+        """Answer the request when its turn has come.
+
+        Raises:
+            StorageError, JobFailedError: Nobody can give a turn.
+        """
+        with self._sending(request) as sending:
+            if not self._takes_turns:
+                sending.wait()
+            return sending.answered(self._model.ask(request))
+
+    async def aask(self, request: Request) -> Answer:
+        """Answer the request when its turn has come, without blocking the event loop."""
+        with self._sending(request) as sending:
+            if not self._takes_turns:
+                await sending.await_turn()
+            return sending.answered(await self._model.aask(request))
+
+    @property
+    def _takes_turns(self) -> bool:
+        return bool(getattr(self._model, "takes_turns", False))
+
+    @contextlib.contextmanager
+    def _sending(self, request: Request) -> Iterator["_Sending"]:
+        sending = _Sending(self._turns, self._limit, self._closed, request)
+        before = _SENDING.set(sending)
+        try:
+            yield sending
+        except _NoTurnError as stopped:
+            raise stopped.error from None
+        finally:
+            _SENDING.reset(before)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the parts: turns travel as the place where they are given."""
+        return Limited, (self._model, self._limit, self._turns)
+
+
+class _NoTurnError(BaseException):
+    """There is no turn. It passes through clients, which try again after any `Exception`."""
+
+    def __init__(self, error: DeepMemoryError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Sending:
+    """A request on its way, which may be sent several times."""
+
+    def __init__(self, turns: Turns, limit: RateLimit, closed: threading.Event, request: Request) -> None:
+        self._turns, self._limit, self._closed, self._request = turns, limit, closed, request
+        self._tokens = Usage.expected(request).tokens
+        self._number = 0
+
+    def wait(self) -> None:
+        if self._closed.wait(self._take()):
+            raise _NoTurnError(GenerationError("The run has ended, so the request is not sent."))
+
+    async def await_turn(self) -> None:
+        await asyncio.sleep(self._take())
+
+    def _take(self) -> float:
+        try:
+            seconds, self._number = self._turns.take(self._limit, self._tokens)
+        except DeepMemoryError as error:
+            raise _NoTurnError(error) from None
+        return seconds
+
+    def answered(self, answer: Answer) -> Answer:
+        with contextlib.suppress(DeepMemoryError):  # the answer is paid for; the next turn tells the error
+            self._turns.settle(self._number, Usage.of(self._request, answer).tokens)
+        return answer
+
+
+_SENDING: ContextVar[_Sending | None] = ContextVar("_SENDING", default=None)
+
+
+def take_turn() -> None:
+    """Wait until the request on its way may be sent; without a rate limit, at once."""
+    if (sending := _SENDING.get()) is not None:
+        sending.wait()
+
+
+async def atake_turn() -> None:
+    """Do the same as `take_turn`, without blocking the event loop."""
+    if (sending := _SENDING.get()) is not None:
+        await sending.await_turn()

@@ -1,0 +1,209 @@
+"""Rate limits: what a real server gets in any window, from threads, tasks, runs and processes."""
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import time
+from itertools import pairwise
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepmem_integrations.errors import GenerationError, StorageError
+from deepmem_integrations.generation import Answer, FunctionModel, OpenAIModel, QueryGenerator, RateLimit, Usage, rates
+from deepmem_integrations.generation.rates import Limited, TurnsHere, TurnsInFile, Window
+from deepmem_integrations.judging import RelevanceJudge
+from tests.generation.helpers import documents
+from tests.openai_server import Reply, honest, queries
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch):
+    """No test waits for another's turns, or for the slack of a minute."""
+    monkeypatch.setattr(TurnsHere, "_windows", {})
+    monkeypatch.setattr(rates, "SLACK", 0.1)
+
+
+costs = st.lists(st.tuples(st.integers(1, 120), st.floats(0, 30), st.integers(1, 120)), min_size=1, max_size=60)
+
+
+@given(costs, st.none() | st.integers(1, 5), st.none() | st.integers(1, 100))
+def test_no_window_has_more_than_the_limit(asked, requests, tokens):
+    if requests is None and tokens is None:
+        return
+    limit, window, now, turns = RateLimit(requests, tokens, seconds=60), Window(), 0.0, []
+    for expected, pause, _ in asked:
+        wait, _ = window.take(limit, expected, now)
+        turns.append((now + wait, expected))
+        now += pause
+    assert all(one[0] <= other[0] + 1e-9 for one, other in pairwise(turns)), "nobody is overtaken"
+    for at, _ in turns:
+        within = [used for time_of, used in turns if at <= time_of < at + 60]
+        assert requests is None or len(within) <= requests
+        assert tokens is None or len(within) == 1 or sum(within) <= tokens
+
+
+def test_nobody_waits_longer_than_the_limit_asks_for():
+    window, limit = Window(), RateLimit(requests=3, seconds=10)
+    waits = [window.take(limit, 1, 0.0)[0] for _ in range(7)]
+    assert waits == pytest.approx([0, 0, 0, 10.1, 10.1, 10.1, 20.2])
+    assert window.take(limit, 1, 100.0)[0] == 0
+
+
+def test_what_the_model_counted_takes_the_place_of_what_was_expected():
+    window, limit = Window(), RateLimit(tokens=100, seconds=10)
+    _, number = window.take(limit, 90, 0.0)
+    window.settle(number, 20)
+    assert window.take(limit, 80, 1.0)[0] == 0
+    assert window.take(limit, 1, 1.0)[0] > 8
+    _, number = window.take(limit, 5_000, 50.0)
+    assert window.take(limit, 1, 51.0)[0] > 8, "a request beyond the cap goes alone"
+
+
+def test_each_run_keeps_its_own_cap_and_counts_the_others():
+    window = Window()
+    assert [window.take(RateLimit(requests=4, seconds=10), 1, 0.0)[0] for _ in range(3)] == [0, 0, 0]
+    assert window.take(RateLimit(requests=2, seconds=20), 1, 5.0)[0] == pytest.approx(15.1)
+
+
+@pytest.mark.parametrize("door", ["generate", "agenerate"])
+def test_a_server_never_gets_more_than_the_limit(server, generator, door):
+    writer = generator(1, limit=RateLimit(requests=5, seconds=0.3), concurrency=16)
+    pairs = documents(14)
+    result = writer.generate(pairs) if door == "generate" else asyncio.run(writer.agenerate(pairs))
+    assert server.most_within(0.3) == 5
+    assert result.relevance == generator(1).generate(pairs).relevance
+
+
+@pytest.mark.parametrize("door", ["generate", "agenerate"])
+def test_what_the_client_sends_again_waits_for_a_turn_as_well(server, generator, door):
+    server.script = lambda messages, attempt: (
+        Reply(status=429, headers={"Retry-After": "0"}) if attempt < 3 else honest(messages, 1)
+    )
+    writer = generator(1, limit=RateLimit(requests=4, seconds=0.3), concurrency=8)
+    result = writer.generate(documents(4)) if door == "generate" else asyncio.run(writer.agenerate(documents(4)))
+    assert len(server.times) == 12 and not result.failed
+    assert server.most_within(0.3) == 4
+
+
+def test_tokens_are_limited(server, generator):
+    server.script = lambda messages, attempt: queries(f"what is {messages[-1]['content'][-40:-30]}?")
+    pairs = documents(6)
+    writer = generator(1)
+    expected = Usage.expected(writer.prompt.request((writer._sources(pairs)[0],))).tokens
+    generator(1, limit=RateLimit(tokens=int(2.5 * expected), seconds=0.4), concurrency=6).generate(pairs)
+    assert server.most_within(0.3) <= 3, "more tokens were expected than the server counts"
+    assert max(server.times) - min(server.times) > 0.4
+
+
+def test_runs_of_one_process_share_a_name(server, generator, openai_model):
+    limit = RateLimit(requests=3, seconds=0.4, name="mine")
+    writer = generator(1, limit=limit)
+    judge = RelevanceJudge(openai_model, rankings=[lambda query: documents(3)], limit=limit, progress=False)
+    server.script = lambda messages, attempt: {"grade": 2} if "Query:" in messages[-1]["content"] else honest(messages, attempt)
+
+    async def both():
+        await asyncio.gather(writer.agenerate(documents(3)), judge.ajudge(["a question"]))
+
+    asyncio.run(both())
+    assert len(server.times) == 6
+    assert server.most_within(0.4) == 3
+
+
+def test_processes_share_a_file(tmp_path):
+    program = """
+        import sys, time
+        from deepmem_integrations.generation import RateLimit, rates
+        rates.SLACK = 0.1
+        limit = RateLimit(requests=4, seconds=0.5, file=sys.argv[1])
+        turns = rates.TurnsInFile(limit.file)
+        for _ in range(6):
+            wait, number = turns.take(limit, 10)
+            print(time.time() + wait)
+            turns.settle(number, 5)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "deep" / "limit.json")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}) for _ in range(2)]
+    turns = sorted(float(line) for one in running for line in one.communicate(timeout=60)[0].split())
+    assert len(turns) == 12
+    assert max(sum(first <= turn < first + 0.5 for turn in turns) for first in turns) == 4
+
+
+def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path, generator):
+    path = tmp_path / "notes.json"
+    for content in ('{"my": "notes"}', '{"turns": [[1]]}', "[1]", "no JSON"):
+        path.write_text(content)
+        with pytest.raises(StorageError, match=r"notes\.json"):
+            generator(limit=RateLimit(5, file=path))(documents(2))
+        assert path.read_text() == content
+
+
+def test_an_answer_that_was_paid_is_kept_where_a_limit_can_no_longer_be_kept(tmp_path, generator, server):
+    file = tmp_path / "limits" / "limit.json"
+
+    def script(messages, attempt):
+        file.write_text("no JSON")
+        return honest(messages, attempt)
+
+    server.script = script
+    options = {"limit": RateLimit(50, file=file), "concurrency": 1, "checkpoint": tmp_path / "run.jsonl"}
+    with pytest.raises(StorageError, match=r"limit\.json"):
+        generator(1, **options)(documents(4))
+    assert len(server.times) == 1
+    assert generator(1, checkpoint=tmp_path / "run.jsonl").generate(documents(4)).recorded == 1
+
+
+def test_a_request_that_waits_when_the_run_ends_is_never_sent():
+    asked = []
+    model = FunctionModel(lambda messages, schema: asked.append(1) or ["How do I set up the unit of the guide?"])
+    stream = QueryGenerator(model, 1, limit=RateLimit(1, seconds=0.3), progress=False).stream(documents(5))
+    next(stream), next(stream)
+    stream.close()
+    sent = len(asked)
+    time.sleep(0.5)
+    assert len(asked) == sent
+
+
+def test_a_model_counts_under_its_own_name():
+    limit = RateLimit(1, seconds=5)
+    assert Limited(FunctionModel(len, "a"), limit)._turns.take(limit, 1)[0] == 0
+    assert Limited(FunctionModel(len, "b"), limit)._turns.take(limit, 1)[0] == 0
+    assert Limited(FunctionModel(max, "a"), limit)._turns.take(limit, 1)[0] > 4
+
+
+@pytest.mark.parametrize("options", [{}, {"requests": 0}, {"tokens": -1}, {"requests": 1, "seconds": 0}])
+def test_limits_out_of_range(options):
+    with pytest.raises(GenerationError, match="RateLimit needs requests=, tokens=, or both"):
+        RateLimit(**options)
+
+
+def test_an_openai_model_travels_with_its_key(server, openai_model, monkeypatch):
+    for model in (openai_model, OpenAIModel("gpt-test", api_key="good-key", base_url=server.url, http_client=httpx.Client())):
+        request = QueryGenerator(model).prompt.request(tuple(QueryGenerator(model)._sources(documents(1))))
+        if model is openai_model:
+            again = pickle.loads(pickle.dumps(model))
+            assert again.name == model.name
+            model = again
+        assert model.ask(request).value["queries"]
+        model._client.close()
+    monkeypatch.setenv("OPENAI_API_KEY", "good-key")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    found = pickle.dumps(OpenAIModel("gpt-test", max_retries=0))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert isinstance(pickle.loads(found).ask(request), Answer)
+
+
+def test_turns_in_a_file_are_settled(tmp_path):
+    turns, limit = TurnsInFile(tmp_path / "limit.json"), RateLimit(tokens=100, seconds=10)
+    _, number = turns.take(limit, 90)
+    assert turns.take(limit, 50)[0] > 9
+    other = TurnsInFile(tmp_path / "other.json")
+    _, number = other.take(limit, 90)
+    TurnsInFile(tmp_path / "other.json").settle(number, 10)
+    assert other.take(limit, 50)[0] == 0
