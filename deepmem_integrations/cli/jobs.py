@@ -32,7 +32,7 @@ from deepmem_integrations.cli.options import (
     words_line,
 )
 from deepmem_integrations.cli.stores import open_store
-from deepmem_integrations.corpora import ShardedCorpus
+from deepmem_integrations.corpora import in_shards
 from deepmem_integrations.drift import Drift, drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, JobNotFoundError
 from deepmem_integrations.jobs import JobStatus
@@ -146,7 +146,7 @@ def train(
         job = memory.jobs.job(job_id)
         if test is not None and not background:
             evaluation = memory.measure(
-                test, model=job_id, on_invalid=on_invalid, on=ray if isinstance(memory.corpus, ShardedCorpus) else None
+                test, model=job_id, on_invalid=on_invalid, on=None if in_shards(memory.corpus) is None else ray
             )
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return

@@ -57,6 +57,8 @@ class ParquetCorpus(ShardedCorpus):
         [('page-1', 'How to install', {'lang': 'en'})]
     """
 
+    kind = "parquet"
+
     def __init__(
         self,
         path: Any,

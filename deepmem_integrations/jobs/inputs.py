@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from deepmem_integrations._files import MOST_TEXT, make_private_folder, open_regular, private_opener, read_json, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, ParquetCorpus, ShardedCorpus, digest, unit_batches
+from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, ShardedCorpus, digest, in_shards, open_shards, unit_batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError, StoreError
 from deepmem_integrations.labels import OnInvalid, Parents, Relevance
@@ -134,10 +134,10 @@ def write_inputs(
     named = labels.document_ids.union(*(some.document_ids for some in (validation, held_out) if some))
     levelled = CorpusAtLevel(corpus, labels.level)
     ids: Collection[str]
-    if isinstance(corpus, ShardedCorpus) and levelled.parent_of is None:
-        ids, dimension = corpus.known(named), corpus.dimension
+    if (shards := in_shards(corpus) if levelled.parent_of is None else None) is not None:
+        ids, dimension = shards.known(named), shards.dimension
         make_private_folder(folder)
-        _write_json(folder, "corpus", {"parquet": corpus.to_json(), "shape": [len(corpus), dimension]})
+        _write_json(folder, "corpus", {"kind": shards.kind, "arguments": shards.to_json(), "shape": [len(shards), dimension]})
     else:
         ids, dimension = _write_corpus(folder, levelled.around(searched, AROUND, named))
     if levelled.parent_of is not None:
@@ -177,8 +177,8 @@ def read_inputs(folder: Path) -> TrainingInputs:
         StorageError: A file is missing or damaged.
     """
     corpus, options = _read_json(folder, "corpus"), _read_json(folder, "options")
-    in_shards = "parquet" in corpus
-    stored = None if in_shards else _read_vectors(folder, "corpus")
+    stays = "kind" in corpus
+    stored = None if stays else _read_vectors(folder, "corpus")
     documents, dimension = corpus["shape"] if stored is None else stored.shape
     probes = None if options["probes"] is None else np.array(options["probes"], dtype=np.float32)
     labels, queries = _read_labelled(folder, "queries")
@@ -186,12 +186,12 @@ def read_inputs(folder: Path) -> TrainingInputs:
         labels=labels,
         queries=queries,
         corpus_ids=corpus.get("ids"),
-        corpus=ParquetCorpus(**corpus["parquet"]) if stored is None else stored,
+        corpus=open_shards(corpus["kind"], corpus["arguments"]) if stored is None else stored,
         shape=(documents, dimension),
         validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
         held_out=_read_labelled(folder, "held_out")[::-1] if (folder / "held_out.json").exists() else None,
         fingerprint=Fingerprint(dimension, options["model"], probes),
-        data={"queries": fingerprint_of(labels), **({} if in_shards else {"corpus": corpus["digest"]})},
+        data={"queries": fingerprint_of(labels), **({} if stays else {"corpus": corpus["digest"]})},
         parents=_read_json(folder, "parents") if (folder / "parents.json").exists() else None,
         words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,
         options=options["options"],
