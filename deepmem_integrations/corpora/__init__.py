@@ -21,6 +21,7 @@ from deepmem_integrations.corpora.corpus import (
     unit_batches,
 )
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus, DeepLakeShards
+from deepmem_integrations.corpora.lance import LanceCorpus
 from deepmem_integrations.corpora.parents import CorpusAtLevel
 from deepmem_integrations.corpora.parquet import ParquetCorpus
 from deepmem_integrations.corpora.selection import Lots, Selected, Selection
@@ -36,6 +37,7 @@ __all__ = [
     "DeepLakeCorpus",
     "GivenCorpus",
     "HasCorpus",
+    "LanceCorpus",
     "ListedCorpus",
     "Lots",
     "ParquetCorpus",
@@ -66,5 +68,5 @@ def open_shards(kind: str, arguments: dict[str, Any]) -> ShardedCorpus:
     Raises:
         StoreError: The corpus is not there any more.
     """
-    kinds: dict[str, type[ShardedCorpus]] = {one.kind: one for one in (DeepLakeShards, ParquetCorpus)}
+    kinds: dict[str, type[ShardedCorpus]] = {one.kind: one for one in (DeepLakeShards, LanceCorpus, ParquetCorpus)}
     return kinds[kind](**arguments)
