@@ -19,7 +19,7 @@ from deepmem_integrations.corpora import DeepLakeCorpus, GivenCorpus, LanceCorpu
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
 from deepmem_integrations.training import corpus_sample
-from tests.jobs.helpers import until_ended
+from tests.jobs.helpers import leftovers, until_ended
 
 
 @pytest.mark.parametrize("address", ["somewhere", "", 8])
@@ -348,6 +348,27 @@ class TestTrainings:
         assert "is gone: it was killed" in memory.jobs.job(job).error
         with RayWorkers(cluster.address) as workers:
             assert list(workers.map(noted, [(1,), (2,), (3,)], (str(tmp_path),))) == [1, 2, 3]
+
+    @pytest.mark.parametrize(("moment", "shards"), [("corpus", 5), ("folds", 8)])
+    def test_a_killed_driver_goes_on(self, cluster, problem, embeddings, tmp_path, killing, moment, shards):
+        """The shards and folds that were done are not done again, and the model is that of a training that was not killed."""
+        store = DeepLakeStore(tmp_path / "pages")
+        store.add(problem.ids, problem.corpus, problem.ids)
+        here, there = (DeepMemory(DeepLakeCorpus(store), embeddings, tmp_path / name) for name in ("here", "there"))
+        killing(None)
+        until_ended(here, here.train(problem.train, wait=False))
+        killing(moment)
+        job = there.train(problem.train, wait=False, on=cluster.address)
+        assert until_ended(there, job).state == "failed"
+        before = killing(None)
+        assert before["shards"] == shards
+        there.resume(job, wait=False)
+        assert until_ended(there, job).state == "completed"
+        after = killing(None)
+        assert after["shards"] == 8 - shards
+        assert moment == "corpus" or after["kept"] == 6 - before["kept"]
+        check_equal(here, there, problem)
+        assert leftovers(there) == []
 
     def test_a_cluster_that_is_started_for_the_work(self):
         program = (

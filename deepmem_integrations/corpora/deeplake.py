@@ -119,6 +119,10 @@ class DeepLakeShards(ShardedCorpus):
         """Yield batches of all documents, without their vectors."""
         yield from self._store.documents()
 
+    def fingerprint(self) -> str:
+        """Return the id and the version of the data set."""
+        return f"{self._data_set} {self._store.version}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the arguments, for another process. The token and the credentials are among them."""
         return {**self._store.access, "data_set": self._data_set}

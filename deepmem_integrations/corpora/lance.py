@@ -91,6 +91,16 @@ class LanceCorpus(ArrowCorpus):
             version = int(_opened(self.path, self._options, self.version).version)
         return LanceCorpus(**{**self.to_json(), "version": version})
 
+    def fingerprint(self) -> str:
+        """Return the version of the data set and a fingerprint of its files' names.
+
+        Raises:
+            StoreError: The data set cannot be read.
+        """
+        with reading(self.path):
+            data_set = _opened(self.path, self._options, self.version)
+            return f"{_files_of(data_set)} {data_set.version}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the arguments, for another process."""
         return {"path": self.path, **asdict(self.columns), "version": self.version, "storage_options": self._options}

@@ -1,6 +1,8 @@
 """`ParquetCorpus`, which reads documents and their vectors from Parquet files, on disk or in an object store."""
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,7 +16,7 @@ SHARD_ROWS = 100_000
 """How many rows a shard has at least, where its file has so many; row groups are never cut."""
 _BUFFER = 1 << 22
 """How many bytes of a column are read at once: a large row group is never held as a whole."""
-_FOOTERS_TOGETHER = 16
+_FILES_TOGETHER = 16
 """How many files' footers are read at once."""
 
 
@@ -73,7 +75,7 @@ class ParquetCorpus(ArrowCorpus):
             StoreError: There is no file, or a file cannot be read or lacks a column.
         """
         files = self._files()
-        with ThreadPoolExecutor(_FOOTERS_TOGETHER) as pool:
+        with ThreadPoolExecutor(_FILES_TOGETHER) as pool:
             groups = pool.map(lambda url: _row_groups(url, self._options, self.columns), files)
             shards: list[ParquetShard] = []
             first = 0
@@ -89,6 +91,17 @@ class ParquetCorpus(ArrowCorpus):
                         shards.append(ParquetShard(url, self._options, self.columns, first, count, group))
                     first, start = first + count, stop
         return shards
+
+    def fingerprint(self) -> str:
+        """Return a fingerprint of the names, sizes and times of the files.
+
+        Raises:
+            StoreError: There is no file, or the files cannot be read.
+        """
+        files = self._files()
+        with ThreadPoolExecutor(_FILES_TOGETHER) as pool:
+            states = list(pool.map(lambda url: _state(url, self._options), files))
+        return hashlib.sha256(json.dumps([*zip(files, states, strict=True)]).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """Return the arguments, for another process."""
@@ -147,6 +160,14 @@ def _row_groups(url: str, options: Mapping[str, Any], columns: Columns) -> list[
     with _opened(url, options) as file:
         columns.check(url, file.schema_arrow)
         return [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+
+
+def _state(url: str, options: Mapping[str, Any]) -> list[str]:
+    """Return what file systems say of a file that changes with it."""
+    with reading(url):
+        files, place = _file_system(url, options)
+        known = files.info(place)
+    return [str(known.get(name)) for name in ("size", "mtime", "LastModified", "last_modified", "updated", "ETag", "etag")]
 
 
 def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:

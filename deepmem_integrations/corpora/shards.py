@@ -63,6 +63,14 @@ class ShardedCorpus(ListedCorpus):
     def to_json(self) -> dict[str, Any]:
         """Return the arguments by which another process opens the same corpus, as JSON values."""
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return what changes when the documents do: a version, or the sizes and times of files. No document is read.
+
+        Raises:
+            StoreError: The corpus cannot be read.
+        """
+
     def in_shards(self) -> "ShardedCorpus":
         """Return the corpus itself; a subclass whose documents have versions returns them at the newest one."""
         return self

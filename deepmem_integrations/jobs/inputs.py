@@ -67,8 +67,8 @@ class TrainingInputs:
         words: What a search by words of the caller's own finds for the queries; None where there is no such search.
         parents: Document id → parent, where the labels name parents; None where they name documents.
         options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), ``id_key``,
-            ``labels`` (see `labels_sketch`), ``in_use``, ``by`` and ``on`` (see `DeepMemory.train`), and ``index_words``, which
-            says whether the word index in the folder of models takes part.
+            ``labels`` (see `labels_sketch`), ``in_use``, ``by``, ``on`` and ``resumable`` (see `DeepMemory.train`), and
+            ``index_words``, which says whether the word index in the folder of models takes part.
     """
 
     labels: Relevance
@@ -153,8 +153,6 @@ def write_inputs(
             f"The embedding model {fingerprint.model or ''} gives {fingerprint.dimension} dimensions where {dimension} "
             "are expected: the store was filled with another model."
         )
-    probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
-    _write_json(folder, "options", {"model": fingerprint.model, "probes": probes, "options": dict(options)})
     _write_labelled(folder, "queries", labels, unit_rows(vectors(labels), "query vector", dimension=dimension))
     for name, some in (("validation", validation), ("held_out", held_out)):
         if some:
@@ -168,6 +166,27 @@ def write_inputs(
             found = search_words(words, text, FOUND)
             results[text] = (found.ids, found.scores.tolist())
         _write_json(folder, "words", {"name": search_name(words), "results": results})
+    probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
+    # This file comes last: see `are_complete`.
+    _write_json(folder, "options", {"model": fingerprint.model, "probes": probes, "options": dict(options)})
+
+
+def are_complete(folder: Path) -> bool:
+    """Tell whether all inputs of a training are there, and may be kept for `DeepMemory.resume`."""
+    with contextlib.suppress(StorageError, LookupError, TypeError):
+        return bool(_read_json(folder, "options")["options"]["resumable"])
+    return False
+
+
+def train_on(folder: Path, on: str) -> None:
+    """Say on which Ray cluster a training runs whose inputs are written.
+
+    Raises:
+        StorageError: The inputs cannot be read or written.
+    """
+    known = _read_json(folder, "options")
+    known["options"]["on"] = on
+    _write_json(folder, "options", known)
 
 
 def read_inputs(folder: Path) -> TrainingInputs:
