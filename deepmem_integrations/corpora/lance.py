@@ -123,7 +123,7 @@ class LanceShard(ArrowShard):
     files: str
 
     def read(self, columns: list[str] | None, rows: int) -> Iterator[Any]:
-        """Yield record batches of so many rows, the last one of the rest; without columns, of all but the vectors."""
+        """Yield record batches of at most so many rows, of exactly so many but the last where vectors are among the columns."""
         with reading(self.url):
             data_set = _opened(self.url, self.options, self.version)
             if _files_of(data_set) != self.files:
@@ -132,16 +132,16 @@ class LanceShard(ArrowShard):
             if columns is None:
                 columns = [name for name in there if name != self.columns.vector]
             self.columns.check_names(self.url, there, columns)
-            for start in range(0, self.count, rows):
-                scan = data_set.scanner(
-                    columns=columns,
-                    offset=self.first + start,
-                    limit=min(rows, self.count - start),
-                    batch_size=rows,
-                    scan_in_order=True,
-                )
-                # A scan ends a batch where a file ends.
+            if self.columns.vector not in columns:
+                yield from self._scan(data_set, columns, 0, self.count, rows).to_batches()
+                return
+            for start in range(0, self.count, rows):  # a scan ends a batch where a file ends, and reads many batches ahead
+                scan = self._scan(data_set, columns, start, min(rows, self.count - start), rows)
                 yield from scan.to_table().combine_chunks().to_batches()
+
+    def _scan(self, data_set: Any, columns: list[str], start: int, count: int, rows: int) -> Any:
+        place = {"offset": self.first + start, "limit": count, "batch_size": rows, "scan_in_order": True}
+        return data_set.scanner(columns=columns, **place)
 
 
 def _opened(path: str, options: dict[str, Any], version: int | str | None) -> Any:

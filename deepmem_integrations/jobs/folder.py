@@ -151,7 +151,7 @@ class JobFolder:
     def _job(self, job_id: str) -> JobStatus:
         job = self._read(job_id)
         if not job.running:
-            return job
+            return job if self._can_resume(job) else replace(job, resumable_until=None)
         if not FileLock.is_held(self.lock_path(job_id)):
             return self._settle(job_id)
         return replace(job, seconds=time.time() - job.started) if job.state == "training" else job
