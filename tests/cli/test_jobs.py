@@ -60,6 +60,8 @@ def test_a_lost_training_goes_on(shop, tmp_path, monkeypatch):
             assert deepmem("train", few, *where, *option).code == 1
         lost = deepmem("status", "--path", models, "--json").json
         assert (lost["state"], lost["resumable_until"] is None) == ("failed", bool(option))
+        told = f"`deepmem resume {lost['id']}` goes on with it" in deepmem("doctor", "--path", models).out
+        assert told is not bool(option)
         resumed = deepmem("resume", lost["id"], "--path", models, "--json")
         if option:
             assert resumed.code == 1 and "cannot go on" in resumed.json["error"]
