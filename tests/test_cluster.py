@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -169,6 +170,38 @@ class TestWorkers:
             assert list(workers.map(noted, [(10,), (11,)], (str(tmp_path),))) == [10, 11]
             assert time.monotonic() - started < 15
         assert not begun(tmp_path, "0 ended")
+
+    def test_a_cluster_that_goes_away_from_its_client_is_told(self, tmp_path):
+        """So that a training knows that it can go on elsewhere. Ray ends a process that is a part of the cluster by itself."""
+        program = (
+            "import sys, threading\n"
+            "from ray.cluster_utils import Cluster\n"
+            "from deepmem_integrations.cluster import RayWorkers\n"
+            "from deepmem_integrations.errors import JobFailedError\n"
+            "from tests.test_cluster import slow\n"
+            "port = int(sys.argv[2])\n"
+            "node = {'num_cpus': 1, 'object_store_memory': 100_000_000, 'include_dashboard': False}\n"
+            "cluster = Cluster(initialize_head=True, head_node_args={**node, 'ray_client_server_port': port})\n"
+            "try:\n"
+            "    with RayWorkers(f'ray://127.0.0.1:{port}') as workers:\n"
+            "        for number in workers.map(slow, ((n,) for n in range(100)), (sys.argv[1], 0.5)):\n"
+            "            if number == 2:\n"
+            "                threading.Thread(target=cluster.shutdown).start()\n"
+            "except JobFailedError as error:\n"
+            "    print(error)\n"
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.getcwd(),
+            "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        command = [sys.executable, "-c", program, str(tmp_path), port]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert f"The Ray cluster at 'ray://127.0.0.1:{port}' is out of reach" in found.stdout, found.stdout + found.stderr
 
     def test_no_cluster(self):
         with pytest.raises(JobFailedError, match=r"There is no Ray cluster at '127\.0\.0\.1:9'"), RayWorkers("127.0.0.1:9"):
