@@ -9,7 +9,7 @@ import numpy as np
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.corpora.corpus import Batch, ListedCorpus
 from deepmem_integrations.corpora.shards import ShardedCorpus, shard_rows
-from deepmem_integrations.corpora.stores import batches
+from deepmem_integrations.corpora.stores import BATCH, batches
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.deeplake.tql import Filter
 from deepmem_integrations.errors import StoreError
@@ -119,6 +119,11 @@ class DeepLakeShards(ShardedCorpus):
         """Yield batches of all documents, without their vectors."""
         yield from self._store.documents()
 
+    def texts(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield (ids, texts) batches of all documents, for a word index."""
+        for shard in self.shards():
+            yield from shard.texts()
+
     def fingerprint(self) -> str:
         """Return the id and the version of the data set."""
         return f"{self._data_set} {self._store.version}"
@@ -157,6 +162,17 @@ class DeepLakeShard:
         _check_same(self.store, self.data_set)
         for block in blocks(self.count, self.store.dimension or 0):
             yield self.store.rows(self.first + block.start, self.first + block.stop)
+
+    def texts(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield (ids, texts) batches.
+
+        Raises:
+            StoreError: See `batches`.
+        """
+        _check_same(self.store, self.data_set)
+        end = self.first + self.count
+        for start in range(self.first, end, BATCH):
+            yield self.store.row_texts(start, min(start + BATCH, end))
 
 
 def _id_of(store: DeepLakeStore) -> str:

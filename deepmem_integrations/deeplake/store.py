@@ -429,11 +429,19 @@ class DeepLakeStore:
             start: The place of the first document.
             stop: The place behind the last one. Others' writes move places, but for a store at a version.
         """
+        ids, vectors = self._columns_of(start, stop, self.layout.vector)
+        return ids, np.asarray(vectors, dtype=np.float32).reshape(len(ids), -1)
+
+    def row_texts(self, start: int, stop: int) -> tuple[list[str], list[str]]:
+        """Return the ids and the texts of some documents, by their place in the data set: see `rows`."""
+        ids, texts = self._columns_of(start, stop, self.layout.text)
+        return ids, [text or "" for text in texts]
+
+    def _columns_of(self, start: int, stop: int, column: str) -> tuple[list[str], Any]:
         with self._lock, self._errors("read"):
             if start >= stop or not self._open_if_there():
-                return [], np.empty((0, self.dimension or 0), dtype=np.float32)
-            ids, vectors = (self._dataset[name][start:stop] for name in (self.layout.id, self.layout.vector))
-            return list(ids), np.asarray(vectors, dtype=np.float32)
+                return [], []
+            return list(self._dataset[self.layout.id][start:stop]), self._dataset[column][start:stop]
 
     def vectors(self) -> Iterator[tuple[list[str], Vectors]]:
         """Yield (ids, (n, d) float32 vectors) batches of all documents that are committed when the iteration starts."""

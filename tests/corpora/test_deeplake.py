@@ -19,7 +19,7 @@ def store(problem, tmp_path):
     """The problem's documents and another one, which is deleted."""
     store = DeepLakeStore(tmp_path / "pages")
     vectors = np.concatenate([problem.corpus[:7], problem.corpus[:1], problem.corpus[7:]])
-    store.add([*problem.ids[:7], "gone", *problem.ids[7:]], vectors, ["text"] * 301)
+    store.add([*problem.ids[:7], "gone", *problem.ids[7:]], vectors, [f"text {n}" for n in range(301)])
     store.delete(["gone"])
     return store
 
@@ -38,7 +38,8 @@ def test_shards_are_ranges_of_rows_without_the_deleted_ones(store, problem, bloc
     assert ids == problem.ids
     np.testing.assert_array_equal(vectors, read_corpus(DeepLakeCorpus(store).vectors())[1])
     assert corpus.known({"doc-7", "doc-299", "gone", "no-such"}) == {"doc-7", "doc-299"}
-    assert sum(len(texts) for _, texts in corpus.texts()) == 300
+    texts = [pair for ids, texts in corpus.texts() for pair in zip(ids, texts, strict=True)]
+    assert texts == [(document.id, document.text) for batch in corpus.documents() for document in batch]
     again = pickle.loads(pickle.dumps(corpus.shards()[-1]))
     assert [len(names) for names, _ in again.batches()] == [10, 10]
 
