@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepmem_integrations.adapter import QueryAdapter
     from deepmem_integrations.cluster import RayWorkers
-    from deepmem_integrations.corpora import ParquetCorpus
+    from deepmem_integrations.corpora import LanceCorpus, ParquetCorpus
     from deepmem_integrations.evaluation import Evaluation, evaluate
     from deepmem_integrations.feedback import FeedbackLog
     from deepmem_integrations.labels import Relevance
@@ -25,6 +25,7 @@ __all__ = [
     "DeepMemory",
     "Evaluation",
     "FeedbackLog",
+    "LanceCorpus",
     "ParquetCorpus",
     "QueryAdapter",
     "RayWorkers",
@@ -42,6 +43,7 @@ _MODULES = {
     "DeepMemory": "memory",
     "Evaluation": "evaluation",
     "FeedbackLog": "feedback",
+    "LanceCorpus": "corpora",
     "ParquetCorpus": "corpora",
     "QueryAdapter": "adapter",
     "RayWorkers": "cluster",

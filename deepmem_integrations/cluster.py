@@ -128,7 +128,8 @@ class RayWorkers:
             shared: Large arguments of all calls, which travel once to each machine.
 
         Raises:
-            JobFailedError: A worker was lost `RETRIES` times more than once for the same item, or an object was lost.
+            JobFailedError: A worker was lost `RETRIES` times more than once for the same item, an object was lost, or the cluster
+                is out of reach.
             DeepMemoryError: What the function raised.
         """
         ray = require("ray", extra="ray")
@@ -156,6 +157,8 @@ class RayWorkers:
                     done += 1
                     yield result
                     del result
+        except ConnectionError as error:  # of a client, at ray://; Ray ends a process of the cluster itself
+            raise JobFailedError(f"The Ray cluster at {self._address!r} is out of reach: {error}") from error
         finally:
             with contextlib.suppress(Exception):  # the cluster is gone
                 # A call is interrupted and not killed: Ray aborts this process where a call ends while it is killed.

@@ -12,7 +12,7 @@ DeepMemoryError
 ├── JobNotFoundError         no training job of that id (also a ValueError)
 ├── JobRunningError          a job that cannot be deleted, since it is running (also a ValueError)
 ├── JobCancelledError        the training was cancelled, from here or from another process (also a RuntimeError)
-├── JobFailedError           a training process could not be started (also a RuntimeError)
+├── JobFailedError           a training process that could not be started, or cannot go on (also a RuntimeError)
 ├── StorageError             a folder or file that cannot be written or read (also an OSError)
 ├── EmbeddingError           an embedding model that is not known, not set up, or does not answer (also a RuntimeError)
 ├── FeedbackError            feedback that cannot be recorded or turned into labels (also a ValueError)
@@ -105,7 +105,7 @@ class JobCancelledError(DeepMemoryError, RuntimeError):
 
 
 class JobFailedError(DeepMemoryError, RuntimeError):
-    """The training process could not be started."""
+    """The training process could not be started, or cannot go on."""
 
 
 class StorageError(DeepMemoryError, OSError):

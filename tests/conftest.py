@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,26 @@ def embeddings(problem):
 def memory(problem, embeddings, tmp_path):
     """A Deep Memory over a store in memory, which a training in another process cannot reach."""
     return DeepMemory(GivenCorpus(problem.ids, problem.ids, problem.ids, embeddings), embeddings, tmp_path / "m")
+
+
+@pytest.fixture
+def killing(tmp_path, monkeypatch):
+    """Let training processes kill themselves: a function that says when (see tests/jobs/killed.py), and returns what was done."""
+    notes = tmp_path / "notes"
+    notes.write_text("")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.jobs.killed "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("DEEPMEM_TEST_NOTES", str(notes))
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    def at(moment):
+        monkeypatch.setenv("DEEPMEM_TEST_KILL", moment or "")
+        done = Counter(notes.read_text().split())
+        notes.write_text("")
+        return done
+
+    return at
 
 
 @pytest.fixture(scope="session")

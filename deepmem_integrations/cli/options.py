@@ -27,6 +27,7 @@ STORES = (
     "chroma:FOLDER#COLLECTION",
     "chroma:http://HOST:8000#COLLECTION",
     "parquet:PATH, files with columns id, vector and text, or as in parquet:s3://BUCKET/PAGES#id=url&vector=embedding",
+    "lance:PATH, a Lance data set with such columns, on disk or as in lance:s3://BUCKET/PAGES.lance",
     "faiss:FOLDER, written by LangChain's save_local",
     "qdrant:FOLDER#COLLECTION",
     "qdrant:http://HOST:6333#COLLECTION, with the key in QDRANT_API_KEY",

@@ -19,7 +19,7 @@ from deepmem_integrations._pickles import POINTS, Record, read_records
 from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.cli.options import STORES, models_path
 from deepmem_integrations.cli.redaction import redact, redacted
-from deepmem_integrations.corpora import ParquetCorpus
+from deepmem_integrations.corpora import LanceCorpus, ParquetCorpus
 from deepmem_integrations.corpora.faiss import FaissFolder, FaissFolderCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.embedding import Embedder
@@ -52,7 +52,7 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
     from deepmem_integrations.embedding import load_embedding
 
     kind, _, place = uri.partition(":")
-    if (kind not in ("deeplake", "faiss", "parquet") and kind not in _OPEN) or not place:
+    if (kind not in ("deeplake", "faiss", *_COLUMNS) and kind not in _OPEN) or not place:
         raise StoreError(f"{redacted(uri)!r} names no vector store. Write {'; or '.join(STORES)}.")
     folder = models_path(uri, path) if models or path or kind == "deeplake" else Path(os.devnull)
     embedder = Embedder(load_embedding(embedding))
@@ -61,8 +61,8 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
             opened = _deeplake(place, embedder, folder)
         elif kind == "faiss":
             opened = _faiss(place, embedder, folder)
-        elif kind == "parquet":
-            opened = _parquet(place, embedder, folder)
+        elif kind in _COLUMNS:
+            opened = _columns(kind, place, embedder, folder)
         else:
             open_kind, filter_of = _OPEN[kind]
             opened = _langchain(open_kind(place, _langchain_embeddings(embedder)), folder, filter_of)
@@ -103,17 +103,22 @@ def _faiss(place: str, embedder: Embedder, folder: Path) -> Opened:
     )
 
 
-def _parquet(place: str, embedder: Embedder, folder: Path) -> Opened:
-    """Open Parquet files, whose search reads them all."""
+_COLUMNS: dict[str, type[LanceCorpus | ParquetCorpus]] = {"lance": LanceCorpus, "parquet": ParquetCorpus}
+
+
+def _columns(kind: str, place: str, embedder: Embedder, folder: Path) -> Opened:
+    """Open documents whose ids, vectors and texts are columns, and whose search reads them all."""
     path, _, columns = place.rpartition("#") if "#" in place else (place, "", "")
     named: dict[str, Any] = dict(parse_qsl(columns, strict_parsing=bool(columns)))
     if unknown := named.keys() - {"id", "vector", "text"}:
         raise StoreError(f"{min(unknown)!r} is none of the columns that are needed: id, vector and text.")
-    corpus = ParquetCorpus(user_path(path) if "://" not in path else path, **named)
+    corpus = _COLUMNS[kind](user_path(path), **named)
 
     def get(ids: list[str], where: Where) -> Found:
         if where:
-            raise StoreError("Parquet files are searched without a filter: leave it out, or load them into a vector store.")
+            raise StoreError(
+                f"{kind.title()} is searched without a filter: leave it out, or load the documents into a vector store."
+            )
         found = {one.id: one for batch in corpus.documents() for one in batch if one.id in set(ids)} if ids else {}
         return _hits([found[name] for name in ids if name in found])
 

@@ -17,7 +17,7 @@ from langchain_core.vectorstores import VectorStore
 from deepmem_integrations.corpora.corpus import Batch, HasCorpus
 from deepmem_integrations.corpora.langchain_tables import (
     DuckDBCorpus,
-    LanceCorpus,
+    LanceDBCorpus,
     MilvusCorpus,
     SKLearnCorpus,
     SQLiteVecCorpus,
@@ -234,7 +234,7 @@ KINDS: dict[str, type[StoreCorpus]] = {
     corpus.kind: corpus
     for corpus in (
         *(InMemoryCorpus, FaissCorpus, ChromaCorpus, QdrantCorpus, PGVectorCorpus, PGVectorStoreCorpus),
-        *(LanceCorpus, MilvusCorpus, SQLiteVecCorpus, SKLearnCorpus, DuckDBCorpus),
+        *(LanceDBCorpus, MilvusCorpus, SQLiteVecCorpus, SKLearnCorpus, DuckDBCorpus),
     )
 }
 

@@ -78,7 +78,7 @@ class TableCorpus(StoreCorpus):
         """Yield batches of the ids, texts and metadata of all documents that pass the filter."""
 
 
-class LanceCorpus(TableCorpus):
+class LanceDBCorpus(TableCorpus):
     """The documents of a LanceDB table. Its scores are squared distances, or 1 minus a similarity."""
 
     kind = "langchain_community.LanceDB"

@@ -164,7 +164,7 @@ class QdrantCorpus(IndexCorpus):
         return self.store.client
 
 
-class LanceCorpus(IndexCorpus):
+class LanceDBCorpus(IndexCorpus):
     """The nodes of a LanceDB table."""
 
     kind = "llama_index.LanceDBVectorStore"
@@ -228,7 +228,7 @@ class PostgresCorpus(IndexCorpus):
 
 KINDS: dict[str, type[IndexCorpus]] = {
     corpus.kind: corpus
-    for corpus in (SimpleCorpus, FaissCorpus, ChromaCorpus, QdrantCorpus, LanceCorpus, MilvusCorpus, PostgresCorpus)
+    for corpus in (SimpleCorpus, FaissCorpus, ChromaCorpus, QdrantCorpus, LanceDBCorpus, MilvusCorpus, PostgresCorpus)
 }
 
 

@@ -2,13 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations._workers import Workers
-from deepmem_integrations.corpora.corpus import Batch, ListedCorpus, NamedBy, unit_batches
+from deepmem_integrations.corpora.corpus import Batch, Corpus, ListedCorpus, NamedBy, unit_batches
 from deepmem_integrations.corpora.selection import Selected, Selection
 
 BLOCKS = 4
@@ -34,7 +34,13 @@ class Shard(Protocol):
 
 
 class ShardedCorpus(ListedCorpus):
-    """A corpus that is read in shards. A subclass cuts it, and reads the documents."""
+    """A corpus that is read in shards. A subclass cuts it, and reads the documents.
+
+    Attributes:
+        kind: The name by which another process finds the subclass: see `open_shards`.
+    """
+
+    kind: ClassVar[str]
 
     @abstractmethod
     def shards(self) -> Sequence[Shard]:
@@ -56,6 +62,18 @@ class ShardedCorpus(ListedCorpus):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return the arguments by which another process opens the same corpus, as JSON values."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return what changes when the documents do: a version, or the sizes and times of files. No document is read.
+
+        Raises:
+            StoreError: The corpus cannot be read.
+        """
+
+    def in_shards(self) -> "ShardedCorpus":
+        """Return the corpus itself; a subclass whose documents have versions returns them at the newest one."""
+        return self
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -101,6 +119,28 @@ class ShardedCorpus(ListedCorpus):
         chosen = found.chosen()
         for block in blocks(len(chosen.ids), self.dimension):
             yield chosen.ids[block], chosen.vectors[block]
+
+
+@runtime_checkable
+class HasShards(Protocol):
+    """A corpus that any process can read where it lies: in shards, and at one version where the documents have versions."""
+
+    def in_shards(self) -> ShardedCorpus | None:
+        """Return the documents as they are now, in shards; None where this process alone can read them.
+
+        Raises:
+            StoreError: The documents cannot be read.
+        """
+        ...
+
+
+def in_shards(corpus: Corpus) -> ShardedCorpus | None:
+    """Return the documents of a corpus as they are now, in shards; None where this process alone can read them.
+
+    Raises:
+        StoreError: The documents cannot be read.
+    """
+    return corpus.in_shards() if isinstance(corpus, HasShards) else None
 
 
 def unit_shard(shard: Shard) -> Iterator[tuple[int, list[str], Vectors]]:
@@ -161,6 +201,10 @@ def array_shards(vectors: np.ndarray[Any, Any], ids: Sequence[str]) -> list[Arra
         vectors: (N, d), any real dtype.
         ids: The N ids.
     """
-    cuts = list(blocks(len(ids), vectors.shape[1]))[::BLOCKS]
-    ends = [cut.start for cut in cuts[1:]] + [len(ids)]
-    return [ArrayShard(vectors, ids[cut.start : end], cut.start, cut.start) for cut, end in zip(cuts, ends, strict=True)]
+    return [ArrayShard(vectors, ids[cut], cut.start, cut.start) for cut in shard_rows(len(ids), vectors.shape[1])]
+
+
+def shard_rows(rows: int, dimension: int) -> list[slice]:
+    """Cut numbered rows into shards, `BLOCKS` blocks each, so that sums over them are those over an array to the last bit."""
+    starts = [block.start for block in blocks(rows, dimension)][::BLOCKS]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], rows], strict=True)]

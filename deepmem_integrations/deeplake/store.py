@@ -81,6 +81,7 @@ class DeepLakeStore:
     Args:
         path: A local folder, ``mem://…``, or ``s3://``, ``gcs://``, ``az://``, ``al://`` with ``creds`` or ``token``.
         read_only: Whether to open without the right to write; the data set must exist.
+        version: The version to stay at, whatever others write, as `snapshot` finds it. The store is then read-only.
         overwrite: Whether to delete an existing data set and start empty.
         token: The Activeloop token, for ``al://`` paths.
         creds: The credentials of the cloud storage, e.g. ``{"aws_access_key_id": …, "aws_secret_access_key": …}`` with an
@@ -105,6 +106,7 @@ class DeepLakeStore:
         path: str | os.PathLike[str],
         *,
         read_only: bool = False,
+        version: str | None = None,
         overwrite: bool = False,
         token: str | None = None,
         creds: Mapping[str, str] | None = None,
@@ -112,14 +114,15 @@ class DeepLakeStore:
         self.path = user_path(path)
         if token is not None and not isinstance(token, str):
             raise StoreError(f"token is a string; got {type(token).__name__}. An embedding model is passed as embedding=….")
+        read_only = read_only or version is not None
         if read_only and overwrite:
-            raise StoreError("read_only and overwrite exclude each other.")
+            raise StoreError("read_only, or a version, and overwrite exclude each other.")
         if self.path.startswith("hub://"):
             raise StoreError(
                 f"{self.path!r} is a Deep Lake v3 path, which version 4 cannot open. "
                 "Use al://<organisation>/<name> for Activeloop's cloud, or a local path."
             )
-        self.read_only = read_only
+        self.read_only, self.version = read_only, version
         self._deeplake = import_deeplake()
         self._lock = threading.RLock()
         self._access: dict[str, Any] = {"token": token, "creds": dict(creds) if creds else None}
@@ -133,8 +136,8 @@ class DeepLakeStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path and the credentials: another process opens the data set itself."""
-        path = self.path if "://" in self.path else os.path.abspath(self.path)
-        return _reopen, (type(self), path, self.read_only, self._access, self._open_if_there())
+        options = {"read_only": self.read_only, "version": self.version, **self._access}
+        return _reopen, (type(self), self._absolute, options, self._open_if_there())
 
     def __copy__(self) -> "DeepLakeStore":
         """Return the store itself, so that copies of what holds it see what is written through one another."""
@@ -143,6 +146,10 @@ class DeepLakeStore:
     def __deepcopy__(self, memo: dict[int, Any]) -> "DeepLakeStore":
         """Return the store itself: see `__copy__`."""
         return self
+
+    @property
+    def _absolute(self) -> str:
+        return self.path if "://" in self.path else os.path.abspath(self.path)
 
     def __len__(self) -> int:
         """Count the documents."""
@@ -160,6 +167,23 @@ class DeepLakeStore:
         if not self._open_if_there():
             return None
         return int(self._dataset.schema[self.layout.vector].dtype.shape[0])
+
+    def snapshot(self) -> "DeepLakeStore | None":
+        """Return a read-only store that stays at the newest commit, which other processes open by its arguments: see `access`.
+
+        Returns:
+            The store; None where there is no document yet, or where this process alone has the data set (``mem://``).
+        """
+        if self.path.startswith("mem://") or not len(self):
+            return None
+        with self._lock, self._errors("open"):
+            version = self.version or self._deeplake.open_read_only(self.path, **self._access).version
+        return DeepLakeStore(self._absolute, version=version, **self._access)
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """The arguments by which another process opens the store: the path, the version, the token and the credentials."""
+        return {"path": self._absolute, "version": self.version, **self._access}
 
     def add(
         self,
@@ -391,7 +415,33 @@ class DeepLakeStore:
 
     def ids(self) -> list[str]:
         """Return all ids, in the order of the data set."""
-        return [name for (batch,) in self._scan([self.layout.id]) for name in batch]
+        return [name for batch in self.id_batches() for name in batch]
+
+    def id_batches(self) -> Iterator[list[str]]:
+        """Yield batches of all ids, in the order of the data set."""
+        for (batch,) in self._scan([self.layout.id]):
+            yield list(batch)
+
+    def rows(self, start: int, stop: int) -> tuple[list[str], Vectors]:
+        """Return the ids and the vectors of some documents, (stop − start, d) float32, by their place in the data set.
+
+        Args:
+            start: The place of the first document.
+            stop: The place behind the last one. Others' writes move places, but for a store at a version.
+        """
+        ids, vectors = self._columns_of(start, stop, self.layout.vector)
+        return ids, np.asarray(vectors, dtype=np.float32).reshape(len(ids), -1)
+
+    def row_texts(self, start: int, stop: int) -> tuple[list[str], list[str]]:
+        """Return the ids and the texts of some documents, by their place in the data set: see `rows`."""
+        ids, texts = self._columns_of(start, stop, self.layout.text)
+        return ids, [text or "" for text in texts]
+
+    def _columns_of(self, start: int, stop: int, column: str) -> tuple[list[str], Any]:
+        with self._lock, self._errors("read"):
+            if start >= stop or not self._open_if_there():
+                return [], []
+            return list(self._dataset[self.layout.id][start:stop]), self._dataset[column][start:stop]
 
     def vectors(self) -> Iterator[tuple[list[str], Vectors]]:
         """Yield (ids, (n, d) float32 vectors) batches of all documents that are committed when the iteration starts."""
@@ -449,9 +499,9 @@ class DeepLakeStore:
         return True
 
     def refresh(self) -> None:
-        """Load what other writers have committed since the data set was opened."""
+        """Load what other writers have committed since the data set was opened; a store at a version stays there."""
         with self._lock, self._errors("refresh"):
-            if self._open_if_there():
+            if self._open_if_there() and self.version is None:
                 self._dataset.refresh()
 
     # ---- inside ------------------------------------------------------------------------------------------------
@@ -473,6 +523,14 @@ class DeepLakeStore:
             if self._dataset is None and self._deeplake.exists(self.path, **self._access):
                 opener = self._deeplake.open_read_only if self.read_only else self._deeplake.open
                 dataset = opener(self.path, **self._access)
+                if self.version not in (None, dataset.version):
+                    try:
+                        dataset = dataset.history[self.version].open()
+                    except self._deeplake.VersionNotFoundError as error:
+                        raise StoreError(
+                            f"The data set {self.path!r} has no version {self.version!r}: a data set that was deleted and made "
+                            "again has none of its earlier versions."
+                        ) from error
                 self.layout = self._find_layout({column.name for column in dataset.schema.columns})
                 self._dataset = dataset
             return self._dataset is not None
@@ -545,7 +603,7 @@ class DeepLakeStore:
         with self._errors("read"):
             if not self._open_if_there():
                 return
-            snapshot = self._deeplake.open_read_only(self.path, **self._access)
+            snapshot = self._dataset if self.version else self._deeplake.open_read_only(self.path, **self._access)
             total = len(snapshot)
         for start in range(0, total, _BATCH):
             with self._lock, self._errors("read"):
@@ -579,13 +637,13 @@ class DeepLakeStore:
         ]
 
 
-def _reopen(kind: type[DeepLakeStore], path: str, read_only: bool, access: dict[str, Any], there: bool) -> DeepLakeStore:
+def _reopen(kind: type[DeepLakeStore], path: str, options: dict[str, Any], there: bool) -> DeepLakeStore:
     """Open a data set again that was open where the store was pickled.
 
     Raises:
         StoreError: The data set was there, and is not here.
     """
-    store = kind(path, read_only=read_only, **access)
+    store = kind(path, **options)
     if there and not store._open_if_there():
         raise StoreError(f"There is no Deep Lake data set at {path!r} here. One at mem://… stays in the process that made it.")
     return store

@@ -9,7 +9,8 @@ Four files and folders belong to a job:
 
 Any process can therefore tell the state of a job, and can tell that a job has ended whose process was killed. The lock file also
 says who holds it, and no process is killed that cannot be proven to be that one. The folders with inputs hold what users asked:
-their owner alone may read them, and whoever uses the jobs next deletes those that a killed process left behind.
+their owner alone may read them. Whoever uses the jobs next deletes those that a killed process left behind, but for the inputs of
+a training that can go on: these are kept for `KEPT` seconds, or until another training has begun.
 """
 
 import contextlib
@@ -33,19 +34,26 @@ from deepmem_integrations.errors import (
     DeepMemoryError,
     EmbeddingError,
     JobCancelledError,
+    JobFailedError,
     JobNotFoundError,
     JobRunningError,
     StorageError,
+    StoreError,
 )
-from deepmem_integrations.jobs.status import JobList, JobStatus, results
+from deepmem_integrations.jobs.inputs import are_complete
+from deepmem_integrations.jobs.status import JobList, JobStatus, State, results
 from deepmem_integrations.models import ModelFolder
 
 _logger = logging.getLogger(__name__)
 
 _HALF_WRITTEN = re.compile(r"\.([0-9a-f]{24})\.(?:json|safetensors|cancel)\.[0-9a-f]+\.tmp")
 """The pattern of the names of half-written files: see `_files.write_bytes`."""
+KEPT = 3 * 24 * 3600.0
+"""For how many seconds the inputs of a training are kept that was lost and can go on."""
 _PATIENCE = 10.0
 """For how many seconds the lock of a killed process is waited for."""
+_MOMENT = 1.0
+"""For how many seconds the lock of a job that has ended is waited for."""
 _ID = re.compile(r"[0-9a-f]{24}")
 _LOG_TAIL = 2**16
 """How many bytes at the end of a log are searched for its last line."""
@@ -74,6 +82,39 @@ class JobFolder:
         lock.acquire()
         try:
             _sign(lock)
+            self._save(job)
+        except BaseException:
+            lock.release()
+            raise
+        return RunningJob(self, job, lock)
+
+    def resume(self, job_id: str) -> "RunningJob":
+        """Go on with a failed job whose inputs are kept, in this process.
+
+        Raises:
+            JobNotFoundError: No job has this id.
+            JobRunningError: A process works on the job.
+            JobFailedError: The job cannot go on: it completed or was cancelled, or its inputs are not kept.
+            StorageError: The job's file is damaged, or the folder cannot be written.
+        """
+        lock = None if self.job(job_id).running else self._take(job_id)
+        if lock is None:
+            raise JobRunningError(f"The job {job_id} is running: there is nothing to resume.")
+        try:
+            job = self._read(job_id)
+            if not self._can_resume(job):
+                why = {
+                    "completed": "it has completed",
+                    "cancelled": "it was cancelled, and its inputs are deleted",
+                }.get(
+                    job.state,
+                    "it ended before its inputs were complete, or they are deleted: another training has begun since, "
+                    f"{KEPT / 86400:g} days have passed, or it was trained with resumable=False",
+                )
+                raise JobFailedError(f"The training {job_id} cannot go on: {why}. Train again.")
+            _sign(lock)
+            job = replace(job, state="pending", pid=os.getpid(), detached=False, error=None, resumable_until=None)
+            self.cancel_path(job_id).unlink(missing_ok=True)
             self._save(job)
         except BaseException:
             lock.release()
@@ -110,7 +151,7 @@ class JobFolder:
     def _job(self, job_id: str) -> JobStatus:
         job = self._read(job_id)
         if not job.running:
-            return job
+            return job if self._can_resume(job) else replace(job, resumable_until=None)
         if not FileLock.is_held(self.lock_path(job_id)):
             return self._settle(job_id)
         return replace(job, seconds=time.time() - job.started) if job.state == "training" else job
@@ -137,15 +178,17 @@ class JobFolder:
         machine, and on systems without ``/proc``, the job is asked to stop, which it does at its next step, and a warning says
         so.
 
+        A job that was lost and could go on is given up: its inputs are deleted.
+
         Returns:
-            True if the job was stopped or asked to stop, and False if the job had ended already.
+            True if the job was stopped, asked to stop or given up, and False if the job had ended already.
 
         Raises:
             JobNotFoundError: No job has this id.
             StorageError: The folder cannot be written, or the process belongs to another user.
         """
         if not self.job(job_id).running:
-            return False
+            return self._give_up(job_id)
         write_text(self.cancel_path(job_id), "")
         killed = False
         with self.models.lock():  # a job that holds this lock is putting its model in use
@@ -226,9 +269,57 @@ class JobFolder:
                     path.unlink()
         for path in self.path.glob("*/"):
             if _ID.fullmatch(path.name) and not FileLock.is_held(self.lock_path(path.name)):
+                job: JobStatus | None = None
                 with contextlib.suppress(DeepMemoryError):  # deleted, or damaged, which whoever asks for it is told
                     self._job(path.name)  # notes how the job ended
-                self.delete_inputs(path.name)
+                    job = self._read(path.name)
+                if job is not None and job.running:  # another process notes it just now, or goes on with it
+                    continue
+                if job is None or job.resumable_until is None:
+                    self.delete_inputs(path.name)
+                elif not self._can_resume(job):
+                    with contextlib.suppress(StorageError):  # this user may not write here
+                        self._give_up(path.name, "failed")
+
+    def end_lost(self) -> None:
+        """Delete the inputs of jobs that were lost and could go on, since another training has begun."""
+        self.sweep()
+        for path in self.path.glob("*/"):
+            if _ID.fullmatch(path.name) and not FileLock.is_held(self.lock_path(path.name)):
+                with contextlib.suppress(DeepMemoryError):
+                    self._give_up(path.name, "failed")
+
+    def _can_resume(self, job: JobStatus) -> bool:
+        """Tell whether a job was lost, and everything is there that it needs to go on."""
+        now = time.time()
+        # A time that lies further away is that of another clock.
+        if job.state != "failed" or job.resumable_until is None or not now < job.resumable_until <= now + KEPT:
+            return False
+        return are_complete(self.inputs(job.id))
+
+    def _give_up(self, job_id: str, state: State = "cancelled") -> bool:
+        """Delete the inputs of a job that could go on, unless a process goes on with it; and tell whether there were any."""
+        lock = self._take(job_id)
+        if lock is None:
+            return False
+        try:
+            job = self._read(job_id)
+            if job.running or job.resumable_until is None:
+                return False
+            self.delete_inputs(job_id)
+            self._save(replace(job, state=state, resumable_until=None))
+            return True
+        finally:
+            lock.release()
+
+    def _take(self, job_id: str) -> FileLock | None:
+        """Take the lock of a job that has ended; None where a process works on it. Others hold such a lock for a moment."""
+        lock, end = FileLock(self.lock_path(job_id)), time.monotonic() + _MOMENT
+        while not lock.acquire(wait=False):
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.005)
+        return lock
 
     def _path(self, job_id: str) -> Path:
         return self.path / f"{job_id}.json"
@@ -278,7 +369,10 @@ class JobFolder:
                 job = replace(job, state="failed", error=self._last_words(job))
             if mine:
                 with contextlib.suppress(StorageError):
-                    self.delete_inputs(job_id)
+                    if job.state == "failed" and are_complete(self.inputs(job_id)):
+                        job = replace(job, resumable_until=time.time() + KEPT)
+                    else:
+                        self.delete_inputs(job_id)
                     self._save(job)
                     self.cancel_path(job_id).unlink(missing_ok=True)
             return job
@@ -332,8 +426,9 @@ class RunningJob:
             raise JobCancelledError(f"The training {self.job.id} was cancelled.")
 
     def begin(self) -> None:
-        """Mark the job as training. Its inputs must be complete."""
-        self.save(state="training", started=time.time())
+        """Mark the job as training. Its inputs must be complete. What earlier trainings could have gone on with is deleted."""
+        self.save(state="training", started=time.time() - self.job.seconds)  # of a job that goes on, what it took so far
+        self.jobs.end_lost()
 
     def progress(self, done: int, total: int) -> None:
         """Record how many steps of the training are done."""
@@ -359,18 +454,28 @@ class RunningJob:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Record how the job ended, delete its inputs, and release its lock."""
+        """Record how the job ended, delete its inputs unless the job can go on, and release its lock."""
         try:
             if self._handed_over:
                 return
-            self.jobs.delete_inputs(self.job.id)  # first, because the disk may be full
+            # What the inputs are not to blame for may pass: a cluster or a store that is out of reach.
+            kept = isinstance(error, JobFailedError | StoreError | MemoryError) and are_complete(self.jobs.inputs(self.job.id))
+            if not kept:
+                self.jobs.delete_inputs(self.job.id)  # first, because the disk may be full
             if error is None:
                 return
             cancelled = isinstance(error, JobCancelledError | KeyboardInterrupt)
             message = None if cancelled else self._why(error)
             seconds = time.time() - self.job.started if self.job.started else 0.0
             with contextlib.suppress(StorageError):
-                self.jobs._save(replace(self.job, state="cancelled" if cancelled else "failed", seconds=seconds, error=message))
+                ended: dict[str, Any] = {"state": "cancelled" if cancelled else "failed", "seconds": seconds, "error": message}
+                if kept:
+                    ended["resumable_until"] = time.time() + KEPT
+                    _logger.warning(
+                        "The training %s can go on where it was: call resume(%r) or run `deepmem resume %s`.",
+                        *(self.job.id,) * 3,
+                    )
+                self.jobs._save(replace(self.job, **ended))
                 self.jobs.cancel_path(self.job.id).unlink(missing_ok=True)
         finally:
             self.lock.release()

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from deepmem_integrations._files import MOST_TEXT, make_private_folder, open_regular, private_opener, read_json, write_text
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
-from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, ParquetCorpus, ShardedCorpus, digest, unit_batches
+from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, ShardedCorpus, digest, in_shards, open_shards, unit_batches
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidRelevanceError, StorageError, StoreError
 from deepmem_integrations.labels import OnInvalid, Parents, Relevance
@@ -67,8 +67,8 @@ class TrainingInputs:
         words: What a search by words of the caller's own finds for the queries; None where there is no such search.
         parents: Document id → parent, where the labels name parents; None where they name documents.
         options: ``max_unseen_loss``, ``seed``, ``keep_texts``, ``change_embedding``, ``documents`` (see `Sketch`), ``id_key``,
-            ``labels`` (see `labels_sketch`), ``in_use``, ``by`` and ``on`` (see `DeepMemory.train`), and ``index_words``, which
-            says whether the word index in the folder of models takes part.
+            ``labels`` (see `labels_sketch`), ``in_use``, ``by``, ``on`` and ``resumable`` (see `DeepMemory.train`), and
+            ``index_words``, which says whether the word index in the folder of models takes part.
     """
 
     labels: Relevance
@@ -134,10 +134,10 @@ def write_inputs(
     named = labels.document_ids.union(*(some.document_ids for some in (validation, held_out) if some))
     levelled = CorpusAtLevel(corpus, labels.level)
     ids: Collection[str]
-    if isinstance(corpus, ShardedCorpus) and levelled.parent_of is None:
-        ids, dimension = corpus.known(named), corpus.dimension
+    if (shards := in_shards(corpus) if levelled.parent_of is None else None) is not None:
+        ids, dimension = shards.known(named), shards.dimension
         make_private_folder(folder)
-        _write_json(folder, "corpus", {"parquet": corpus.to_json(), "shape": [len(corpus), dimension]})
+        _write_json(folder, "corpus", {"kind": shards.kind, "arguments": shards.to_json(), "shape": [len(shards), dimension]})
     else:
         ids, dimension = _write_corpus(folder, levelled.around(searched, AROUND, named))
     if levelled.parent_of is not None:
@@ -153,8 +153,6 @@ def write_inputs(
             f"The embedding model {fingerprint.model or ''} gives {fingerprint.dimension} dimensions where {dimension} "
             "are expected: the store was filled with another model."
         )
-    probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
-    _write_json(folder, "options", {"model": fingerprint.model, "probes": probes, "options": dict(options)})
     _write_labelled(folder, "queries", labels, unit_rows(vectors(labels), "query vector", dimension=dimension))
     for name, some in (("validation", validation), ("held_out", held_out)):
         if some:
@@ -168,6 +166,27 @@ def write_inputs(
             found = search_words(words, text, FOUND)
             results[text] = (found.ids, found.scores.tolist())
         _write_json(folder, "words", {"name": search_name(words), "results": results})
+    probes = None if fingerprint.probes is None else fingerprint.probes.tolist()
+    # This file comes last: see `are_complete`.
+    _write_json(folder, "options", {"model": fingerprint.model, "probes": probes, "options": dict(options)})
+
+
+def are_complete(folder: Path) -> bool:
+    """Tell whether all inputs of a training are there, and may be kept for `DeepMemory.resume`."""
+    with contextlib.suppress(StorageError, LookupError, TypeError):
+        return bool(_read_json(folder, "options")["options"]["resumable"])
+    return False
+
+
+def train_on(folder: Path, on: str) -> None:
+    """Say on which Ray cluster a training runs whose inputs are written.
+
+    Raises:
+        StorageError: The inputs cannot be read or written.
+    """
+    known = _read_json(folder, "options")
+    known["options"]["on"] = on
+    _write_json(folder, "options", known)
 
 
 def read_inputs(folder: Path) -> TrainingInputs:
@@ -177,8 +196,8 @@ def read_inputs(folder: Path) -> TrainingInputs:
         StorageError: A file is missing or damaged.
     """
     corpus, options = _read_json(folder, "corpus"), _read_json(folder, "options")
-    in_shards = "parquet" in corpus
-    stored = None if in_shards else _read_vectors(folder, "corpus")
+    stays = "kind" in corpus
+    stored = None if stays else _read_vectors(folder, "corpus")
     documents, dimension = corpus["shape"] if stored is None else stored.shape
     probes = None if options["probes"] is None else np.array(options["probes"], dtype=np.float32)
     labels, queries = _read_labelled(folder, "queries")
@@ -186,12 +205,12 @@ def read_inputs(folder: Path) -> TrainingInputs:
         labels=labels,
         queries=queries,
         corpus_ids=corpus.get("ids"),
-        corpus=ParquetCorpus(**corpus["parquet"]) if stored is None else stored,
+        corpus=open_shards(corpus["kind"], corpus["arguments"]) if stored is None else stored,
         shape=(documents, dimension),
         validation=_read_labelled(folder, "validation")[::-1] if (folder / "validation.json").exists() else None,
         held_out=_read_labelled(folder, "held_out")[::-1] if (folder / "held_out.json").exists() else None,
         fingerprint=Fingerprint(dimension, options["model"], probes),
-        data={"queries": fingerprint_of(labels), **({} if in_shards else {"corpus": corpus["digest"]})},
+        data={"queries": fingerprint_of(labels), **({} if stays else {"corpus": corpus["digest"]})},
         parents=_read_json(folder, "parents") if (folder / "parents.json").exists() else None,
         words=RecordedSearch(**_read_json(folder, "words")) if (folder / "words.json").exists() else None,
         options=options["options"],

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 State = Literal["pending", "training", "completed", "failed", "cancelled"]
@@ -10,8 +11,8 @@ State = Literal["pending", "training", "completed", "failed", "cancelled"]
 RUNNING = ("pending", "training")
 """The states in which a process works on the job."""
 
-_NUMBERS = ("progress", "created", "started", "seconds", "recall", "recall_gain", "pid")
-_OPTIONAL = ("recall", "recall_gain", "pid")
+_NUMBERS = ("progress", "created", "started", "seconds", "recall", "recall_gain", "pid", "resumable_until")
+_OPTIONAL = ("recall", "recall_gain", "pid", "resumable_until")
 _WIDTH = 62
 
 
@@ -32,6 +33,8 @@ class JobStatus:
         error: Why the job failed.
         pid: The id of the process that works on the job, or that worked on it.
         detached: Whether that process was started for the job.
+        resumable_until: Until when `DeepMemory.resume` can go on with a failed job, in seconds since the epoch, if nothing else
+            ends that before; None where it cannot.
     """
 
     id: str
@@ -46,6 +49,7 @@ class JobStatus:
     error: str | None = None
     pid: int | None = None
     detached: bool = False
+    resumable_until: float | None = None
 
     @classmethod
     def from_json(cls, job_id: str, value: Any) -> "JobStatus":
@@ -121,6 +125,9 @@ class JobStatus:
         if self.error:
             lines = textwrap.wrap(f"error: {self.error}", width=29)
             rows[2] = [("" if index else "results", line) for index, line in enumerate(lines)]
+            if self.resumable_until is not None:
+                until = datetime.fromtimestamp(self.resumable_until).astimezone()
+                rows.append([("resumable", f"until {until:%Y-%m-%d %H:%M}")])
         elif self.state == "cancelled":
             rows[2] = [("results", "none: it was cancelled")]
         rule = "-" * _WIDTH

@@ -12,17 +12,19 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from deepmem_integrations._extras import require
 from deepmem_integrations._files import private_opener
 from deepmem_integrations._workers import Workers
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.cluster import workers_on
+from deepmem_integrations.cluster import check_address, workers_on
+from deepmem_integrations.corpora import ShardedCorpus
 from deepmem_integrations.drift import METADATA
 from deepmem_integrations.errors import AdapterFileError, JobFailedError, ModelNotFoundError, StorageError
 from deepmem_integrations.jobs.folder import JobFolder, RunningJob
-from deepmem_integrations.jobs.inputs import TrainingInputs, hexadecimal, read_inputs
+from deepmem_integrations.jobs.inputs import TrainingInputs, hexadecimal, read_inputs, train_on
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.retraining import LABELS, Decision, HeldOutQueries, InUse, decide
-from deepmem_integrations.training import Pace, train_adapter
+from deepmem_integrations.training import Pace, TrainingCheckpoint, train_adapter
 from deepmem_integrations.words import LexicalSearch
 
 _logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
     of_corpus[LABELS] = inputs.options.pop("labels", None)
     change_embedding = inputs.options.pop("change_embedding", False)
     in_use, by, on = (inputs.options.pop(name, None) for name in ("in_use", "by", "on"))
+    checkpoint = _checkpoint(running, inputs) if inputs.options.pop("resumable", False) else None
     index = running.jobs.models.lexical_search if index_words else None
     running.begin()
 
@@ -74,6 +77,7 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
                 fingerprint=inputs.fingerprint,
                 progress=progress,
                 workers=workers,
+                checkpoint=checkpoint,
                 **inputs.options,
             )
         of_corpus["parents"] = remembered_parents(result.adapter, inputs.parents or {})
@@ -92,6 +96,38 @@ def train(running: RunningJob, *, bar: bool = False) -> None:
             **{name: value for name, value in of_corpus.items() if value},
         ):
             _logger.info("Another model was put in use meanwhile: the new model is compared with that one.")
+
+
+def _checkpoint(running: RunningJob, inputs: TrainingInputs) -> TrainingCheckpoint:
+    """Return the checkpoint in the private folder of a job."""
+    corpus = inputs.corpus
+    basis = corpus.fingerprint() if isinstance(corpus, ShardedCorpus) else inputs.data["corpus"]
+    return TrainingCheckpoint(running.jobs.inputs(running.job.id), basis)
+
+
+def resume(jobs: JobFolder, job_id: str, *, wait: bool = True, on: str | None = None) -> None:
+    """Go on with a job that was lost: see `DeepMemory.resume`.
+
+    Args:
+        jobs: The folder of the job.
+        job_id: The id of the job.
+        wait: Whether to train in this process, or in a separate process.
+        on: The Ray cluster to go on with; by default as before.
+
+    Raises:
+        MissingExtraError, JobNotFoundError, JobRunningError, JobFailedError, StorageError: See `DeepMemory.resume`.
+    """
+    require("torch", extra="train")
+    if on is not None:
+        check_address(on)
+        require("ray", extra="ray")
+    with jobs.resume(job_id) as running:
+        if on is not None:
+            train_on(jobs.inputs(job_id), on)
+        if wait:
+            train(running, bar=True)
+        else:
+            start(running)
 
 
 def remembered_parents(adapter: QueryAdapter, parent_of: Mapping[str, str]) -> dict[str, str]:

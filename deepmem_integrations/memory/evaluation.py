@@ -16,7 +16,16 @@ from deepmem_integrations._extras import require
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.cluster import check_address, workers_on
-from deepmem_integrations.corpora import CorpusAtLevel, DeepLakeCorpus, ShardedCorpus, Where, id_and_text, passes, read_corpus
+from deepmem_integrations.corpora import (
+    CorpusAtLevel,
+    DeepLakeCorpus,
+    ShardedCorpus,
+    Where,
+    id_and_text,
+    in_shards,
+    passes,
+    read_corpus,
+)
 from deepmem_integrations.errors import InvalidRelevanceError, MissingExtraError, StorageError, StoreError
 from deepmem_integrations.evaluation import LISTED, TOP_K, WITH, WITHOUT, Evaluation, cutoffs, evaluate
 from deepmem_integrations.evaluation_log import EvaluationLog
@@ -83,7 +92,8 @@ class EvaluationMixin(ModelsMixin):
                 the level of the labels, where they name parents, the memory's own ``id_key``, or else the documents' ids.
             concurrency: How many queries the retriever is asked at a time, in threads.
             on_invalid: ``"drop"`` leaves out judgements of documents that are not in the store, with a warning that counts them.
-            on: The Ray cluster that searches a corpus in shards, such as a `ParquetCorpus`: see `train`. By default this machine.
+            on: The Ray cluster that searches a corpus in shards, such as a `ParquetCorpus` or a Deep Lake data set: see `train`.
+                By default this machine.
 
         Returns:
             The metrics as fractions, e.g. ``evaluation["with model"]["recall@10"]`` beside ``["without model"]``. ``gains``
@@ -183,10 +193,10 @@ class EvaluationMixin(ModelsMixin):
             check_address(on)
             if retriever is not None:
                 raise TypeError("on= searches the corpus on a cluster: a retriever= is asked from this process. Leave one out.")
-            if not isinstance(self.corpus, ShardedCorpus):
+            if in_shards(self.corpus) is None:
                 raise StoreError(
-                    "on= searches a corpus in shards, such as a ParquetCorpus. This store is read and searched by this process: "
-                    "leave on= out."
+                    "on= searches a corpus in shards: Parquet files, or a Deep Lake data set on disk or in an object store. This "
+                    "store is read and searched by this process: leave on= out."
                 )
         if retriever is not None:
             if on_invalid == "drop":
@@ -265,8 +275,11 @@ class EvaluationMixin(ModelsMixin):
         kept: Sequence[int] = ()
         ids: list[str] | None = None
         vectors: Vectors | ShardedCorpus
-        if isinstance(self.corpus, ShardedCorpus) and filter is None and levelled.parent_of is None:
-            vectors, there = self.corpus, self.corpus.known(labels.document_ids)
+        # Here, a store that is more than its shards is read as a whole, and its own search is compared.
+        by_shards = on is not None or isinstance(self.corpus, ShardedCorpus)
+        shards = in_shards(self.corpus) if by_shards and filter is None and levelled.parent_of is None else None
+        if shards is not None:
+            vectors, there = shards, shards.known(labels.document_ids)
         else:
             if isinstance(self.corpus, ShardedCorpus):
                 batches = self.corpus.vectors()

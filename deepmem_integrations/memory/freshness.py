@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from deepmem_integrations._workers import Workers
 from deepmem_integrations.cluster import RayWorkers, check_address, workers_on
-from deepmem_integrations.corpora import ShardedCorpus
+from deepmem_integrations.corpora import in_shards
 from deepmem_integrations.drift import Drift, Sketch, drift_of_index, trained_on
 from deepmem_integrations.errors import AdapterFileError, MissingExtraError, ModelNotFoundError, StorageError, StoreError
 from deepmem_integrations.memory.base import MemoryBase
@@ -47,16 +47,16 @@ class FreshnessMixin(MemoryBase):
         check_address(on)
         if not (shards := self._text_shards()):
             raise StoreError(
-                "on= reads the texts of a corpus in shards, such as a ParquetCorpus. This store is read by this process: leave "
-                "on= out."
+                "on= reads the texts of a corpus in shards: Parquet files, Lance or Deep Lake data sets. This store is read by "
+                "this process: leave on= out."
             )
         with RayWorkers(on) as workers:
             return self._refresh(language, shards, workers)
 
     def _text_shards(self) -> list[TextShard]:
         """Return the shards of the corpus, if their texts can be read in any process."""
-        shards = self.corpus.shards() if isinstance(self.corpus, ShardedCorpus) else ()
-        return [shard for shard in shards if isinstance(shard, TextShard)]
+        corpus = in_shards(self.corpus)
+        return [] if corpus is None else [shard for shard in corpus.shards() if isinstance(shard, TextShard)]
 
     def _refresh(
         self,

@@ -53,6 +53,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         by: str | None = None,
         on_start: Callable[[str], None] | None = None,
         on: str | None = None,
+        resumable: bool = True,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
@@ -90,6 +91,8 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             on: The Ray cluster that reads the corpus, indexes its words and trains the folds, with the same result: ``"ray"``,
                 ``"local"``, ``"host:6379"`` or ``"ray://host:10001"``; see `RayWorkers`. By default this machine. What `status`,
                 `list_jobs` and `cancel` do stays the same.
+            resumable: Whether `resume` can go on if the training is lost. Its inputs, queries and labels among them, then stay in
+                its private folder: see `resume`. False deletes them as soon as the loss is noticed.
 
         Returns:
             The id of the job, which is also the name of the model.
@@ -126,7 +129,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         options: dict[str, Any] = {"max_unseen_loss": limit, "seed": int(seed), "keep_texts": bool(keep_texts)}
         check_in_use(in_use)
         options |= {"change_embedding": bool(change_embedding), "in_use": in_use, "by": by or user()}
-        options |= {"labels": labels_sketch(labels), "on": on}
+        options |= {"labels": labels_sketch(labels), "on": on, "resumable": bool(resumable)}
         if isinstance(words, np.bool_):
             words = bool(words)
         if not isinstance(words, bool | LexicalSearch):
@@ -155,6 +158,35 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
                 return running.job.id
             trainer.train(running, bar=True)
         return running.job.id
+
+    def resume(self, job_id: str, *, wait: bool = True, on: str | None = None) -> str:
+        """Go on with a training that was lost, where it was: its process was killed, or its cluster or its store out of reach.
+
+        The model is the one that the training would have given, to the last bit. The shards and folds that are done are not done
+        again, but for the last seconds before the loss, and no query is embedded again. `JobStatus.resumable_until` tells which
+        jobs can go on.
+
+        The inputs of a lost training are kept until it completes, is cancelled (`cancel`) or deleted (`delete`), until another
+        training of the folder has begun, and for three days at most.
+
+        Args:
+            job_id: The id of the job.
+            wait: See `train`.
+            on: Another Ray cluster than before: see `train`.
+
+        Returns:
+            The id of the job, which is also the name of the model.
+
+        Raises:
+            MissingExtraError: torch is not installed, or Ray where the training needs Ray.
+            JobNotFoundError: No job has this id.
+            JobRunningError: The job is running.
+            JobFailedError: The job cannot go on: it had ended, its inputs were not complete yet, or they are deleted. Or see
+                `train`.
+            StorageError, StoreError, JobCancelledError: See `train`.
+        """
+        trainer.resume(self.jobs, job_id, wait=wait, on=on)
+        return job_id
 
     def retrain(
         self,
@@ -277,8 +309,10 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
     def cancel(self, job_id: str) -> bool:
         """Stop a job that is pending or training: with ``wait=False`` it stops at once, with ``wait=True`` at its next step.
 
+        A job that was lost is given up: `resume` cannot go on with it any more.
+
         Returns:
-            Whether the job was stopped; False where it had ended already.
+            Whether the job was stopped or given up; False where it had ended already.
 
         Raises:
             JobNotFoundError: No job has this id.

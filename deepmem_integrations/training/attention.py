@@ -1,6 +1,8 @@
 """The attention part, which learns *what users asked for* and serves documents that have labels."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,15 @@ class CorpusStatistics:
         self.count += other.count
         self._total += other._total
         self._second += other._second
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the statistics as arrays, from which `of_arrays` makes them again to the last bit."""
+        return {"count": np.array([self.count]), "total": self._total, "second": self._second}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "CorpusStatistics":
+        """Make statistics of the arrays that `arrays` returned; others beside them are ignored."""
+        return cls(int(arrays["count"][0]), arrays["total"].copy(), arrays["second"].copy())
 
     @property
     def mean(self) -> NDArray[np.float64]:

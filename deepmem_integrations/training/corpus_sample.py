@@ -8,6 +8,7 @@ documents does not depend on the order (see `deepmem_integrations.corpora.select
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from deepmem_integrations.corpora import CorpusVectors, Lots, Selected, Selectio
 from deepmem_integrations.corpora.shards import BLOCKS, array_shards, unit_shard
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
 from deepmem_integrations.training.attention import CorpusStatistics
+from deepmem_integrations.training.checkpoint import Parts, TrainingCheckpoint, as_array, as_texts
 from deepmem_integrations.training.hardware import single_threaded_operations
 
 MAX_DOCUMENTS = 30_000
@@ -25,6 +27,8 @@ MINED_QUERIES = 1_000
 """How many training queries add their nearest documents to the sample of a large corpus."""
 NEAR = 20
 """How many nearest documents each of these queries adds: the hard negatives."""
+_PART = "corpus"
+"""The part of a checkpoint that holds what was read."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def read_corpus_sample(
     seed: int,
     on_read: Callable[[int], None] = lambda documents: None,
     workers: Workers | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> CorpusSample:
     """Read a corpus once, in batches, and return it or a sample of it.
 
@@ -65,6 +70,8 @@ def read_corpus_sample(
         seed: Fixes which documents are drawn.
         on_read: Called after each batch with the number of documents that have been read.
         workers: Who reads the shards of a large corpus; by default this process, one after another. Batches have no shards.
+        checkpoint: Keeps what the shards of a large corpus have yielded so far. With a checkpoint, the ids of an array must be
+            known to differ.
 
     Raises:
         InvalidVectorsError: See `unit_batches`.
@@ -73,40 +80,113 @@ def read_corpus_sample(
     rng = np.random.default_rng(seed)
     mined = queries[np.sort(rng.permutation(len(queries))[:MINED_QUERIES])]
     lots = Lots(rng.bit_generator.state)
-    shards = _shards(vectors, ids) if workers is not None else ()
+    digested = isinstance(vectors, ShardedCorpus)
+    shards = _shards(vectors, ids) if workers is not None or checkpoint is not None else ()
+    done = _Done.so_far(Selection(mined, labelled, NEAR, MAX_DOCUMENTS, lots), queries.shape[1], checkpoint if shards else None)
+    if done.shards:
+        on_read(done.statistics.count)
     if workers is not None and shards:
         total = sum(shard.count for shard in shards)
         if total > MAX_DOCUMENTS:
-            return _read_by_workers(workers, shards, total, mined, labelled, lots, on_read, isinstance(vectors, ShardedCorpus))
-    statistics, number = CorpusStatistics.empty(queries.shape[1]), 0 if isinstance(vectors, ShardedCorpus) else None
-    sample: Selection | None = None
+            shared = (mined, frozenset(labelled), lots, lots.limit(total, MAX_DOCUMENTS), (NEAR, MAX_DOCUMENTS), digested)
+            _read_by_workers(workers, shards, shared, done, on_read)
+            return done.chosen(digested)
+    large = done.shards > 0
     names: list[str] = []
     parts: list[Vectors] = []
-    for shard in _read(vectors, ids):
-        of_shard = CorpusStatistics.empty(queries.shape[1])
+    for shard in map(unit_shard, shards[done.shards :]) if checkpoint is not None and shards else _read(vectors, ids):
+        statistics, number = CorpusStatistics.empty(queries.shape[1]), 0
         for first, batch_ids, batch in shard:
             _check_dimension(queries, batch)
-            of_shard.add(batch)
-            number = None if number is None else number + digest(batch_ids, batch)
-            if sample is None:
+            statistics.add(batch)
+            number += digest(batch_ids, batch) if digested else 0
+            if large:
+                done.sample.add(first, batch_ids, batch)
+            else:
                 names += batch_ids
                 parts.append(batch)
                 if len(names) > MAX_DOCUMENTS:
-                    sample, kept, start = Selection(mined, labelled, NEAR, MAX_DOCUMENTS, lots), names, 0
+                    large, kept, start = True, names, 0
                     for part in parts:
-                        sample.add(start, kept[start : start + len(part)], part)
+                        done.sample.add(start, kept[start : start + len(part)], part)
                         start += len(part)
                     names, parts = [], []
-            else:
-                sample.add(first, batch_ids, batch)
-            on_read(statistics.count + of_shard.count)
-        statistics.join(of_shard)
-    if sample is None:
+            on_read(done.statistics.count + statistics.count)
+        done.add(statistics, number, keep=large)
+    if not large:
         if len(set(names)) < len(names):  # each shard has seen its own ids alone
             raise InvalidVectorsError("A document id appears twice in the corpus: ids name one document each.")
-        return CorpusSample(names, np.concatenate(parts), statistics, len(names), number)
-    chosen = sample.chosen()
-    return CorpusSample(chosen.ids, chosen.vectors, statistics, statistics.count, number)
+        return CorpusSample(names, np.concatenate(parts), done.statistics, len(names), done.digest if digested else None)
+    return done.chosen(digested)
+
+
+@dataclass
+class _Done:
+    """What the shards of a corpus have yielded that were read so far.
+
+    Attributes:
+        sample: The choice among their documents, if the corpus is a large one.
+        statistics: The statistics of their documents.
+        digest: Their digest.
+        shards: How many shards these are.
+        checkpoint: Where this is kept; None keeps it nowhere.
+    """
+
+    sample: Selection
+    statistics: CorpusStatistics
+    digest: int = 0
+    shards: int = 0
+    checkpoint: TrainingCheckpoint | None = None
+
+    @classmethod
+    def so_far(cls, sample: Selection, dimension: int, checkpoint: TrainingCheckpoint | None) -> "_Done":
+        """Go on with what is kept, or begin.
+
+        Args:
+            sample: An empty selection.
+            dimension: The dimension of the vectors.
+            checkpoint: Where it is kept, or None.
+        """
+        parts = None if checkpoint is None else checkpoint.read(_PART)
+        if parts is None:
+            return cls(sample, CorpusStatistics.empty(dimension), checkpoint=checkpoint)
+        number, shards = as_texts(parts["counts"])
+        arrays = {name: parts[name] for name in ("numbers", "vectors", "lots", "scores", "nearest")}
+        sample.join(Selected(ids=as_texts(parts["ids"]), **arrays))
+        return cls(sample, CorpusStatistics.of_arrays(parts), int(number), int(shards), checkpoint)
+
+    def add(self, statistics: CorpusStatistics, number: int, *, keep: bool) -> None:
+        """Add what a further shard yielded, but for its documents, which are in the sample.
+
+        Args:
+            statistics: The statistics of its documents.
+            number: Their digest.
+            keep: Whether to write to the checkpoint when that is due.
+        """
+        self.statistics.join(statistics)
+        self.digest += number
+        self.shards += 1
+        if keep and self.checkpoint is not None and self.checkpoint.due:
+            self.checkpoint.write(_PART, self._arrays())
+
+    def _arrays(self) -> Parts:
+        found = self.sample.part()
+        return {
+            "counts": as_array([str(self.digest), str(self.shards)]),
+            "ids": as_array(found.ids),
+            "numbers": found.numbers,
+            "vectors": found.vectors,
+            "lots": found.lots,
+            "scores": found.scores,
+            "nearest": found.nearest,
+            **self.statistics.arrays(),
+        }
+
+    def chosen(self, digested: bool) -> CorpusSample:
+        """Return the sample of a large corpus that has been read."""
+        found = self.sample.chosen()
+        number = self.digest if digested else None
+        return CorpusSample(found.ids, found.vectors, self.statistics, self.statistics.count, number)
 
 
 def _shards(vectors: CorpusVectors | ShardedCorpus, ids: Sequence[str] | None) -> Sequence[Shard]:
@@ -158,33 +238,21 @@ class _Part:
 
     statistics: CorpusStatistics
     selected: Selected
-    digest: int | None
+    digest: int
 
 
 def _read_by_workers(
-    workers: Workers,
-    shards: Sequence[Shard],
-    total: int,
-    mined: Vectors,
-    labelled: Collection[str],
-    lots: Lots,
-    on_read: Callable[[int], None],
-    digested: bool,
-) -> CorpusSample:
+    workers: Workers, shards: Sequence[Shard], shared: Sequence[Any], done: _Done, on_read: Callable[[int], None]
+) -> None:
     """Read a large corpus shard by shard, and keep what the workers return of each.
 
     Later shards are searched for documents that are nearer than those found by then, so they return few.
     """
-    sample = Selection(mined, labelled, NEAR, MAX_DOCUMENTS, lots)
-    statistics, number = CorpusStatistics.empty(mined.shape[1]), 0
-    shared = (mined, frozenset(labelled), lots, lots.limit(total, MAX_DOCUMENTS), (NEAR, MAX_DOCUMENTS), digested)
-    for part in workers.map(_read_shard, ((shard, sample.threshold) for shard in shards), shared):
-        statistics.join(part.statistics)
-        sample.join(part.selected)
-        number += part.digest or 0
-        on_read(statistics.count)
-    chosen = sample.chosen()
-    return CorpusSample(chosen.ids, chosen.vectors, statistics, statistics.count, number if digested else None)
+    items = ((shard, done.sample.threshold) for shard in shards[done.shards :])
+    for part in workers.map(_read_shard, items, shared):
+        done.sample.join(part.selected)
+        done.add(part.statistics, part.digest, keep=True)
+        on_read(done.statistics.count)
 
 
 def _read_shard(
@@ -207,4 +275,4 @@ def _read_shard(
             statistics.add(vectors)
             sample.add(first, ids, vectors)
             number += digest(ids, vectors) if digested else 0
-    return _Part(statistics, sample.part(), number if digested else None)
+    return _Part(statistics, sample.part(), number)

@@ -4,7 +4,7 @@ A candidate is scored on a shortlist for each query, and not on the whole corpus
 little more. That is exact as long as a candidate's ten best documents are in the shortlist.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from deepmem_integrations.adapter import Attention, QueryAdapter, Ranking
 from deepmem_integrations.adapter.answers import answer_scores
 from deepmem_integrations.labels import LabelRows, Parents, sum_by_group
 from deepmem_integrations.training.candidates import TEMPERATURE, Candidate
+from deepmem_integrations.training.checkpoint import TrainingCheckpoint
 from deepmem_integrations.training.data import NEAR, TrainingData
 from deepmem_integrations.training.folds import VIEWS, Fold, View, folds
 from deepmem_integrations.training.hardware import single_threaded_operations
@@ -117,6 +118,8 @@ def cross_validate(
     chance: bool = True,
     weights: NDArray[np.float64] | None = None,
     workers: Workers | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
+    basis: str = "",
 ) -> dict[View, HeldOut]:
     """Score all candidates on queries that took no part in their training, in both views.
 
@@ -131,6 +134,8 @@ def cross_validate(
         chance: Whether to measure what chance alone gives, which takes longer.
         weights: (n,) how much each training query counts, 1 on average; None for all alike.
         workers: Who trains and scores the folds; by default threads of this process.
+        checkpoint: Keeps the scores of the folds that have ended.
+        basis: What the scores depend on beside the corpus: see `TrainingCheckpoint.read`.
     """
     work: list[tuple[View, TrainingData, Fold, NDArray[np.int64]]] = []
     counts: dict[View, int] = dict.fromkeys(VIEWS, len(data.labels))
@@ -142,16 +147,36 @@ def cross_validate(
         else:
             work += [(view, data, fold, fold.held) for fold in folds(data.labels, view, data.seed, data.groups, data.of_row)]
     scores = {view: np.zeros((4, len(candidates), counts[view]), dtype=np.float32) for view in VIEWS}
+    unwritten: dict[int, Values] = {}
+
+    def ended(number: int, values: Values) -> None:
+        """Take the scores of a fold, and keep those that are not kept yet when that is due."""
+        view, _, _, rows = work[number]
+        scores[view][:, :, rows] = values
+        if checkpoint is not None:
+            unwritten[number] = values
+            if checkpoint.due:
+                for other, others in unwritten.items():
+                    checkpoint.write(f"fold-{other}", {"scores": others}, basis)
+                unwritten.clear()
+        tick()
+
+    left = []
+    for number, (view, _, _, rows) in enumerate(work):
+        parts = None if checkpoint is None else checkpoint.read(f"fold-{number}", basis)
+        if parts is None or parts["scores"].shape != (4, len(candidates), len(rows)):
+            left.append(number)
+        else:
+            scores[view][:, :, rows] = parts["scores"]
+            tick()
     if workers is not None:
         whole = list({id(one): one for _, one, _, _ in work}.values())  # both views share the data, or validation has its own
-        number = {id(one): place for place, one in enumerate(whole)}
-        items = ((number[id(one)], fold) for _, one, fold, _ in work)
-        scored = workers.map(_score_fold_of, items, (whole, candidates, chance))
-        for (view, _, _, rows), values in zip(work, scored, strict=True):
-            scores[view][:, :, rows] = values
-            tick()
+        place = {id(one): number for number, one in enumerate(whole)}
+        items = ((place[id(work[number][1])], work[number][2]) for number in left)
+        for number, values in zip(left, workers.map(_score_fold_of, items, (whole, candidates, chance)), strict=True):
+            ended(number, values)
     else:
-        _score_in_threads(work, candidates, chance, scores, tick)
+        _score_in_threads({number: work[number][1:3] for number in left}, candidates, chance, ended)
     if weights is not None:
         for view in VIEWS:
             scores[view][:2] *= 1 if view == "seen" and validation is not None else weights.astype(np.float32)
@@ -162,20 +187,17 @@ def cross_validate(
 
 
 def _score_in_threads(
-    work: Sequence[tuple[View, TrainingData, Fold, NDArray[np.int64]]],
+    work: Mapping[int, tuple[TrainingData, Fold]],
     candidates: Sequence[Candidate],
     chance: bool,
-    scores: dict[View, NDArray[np.float32]],
-    tick: Callable[[], None],
+    ended: Callable[[int, Values], None],
 ) -> None:
-    """Score the folds in threads of this process, and write the scores as they come."""
+    """Score numbered folds in threads of this process, and hand the scores on as they come."""
     with single_threaded_operations() as threads, ThreadPoolExecutor(threads) as pool:
-        running = {pool.submit(_score_fold, whole, fold, candidates, chance): (view, rows) for view, whole, fold, rows in work}
+        running = {pool.submit(_score_fold, whole, fold, candidates, chance): number for number, (whole, fold) in work.items()}
         try:
             for future in as_completed(running):
-                view, rows = running[future]
-                scores[view][:, :, rows] = future.result()
-                tick()
+                ended(running[future], future.result())
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -24,6 +24,7 @@ from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.labels import LabelRows, Labels, Parents, Relevance, question_groups, sum_by_group
 from deepmem_integrations.training.attention import target_means
 from deepmem_integrations.training.candidates import Candidate, rankings, transforms, usual
+from deepmem_integrations.training.checkpoint import TrainingCheckpoint
 from deepmem_integrations.training.corpus_sample import CorpusSample, read_corpus_sample
 from deepmem_integrations.training.cross_validation import HELD_OUT, HeldOut, cross_validate
 from deepmem_integrations.training.data import TrainingData
@@ -78,6 +79,7 @@ def train_adapter(
     fingerprint: Fingerprint | None = None,
     progress: Progress | None = None,
     workers: Workers | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> TrainingResult:
     """Train an adapter, which transforms query vectors and knows how to rank, on labelled queries.
 
@@ -114,6 +116,8 @@ def train_adapter(
         progress: Called with (steps done, steps in all) as the training goes on. A thousand steps take about the same time each.
         workers: Who reads the shards of a large corpus and trains the folds, such as `RayWorkers`; by default this process. The
             result is the same. Of a corpus in batches, which has no shards, only the folds go to the workers.
+        checkpoint: Keeps what was done, every few seconds at most. A training of the same arguments with the same checkpoint goes
+            on from there, and gives the same adapter to the last bit. The ids of an array must be known to differ.
 
     Returns:
         The adapter and its report.
@@ -171,11 +175,13 @@ def train_adapter(
     )
 
     with _search(corpus_ids, corpus_texts, words) as search, single_threaded_operations():
-        merged = _merge(given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read, corpus_parents, workers)
+        merged = _merge(
+            given, relevance, judges, corpus_vectors, corpus_ids, seed, steps.read, corpus_parents, workers, checkpoint
+        )
         merged = merged.with_questions(spellings)
         if search is not None:
             merged = merged.with_words(search, texts)
-        decision = _choose(merged, max_unseen_loss, steps, workers)
+        decision = _choose(merged, max_unseen_loss, steps, workers, checkpoint)
         adapter = _fit(merged, decision, query_texts, fingerprint)
     steps.end()
     report = _report(merged, decision, time.monotonic() - started)
@@ -370,12 +376,13 @@ def _merge(
     on_read: Callable[[int], None] = lambda documents: None,
     corpus_parents: Mapping[str, str] | None = None,
     workers: Workers | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> _Merged:
     """Read the corpus, look up the labelled documents in it, and merge queries with the same vector."""
     documents: Set[str] = relevance.document_ids | (judges[1].document_ids if judges else frozenset())
     if corpus_parents is not None:
         documents = documents | {name for name, parent in corpus_parents.items() if parent in documents}
-    corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed, on_read, workers)
+    corpus = read_corpus_sample(corpus_vectors, corpus_ids, queries, documents, seed, on_read, workers, checkpoint)
     row_of = {name: row for row, name in enumerate(corpus.ids)}
     parents = None if corpus_parents is None else Parents.of(corpus_parents, corpus.ids)
     if parents is not None:
@@ -435,7 +442,13 @@ class _Decision:
     shown: int
 
 
-def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps, workers: Workers | None = None) -> _Decision:
+def _choose(
+    merged: _Merged,
+    max_unseen_loss: float | None,
+    steps: Steps,
+    workers: Workers | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
+) -> _Decision:
     """Choose a transform and a ranking by cross-validation, or choose the identity where nothing can be measured."""
     data, generated, questions = merged.data, merged.all_generated, merged.questions("unseen")
     labelled = len(np.unique(questions[questions >= 0]))
@@ -476,6 +489,8 @@ def _choose(merged: _Merged, max_unseen_loss: float | None, steps: Steps, worker
         chance=agreement is None or agreement <= AGREEMENT,
         weights=None if shown is None else shown.weights,
         workers=workers,
+        checkpoint=checkpoint,
+        basis="" if data.words is None else str(getattr(data.words.search, "fingerprint", "")),
     )
     if depth:
         held = f"held-out training queries, among the first {depth} documents that were shown"

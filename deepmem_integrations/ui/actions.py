@@ -85,8 +85,13 @@ class Actions:
         return _to("/train")
 
     def cancel(self, request: Request) -> Response:
-        """Cancel a training."""
+        """Cancel a training, or give up one that was lost."""
         self._work.opened.memory.cancel(_form(request).get("job", ""))
+        return _to("/train")
+
+    def resume(self, request: Request) -> Response:
+        """Go on with a training that was lost, in a process of its own."""
+        self._work.opened.memory.resume(_form(request).get("job", ""), wait=False)
         return _to("/train")
 
     def use(self, request: Request) -> Response:

@@ -75,6 +75,7 @@ def make_app(work: Workspace, access: Access) -> ASGIApp:
         "/stop": actions.stop,
         "/train": actions.train,
         "/train/cancel": actions.cancel,
+        "/train/resume": actions.resume,
         "/models/use": actions.use,
         "/models/rollback": actions.roll_back,
         "/models/measure": actions.measure,

@@ -24,8 +24,8 @@ def test_without_its_extra_the_command_line_says_what_to_install(tmp_path):
 
 
 COMMANDS = (
-    "demo", "ui", "generate", "judge", "traces", "train", "retrain", "status", "jobs", "cancel", "delete", "models", "use",
-    "rollback", "audit", "publish", "refresh", "evaluate", "report", "search", "explain", "mcp", "doctor",
+    "demo", "ui", "generate", "judge", "traces", "train", "retrain", "status", "jobs", "resume", "cancel", "delete", "models",
+    "use", "rollback", "audit", "publish", "refresh", "evaluate", "report", "search", "explain", "mcp", "doctor",
 )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import pytest
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.deeplake import DeepLakeStore
+from deepmem_integrations.errors import JobFailedError
+from deepmem_integrations.jobs import trainer
 from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import EMBEDDING, deepmem, process
 from tests.openai_server import DIMENSION, embed
@@ -42,6 +44,31 @@ def test_the_environment_names_the_store(shop, monkeypatch):
     monkeypatch.setenv("DEEPMEM_EMBEDDING", EMBEDDING)
     assert deepmem("jobs", "--json").json[0]["id"] == shop.job["id"]
     assert deepmem("evaluate", shop.folder / "test.jsonl", "-k", 10).code == 0
+
+
+def test_a_lost_training_goes_on(shop, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    few, where = tmp_path / "few.jsonl", (*shop.store, "--path", models)
+    shop.train.take(range(5)).to_jsonl(few)
+
+    def fail(*_, **__):
+        raise JobFailedError("There is no Ray cluster.")
+
+    for option in ((), ("--not-resumable",)):
+        with monkeypatch.context() as patched:
+            patched.setattr(trainer, "train_adapter", fail)
+            assert deepmem("train", few, *where, *option).code == 1
+        lost = deepmem("status", "--path", models, "--json").json
+        assert (lost["state"], lost["resumable_until"] is None) == ("failed", bool(option))
+        told = f"`deepmem resume {lost['id']}` goes on with it" in deepmem("doctor", "--path", models).out
+        assert told is not bool(option)
+        resumed = deepmem("resume", lost["id"], "--path", models, "--json")
+        if option:
+            assert resumed.code == 1 and "cannot go on" in resumed.json["error"]
+        else:
+            assert (resumed.json["id"], resumed.json["state"], resumed.json["resumable_until"]) == (lost["id"], "completed", None)
+    again = deepmem("resume", lost["id"], "--path", models)
+    assert (again.code, again.err.startswith(f"deepmem: The training {lost['id']} cannot go on")) == (1, True)
 
 
 def test_jobs_models_use_and_delete(shop, tmp_path):

@@ -86,6 +86,17 @@ def test_parquet_files_are_trained_and_searched(shop, tmp_path):
     assert "is no Ray cluster" in deepmem("train", tmp_path / "labels.jsonl", "--store", uri, *rest, "--ray", "here").err
 
 
+def test_a_lance_data_set_is_trained_and_searched(shop, tmp_path):
+    lance, pyarrow = pytest.importorskip("lance"), pytest.importorskip("pyarrow")
+    texts = [document.text for document in shop.documents]
+    columns = {"name": [document.id for document in shop.documents], "embedding": [embed(text) for text in texts], "text": texts}
+    lance.write_dataset(pyarrow.table(columns), tmp_path / "pages.lance")
+    check_store(shop, tmp_path, f"lance:{tmp_path / 'pages.lance'}#id=name&vector=embedding")
+    done = deepmem("search", "x", "--store", f"lance:{tmp_path / 'no.lance'}", "--embedding", EMBEDDING, "--path", tmp_path / "m")
+    assert (done.code, "no.lance" in done.err) == (1, True)
+    assert not (tmp_path / "no.lance").exists()
+
+
 def test_a_folder_that_is_not_chromas_stays_as_it_is(shop, tmp_path):
     done = deepmem("search", "x", "--store", f"chroma:{tmp_path}#docs", "--embedding", EMBEDDING, "--path", tmp_path / "m")
     assert done.code == 1

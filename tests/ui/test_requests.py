@@ -6,6 +6,8 @@ import re
 import httpx
 import pytest
 
+from deepmem_integrations import Relevance
+from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.ui import security
 from deepmem_integrations.ui.app import make_app
 from deepmem_integrations.ui.security import Access
@@ -176,3 +178,32 @@ def test_other_addresses_need_a_password(work, monkeypatch):
     assert client.post("/login", data={"name": "Ada", "password": "correct horse"}).status_code == 303
     post(client, "/thumb", q="undo", document="revert.md#1", thumb="up")
     assert work.labelled()[0].source == "Ada"
+
+
+def test_a_lost_training_is_gone_on_with_or_given_up(client, work, monkeypatch):
+    memory = work.opened.memory
+
+    def lose():
+        with memory.jobs.new() as running:
+            write_inputs(
+                memory.jobs.inputs(running.job.id),
+                memory.corpus,
+                Relevance(["undo a commit?"], [[("revert.md#1", 1.0)]]),
+                None,
+                memory.embedder,
+                {"max_unseen_loss": None, "seed": 0, "keep_texts": False, "resumable": True},
+            )
+            running.begin()
+            running.hand_over()  # to nobody, as if this process had been killed
+        return running.job.id
+
+    lost = lose()
+    page = client.get("/train").text
+    assert "A training was lost" in page and page.count(lost) == 4
+    resumed = []
+    monkeypatch.setattr(memory, "resume", lambda job, wait: resumed.append((job, wait)))
+    assert post(client, "/train/resume", page="/train", job=lost).status_code == 303
+    assert resumed == [(lost, False)]
+    assert post(client, "/train/cancel", page="/train", job=lost).status_code == 303
+    assert "A training was lost" not in client.get("/train").text
+    assert not memory.jobs.inputs(lost).exists()
