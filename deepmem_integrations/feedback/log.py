@@ -76,8 +76,8 @@ class FeedbackLog:
         >>> log.thumb(query_id, "doc-7", up=False)
         >>> log.click(query_id, "doc-3", position=2)
         >>> labels = log.labels(policy="clicks")
-        >>> labels.labels, labels.irrelevant
-        (((('doc-3', 1.0),),), ((('doc-7', -1.0),),))
+        >>> [name for name, _ in labels.labels[0]], labels.irrelevant
+        (['doc-3'], ((('doc-7', -1.0),),))
         >>> log.close()
     """
 
