@@ -8,7 +8,8 @@ seen view among those that hold up in the unseen view.
 The choice is the identity unless there is reason to believe the gain. Either the labels agree with the vectors, so that queries
 lie nearer to their own documents than to the documents of other queries; or the candidate beats the identity by more than chance.
 With few queries, a gain of a point or two cannot be distinguished from chance, while meaningful labels can. Labels that the
-vectors do not agree with, such as shuffled ones, must prove themselves.
+vectors do not agree with, such as shuffled ones, must prove themselves. Where labels name only what was shown, as clicks do,
+agreement tells nothing, and one usual candidate is tried before all others.
 """
 
 from collections.abc import Mapping, Sequence
