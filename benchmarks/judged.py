@@ -1,9 +1,10 @@
 """Measures trainings on labels that a judge gave: ``bash benchmarks/run judged``.
 
-The judge is a rule in place of a language model: the share of a query's words, rare ones counting more, that a document has. It
-judges the first documents by vectors and by words for all training queries. How far it agrees with the collection's own
-judgements is measured on 50 of these queries, where documents without a judgement count as irrelevant. A model trained on the
-judge's labels is compared with one trained on as many queries with their true labels.
+Two judges stand in for a language model. One is a rule: the share of a query's words, rare ones counting more, that a document
+has. The other is a small model that a package brings along, wordllama, by the cosine. Each judges the first documents by vectors,
+which are MiniLM's, and by words for all training queries. How far it agrees with the collection's own judgements is measured on
+50 of these queries, where documents without a judgement count as irrelevant. A model trained on the judge's labels is compared
+with one trained on as many queries with their true labels.
 """
 
 import json
@@ -15,17 +16,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from benchmarks import results
-from benchmarks.data import Collection, Queries, load
+from benchmarks.data import Collection, Queries, _embed, load
 from benchmarks.labels import draw, ndcg
 from benchmarks.peers import no_adaptation, ours, ours_retriever
 from deepmem_integrations import Relevance
-from deepmem_integrations._vectors import nearest
+from deepmem_integrations._vectors import nearest, unit_rows
 from deepmem_integrations.judging import Agreement, RelevanceJudge
 from deepmem_integrations.words import WordIndex
 
 JUDGED = ("scifact", "cranfield")
 DEPTH = 10
-THRESHOLDS = (0.5, 0.65, 0.8)
 SAMPLE = 50
 
 
@@ -45,7 +45,28 @@ class SharedWords:
         return [sum(rarity[word] for word in rarity.keys() & _words(text)) / total for text in texts]
 
 
-def measure(name: str) -> results.Row:
+class SmallModel:
+    """Scores a document by the cosine of its embedding by wordllama with the query's."""
+
+    __qualname__ = "wordllama"
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._vectors = dict(zip(texts, unit_rows(_embed(list(texts), "wordllama"), "document"), strict=True))
+
+    def __call__(self, query: str, texts: list[str]) -> list[float]:
+        """Return the cosine of each text."""
+        vector = unit_rows(_embed([query], "wordllama"), "query")[0]
+        return [float(self._vectors[text] @ vector) for text in texts]
+
+
+JUDGES: tuple[tuple[type[SharedWords] | type[SmallModel], tuple[float, ...]], ...] = (
+    (SharedWords, (0.5, 0.65, 0.8)),
+    (SmallModel, (0.4, 0.55, 0.7)),
+)
+"""The judges, each with the scores from which a document has the grades 1, 2 and 3."""
+
+
+def measure(name: str, kind: type[SharedWords] | type[SmallModel], thresholds: tuple[float, ...]) -> results.Row:
     """Judge the training queries of a collection, and train on what comes out."""
     collection = load(name, "minilm")
     train, corpus = collection.train, collection.corpus
@@ -54,8 +75,8 @@ def measure(name: str) -> results.Row:
     near = nearest(train.vectors, corpus.vectors, DEPTH).tolist()
     by_vectors = {text: [corpus.ids[row] for row in near[place]] for place, text in enumerate(train.relevance.queries)}
     judge = RelevanceJudge(
-        reranker=SharedWords(corpus.texts),
-        thresholds=THRESHOLDS,
+        reranker=kind(corpus.texts),
+        thresholds=thresholds,
         rankings=[
             lambda query: [(one, text_of[one]) for one in by_vectors[query]],
             lambda query: [(one, text_of[one]) for one in index.search(query, DEPTH).ids],
@@ -72,6 +93,8 @@ def measure(name: str) -> results.Row:
     agreement = Agreement.of(judged, _sample(collection, judged))
     row: results.Row = {
         "collection": name,
+        "judge": kind.__qualname__,
+        "thresholds": list(thresholds),
         "queries": len(train),
         "judged": len(queries),
         "labels": sum(map(len, labels.labels)),
@@ -83,7 +106,7 @@ def measure(name: str) -> results.Row:
         row[side] = ndcg(collection, queries, fit)[0]
         row[f"{side}, true labels"] = ndcg(collection, true, fit)[0]
     print(
-        f"{name}: {len(queries)} of {len(train)} queries judged, {agreement}; none {row['none']:.1f}; "
+        f"{name}, {kind.__qualname__}: {len(queries)} of {len(train)} queries judged, {agreement}; none {row['none']:.1f}; "
         + "; ".join(
             f"{side} {row[side]:.1f}, true labels {row[f'{side}, true labels']:.1f}" for side in ("transform", "retriever")
         ),
@@ -108,8 +131,8 @@ def _words(text: str) -> set[str]:
 def main() -> None:
     """Measure and write ``results/judged.json``."""
     warnings.simplefilter("ignore")
-    rows = [measure(name) for name in JUDGED]
-    measured = {"model": "minilm", "depth": DEPTH, "thresholds": list(THRESHOLDS), "rows": rows} | results.machine([])
+    rows = [measure(name, kind, thresholds) for kind, thresholds in JUDGES for name in JUDGED]
+    measured = {"model": "minilm", "depth": DEPTH, "rows": rows} | results.machine([])
     (results.FOLDER / "judged.json").write_text(json.dumps(measured, indent=1) + "\n")
 
 
