@@ -50,6 +50,8 @@ _HALF_WRITTEN = re.compile(r"\.([0-9a-f]{24})\.(?:json|safetensors|cancel)\.[0-9
 """The pattern of the names of half-written files: see `_files.write_bytes`."""
 KEPT = 3 * 24 * 3600.0
 """For how many seconds the inputs of a training are kept that was lost and can go on."""
+_SKEW = 60.0
+"""By how many seconds the clocks of machines that share the folder may differ."""
 _PATIENCE = 10.0
 """For how many seconds the lock of a killed process is waited for."""
 _MOMENT = 1.0
@@ -292,8 +294,8 @@ class JobFolder:
     def _can_resume(self, job: JobStatus) -> bool:
         """Tell whether a job was lost, and everything is there that it needs to go on."""
         now = time.time()
-        # A time that lies further away is that of another clock.
-        if job.state != "failed" or job.resumable_until is None or not now < job.resumable_until <= now + KEPT:
+        # A time that lies further away is that of a clock that went back.
+        if job.state != "failed" or job.resumable_until is None or not now < job.resumable_until <= now + KEPT + _SKEW:
             return False
         return are_complete(self.inputs(job.id))
 

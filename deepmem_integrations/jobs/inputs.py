@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from deepmem_integrations._files import MOST_TEXT, make_private_folder, open_regular, private_opener, read_json, write_text
+from deepmem_integrations._files import (
+    MOST_TEXT,
+    is_missing,
+    make_private_folder,
+    open_regular,
+    private_opener,
+    read_json,
+    write_text,
+)
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import Fingerprint
 from deepmem_integrations.corpora import Batch, Corpus, CorpusAtLevel, ShardedCorpus, digest, in_shards, open_shards, unit_batches
@@ -172,10 +180,17 @@ def write_inputs(
 
 
 def are_complete(folder: Path) -> bool:
-    """Tell whether all inputs of a training are there, and may be kept for `DeepMemory.resume`."""
-    with contextlib.suppress(StorageError, LookupError, TypeError):
+    """Tell whether all inputs of a training are there, and may be kept for `DeepMemory.resume`.
+
+    Inputs that are there and cannot be read now count as complete: they may belong to another user, or the disk may be back in a
+    moment, and what does not count is deleted.
+    """
+    try:
         return bool(_read_json(folder, "options")["options"]["resumable"])
-    return False
+    except StorageError as error:
+        return not is_missing(error) and not isinstance(error.__cause__, ValueError)  # which says that the file is damaged
+    except (LookupError, TypeError):
+        return False
 
 
 def train_on(folder: Path, on: str) -> None:

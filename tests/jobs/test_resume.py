@@ -1,5 +1,6 @@
 """Trainings whose process is killed, and which go on."""
 
+import errno
 import json
 import os
 import subprocess
@@ -20,10 +21,11 @@ from deepmem_integrations.errors import (
     JobFailedError,
     JobNotFoundError,
     JobRunningError,
+    StorageError,
     StoreError,
 )
 from deepmem_integrations.jobs import folder as jobs_folder
-from deepmem_integrations.jobs import trainer
+from deepmem_integrations.jobs import inputs, trainer
 from tests.jobs.helpers import add_model, kill, leftovers, until_ended
 from tests.jobs.killed import MOMENTS, note_and_kill, patch
 
@@ -126,6 +128,31 @@ def test_inputs_are_kept_for_three_days(memory, lost, monkeypatch, hours):
     job = memory.jobs.job(lost)
     assert (job.state, job.resumable_until) == ("failed", None)
     assert leftovers(memory) == []
+
+
+def test_inputs_are_kept_where_the_clock_of_another_machine_is_behind(memory, lost, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(jobs_folder.time, "time", lambda: now - 5)
+    assert memory.jobs.job(lost).resumable_until
+    assert inputs_of(memory) == [lost]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO], ids=["of another user", "disk"])
+@pytest.mark.parametrize("noticed", [True, False])
+def test_inputs_that_cannot_be_read_just_now_are_kept(memory, lost, monkeypatch, code, noticed):
+    """Another user, such as that of a service, looks at the jobs, or a disk is away for a moment."""
+    if not noticed:
+        state = memory.jobs.path / f"{lost}.json"
+        state.write_text(json.dumps({**json.loads(state.read_text()), "state": "training", "resumable_until": None}))
+
+    def fail(folder, name):
+        raise StorageError("Cannot read it.") from OSError(code, "not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inputs, "_read_json", fail)
+        memory.jobs.sweep()
+    assert memory.jobs.job(lost).resumable_until
+    assert memory.resume(lost) == lost
 
 
 def test_inputs_are_kept_until_another_training_has_begun(memory, problem, lost):
