@@ -15,15 +15,19 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from deepmem_integrations._files import make_private_folder, read_json, user_path, write_text
 from deepmem_integrations._locks import WriteLock
+from deepmem_integrations._store import is_url
 from deepmem_integrations.errors import DeepMemoryError, GenerationError, StorageError
 from deepmem_integrations.generation.budget import Usage
 from deepmem_integrations.generation.model import Answer, Model, Request
 
+LONGEST = 31 * 86_400
+"""The most seconds of a window."""
 SLACK = 1.0
 """How many seconds after its turn a request may reach the provider, and the limit still holds."""
 
@@ -42,7 +46,7 @@ class RateLimit:
     Args:
         requests: The most requests in a window; None sets no limit.
         tokens: The most input and output tokens in a window; None sets no limit.
-        seconds: The length of the window.
+        seconds: The length of the window, at most a month.
         name: Whose limit it is, such as ``"openai"``; by default the name of the model.
         file: A file by which processes share the limit, on a disk that all of them see and that has locks. It holds times and
             numbers of tokens. The clocks of their machines have to agree.
@@ -63,10 +67,16 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         given = [one for one in (self.requests, self.tokens) if one is not None]
-        if not given or min(given) < 1 or not self.seconds > 0:
+        whole = all(isinstance(one, Integral) and one >= 1 for one in given)
+        if not given or not whole or not isinstance(self.seconds, Real) or not 0 < self.seconds <= LONGEST:
             raise GenerationError(
-                "RateLimit needs requests=, tokens=, or both, each 1 or more, and seconds above 0; got "
-                f"requests={self.requests}, tokens={self.tokens} and seconds={self.seconds}."
+                "RateLimit needs requests=, tokens=, or both, each a whole number of 1 or more, and seconds above 0, at most "
+                f"{LONGEST:,}; got requests={self.requests!r}, tokens={self.tokens!r} and seconds={self.seconds!r}."
+            )
+        if self.file is not None and (not isinstance(self.file, str | os.PathLike) or is_url(self.file)):
+            raise GenerationError(
+                f"The file of a RateLimit lies on a disk, since it needs locks; got {self.file!r}. Machines without a common "
+                "disk share a limit on a Ray cluster: see on=."
             )
 
 
@@ -136,10 +146,13 @@ class TurnsHere:
         name: The name.
     """
 
-    _windows: ClassVar[dict[str, tuple[threading.Lock, Window]]] = {}
+    _windows: ClassVar[dict[str, Window]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, name: str) -> None:
-        self._lock, self._window = self._windows.setdefault(name, (threading.Lock(), Window()))
+        self._name = name
+        with self._lock:
+            self._window = self._windows.setdefault(name, Window())
 
     def take(self, limit: RateLimit, tokens: int) -> tuple[float, int]:
         """Give a turn: see `Turns`."""
@@ -150,6 +163,15 @@ class TurnsHere:
         """Correct the tokens of a turn: see `Turns`."""
         with self._lock:
             self._window.settle(number, tokens)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name: another process has turns of its own."""
+        return TurnsHere, (self._name,)
+
+
+if hasattr(os, "register_at_fork"):  # a process that is forked while another thread takes a turn would wait forever
+    _lock = TurnsHere._lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class TurnsInFile:

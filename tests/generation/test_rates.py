@@ -3,9 +3,11 @@
 import asyncio
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from itertools import pairwise
 
@@ -207,3 +209,51 @@ def test_turns_in_a_file_are_settled(tmp_path):
     _, number = other.take(limit, 90)
     TurnsInFile(tmp_path / "other.json").settle(number, 10)
     assert other.take(limit, 50)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"requests": float("nan")},
+        {"tokens": float("inf")},
+        {"requests": 2.5},
+        {"requests": "5"},
+        {"requests": 5, "seconds": float("inf")},
+        {"requests": 5, "seconds": "60"},
+    ],
+    ids=str,
+)
+def test_numbers_that_would_limit_nothing_or_fail_later_are_refused(options):
+    with pytest.raises(GenerationError, match="a whole number of 1 or more"):
+        RateLimit(**options)
+
+
+@pytest.mark.parametrize("file", ["s3://bucket/rates", 5])
+def test_a_file_that_is_on_no_disk_is_refused(file):
+    with pytest.raises(GenerationError, match="lies on a disk"):
+        RateLimit(requests=5, file=file)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_while_a_turn_is_taken_takes_turns():
+    turns, limit = TurnsHere("forked"), RateLimit(requests=10)
+    taking, go = threading.Event(), threading.Event()
+
+    class Slow(Window):
+        def take(self, *arguments):
+            taking.set()
+            go.wait(0.3)
+            return super().take(*arguments)
+
+    turns._window = Slow()
+    thread = threading.Thread(target=turns.take, args=(limit, 1))
+    thread.start()
+    taking.wait()
+    if (child := os.fork()) == 0:
+        signal.alarm(3)  # a child that waits for the lock of a thread that it has not got is killed
+        go.set()
+        turns.take(limit, 1)
+        os._exit(0)
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert pickle.loads(pickle.dumps(turns))._window is TurnsHere("forked")._window
