@@ -25,11 +25,13 @@ class Store:
 
     Raises:
         MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
-        StorageError: fsspec does not know this kind of URL.
+        StorageError: The URL names no bucket, or fsspec does not know this kind of URL.
     """
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self.url = url.rstrip("/")
+        if not is_url(self.url):  # fsspec would take the rest for a path on this disk
+            raise StorageError(f"{url} names no place in the object store: write one such as s3://bucket/folder.")
         self._options = options
         self._opened: tuple[int, Any, str] | None = None
 

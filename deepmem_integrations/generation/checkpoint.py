@@ -27,6 +27,7 @@ _SYNC = 1.0
 _PART = 2**18
 """From how many bytes on a part of a checkpoint in an object store is full."""
 _SUFFIX = ".jsonl"
+_DISK = "file://"
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
@@ -41,8 +42,8 @@ class Checkpoint:
     its own, and each answer is in one when `add` returns. Nobody notices two runs at the same time, which ask for the same.
 
     Args:
-        path: The path of the file, or the URL of a folder that fsspec knows, such as ``s3://bucket/queries``; None keeps no
-            answers.
+        path: The path of the file, or the URL of a folder that fsspec knows, such as ``s3://bucket/queries``; a URL of
+            ``file://`` is a path. None keeps no answers.
         belongs_to: The digests that must be the same for the answers to be used again: name → digest.
 
     Raises:
@@ -60,6 +61,8 @@ class Checkpoint:
         self._synced = 0.0
         if path is None:
             return
+        if isinstance(path, str) and path.startswith(_DISK):  # a file there takes a lock, and its owner alone may read it
+            path = path.removeprefix(_DISK)
         header = {"deepmem checkpoint": _FORMAT, **belongs_to}
         if is_url(path):
             self._parts = _Parts(self._name, _line_of(header))

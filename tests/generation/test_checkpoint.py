@@ -234,6 +234,23 @@ def test_async_runs_write_there_too(url):
     assert QueryGenerator(Extractive(), 1, checkpoint=url, progress=False).generate(pairs).recorded == 6
 
 
+def test_a_url_of_a_disk_is_a_path(tmp_path):
+    path = tmp_path / "run.jsonl"
+    fill(f"file://{path}")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with Checkpoint(path, MINE) as checkpoint, pytest.raises(GenerationError, match="Another run is writing"):
+        assert len(checkpoint) == 3
+        Checkpoint(f"file://{path}", MINE)
+
+
+@pytest.mark.parametrize("url", ["s3://", "memory:///"])
+def test_a_url_without_a_place_writes_nothing_on_this_disk(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="names no place in the object store"):
+        fill(url)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_url_of_no_known_kind_is_refused():
     with pytest.raises(StorageError, match="Cannot open nowhere://bucket"):
         Checkpoint("nowhere://bucket/run", MINE)
