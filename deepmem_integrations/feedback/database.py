@@ -268,29 +268,36 @@ class Database:
     def looks(self, selection: Selection) -> Iterator[Looks]:
         """Yield what was shown and opened for each query whose text, or hash of a text, has a click at any time.
 
+        Whoever opened something, and asks the same again, did not pass it over: of a user's queries, or else of a session's,
+        those without a click are left out where another one has a click.
+
         Raises:
             StorageError: The database cannot be read.
         """
         asked = sql.func.coalesce(QUERIES.c.query_text, QUERIES.c.text_hash)
+        asker = sql.func.coalesce(QUERIES.c.user_id, QUERIES.c.session_id)
         conditions = selection.conditions()
-        clicks = sql.select(QUERIES.c.query_id, asked, EVENTS.c.document_id).join(
+        clicks = sql.select(QUERIES.c.query_id, asked, asker, EVENTS.c.document_id).join(
             EVENTS, EVENTS.c.query_id.in_([QUERIES.c.query_id, QUERIES.c.run_id])
         )
         clicks = clicks.where(EVENTS.c.kind == "click", *conditions)
         opened: dict[str, set[str]] = defaultdict(set)
         questions: set[str] = set()
+        found: set[tuple[str, str]] = set()
         with self._errors("read"), self._engine.connect() as connection:
-            for query_id, question, document_id in connection.execute(clicks):
+            for query_id, question, who, document_id in connection.execute(clicks):
                 opened[query_id].add(document_id)
                 questions.add(question)
-            lists = sql.select(QUERIES.c.query_id, asked, SHOWN.c.position, SHOWN.c.document_id).join(
+                if who is not None:
+                    found.add((question, who))
+            lists = sql.select(QUERIES.c.query_id, asked, asker, SHOWN.c.position, SHOWN.c.document_id).join(
                 SHOWN, SHOWN.c.query_id == QUERIES.c.query_id
             )
             ordered = lists.where(*conditions).order_by(QUERIES.c.query_id, SHOWN.c.position)
             rows = connection.execution_options(yield_per=_CHUNK).execute(ordered)
-            for (query_id, question), places in itertools.groupby(rows, key=lambda row: (row[0], row[1])):
-                if question in questions:
-                    shown = {position: document_id for _, _, position, document_id in places}
+            for (query_id, question, who), places in itertools.groupby(rows, key=lambda row: (row[0], row[1], row[2])):
+                if question in questions and (query_id in opened or (question, who) not in found):
+                    shown = {position: document_id for *_, position, document_id in places}
                     yield Looks(question, [shown.get(rank) for rank in range(1, max(shown) + 1)], opened.get(query_id, ()))
 
     def counts(self) -> dict[str, Any]:

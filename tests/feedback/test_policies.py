@@ -98,6 +98,18 @@ def test_a_click_that_others_who_ask_the_same_do_not_bear_out_is_left_out(log):
     assert set(log.labels("clicks").shown) == {("doc-1", "doc-2", "doc-3")}
 
 
+@pytest.mark.parametrize("who", [{"user": "ann"}, {"session": "s1"}, {"user": "ann", "session": "s1"}], ids=str)
+def test_who_opened_a_document_and_asks_again_does_not_pass_it_over(log, who):
+    for row in range(5):
+        query_id = log.record("a question", ["doc-1", "doc-2"], **who)
+        if row == 2:
+            log.click(query_id, "doc-1")
+    assert judged(log, "clicks")["a question"]["doc-1"] > 0.9
+    for row in range(9):
+        log.record("a question", ["doc-1", "doc-2"], user=f"user {row}")
+    assert judged(log, "clicks") == {}, "others pass it over"
+
+
 def test_clicks_in_a_log_of_hashes_are_told_apart_as_those_of_texts(tmp_path):
     with FeedbackLog(tmp_path / "hashes.db", texts=False) as log:
         for row in range(20):
