@@ -1,5 +1,6 @@
 """Let the model in use learn and forget single answers, without a training."""
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, id_set
 from deepmem_integrations.corpora import CorpusAtLevel, unit_batches
-from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.errors import InvalidRelevanceError, StorageError
 from deepmem_integrations.jobs import trainer
 from deepmem_integrations.jobs.inputs import AROUND
 from deepmem_integrations.labels import Documents, Labels, Parents, Relevance, find_texts
@@ -81,7 +82,8 @@ class GrowthMixin(MemoryBase):
         """Take labelled queries or documents out of what the model in use remembers, and put the new model in use.
 
         A logged warning names the ids that the model does not know; the others are forgotten all the same. Earlier models in
-        the folder keep what they hold: delete them where that matters. See `QueryAdapter.forget`.
+        the folder keep what they hold: delete them where that matters. A training that is running, or was lost and can go on,
+        keeps what it was given, and a warning names it: `cancel` it where that matters. See `QueryAdapter.forget`.
 
         Args:
             query_ids: Queries to forget.
@@ -99,6 +101,15 @@ class GrowthMixin(MemoryBase):
         queries, documents = id_set(query_ids, "query_ids"), id_set(document_ids, "document_ids")
         if not queries and not documents:
             return self.folder.in_use()[0]
+        with contextlib.suppress(StorageError):  # of a job whose file is damaged
+            for job in self.jobs.all():
+                if job.running or job.resumable_until is not None:
+                    how = "is running" if job.running else "was lost and can go on"
+                    _logger.warning(
+                        "The training %s %s, and its model would remember all queries that it was given. If those to forget are "
+                        "among them, end it with cancel(%r) or `deepmem cancel %s`.",
+                        *(job.id, how, job.id, job.id),
+                    )
 
         def grow(adapter: QueryAdapter) -> QueryAdapter:
             parts = {name: parent for name, parent in _parents(adapter).items() if parent in documents}

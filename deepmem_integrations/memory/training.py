@@ -172,7 +172,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         Args:
             job_id: The id of the job.
             wait: See `train`.
-            on: Another Ray cluster than before: see `train`.
+            on: Another Ray cluster than before, also for further attempts: see `train`. By default that of the last attempt.
 
         Returns:
             The id of the job, which is also the name of the model.

@@ -21,6 +21,7 @@ from deepmem_integrations.errors import (
     JobFailedError,
     JobNotFoundError,
     JobRunningError,
+    ModelNotFoundError,
     StorageError,
     StoreError,
 )
@@ -174,6 +175,15 @@ def test_inputs_are_kept_until_the_job_is_given_up(memory, lost, verb):
         assert memory.cancel(lost) is False
         with pytest.raises(JobFailedError, match="it was cancelled"):
             memory.resume(lost)
+
+
+def test_forgetting_names_the_trainings_that_know_the_queries(memory, lost, caplog):
+    with memory.jobs.new() as running, pytest.raises(ModelNotFoundError):
+        memory.forget(query_ids=["q-1"])
+    told = [record.getMessage() for record in caplog.records]
+    assert [f"{lost} was lost and can go on" in one for one in told] == [True, False]
+    assert f"{running.job.id} is running" in told[1]
+    assert f"end it with cancel({lost!r})" in told[0]
 
 
 def test_inputs_are_kept_while_another_process_notes_the_loss(memory, lost, monkeypatch):
