@@ -1,7 +1,7 @@
 """Join what traces tell: judgements with the searches that they are about, and their documents with those of the store."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -297,7 +297,7 @@ class Joined:
         last = {event.document_id: event.source for event in query.events}
         programs = sorted({source for source in last.values() if source is not None})
         judge = f"{', '.join(programs)}, by a program" if programs else None
-        shown = tuple(name for name in self._seen(key) if name is not None) if policy == "clicks" else ()
+        shown = tuple(name for name in self._seen(key, _clicked(query)) if name is not None) if policy == "clicks" else ()
         return Row(key, text, tuple(found.items()), search.time, judge, shown=shown or None)
 
     def _own(self, labelled: Labelled) -> Row | None:
@@ -320,19 +320,18 @@ class Joined:
 
     def _looks(self, queries: Mapping[str, LoggedQuery]) -> Iterator[Looks]:
         """Yield what was shown and clicked for each search that asks what a search with a click asks."""
-        clicked = {
-            key: {event.document_id for event in query.events if event.kind == "click" and event.document_id is not None}
-            for key, query in queries.items()
-        }
+        clicked = {key: _clicked(query) for key, query in queries.items()}
         questions = {self.searches[key].query for key, documents in clicked.items() if documents} - {None}
         for key, search in self.searches.items():
             if search.query in questions and search.shown:
-                yield Looks(search.query, self._seen(key), clicked.get(key, set()))
+                opened = clicked.get(key, set())
+                yield Looks(search.query, self._seen(key, opened), opened)
 
-    def _seen(self, key: str) -> list[str | None]:
-        """Return the documents of a search by rank, down to the last one on the screen where the traces tell."""
-        shown = self.searches[key].shown
-        return [name for name, _ in shown[: self._on_screen.get(key) or len(shown)]]
+    def _seen(self, key: str, clicked: Collection[str]) -> list[str | None]:
+        """Return the documents of a search by rank, down to the last one on the screen, or clicked, where the traces tell."""
+        shown = [name for name, _ in self.searches[key].shown]
+        last = self._on_screen.get(key) or len(shown)
+        return shown[: max([last, *(rank for rank, name in enumerate(shown, start=1) if name in clicked)])]
 
     @cached_property
     def _on_screen(self) -> dict[str, int]:
@@ -342,6 +341,10 @@ class Joined:
             if judgement.name == IMPRESSION and judgement.position:
                 lowest.update({key: max(judgement.position, lowest.get(key, 0)) for key in keys})
         return lowest
+
+
+def _clicked(query: LoggedQuery) -> set[str]:
+    return {event.document_id for event in query.events if event.kind == "click" and event.document_id is not None}
 
 
 def _counts(kind: Kind, answer: bool, policy: Policy) -> bool:

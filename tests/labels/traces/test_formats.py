@@ -301,6 +301,13 @@ def test_ubi_clicks_are_labels_with_what_was_shown():
     assert labels.left_out["a click that is likelier wrong than right"] == 1
 
 
+def test_ubi_clicks_were_on_the_screen_where_impressions_are_lost():
+    rows = [row for row in UBI if not (row.get("action_name") == "impression" and "revert" in str(row))]
+    labels = Relevance.from_traces(rows, "ubi", policy="clicks")
+    assert labels.shown == (("reset", "revert"),)
+    assert 0.5 < labels.labels[0][0][1] < 1, "the click is judged by its rank"
+
+
 def test_ubi_actions_by_name_and_exports_of_opensearch():
     rows = [{"_index": "ubi_events", "_id": str(number), "_source": row} for number, row in enumerate(UBI)]
     labels = Relevance.from_traces(rows, "ubi", feedback={"watch": "grade"})
