@@ -13,7 +13,7 @@ agreement tells nothing, and one usual candidate is tried before all others.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -121,8 +121,14 @@ def choose(
     best, best_unseen = (int(index[0]) for index in best_of(even))
     second = int(best_of(even, besides=best)[0][0])
     runner_up = None if second == best else candidates[second]
-    if usual is not None and (choice := _usual(views, candidates, candidates.index(usual), best, seed)) is not None:
-        return choice
+    if (
+        usual is not None
+        and (choice := _usual(views, candidates, candidates.index(usual), best, max_unseen_loss, seed)) is not None
+    ):
+        if choice.candidate == usual:
+            return choice
+        drawn = {view: _resamples(held_out.ndcg.shape[1], RECHOICES, seed) for view, held_out in views.items()}
+        return replace(choice, optimism=_optimism(views, drawn, best_of(drawn)[0]))  # which was picked as the best of all
     if best == 0 and (seen.objective[0] > 1 - 1e-6).all():
         nothing_left = f"every answer stands first without a model on {seen.queries}, so these labels leave nothing to gain"
         return Choice(candidates[0], f"{nothing_left}; they may name only what the search had shown first", runner_up=runner_up)
@@ -245,7 +251,14 @@ def _optimism(views: Mapping[View, HeldOut], shares: Mapping[View, Shares], chos
     return optimism
 
 
-def _usual(views: Mapping[View, HeldOut], candidates: Sequence[Candidate], usual: int, best: int, seed: int) -> Choice | None:
+def _usual(
+    views: Mapping[View, HeldOut],
+    candidates: Sequence[Candidate],
+    usual: int,
+    best: int,
+    max_unseen_loss: float | None,
+    seed: int,
+) -> Choice | None:
     """Try the usual candidate before all others, and choose it if it gains more than chance gives.
 
     Clicks tell little about each query, and the best of hundreds of candidates must be far better than the identity to be
@@ -253,14 +266,17 @@ def _usual(views: Mapping[View, HeldOut], candidates: Sequence[Candidate], usual
     takes its place if it is better by `SURELY` standard errors: to take one of two good candidates for the other costs little.
 
     Returns:
-        The choice; None where the usual candidate proves nothing, or does harm in a view.
+        The choice; None where the usual candidate proves nothing, does harm in a view, or loses more than ``max_unseen_loss``
+        points against the identity on unseen answers.
     """
     seen = views["seen"]
     z, threshold = _max_statistic(seen.earned[[0, usual]], 0, 1, seed)
     harmful = False
-    for held_out in views.values():
+    for view, held_out in views.items():
         for metric in METRICS:
             scores = getattr(held_out, metric).astype(np.float64)
+            if view == "unseen" and max_unseen_loss is not None:
+                harmful |= bool((scores[0] - scores[usual]).mean() > max_unseen_loss / 100 + ROUNDING)
             n = scores.shape[1]
             even = np.full((1, n), 1 / n)
             harmful |= bool(_surely_harmful(scores, even @ scores.T, even, TOLERATED_HARM)[0, usual])

@@ -119,11 +119,24 @@ def test_the_usual_candidate_gives_way_to_a_better_one_and_to_harm():
     choice = choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual)
     assert (choice.candidate, choice.runner_up) == (TRANSFORMS[9], usual)
     assert "better than the usual choice" in choice.reason
+    assert ("seen", "ndcg@10") in choice.optimism, "it was picked as the best of all"
     views = {"seen": noisy(0, {5: 0.1, 9: 0.12}), "unseen": held_out()}
     choice = choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual)
     assert (choice.candidate, choice.runner_up) == (usual, TRANSFORMS[9]), "two points more are within its luck"
+    assert choice.optimism == {}, "nobody picked it for its luck"
     views = {"seen": noisy(0, {5: 0.1}), "unseen": held_out(gains={5: -0.05})}
     assert choose(views, TRANSFORMS, agreement=None, max_unseen_loss=5.0, usual=usual).candidate != usual
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0.0, False), (2.0, False), (20.0, True), (None, True)])
+def test_the_usual_candidate_loses_no_more_on_unseen_answers_than_it_may(limit, kept):
+    usual, unseen = TRANSFORMS[5], noisy(99, {})
+    loss = unseen.ndcg[0] - 0.04 - unseen.ndcg[5]  # of 4 points on average, which noise hides
+    unseen.ndcg[5] += loss.mean()
+    unseen.recall[5] = unseen.ndcg[5]
+    views = {"seen": noisy(0, {5: 0.1}), "unseen": unseen}
+    found = choose(views, TRANSFORMS, agreement=None, max_unseen_loss=limit, usual=usual).candidate
+    assert (found == usual) == kept
 
 
 def test_candidates_that_change_few_queries_do_not_hide_the_gain_of_another():
