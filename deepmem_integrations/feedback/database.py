@@ -5,7 +5,7 @@ import itertools
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
 from deepmem_integrations.errors import FeedbackError, StorageError
-from deepmem_integrations.labels.clicks import Looks
+from deepmem_integrations.labels.clicks import Looks, question_of
 from deepmem_integrations.labels.records import Event, LoggedQuery, Shown, clean
 
 require("sqlalchemy", extra="feedback")
@@ -266,7 +266,7 @@ class Database:
                 yield Event(**_fields(row, _EVENT))
 
     def looks(self, selection: Selection) -> Iterator[Looks]:
-        """Yield what was shown and opened for each query whose text, or hash of a text, has a click at any time.
+        """Yield what was shown and opened for each query that asks what a query with a click asks: see `question_of`.
 
         Whoever opened something, and asks the same again, did not pass it over: of a user's queries, or else of a session's,
         those without a click are left out where another one has a click.
@@ -276,26 +276,28 @@ class Database:
         """
         asked = sql.func.coalesce(QUERIES.c.query_text, QUERIES.c.text_hash)
         asker = sql.func.coalesce(QUERIES.c.user_id, QUERIES.c.session_id)
-        conditions = selection.conditions()
-        clicks = sql.select(QUERIES.c.query_id, asked, asker, EVENTS.c.document_id).join(
+        columns, conditions = (QUERIES.c.query_id, asked, QUERIES.c.tenant, asker), selection.conditions()
+        clicks = sql.select(*columns, EVENTS.c.document_id).join(
             EVENTS, EVENTS.c.query_id.in_([QUERIES.c.query_id, QUERIES.c.run_id])
         )
         clicks = clicks.where(EVENTS.c.kind == "click", *conditions)
         opened: dict[str, set[str]] = defaultdict(set)
-        questions: set[str] = set()
-        found: set[tuple[str, str]] = set()
+        questions: set[Hashable] = set()
+        found: set[tuple[Hashable, str]] = set()
         with self._errors("read"), self._engine.connect() as connection:
-            for query_id, question, who, document_id in connection.execute(clicks):
+            for query_id, text, tenant, who, document_id in connection.execute(clicks):
+                question = question_of(text, tenant)
                 opened[query_id].add(document_id)
                 questions.add(question)
                 if who is not None:
                     found.add((question, who))
-            lists = sql.select(QUERIES.c.query_id, asked, asker, SHOWN.c.position, SHOWN.c.document_id).join(
+            lists = sql.select(*columns, SHOWN.c.position, SHOWN.c.document_id).join(
                 SHOWN, SHOWN.c.query_id == QUERIES.c.query_id
             )
             ordered = lists.where(*conditions).order_by(QUERIES.c.query_id, SHOWN.c.position)
             rows = connection.execution_options(yield_per=_CHUNK).execute(ordered)
-            for (query_id, question, who), places in itertools.groupby(rows, key=lambda row: (row[0], row[1], row[2])):
+            for (query_id, text, tenant, who), places in itertools.groupby(rows, key=lambda row: tuple(row[:4])):
+                question = question_of(text, tenant)
                 if question in questions and (query_id in opened or (question, who) not in found):
                     shown = {position: document_id for *_, position, document_id in places}
                     yield Looks(question, [shown.get(rank) for rank in range(1, max(shown) + 1)], opened.get(query_id, ()))

@@ -19,7 +19,7 @@ from deepmem_integrations.feedback.exchange import read_file, write_file
 from deepmem_integrations.feedback.writer import BATCH, Writer
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.labels.checking import Time, time_of
-from deepmem_integrations.labels.clicks import click_probabilities
+from deepmem_integrations.labels.clicks import click_probabilities, question_of
 from deepmem_integrations.labels.policies import Policy, check_policy, judgements
 from deepmem_integrations.labels.records import (
     Event,
@@ -426,7 +426,9 @@ class FeedbackLog:
         rows: list[tuple[str, str, list[tuple[str, float]], float, list[str] | None]] = []
         left_out: Counter[str] = Counter()
         for query in self._read(**only, judged=True):
-            found, reason = judgements(policy, query, weights.get(query.text or query.text_hash, {}))
+            found, reason = judgements(
+                policy, query, weights.get(question_of(query.text or query.text_hash or "", query.tenant), {})
+            )
             if reason is not None:
                 left_out[reason] += 1
             text = query.text if query.text is not None else known.get(query.text_hash or "")

@@ -33,6 +33,11 @@ class Looks(NamedTuple):
     opened: Collection[str]
 
 
+def question_of(text: str | None, tenant: str | None = None) -> Hashable:
+    """Return what two queries have in common that ask the same, but for case and spaces, of one tenant's documents."""
+    return " ".join((text or "").casefold().split()), tenant
+
+
 def click_probabilities(looks: Iterable[Looks]) -> dict[Hashable, dict[str, float]]:
     """Estimate how likely each document that was opened answers its question.
 

@@ -1,6 +1,7 @@
 import pytest
 
 from deepmem_integrations.feedback import FeedbackLog
+from deepmem_integrations.labels.policies import UNLIKELY
 
 
 @pytest.fixture
@@ -108,6 +109,18 @@ def test_who_opened_a_document_and_asks_again_does_not_pass_it_over(log, who):
     for row in range(9):
         log.record("a question", ["doc-1", "doc-2"], user=f"user {row}")
     assert judged(log, "clicks") == {}, "others pass it over"
+
+
+def test_spellings_of_one_question_are_one_and_tenants_are_apart(log):
+    for tenant in ("acme", "other"):
+        for row in range(20):
+            query_id = log.record("Asked  often" if row % 2 else "asked often", ["doc-1", "doc-2"], tenant=tenant)
+            log.click(query_id, "doc-2" if (tenant == "acme") == (row > 0) else "doc-1")
+    for tenant, kept in (("acme", "doc-2"), ("other", "doc-1")):
+        assert {name for row in log.labels("clicks", tenant=tenant).labels for name, _ in row} == {kept}
+    labels = log.labels("clicks")
+    assert len(labels) == 38, "what one tenant opens says nothing of another's"
+    assert labels.left_out == {UNLIKELY: 2}
 
 
 def test_clicks_in_a_log_of_hashes_are_told_apart_as_those_of_texts(tmp_path):

@@ -8,7 +8,7 @@ from functools import cached_property
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.checking import Time, time_of
-from deepmem_integrations.labels.clicks import Looks, click_probabilities
+from deepmem_integrations.labels.clicks import Looks, click_probabilities, question_of
 from deepmem_integrations.labels.policies import Policy, judgements
 from deepmem_integrations.labels.records import Event, Kind, LoggedQuery, Shown
 from deepmem_integrations.labels.traces.entries import Found, Judgement, Labelled, Span
@@ -184,7 +184,7 @@ class Joined:
         rows = [
             row
             for key, query in queries.items()
-            if (row := self._row(key, query, policy, clicks.get(self.searches[key].query, {}))) is not None
+            if (row := self._row(key, query, policy, clicks.get(question_of(self.searches[key].query), {}))) is not None
         ]
         return [*rows, *(row for labelled in self._labelled if (row := self._own(labelled)) is not None)]
 
@@ -321,11 +321,12 @@ class Joined:
     def _looks(self, queries: Mapping[str, LoggedQuery]) -> Iterator[Looks]:
         """Yield what was shown and clicked for each search that asks what a search with a click asks."""
         clicked = {key: _clicked(query) for key, query in queries.items()}
-        questions = {self.searches[key].query for key, documents in clicked.items() if documents} - {None}
+        questions = {question_of(self.searches[key].query) for key, documents in clicked.items() if documents}
         for key, search in self.searches.items():
-            if search.query in questions and search.shown:
+            question = question_of(search.query)
+            if question in questions and search.shown:
                 opened = clicked.get(key, set())
-                yield Looks(search.query, self._seen(key, opened), opened)
+                yield Looks(question, self._seen(key, opened), opened)
 
     def _seen(self, key: str, clicked: Collection[str]) -> list[str | None]:
         """Return the documents of a search by rank, down to the last one on the screen, or clicked, where the traces tell."""
