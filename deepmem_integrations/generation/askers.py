@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from deepmem_integrations._extras import require
-from deepmem_integrations.cluster import RETRIES, RayWorkers
+from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address
 from deepmem_integrations.errors import GenerationError, JobFailedError, StorageError
 from deepmem_integrations.generation.asking import Failure, Outcome, Unanswered
 from deepmem_integrations.generation.model import Answer, Model, Request
@@ -27,6 +27,21 @@ _PATIENCE = 30.0
 """After how many seconds without a worker a warning says so."""
 
 _logger = logging.getLogger(__name__)
+
+
+def check_asking(limit: RateLimit | None, on: str | None) -> None:
+    """Refuse what is no rate limit, and what is no address of a cluster.
+
+    Raises:
+        GenerationError: ``limit`` is no `RateLimit`.
+        ValueError: See `check_address`.
+    """
+    if limit is not None and not isinstance(limit, RateLimit):
+        raise GenerationError(
+            f"limit is a RateLimit, such as RateLimit(requests=500); got {limit!r:.60} ({type(limit).__name__})."
+        )
+    if on is not None:
+        check_address(on)
 
 
 @contextlib.contextmanager

@@ -11,9 +11,8 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from deepmem_integrations._ordered import ordered
-from deepmem_integrations.cluster import check_address
 from deepmem_integrations.errors import GenerationError
-from deepmem_integrations.generation.askers import asker_of
+from deepmem_integrations.generation.askers import asker_of, check_asking
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.generation.document_vectors import DocumentVectors
@@ -134,8 +133,7 @@ class QueryGenerator:
         )
         self._seed, self._progress = int(seed), progress
         self._limit, self._on = limit, on
-        if on is not None:
-            check_address(on)
+        check_asking(limit, on)
         extractive = isinstance(self.model, Extractive)
         has_vectors = self._embedding is not None
         self.filters = replace(

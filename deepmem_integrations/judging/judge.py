@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from deepmem_integrations._ordered import ordered
-from deepmem_integrations.cluster import check_address
 from deepmem_integrations.errors import GenerationError
-from deepmem_integrations.generation.askers import asker_of
+from deepmem_integrations.generation.askers import asker_of, check_asking
 from deepmem_integrations.generation.budget import Budget, Estimate, Usage
 from deepmem_integrations.generation.checkpoint import Checkpoint
 from deepmem_integrations.generation.drive import adrive, drive
@@ -140,8 +139,7 @@ class RelevanceJudge:
         if depth < 1 or concurrency < 1:
             raise GenerationError(f"RelevanceJudge needs depth ≥ 1 and concurrency ≥ 1; got {depth} and {concurrency}.")
         self.depth, self.budget, self.concurrency, self.checkpoint = depth, budget, concurrency, checkpoint
-        if on is not None:
-            check_address(on)
+        check_asking(limit, on)
         self._limit, self._on = limit, on
         self._memory, self._rankings, self._documents = memory, rankings, documents
         self._sample, self._instructions, self._progress = sample, instructions, progress

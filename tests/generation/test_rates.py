@@ -257,3 +257,11 @@ def test_a_process_that_is_forked_while_a_turn_is_taken_takes_turns():
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
     assert pickle.loads(pickle.dumps(turns))._window is TurnsHere("forked")._window
+
+
+def test_what_is_no_limit_is_refused_before_anything_is_asked():
+    told = pytest.raises(GenerationError, match=r"limit is a RateLimit, such as RateLimit\(requests=500\); got 5 \(int\)")
+    with told:
+        QueryGenerator(lambda messages, schema: "", limit=5)
+    with told:
+        RelevanceJudge(lambda messages, schema: "", rankings=[lambda query: []], limit=5)
