@@ -507,20 +507,34 @@ def askers():
     return found
 
 
-def killing(victims, after=6):
-    """Kill a process that asks, once the server has got so many requests. Returns a script of the server."""
+def killing(victims, port):
+    """Kill a process that asks while the server, on this port, answers it. Returns a script of the server."""
     lock, seen = threading.Lock(), []
 
     def script(messages, attempt):
         with lock:
             seen.append(1)
-            if len(seen) == after:
-                victims.append(askers()[0])
+            if len(seen) == 6:
+                victims.append(next(pid for pid in askers() if connected(pid, port)))
                 os.kill(victims[0], signal.SIGKILL)
                 time.sleep(0.5)
         return honest(messages, attempt)
 
     return script
+
+
+def connected(pid, port):
+    """Whether a process has a connection to a port of this machine."""
+    there = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].rpartition(":")[2], 16) == port and fields[3] == "01":  # established
+            there.add(f"socket:[{fields[9]}]")
+    links = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.add(os.readlink(descriptor))
+    return bool(links & there)
 
 
 def same_words(query, texts):
@@ -568,7 +582,7 @@ class TestAsking:
 
     def test_a_killed_worker_costs_its_own_requests_alone(self, server, writer, tmp_path):
         pairs, victims = generation.documents(40), []
-        server.script = killing(victims)
+        server.script = killing(victims, int(server.url.split(":")[2].split("/")[0]))
         result = writer(checkpoint=tmp_path / "run.jsonl").generate(pairs)
         assert victims and not result.failed and not result.skipped
         assert 40 < sum(server.asked.values()) <= 40 + 4, "four requests were in flight there"
