@@ -111,6 +111,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # whoever opens the address that is printed next waits for the server, and is not refused
     except BaseException:
         listening.close()
         raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 
 import httpx
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from deepmem_integrations import Relevance
 from deepmem_integrations.jobs.inputs import write_inputs
 from deepmem_integrations.ui import security
-from deepmem_integrations.ui.app import make_app
+from deepmem_integrations.ui.app import listen, make_app
 from deepmem_integrations.ui.security import Access
 from deepmem_integrations.ui.texts import text_files
 from deepmem_integrations.ui.workspace import Workspace
@@ -207,3 +208,8 @@ def test_a_lost_training_is_gone_on_with_or_given_up(client, work, monkeypatch):
     assert post(client, "/train/cancel", page="/train", job=lost).status_code == 303
     assert "A training was lost" not in client.get("/train").text
     assert not memory.jobs.inputs(lost).exists()
+
+
+def test_an_address_accepts_before_the_server_runs():
+    with listen("127.0.0.1", 0) as listening:
+        socket.create_connection(listening.getsockname(), timeout=5).close()
