@@ -121,14 +121,15 @@ def choose(
     best, best_unseen = (int(index[0]) for index in best_of(even))
     second = int(best_of(even, besides=best)[0][0])
     runner_up = None if second == best else candidates[second]
-    if (
-        usual is not None
-        and (choice := _usual(views, candidates, candidates.index(usual), best, max_unseen_loss, seed)) is not None
-    ):
-        if choice.candidate == usual:
-            return choice
+
+    def luck() -> Optimism:
         drawn = {view: _resamples(held_out.ndcg.shape[1], RECHOICES, seed) for view, held_out in views.items()}
-        return replace(choice, optimism=_optimism(views, drawn, best_of(drawn)[0]))  # which was picked as the best of all
+        return _optimism(views, drawn, best_of(drawn)[0])
+
+    if usual is not None:
+        choice = _usual(views, candidates, candidates.index(usual), best, max_unseen_loss, seed)
+        if choice is not None:  # what takes the place of the usual one was picked as the best of all
+            return choice if choice.candidate == usual else replace(choice, optimism=luck())
     if best == 0 and (seen.objective[0] > 1 - 1e-6).all():
         nothing_left = f"every answer stands first without a model on {seen.queries}, so these labels leave nothing to gain"
         return Choice(candidates[0], f"{nothing_left}; they may name only what the search had shown first", runner_up=runner_up)
@@ -137,7 +138,7 @@ def choose(
     if agreement is not None and agreement > AGREEMENT:
         belief = f"labels agree with the vectors, z = {agreement:.1f}"
     else:
-        z, threshold = _max_statistic(seen.earned, 0, best, seed)
+        z, threshold = _max_statistic(seen.earned, best, seed)
         if not z > threshold:
             doubt = "the labels name only what the vectors had found"
             if agreement is not None:
@@ -151,8 +152,7 @@ def choose(
         belief = f"z = {z:.1f}, chance reaches {threshold:.1f}"
     metric = "recall@10 " if generated else ""
     reason = f"best {metric}on {seen.queries} ({belief})"
-    drawn = {view: _resamples(held_out.ndcg.shape[1], RECHOICES, seed) for view, held_out in views.items()}
-    optimism = _optimism(views, drawn, best_of(drawn)[0])
+    optimism = luck()
     if max_unseen_loss is None:
         return Choice(candidates[best], reason, optimism, runner_up)
     place = "best for unseen answers too"
@@ -270,16 +270,16 @@ def _usual(
         points against the identity on unseen answers.
     """
     seen = views["seen"]
-    z, threshold = _max_statistic(seen.earned[[0, usual]], 0, 1, seed)
+    z, threshold = _max_statistic(seen.earned[[0, usual]], 1, seed)
     harmful = False
     for view, held_out in views.items():
         for metric in METRICS:
-            scores = getattr(held_out, metric).astype(np.float64)
+            scores = getattr(held_out, metric)[[0, usual]].astype(np.float64)
+            even = np.full((1, scores.shape[1]), 1 / scores.shape[1])
+            means = even @ scores.T
+            harmful |= bool(_surely_harmful(scores, means, even, TOLERATED_HARM)[0, 1])
             if view == "unseen" and max_unseen_loss is not None:
-                harmful |= bool((scores[0] - scores[usual]).mean() > max_unseen_loss / 100 + ROUNDING)
-            n = scores.shape[1]
-            even = np.full((1, n), 1 / n)
-            harmful |= bool(_surely_harmful(scores, even @ scores.T, even, TOLERATED_HARM)[0, usual])
+                harmful |= bool(means[0, 0] - means[0, 1] > max_unseen_loss / 100 + ROUNDING)
     if harmful or not z > threshold:
         return None
     reason = f"the usual choice, which holds on {seen.queries} (z = {z:.1f}, chance reaches {threshold:.1f})"
@@ -289,23 +289,17 @@ def _usual(
     return Choice(candidates[usual], reason, runner_up=candidates[best] if best not in (0, usual) else None)
 
 
-def _max_statistic(scores: Values, base: int, best: int, seed: int) -> tuple[float, float]:
-    """Compare a candidate's gain over another with the gain that the luckiest of all candidates has by chance.
+def _max_statistic(scores: Values, best: int, seed: int) -> tuple[float, float]:
+    """Compare a candidate's gain over the identity with the gain that the luckiest of all candidates has by chance.
 
     The largest studentised bootstrap deviation over the candidates gives the threshold (White's reality check, 2000, in Hansen's
     studentised version, 2005), so that picking the winner is paid for. The deviation is estimated anew in each resample, since
     with few queries it is itself a matter of chance (bootstrap-t).
 
-    Args:
-        scores: (candidates, n).
-        base: The row of the candidate to be better than.
-        best: The row of the candidate.
-        seed: Fixes the resamples.
-
     Returns:
         The z of the candidate, and the z that chance reaches in 5% of the resamples.
     """
-    gains = scores - scores[base]
+    gains = scores[1:] - scores[0]
     n = gains.shape[1]
     mean = gains.mean(axis=1)
     error = np.maximum(gains.std(axis=1) / np.sqrt(n), 1e-9)
@@ -313,6 +307,5 @@ def _max_statistic(scores: Values, base: int, best: int, seed: int) -> tuple[flo
     means = drawn @ gains.T
     spread = np.sqrt(np.maximum(drawn @ (gains**2).T - means**2, 0))
     # A candidate that changes few queries may have no deviation at all in a resample, and no chance is that good.
-    largest = (means - mean) / np.maximum(spread / np.sqrt(n), error / 2)
-    largest[:, base] = -np.inf
-    return float(mean[best] / error[best]), float(np.quantile(largest.max(axis=1), 1 - SIGNIFICANCE))
+    largest = ((means - mean) / np.maximum(spread / np.sqrt(n), error / 2)).max(axis=1)
+    return float(mean[best - 1] / error[best - 1]), float(np.quantile(largest, 1 - SIGNIFICANCE))
