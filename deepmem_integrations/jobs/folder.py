@@ -259,10 +259,13 @@ class JobFolder:
         """Return the cancel file of a job. If the file exists, the process that works on the job stops."""
         return self.path / f"{job_id}.cancel"
 
-    def sweep(self) -> None:
+    def sweep(self, *, lost: bool = False) -> None:
         """Delete what killed processes left behind: half-written files, and the inputs of trainings, which hold users' queries.
 
         A live process that writes such a file or reads such inputs holds the lock of its job.
+
+        Args:
+            lost: Whether to delete the inputs of jobs that were lost and could go on as well, since another training has begun.
         """
         for path in [*self.path.glob(".*.tmp"), *(self.models.path / "models").glob(".*.tmp")]:
             found = _HALF_WRITTEN.fullmatch(path.name)
@@ -279,17 +282,9 @@ class JobFolder:
                     continue
                 if job is None or job.resumable_until is None:
                     self.delete_inputs(path.name)
-                elif not self._can_resume(job):
-                    with contextlib.suppress(StorageError):  # this user may not write here
+                elif lost or not self._can_resume(job):
+                    with contextlib.suppress(DeepMemoryError):  # this user may not write here, or the job was deleted
                         self._give_up(path.name, "failed")
-
-    def end_lost(self) -> None:
-        """Delete the inputs of jobs that were lost and could go on, since another training has begun."""
-        self.sweep()
-        for path in self.path.glob("*/"):
-            if _ID.fullmatch(path.name) and not FileLock.is_held(self.lock_path(path.name)):
-                with contextlib.suppress(DeepMemoryError):
-                    self._give_up(path.name, "failed")
 
     def _can_resume(self, job: JobStatus) -> bool:
         """Tell whether a job was lost, and everything is there that it needs to go on."""
@@ -430,7 +425,7 @@ class RunningJob:
     def begin(self) -> None:
         """Mark the job as training. Its inputs must be complete. What earlier trainings could have gone on with is deleted."""
         self.save(state="training", started=time.time() - self.job.seconds)  # of a job that goes on, what it took so far
-        self.jobs.end_lost()
+        self.jobs.sweep(lost=True)
 
     def progress(self, done: int, total: int) -> None:
         """Record how many steps of the training are done."""
