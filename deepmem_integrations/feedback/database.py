@@ -291,6 +291,8 @@ class Database:
                 questions.add(question)
                 if who is not None:
                     found.add((question, who))
+            if not questions:
+                return
             lists = sql.select(*columns, SHOWN.c.position, SHOWN.c.document_id).join(
                 SHOWN, SHOWN.c.query_id == QUERIES.c.query_id
             )

@@ -426,9 +426,8 @@ class FeedbackLog:
         rows: list[tuple[str, str, list[tuple[str, float]], float, list[str] | None]] = []
         left_out: Counter[str] = Counter()
         for query in self._read(**only, judged=True):
-            found, reason = judgements(
-                policy, query, weights.get(question_of(query.text or query.text_hash or "", query.tenant), {})
-            )
+            question = question_of(query.text or query.text_hash, query.tenant)
+            found, reason = judgements(policy, query, weights.get(question, {}))
             if reason is not None:
                 left_out[reason] += 1
             text = query.text if query.text is not None else known.get(query.text_hash or "")
