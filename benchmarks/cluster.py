@@ -104,12 +104,12 @@ def anonymous_bytes(pid: int) -> int:
         return 0
 
 
-def readers() -> list[int]:
-    """Return the processes of Ray that read a shard."""
+def workers_at(task: str) -> list[int]:
+    """Return the processes of Ray that work at a task, such as ``_read_shard``."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if path.read_bytes().startswith(b"ray::_read_shard"):
+            if path.read_bytes().startswith(f"ray::{task}".encode()):
                 found.append(int(path.parent.name))
     return found
 
@@ -126,7 +126,7 @@ class Watch(threading.Thread):
         """Look ten times a second."""
         while not self.ended.wait(0.1):
             self.own = max(self.own, anonymous_bytes(os.getpid()))
-            pids = readers()
+            pids = workers_at("_read_shard")
             self.worker = max([self.worker, *map(anonymous_bytes, pids)])
             if self.half.is_set() and self._middle is not None and pids:
                 self._middle(pids)

@@ -6,7 +6,6 @@ runs in a process of its own, and the checksums of the indexes are compared.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results
-from benchmarks.cluster import BUCKET, FILE_ROWS, GROUP_ROWS, anonymous_bytes, s3
+from benchmarks.cluster import BUCKET, FILE_ROWS, GROUP_ROWS, anonymous_bytes, s3, workers_at
 from deepmem_integrations.cluster import workers_on
 from deepmem_integrations.corpora import ParquetCorpus
 from deepmem_integrations.words import TextShards, WordIndex
@@ -53,16 +52,6 @@ def write_corpus(options: dict[str, Any], size: int) -> None:
             parquet.write_table(table, file, row_group_size=GROUP_ROWS)
 
 
-def workers_at_work() -> list[int]:
-    """Return the processes of Ray that analyse a shard."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if path.read_bytes().startswith(b"ray::_analysed"):
-                found.append(int(path.parent.name))
-    return found
-
-
 def measure(mode: str, options: dict[str, Any]) -> results.Row:
     """Build the index once, and return seconds, memory, and the checksum of what was built."""
     corpus = ParquetCorpus(f"s3://{BUCKET}/pages", storage_options=options)
@@ -81,7 +70,7 @@ def measure(mode: str, options: dict[str, Any]) -> results.Row:
         to_kill = mode == "two workers, one killed"
         while not ended.wait(0.1):
             most["driver_gb"] = max(most["driver_gb"], anonymous_bytes(os.getpid()) / 1e9)
-            pids = workers_at_work() if cluster is not None else []
+            pids = workers_at("_analysed") if cluster is not None else []
             most["worker_gb"] = max([most["worker_gb"], *(anonymous_bytes(pid) / 1e9 for pid in pids)])
             if to_kill and pids and done[0] > 0.4 * row["documents"]:
                 os.kill(pids[0], signal.SIGKILL)
