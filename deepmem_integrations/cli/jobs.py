@@ -153,7 +153,7 @@ def train(
         job = memory.jobs.job(job_id)
         if test is not None and not background:
             evaluation = memory.measure(
-                test, model=job_id, on_invalid=on_invalid, on=None if in_shards(memory.corpus) is None else ray
+                test, model=job_id, on_invalid=on_invalid, on=ray if ray and in_shards(memory.corpus) is not None else None
             )
             show({**_as_json(job), "evaluation": evaluation.to_json()}, f"{job}\n\nHeld out:\n{evaluation.table()}")
             return

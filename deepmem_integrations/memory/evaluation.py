@@ -195,8 +195,8 @@ class EvaluationMixin(ModelsMixin):
                 raise TypeError("on= searches the corpus on a cluster: a retriever= is asked from this process. Leave one out.")
             if in_shards(self.corpus) is None:
                 raise StoreError(
-                    "on= searches a corpus in shards: Parquet files, or a Deep Lake data set on disk or in an object store. This "
-                    "store is read and searched by this process: leave on= out."
+                    "on= searches a corpus in shards: Parquet files, Lance or Deep Lake data sets. This store is read and "
+                    "searched by this process: leave on= out."
                 )
         if retriever is not None:
             if on_invalid == "drop":
