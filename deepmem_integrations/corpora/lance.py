@@ -145,7 +145,12 @@ class LanceShard(ArrowShard):
 
 
 def _opened(path: str, options: dict[str, Any], version: int | str | None) -> Any:
-    return require("lance", extra="lance").dataset(path, version=version, storage_options=options or None)
+    try:
+        return require("lance", extra="lance").dataset(path, version=version, storage_options=options or None)
+    except ValueError as error:
+        if str(error).startswith("Dataset at path"):  # was not found, says lance, with places in its own source
+            raise StoreError(f"Cannot read {path}: there is no Lance data set.") from error
+        raise
 
 
 def _files_of(data_set: Any) -> str:

@@ -112,3 +112,8 @@ def test_what_cannot_be_used_is_named(folder, problem, tmp_path):
     lance.dataset(folder).delete("page >= 0")
     with pytest.raises(StoreError, match="has no documents"):
         LanceCorpus(folder).dimension  # noqa: B018
+
+
+def test_a_data_set_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(StoreError, match=r"^Cannot read \S+nowhere\.lance: there is no Lance data set\.$"):
+        len(LanceCorpus(tmp_path / "nowhere.lance"))
