@@ -4,9 +4,11 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -133,12 +135,12 @@ class RayWorkers:
             DeepMemoryError: What the function raised.
         """
         ray = require("ray", extra="ray")
-        call = ray.remote(num_cpus=1, max_retries=RETRIES)(function).remote
-        constant = [ray.put(value) for value in shared]
         waiting, running, done = iter(items), deque[Any](), 0
-        most, looked = _PER_CPU * self.count, time.monotonic()
-        more = True
+        more, first = True, None
         try:
+            call = ray.remote(num_cpus=1, max_retries=RETRIES)(function).remote
+            constant = [ray.put(value) for value in shared]
+            most, looked = _PER_CPU * self.count, time.monotonic()
             while more or running:
                 while more and len(running) < min(most, 2 + done):
                     item = next(waiting, None)
@@ -148,27 +150,31 @@ class RayWorkers:
                         running.append(call(*constant, *item))
                 if not running:
                     return
-                ready, _ = ray.wait([running[0]], timeout=_LOOK)
+                # Not ray.wait and ray.get: a client's may ask a cluster that went away forever.
+                first = first or running[0].future()
+                ready, _ = wait([first], timeout=_LOOK)
                 if time.monotonic() - looked > _LOOK:
                     self._poll()
-                    most, looked = _PER_CPU * self.count, time.monotonic()
+                    with contextlib.suppress(Exception):  # of many classes, where a client is cut off: `first` tells for how long
+                        most = _PER_CPU * self.count
+                    looked = time.monotonic()
                 if ready:
-                    result = self._result(ray, running.popleft())
-                    done += 1
+                    result = self._result(ray, first)
+                    running.popleft()
+                    first, done = None, done + 1
                     yield result
                     del result
-        except ConnectionError as error:  # of a client, at ray://; Ray ends a process of the cluster itself
-            raise JobFailedError(f"The Ray cluster at {self._address!r} is out of reach: {error}") from error
+        except client_errors() as error:
+            raise JobFailedError(f"The Ray cluster at {self._address!r} is out of reach.") from error
         finally:
             with contextlib.suppress(Exception):  # the cluster is gone
                 # A call is interrupted and not killed: Ray aborts this process where a call ends while it is killed.
-                unfinished = ray.wait(list(running), num_returns=len(running), timeout=0)[1] if running else ()
-                for reference in unfinished:
+                for reference in running:
                     ray.cancel(reference)
 
-    def _result(self, ray: Any, reference: Any) -> Any:
+    def _result(self, ray: Any, ready: "Future[Any]") -> Any:
         try:
-            return ray.get(reference)
+            return ready.result()
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, DeepMemoryError | ImportError):
@@ -179,6 +185,12 @@ class RayWorkers:
                 f"The Ray cluster lost a worker {RETRIES + 1} times at the same part of the work, or what it returned "
                 f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). Give the machines more memory, or take more."
             ) from error
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Return what the calls of a client, at ``ray://``, raise without a cluster. Ray itself ends a process of the cluster."""
+    grpc = sys.modules.get("grpc")  # which clients alone load
+    return (ConnectionError,) if grpc is None else (ConnectionError, grpc.RpcError)
 
 
 def _versions() -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import pickle
 import signal
@@ -117,6 +118,21 @@ def slow(folder, seconds, item):
     return item
 
 
+def slow_model(folder):
+    """Make a model that notes, once a second, how many requests it has got."""
+
+    def ask(messages, schema):
+        slow(folder, 1.0, len(list(Path(folder).glob("[0-9]"))))
+        return '{"questions": []}'
+
+    return ask
+
+
+def listens(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
 def refused(item):
     raise StoreError(f"Item {item} cannot be read.")
 
@@ -173,16 +189,20 @@ class TestWorkers:
     def test_a_lost_node_costs_the_items_that_ran_there(self, cluster, workers, tmp_path):
         lost = cluster.add_node(**cluster.node)
         until(lambda: workers.count == 3)
+        ended = []
 
         def take_away():
             until(lambda: sum(begun(tmp_path, n) for n in range(12)) >= 6)
+            ended.extend(n for n in range(12) if begun(tmp_path, f"{n} ended"))
+            time.sleep(0.5)  # what they returned has arrived
             cluster.remove_node(lost, allow_graceful=False)
 
         taker = threading.Thread(target=take_away)
         taker.start()
         assert list(workers.map(slow, ((n,) for n in range(12)), (str(tmp_path), 1.0))) == list(range(12))
         taker.join()
-        assert all(begun(tmp_path, f"{n} ended") == 1 for n in range(12)), "what had ended is not done again"
+        assert len(ended) >= 2 and all(begun(tmp_path, n) == 1 for n in ended), "what had ended is not done again"
+        assert sum(begun(tmp_path, n) for n in range(12)) <= 13, "one ran there"
         until(lambda: workers.count == 2)
 
     def test_an_error_of_ours_arrives_as_it_is(self, workers, tmp_path):
@@ -205,37 +225,56 @@ class TestWorkers:
             assert time.monotonic() - started < 15
         assert not begun(tmp_path, "0 ended")
 
-    def test_a_cluster_that_goes_away_from_its_client_is_told(self, tmp_path):
-        """So that a training knows that it can go on elsewhere. Ray ends a process that is a part of the cluster by itself."""
-        program = (
-            "import sys, threading\n"
-            "from ray.cluster_utils import Cluster\n"
-            "from deepmem_integrations.cluster import RayWorkers\n"
-            "from deepmem_integrations.errors import JobFailedError\n"
-            "from tests.test_cluster import slow\n"
-            "port = int(sys.argv[2])\n"
-            "node = {'num_cpus': 1, 'object_store_memory': 100_000_000, 'include_dashboard': False}\n"
-            "cluster = Cluster(initialize_head=True, head_node_args={**node, 'ray_client_server_port': port})\n"
-            "try:\n"
-            "    with RayWorkers(f'ray://127.0.0.1:{port}') as workers:\n"
-            "        for number in workers.map(slow, ((n,) for n in range(100)), (sys.argv[1], 0.5)):\n"
-            "            if number == 2:\n"
-            "                threading.Thread(target=cluster.shutdown).start()\n"
-            "except JobFailedError as error:\n"
-            "    print(error)\n"
-        )
+    @pytest.mark.parametrize(
+        "work",
+        [
+            "list(workers.map(slow, ((n,) for n in range(100)), (folder, 0.5)))",
+            "QueryGenerator(slow_model(folder), 2, on=url, progress=False)(generation.documents(100))",
+            "QueryGenerator(slow_model(folder), 2, on=url, progress=False, limit=RateLimit(20))(generation.documents(100))",
+        ],
+        ids=["map", "generate", "limited"],
+    )
+    def test_a_cluster_that_goes_away_from_its_client_is_told(self, tmp_path, work):
+        """So that the work goes on elsewhere. Ray ends a process that is a part of the cluster by itself."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.getcwd(),
-            "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
-        command = [sys.executable, "-c", program, str(tmp_path), port]
-        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-        assert f"The Ray cluster at 'ray://127.0.0.1:{port}' is out of reach" in found.stdout, found.stdout + found.stderr
+            port = free.getsockname()[1]
+        cluster_program = f"""
+            import sys
+            from ray.cluster_utils import Cluster
+            node = {{"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}}
+            cluster = Cluster(initialize_head=True, head_node_args={{**node, "ray_client_server_port": {port}}})
+            sys.stdin.read()
+            cluster.shutdown()
+        """
+        client_program = f"""
+            from deepmem_integrations.cluster import RayWorkers
+            from deepmem_integrations.errors import JobFailedError
+            from deepmem_integrations.generation import QueryGenerator, RateLimit
+            from tests.generation import helpers as generation
+            from tests.test_cluster import slow, slow_model
+            folder, url = {str(tmp_path)!r}, "ray://127.0.0.1:{port}"
+            try:
+                with RayWorkers(url) as workers:
+                    {work}
+            except JobFailedError as error:
+                print(error)
+        """
+        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "RAY_USAGE_STATS_ENABLED": "0"}
+        environment["RAY_CLIENT_RECONNECT_GRACE_PERIOD"] = "5"  # seconds for which a client tries to come back
+        run = functools.partial(subprocess.Popen, env=environment, text=True)
+        with run([sys.executable, "-c", textwrap.dedent(cluster_program)], stdin=subprocess.PIPE) as cluster:
+            until(lambda: listens(port))
+            command = [sys.executable, "-c", textwrap.dedent(client_program)]
+            with run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+                try:
+                    until(lambda: begun(tmp_path, 2))
+                    cluster.communicate("")
+                    said = client.communicate(timeout=100)
+                finally:
+                    client.kill()
+                    cluster.kill()
+        assert "is out of reach" in said[0], "".join(said)
 
     def test_no_cluster(self):
         with pytest.raises(JobFailedError, match=r"There is no Ray cluster at '127\.0\.0\.1:9'"), RayWorkers("127.0.0.1:9"):

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from deepmem_integrations._extras import require
-from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address
+from deepmem_integrations.cluster import RETRIES, RayWorkers, check_address, client_errors
 from deepmem_integrations.errors import GenerationError, JobFailedError, StorageError
 from deepmem_integrations.generation.asking import Failure, Outcome, Unanswered
 from deepmem_integrations.generation.model import Answer, Model, Request
@@ -25,6 +25,7 @@ _IDLE = 600.0
 """After how many seconds without a request nobody gives the turns of a provider any more."""
 _PATIENCE = 30.0
 """After how many seconds without a worker a warning says so."""
+_OUT_OF_REACH = "The Ray cluster that asks the model is out of reach."
 
 _logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class RayModel:
         Raises:
             Unanswered: There is no answer, or every worker that asked was lost.
             GenerationError: The workers cannot open the model.
+            JobFailedError: The cluster is out of reach.
         """
         for _ in range(RETRIES + 1):
             worker = self._least_busy()
@@ -136,6 +138,8 @@ class RayModel:
             except self._ray.exceptions.RayError:
                 self._lose(worker)
                 continue
+            except client_errors() as error:
+                raise JobFailedError(_OUT_OF_REACH) from error
             finally:
                 self._done(worker)
             if isinstance(outcome, Failure):
@@ -165,9 +169,15 @@ class RayModel:
         with self._changed:
             if self._closed:
                 return
-            worker = self._asker.remote(self._data)
+            try:
+                worker = self._asker.remote(self._data)
+                arrival = worker.ready.remote().future()
+            except Exception as error:  # of any class: Ray says in many ways that there is no cluster
+                self._failure = JobFailedError(f"{_OUT_OF_REACH} ({type(error).__name__})")
+                self._changed.notify_all()
+                return
             self._hired.add(worker)
-        worker.ready.remote().future().add_done_callback(lambda ready: self._arrived(worker, ready))
+        arrival.add_done_callback(lambda ready: self._arrived(worker, ready))
 
     def _arrived(self, worker: Any, ready: "Future[str]") -> None:
         with self._changed:
@@ -270,7 +280,7 @@ class RayTurns:
                     keeper = ray.remote(num_cpus=0, max_restarts=-1)(_Keeper)
                     options = {"name": f"deepmem limit {self._name}", "namespace": _NAMESPACE, "lifetime": "detached"}
                     self._keeper = keeper.options(get_if_exists=True, **options).remote()
-                return ray.get(getattr(self._keeper, method).remote(*arguments))
+                return getattr(self._keeper, method).remote(*arguments).future().result()  # see `RayWorkers.map`
             except ray.exceptions.RayTaskError as error:
                 raise JobFailedError(f"The rate limit {self._name!r} cannot be kept: {error}") from error
             except ray.exceptions.RayError as error:
@@ -281,6 +291,8 @@ class RayTurns:
                         f"({type(error).__name__}). Nothing more is sent."
                     ) from error
                 time.sleep(1.0)
+            except client_errors() as error:
+                raise JobFailedError(_OUT_OF_REACH) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the name: each process finds the actor by it."""
