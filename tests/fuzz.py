@@ -1,8 +1,9 @@
 """Feeds the doors of the library with what an intruder would: ``python -m tests.fuzz [SECONDS]``, ten minutes by default.
 
-Each file that the library reads is changed at random, with and without a valid checksum, or holds anything at all, and each path
-is any text. Whatever comes, it is read, or it is a `DeepMemoryError`; nothing hangs, nothing else is raised, and nothing is
-written outside the folder. `tests/test_fuzz.py` does so for a minute.
+Each file that the library reads is changed at random, with and without a valid checksum, or holds anything at all, each path is any
+text, and filters, calls of tools and requests of pages hold what they should not. Whatever comes, it is read, or it is a
+`DeepMemoryError`; nothing hangs, nothing else is raised, and nothing is written outside the folder. `tests/test_fuzz.py` does so for
+a minute, and `tests/fuzz_coverage.py` follows the branches that an input takes.
 """
 
 import atexit
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 import unittest.mock
+import urllib.parse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from langchain_core.documents import Document
 from safetensors.numpy import load, save
 
 from deepmem_integrations import QueryAdapter, Relevance
@@ -28,6 +31,7 @@ from deepmem_integrations._files import user_path
 from deepmem_integrations._pickles import DOCUMENTS, POINTS, read_records
 from deepmem_integrations.adapter import file
 from deepmem_integrations.cli.redaction import redacted
+from deepmem_integrations.corpora.where import passes
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError
@@ -35,11 +39,18 @@ from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.feedback.exchange import read_file
 from deepmem_integrations.generation import Answer
 from deepmem_integrations.generation.checkpoint import Checkpoint
+from deepmem_integrations.generation.rates import RateLimit, TurnsInFile
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels.records import Event, LoggedQuery, Shown
+from deepmem_integrations.labels.traces import read_traces
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.remote import word_files
+from deepmem_integrations.training.checkpoint import TrainingCheckpoint
+from deepmem_integrations.ui.workspace import Workspace
 from deepmem_integrations.words import WordIndex
+from tests.labels.traces.samples import TRACES
+from tests.ui.conftest import open_texts
+from tests.ui.test_requests import client_of, csrf
 
 JOB = "0123456789abcdef01234567"
 MINE = {"corpus": "c", "prompt": "p", "model": "m"}
@@ -98,9 +109,17 @@ def forged_models(draw):
     """A model with other content and a valid checksum."""
     data = draw(st.sampled_from(FIXTURES)).read_bytes()
     header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][file.FORMAT])["header"]
-    tensors = dict(load(data))
     if draw(st.booleans()):
         header = draw(changed_json(header))
+    tensors = draw(changed_tensors(load(data)))
+    envelope = json.dumps({"checksum": file._checksum(header, tensors), "header": header})
+    return save(tensors, metadata={file.FORMAT: envelope})
+
+
+@st.composite
+def changed_tensors(draw, tensors):
+    """Arrays by their names, of which one has another value, shape or type, or is gone."""
+    tensors = dict(tensors)
     name = draw(st.sampled_from(sorted(tensors)))
     tensor = tensors[name].copy()
     kind = draw(st.sampled_from(["value", "shape", "type", "gone", "as it is"]))
@@ -108,7 +127,7 @@ def forged_models(draw):
         place = draw(st.integers(0, tensor.size - 1))
         value = draw(st.floats(width=32)) if tensor.dtype.kind == "f" else draw(st.integers(-(2**40), 2**40))
         with np.errstate(all="ignore"):
-            tensor.flat[place] = value
+            tensor.flat[place] = np.array(value).astype(tensor.dtype)
     elif kind == "shape":
         tensor = tensor[: draw(st.integers(0, len(tensor)))]
     elif kind == "type":
@@ -117,8 +136,7 @@ def forged_models(draw):
         del tensors[name]
     else:
         tensors[name] = np.ascontiguousarray(tensor)
-    envelope = json.dumps({"checksum": file._checksum(header, tensors), "header": header})
-    return save(tensors, metadata={file.FORMAT: envelope})
+    return tensors
 
 
 models = st.sampled_from(FIXTURES).flatmap(lambda path: changed(path.read_bytes())) | forged_models()
@@ -199,6 +217,37 @@ def check_feedback(folder, data):
     assert all(one is not None for one in read_file(path))
 
 
+def check_traces(folder, written):
+    format, data = written
+    path = folder / "traces.jsonl"
+    path.write_bytes(data)
+    for row in read_traces(path, format, policy="clicks" if format == "ubi" else "judged")[0]:
+        assert row
+
+
+LIMIT = {"turns": [[1.0, 10, 1], [2.0, 10, 2]], "length": 60.0}
+
+
+def check_limit(folder, data):
+    path = folder / "limit.json"
+    path.write_bytes(data)
+    waiting, number = TurnsInFile(path).take(RateLimit(requests=2, tokens=100), 10)
+    assert waiting >= 0 and number > 0
+
+
+DONE = {
+    "total": np.arange(3),
+    "basis": np.frombuffer(TrainingCheckpoint(Path(), "a corpus")._of(""), dtype=np.uint8),
+}
+
+
+def check_training(folder, data):
+    """What a training has done counts as missing where it is damaged, and nothing else happens."""
+    (folder / "sums.safetensors").write_bytes(data)
+    found = TrainingCheckpoint(folder, "a corpus").read("sums")
+    assert found is None or "basis" not in found
+
+
 def check_words(folder, data):
     words = folder / "words"
     words.mkdir(exist_ok=True)
@@ -229,6 +278,17 @@ def check_uri(folder, text):
     assert shown.startswith("pgvector:postgresql+psycopg://***")
 
 
+@st.composite
+def traces(draw):
+    """A format, and lines of JSON in it of which one was changed."""
+    format = draw(st.sampled_from(sorted(TRACES)))
+    rows = [dict(row) for row in TRACES[format]]
+    place = draw(st.integers(0, len(rows) - 1))
+    rows[place] = draw(changed_json(rows[place]) | anything)
+    data = "\n".join(map(json.dumps, rows)).encode()
+    return format, draw(changed(data)) if draw(st.integers(0, 4)) == 0 else data
+
+
 def as_bytes(value):
     return changed_json(value).map(lambda found: json.dumps(found).encode())
 
@@ -249,6 +309,69 @@ def mcp_tools():
     DeepLakeStore(folder / "ds").add(["a", "b"], np.eye(2, 4), ["one", "two"], metadata)
     with unittest.mock.patch("deepmem_integrations.embedding.load_embedding", lambda name: embedder.model):
         return Tools(open_store(f"deeplake:{folder / 'ds'}", "any", None), FeedbackLog(folder / "feedback.db"))
+
+
+@functools.cache
+def filtered_store():
+    """A Deep Lake store whose metadata has what filters are made of."""
+    folder = Path(tempfile.mkdtemp(prefix="deepmem-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    texts = ["", "en", "' OR 1 = 1 --", "\\", '"', "{x}", "%"]
+    documents = {f"{number}": Document(text, metadata={"lang": text, text or "none": "en"}) for number, text in enumerate(texts)}
+    store = DeepLakeStore(folder / "ds")
+    store.add(list(documents), np.eye(len(texts)), texts, [document.metadata for document in documents.values()])
+    return store, documents
+
+
+def check_filter(folder, where):
+    """Whatever it holds, a filter lets through the documents that it describes."""
+    store, documents = filtered_store()
+    found = {document.id for document in store.search(np.ones(len(documents)), len(documents), filter=where)}
+    assert found == {name for name, document in documents.items() if passes(document, where)}
+
+
+def filters():
+    texts = st.sampled_from(["", "en", "' OR 1 = 1 --", "\\", '"', "{x}", "%"]) | st.text(max_size=8)
+    return st.dictionaries(
+        st.just("lang") | texts, texts | st.none() | st.lists(texts, max_size=3), max_size=3
+    ) | st.dictionaries(texts, anything, max_size=2)
+
+
+@functools.cache
+def web_client():
+    """The web application, for somebody who was let in, and the secret of the forms."""
+    folder = Path(tempfile.mkdtemp(prefix="deepmem-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "root").mkdir()
+    client, access = client_of(Workspace(folder / "memory", folder / "root", open_texts, store="texts:here"))
+    client.get(access.url)
+    return client, csrf(client, "/?q=undo")
+
+
+def check_web(folder, request):
+    """A request is answered, and none of them is a fault of the application."""
+    method, path, fields = request
+    client, secret = web_client()
+    options = {"params": fields} if method == "GET" else {"data": {"csrf": secret, **fields}}
+    answer = client.request(method, path, **options)
+    assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        raise DeepMemoryError(answer.text)
+
+
+def requests():
+    """Requests of all pages but those that start work."""
+    texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+    names = ["q", "k", "document", "thumb", "back", "find", "from", "name", "query_id", "kind", "job", "by"]
+    values = st.sampled_from(["up", "down", "labels", "1", "-1", "revert.md#1"]) | texts
+    fields = st.dictionaries(st.sampled_from(names) | texts, values, max_size=5)
+    gets = ["/", "/why", "/documents", "/labels", "/generate", "/train", "/models", "/history"]
+    posts = ["/thumb", "/labels/forget", "/stop", "/train/cancel", "/models/use", "/models/rollback"]
+    inner = st.tuples(st.sampled_from(["/models/", "/static/", "/"]), texts, st.sampled_from(["", "/report"]))
+    places = inner.map(lambda parts: parts[0] + urllib.parse.quote(parts[1], safe="./") + parts[2])
+    return st.tuples(st.just("GET"), st.sampled_from(gets) | places, fields) | st.tuples(
+        st.just("POST"), st.sampled_from(posts), fields
+    )
 
 
 def check_mcp(folder, call):
@@ -282,21 +405,26 @@ DOORS = {
     "labels": (changed(json.dumps(LABELS).encode()) | as_bytes(LABELS), check_labels),
     "labels of LlamaIndex": (as_bytes(qa), check_llama_index),
     "feedback": (changed(json.dumps(FEEDBACK).encode()) | as_bytes(FEEDBACK), check_feedback),
+    "traces": (traces(), check_traces),
+    "rate limits": (changed(json.dumps(LIMIT).encode()) | as_bytes(LIMIT), check_limit),
+    "trainings": (changed(save(DONE)) | changed_tensors(DONE).map(save), check_training),
     "word indices": (as_bytes(manifest) | st.binary(), check_words),
     "paths": (any_text, check_path),
     "pickles": (st.binary(max_size=300).map(lambda data: b"\x80\x04" + data) | st.binary(), check_pickle),
     "URIs": (st.text(st.characters(exclude_categories=("Cs",)), min_size=3), check_uri),
+    "filters": (filters(), check_filter),
     "MCP": (mcp_calls(), check_mcp),
+    "web application": (requests(), check_web),
 }
 """What is read → the values that it may hold, and the function that reads them."""
 
 
-def _once(values, check, count):
+def once(values, check, count):
     """Make a function that feeds one door with a hundred values."""
 
     @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(values)
-    def once(value):
+    def fed(value):
         with tempfile.TemporaryDirectory() as outer:
             folder = Path(outer, "inner")
             folder.mkdir()
@@ -307,17 +435,17 @@ def _once(values, check, count):
                 count[1] += 1
             assert [path.name for path in Path(outer).iterdir()] == ["inner"], "something was written outside"
 
-    return once
+    return fed
 
 
 def fuzz(seconds: float) -> Iterator[tuple[str, list[int]]]:
     """Feed every door for its share of the time. Yield how many values each had, and how many of these it refused."""
     for name, (values, check) in DOORS.items():
         count = [0, 0]
-        once = _once(values, check, count)
+        feed = once(values, check, count)
         end = time.monotonic() + seconds / len(DOORS)
         while time.monotonic() < end:
-            once()
+            feed()
         yield name, count
 
 
