@@ -209,15 +209,11 @@ def patiently(action: Callable[[], _Result]) -> _Result:
         time.sleep(0.01)
 
 
-def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], *, private: bool = False) -> None:
-    """Replace a file atomically. Its folder is made if there is none.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file, which takes the place of another at the end. The folder is made if there is none.
 
     At every moment the file holds either the whole old content or the whole new content, even if the process is killed.
-
-    Args:
-        path: The path of the file.
-        data: The new content, whole or in pieces.
-        private: Whether the file's owner alone may read the file.
 
     Raises:
         StorageError: The folder cannot be made or written, or the disk is full. The old content stays.
@@ -227,18 +223,34 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], *, priva
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb", opener=private_opener if private else None) as file:
-            for piece in (data,) if isinstance(data, bytes) else data:
-                file.write(piece)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         patiently(lambda: os.replace(temporary, path))
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, StorageError) or not isinstance(error, OSError):
+            raise
         raise StorageError(
             f"Cannot write {path}: {error.strerror or error}. A file that was there before is unchanged."
         ) from error
+
+
+def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], *, private: bool = False) -> None:
+    """Replace a file atomically, as `replacing` does.
+
+    Args:
+        path: The path of the file.
+        data: The new content, whole or in pieces.
+        private: Whether the file's owner alone may read the file.
+
+    Raises:
+        StorageError: See `replacing`.
+    """
+    with replacing(path) as temporary, open(temporary, "xb", opener=private_opener if private else None) as file:
+        for piece in (data,) if isinstance(data, bytes) else data:
+            file.write(piece)
 
 
 def private_opener(path: str, flags: int) -> int:

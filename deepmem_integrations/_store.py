@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from deepmem_integrations._extras import require
@@ -85,6 +86,33 @@ class Store:
             files.pipe_file(path, data)
 
         self._asked(name, write)
+
+    def download(self, name: str, path: Path) -> None:
+        """Copy a file of the store to this machine, piece by piece.
+
+        Raises:
+            StorageError: There is no such file, the store cannot be reached, or the copy cannot be written.
+        """
+        try:
+            self._asked(name, lambda files, remote: files.get_file(remote, str(path)))
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url}/{name} is missing: publish the model again.") from error
+
+    def upload(self, name: str, path: Path) -> None:
+        """Copy a file of this machine into the store, piece by piece.
+
+        Raises:
+            StorageError: The file cannot be read, or the store cannot be reached, or refuses.
+        """
+
+        def upload(files: Any, remote: str) -> None:
+            files.makedirs(remote.rpartition("/")[0], exist_ok=True)
+            files.put_file(str(path), remote)
+
+        try:
+            self._asked(name, upload)
+        except FileNotFoundError as error:
+            raise StorageError(f"Cannot write {self.url}/{name}: {error}") from error
 
     def names(self, folder: str) -> list[str]:
         """Return the names of what lies in a folder below the URL; none where there is no such folder.

@@ -7,6 +7,7 @@ use. Whatever a file names is written before it, so that readers find a whole st
 import contextlib
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -14,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deepmem_integrations._files import MOST_TEXT, is_missing, is_plain_name, parse_json, read_bytes, write_bytes, write_text
+from deepmem_integrations._files import is_plain_name, parse_json, read_bytes, replacing, write_bytes, write_text
 from deepmem_integrations._locks import LOCKS_AVAILABLE, FileLock
 from deepmem_integrations._store import Store
 from deepmem_integrations.adapter import QueryAdapter
@@ -154,9 +155,9 @@ class RemoteModels(ModelFolder):
         if not is_plain_name(name):
             raise StorageError(f"{self.url}/current names no model: {name!r}. Publish again.")
         if name != super().in_use_name() or not self.model_path(name).is_file():
-            data = self._read(f"models/{name}.safetensors")
-            QueryAdapter.from_bytes(data)  # a damaged file takes no working model's place
-            write_bytes(self.model_path(name), data)
+            with replacing(self.model_path(name)) as copy:
+                self._store.download(f"models/{name}.safetensors", copy)
+                QueryAdapter.load(copy)  # a damaged file takes no working model's place
         self._update_words()
         write_text(self.path / "current", name)
         for path in self.path.glob("models/*.safetensors"):
@@ -170,17 +171,12 @@ class RemoteModels(ModelFolder):
         needed = word_files(index)
         for name in needed:
             if not (self.words_path / name).is_file():
-                write_bytes(self.words_path / name, self._read(f"words/{name}"))
+                with replacing(self.words_path / name) as copy:
+                    self._store.download(f"words/{name}", copy)
         write_bytes(self.path / _INDEX, index)
         for path in self.words_path.glob("*.safetensors"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)  # readers that have the file mapped keep it
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return self._store.read(name)
-        except FileNotFoundError as error:
-            raise StorageError(f"{self.url}/{name} is missing: publish the model again.") from error
 
     def save_model(self, name: str, adapter: QueryAdapter) -> None:
         """Refuse: models are published, not written here."""
@@ -224,25 +220,11 @@ def publish(
     store = Store(url, options or {})
     published = (store.find("current") or b"").decode("utf-8", "replace").strip()
     if published not in ("", name) and not change_embedding:
-        data = store.find(f"models/{published}.safetensors")
-        if data is not None:
-            with contextlib.suppress(AdapterFileError):  # a damaged model serves nobody
-                check_same_embedding(store.url, published, QueryAdapter.from_bytes(data), adapter.fingerprint)
-    store.write(f"models/{name}.safetensors", adapter.to_bytes())
+        _check_embedding(store, published, adapter)
+    store.upload(f"models/{name}.safetensors", models.model_path(name))
     old = store.find(_INDEX)
     there = set(word_files(old)) if old else set()
-    while (index := _content(models.path / _INDEX)) is not None:
-        try:
-            files = {file: read_bytes(models.words_path / file, MOST_TEXT) for file in word_files(index) if file not in there}
-        except StorageError as error:
-            if is_missing(error):  # the index changed meanwhile
-                continue
-            raise
-        for file, data in files.items():
-            store.write(f"words/{file}", data)
-        store.write(_INDEX, index)
-        there.update(word_files(index))
-        break
+    there |= _publish_words(store, models, there)
     store.write("current", name.encode())
     # What the state before needs stays, for readers that are just copying it.
     keep = {f"models/{name}.safetensors", f"models/{published}.safetensors", *(f"words/{file}" for file in there)}
@@ -253,6 +235,41 @@ def publish(
         with models.audit.recorded("publish", name, before=now, in_use=now, by=by, reason=reason):
             pass
     return name
+
+
+def _check_embedding(store: Store, published: str, adapter: QueryAdapter) -> None:
+    file = f"{published}.safetensors"
+    if file not in store.names("models"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        store.download(f"models/{file}", Path(folder, file))
+        with contextlib.suppress(AdapterFileError):  # a damaged model serves nobody
+            check_same_embedding(store.url, published, QueryAdapter.load(Path(folder, file)), adapter.fingerprint)
+
+
+def _publish_words(store: Store, models: ModelFolder, there: Collection[str]) -> set[str]:
+    """Publish the word index, and return the names of its files.
+
+    Args:
+        store: Where to publish to.
+        models: The folder of models.
+        there: Files that were published before.
+    """
+    done = set(there)
+    while (index := _content(models.path / _INDEX)) is not None:
+        needed = word_files(index)
+        try:
+            for file in needed:
+                if file not in done:
+                    store.upload(f"words/{file}", models.words_path / file)
+                    done.add(file)
+        except StorageError:
+            if index == _content(models.path / _INDEX):
+                raise
+            continue  # the index changed meanwhile, and its files went
+        store.write(_INDEX, index)
+        return set(needed)
+    return set()
 
 
 def word_files(index: bytes) -> list[str]:

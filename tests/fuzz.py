@@ -1,9 +1,9 @@
 """Feeds the doors of the library with what an intruder would: ``python -m tests.fuzz [SECONDS]``, ten minutes by default.
 
-Each file that the library reads is changed at random, with and without a valid checksum, or holds anything at all, each path is any
-text, and filters, calls of tools and requests of pages hold what they should not. Whatever comes, it is read, or it is a
-`DeepMemoryError`; nothing hangs, nothing else is raised, and nothing is written outside the folder. `tests/test_fuzz.py` does so for
-a minute, and `tests/fuzz_coverage.py` follows the branches that an input takes.
+Each file that the library reads is changed at random, with and without a valid checksum, or holds anything at all, each path is
+any text, and filters, calls of tools and requests of pages hold what they should not. Whatever comes, it is read, or it is a
+`DeepMemoryError`; nothing hangs, nothing else is raised, and nothing is written outside the folder. `tests/test_fuzz.py` does so
+for a minute, and `tests/fuzz_coverage.py` follows the branches that an input takes.
 """
 
 import atexit

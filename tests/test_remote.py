@@ -14,12 +14,14 @@ import pytest
 from deepmem_integrations import DeepMemory, QueryAdapter, Tenants
 from deepmem_integrations._store import Store
 from deepmem_integrations.adapter import Fingerprint, Ranking
+from deepmem_integrations.adapter import file as adapter_file
 from deepmem_integrations.errors import EmbeddingMismatchError, NotTrainedError, StorageError
 from deepmem_integrations.models import ModelFolder
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.remote import RemoteModels, publish
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.words import WordIndex
+from tests.peak import peak_of
 
 X = [3.0, 4.0]
 
@@ -174,6 +176,26 @@ def test_what_cannot_be_done_with_a_url_says_what_can(trained, url, memory):
         ServedAdapter("nosuch://bucket/models")
     with pytest.raises(NotTrainedError):
         memory.publish(url)
+
+
+def test_a_large_model_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(adapter_file, "MAPPED", 2**20)
+    folder, url = ModelFolder(tmp_path / "trained"), f"file://{tmp_path}/published/support.deepmemory"
+    for name in ("one", "two"):
+        large = np.random.default_rng(0).normal(size=(2_000, 2_000)).astype(np.float32)
+        folder.save_model(name, QueryAdapter(2_000, linear=large))
+    for name in ("one", "two"):
+        folder.use(name)
+        assert peak_of(lambda: publish(folder, url))[1] < 4_000_000
+        assert peak_of(RemoteModels(url).look)[1] < 4_000_000
+        assert RemoteModels(url).in_use()[0] == name
+
+
+def test_a_word_index_that_lacks_a_file_is_told(trained, url):
+    for segment in trained.words_path.glob("*.safetensors"):
+        segment.unlink()
+    with pytest.raises(StorageError, match=r"Cannot write memory://.*words/"):
+        publish(trained, url)
 
 
 SERVICE = """
