@@ -9,6 +9,7 @@ those that keep a window, limits and pyrate-limiter, keep an entry for each toke
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -26,8 +27,12 @@ from deepmem_integrations.errors import DeepMemoryError, GenerationError, Storag
 from deepmem_integrations.generation.budget import Usage
 from deepmem_integrations.generation.model import Answer, Model, Request
 
+_logger = logging.getLogger(__name__)
+
 LONGEST = 31 * 86_400
 """The most seconds of a window."""
+LONG = 600.0
+"""From how many seconds on a wait is told, once."""
 SLACK = 1.0
 """How many seconds after its turn a request may reach the provider, and the limit still holds."""
 
@@ -234,11 +239,27 @@ class Limited:
             turns = TurnsHere(limit.name or model.name) if limit.file is None else TurnsInFile(limit.file)
         self._turns = turns
         self._closed = threading.Event()
+        self._told = False
 
     @property
     def name(self) -> str:
         """The name of the model."""
         return self._model.name
+
+    def take(self, tokens: int) -> tuple[float, int]:
+        """Give a turn to a request: see `Turns`."""
+        seconds, number = self._turns.take(self._limit, tokens)
+        if seconds > LONG and not self._told:
+            self._told = True
+            shared = self._limit.file
+            ahead = "" if shared is None else f", or the clock of a machine that shares {shared} is ahead"
+            told = "A request to %s waits %.0f minutes for its turn: others have turns before%s."
+            _logger.warning(told, self.name, seconds / 60, ahead)
+        return seconds, number
+
+    def settle(self, number: int, tokens: int) -> None:
+        """Correct the tokens of a turn."""
+        self._turns.settle(number, tokens)
 
     def close(self) -> None:
         """Send nothing any more: requests that wait for their turn end with an error."""
@@ -268,7 +289,7 @@ class Limited:
 
     @contextlib.contextmanager
     def _sending(self, request: Request) -> Iterator["_Sending"]:
-        sending = _Sending(self._turns, self._limit, self._closed, request)
+        sending = _Sending(self, self._closed, request)
         before = _SENDING.set(sending)
         try:
             yield sending
@@ -293,8 +314,8 @@ class _NoTurnError(BaseException):
 class _Sending:
     """A request on its way, which may be sent several times."""
 
-    def __init__(self, turns: Turns, limit: RateLimit, closed: threading.Event, request: Request) -> None:
-        self._turns, self._limit, self._closed, self._request = turns, limit, closed, request
+    def __init__(self, limited: Limited, closed: threading.Event, request: Request) -> None:
+        self._limited, self._closed, self._request = limited, closed, request
         self._tokens = Usage.expected(request).tokens
         self._number = 0
 
@@ -307,14 +328,14 @@ class _Sending:
 
     def _take(self) -> float:
         try:
-            seconds, self._number = self._turns.take(self._limit, self._tokens)
+            seconds, self._number = self._limited.take(self._tokens)
         except DeepMemoryError as error:
             raise _NoTurnError(error) from None
         return seconds
 
     def answered(self, answer: Answer) -> Answer:
         with contextlib.suppress(DeepMemoryError):  # the answer is paid for; the next turn tells the error
-            self._turns.settle(self._number, Usage.of(self._request, answer).tokens)
+            self._limited.settle(self._number, Usage.of(self._request, answer).tokens)
         return answer
 
 

@@ -1,6 +1,7 @@
 """Rate limits: what a real server gets in any window, from threads, tasks, runs and processes."""
 
 import asyncio
+import json
 import os
 import pickle
 import signal
@@ -173,9 +174,9 @@ def test_a_request_that_waits_when_the_run_ends_is_never_sent():
 
 def test_a_model_counts_under_its_own_name():
     limit = RateLimit(1, seconds=5)
-    assert Limited(FunctionModel(len, "a"), limit)._turns.take(limit, 1)[0] == 0
-    assert Limited(FunctionModel(len, "b"), limit)._turns.take(limit, 1)[0] == 0
-    assert Limited(FunctionModel(max, "a"), limit)._turns.take(limit, 1)[0] > 4
+    assert Limited(FunctionModel(len, "a"), limit).take(1)[0] == 0
+    assert Limited(FunctionModel(len, "b"), limit).take(1)[0] == 0
+    assert Limited(FunctionModel(max, "a"), limit).take(1)[0] > 4
 
 
 @pytest.mark.parametrize("options", [{}, {"requests": 0}, {"tokens": -1}, {"requests": 1, "seconds": 0}])
@@ -199,6 +200,19 @@ def test_an_openai_model_travels_with_its_key(server, openai_model, monkeypatch)
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.delenv("OPENAI_BASE_URL")
     assert isinstance(pickle.loads(found).ask(request), Answer)
+
+
+def test_a_long_wait_is_told_once(tmp_path, caplog):
+    """As where the clock of another machine was an hour ahead."""
+    path, limit = tmp_path / "limit.json", RateLimit(requests=1, file=tmp_path / "limit.json")
+    limited = Limited(FunctionModel(len, "gpt"), limit)
+    assert limited.take(1)[0] == 0 and not caplog.messages
+    path.write_text(json.dumps({"turns": [[time.time() + 3600, 1, 1]], "length": 61}))
+    assert [round(limited.take(1)[0] / 60) for _ in range(2)] == [61, 62]
+    assert caplog.messages == [
+        "A request to gpt waits 61 minutes for its turn: others have turns before, or the clock of a machine that shares "
+        f"{path} is ahead."
+    ]
 
 
 def test_turns_in_a_file_are_settled(tmp_path):
