@@ -310,8 +310,10 @@ def _read_vectors(folder: Path, name: str) -> Vectors:
     try:
         open_regular(path).close()
         vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read ({error}).") from error
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:  # which advises to unpickle what is no array
+        raise StorageError(f"{path} is damaged: start the training again.") from error
     return vectors
 
 

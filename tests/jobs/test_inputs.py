@@ -88,6 +88,9 @@ def test_damaged_inputs_are_an_error_that_names_the_file(corpus, counting, probl
             read_inputs(tmp_path)
         (tmp_path / name).write_bytes(before)
     assert read_inputs(tmp_path).labels == problem.train
+    (tmp_path / "corpus.npy").write_bytes(b"no array")
+    with pytest.raises(StorageError, match=r"corpus\.npy is damaged: start the training again\.$"):
+        read_inputs(tmp_path)
 
 
 def test_all_judgements_and_times_are_written_and_read(corpus, counting, problem, tmp_path):
