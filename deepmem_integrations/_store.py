@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._redaction import redact, redacted
 from deepmem_integrations.errors import MissingExtraError, StorageError
 
 _T = TypeVar("_T")
@@ -24,14 +25,18 @@ class Store:
         url: The URL of the folder, such as ``s3://bucket/support.deepmemory``.
         options: The options of fsspec's file system, such as credentials.
 
+    Attributes:
+        url: The URL for messages, without a password.
+
     Raises:
         MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
         StorageError: The URL names no bucket, or fsspec does not know this kind of URL.
     """
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self.url = url.rstrip("/")
-        if not is_url(self.url):  # fsspec would take the rest for a path on this disk
+        self.url = redacted(url.rstrip("/"))
+        self._address = url.rstrip("/")
+        if not is_url(self._address):  # fsspec would take the rest for a path on this disk
             raise StorageError(f"{url} names no place in the object store: write one such as s3://bucket/folder.")
         self._options = options
         self._opened: tuple[int, Any, str] | None = None
@@ -41,11 +46,11 @@ class Store:
         if self._opened is None or self._opened[0] != os.getpid():
             core = require("fsspec", extra="object-store")
             try:
-                files, path = core.core.url_to_fs(self.url, skip_instance_cache=True, **self._options)
-            except (ImportError, ValueError) as error:  # which names the package to install
+                files, path = core.core.url_to_fs(self._address, skip_instance_cache=True, **self._options)
+            except Exception as error:  # each kind of store has errors of its own; an ImportError names the package to install
                 if isinstance(error, ImportError) and self.url.startswith("s3://"):
                     raise MissingExtraError("s3fs", "object-store") from error
-                raise StorageError(f"Cannot open {self.url}: {error}") from error
+                raise StorageError(f"Cannot open {self.url}: {self._told(error)}") from error
             self._opened = os.getpid(), files, path
         return self._opened[1], self._opened[2]
 
@@ -56,7 +61,10 @@ class Store:
         except FileNotFoundError:
             raise
         except Exception as error:  # each kind of store has errors of its own
-            raise StorageError(f"Cannot reach {self.url}/{name}: {type(error).__name__}: {error}") from error
+            raise StorageError(f"Cannot reach {self.url}/{name}: {type(error).__name__}: {self._told(error)}") from error
+
+    def _told(self, error: Exception) -> str:
+        return redact(str(error), self._address)
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
@@ -112,7 +120,7 @@ class Store:
         try:
             self._asked(name, upload)
         except FileNotFoundError as error:
-            raise StorageError(f"Cannot write {self.url}/{name}: {error}") from error
+            raise StorageError(f"Cannot write {self.url}/{name}: {self._told(error)}") from error
 
     def names(self, folder: str) -> list[str]:
         """Return the names of what lies in a folder below the URL; none where there is no such folder.

@@ -92,12 +92,12 @@ class RemoteModels(ModelFolder):
 
     @property
     def place(self) -> str:
-        """The URL, for messages."""
-        return self.url
+        """The URL for messages, without a password."""
+        return self._store.url
 
     def nothing_trained(self) -> NotTrainedError:
         """Make the error for a URL to which nothing was published."""
-        return NotTrainedError(f"No model was published to {self.url} yet: train one, and call memory.publish({self.url!r}).")
+        return NotTrainedError(f"No model was published to {self.place} yet: train one, and call memory.publish({self.place!r}).")
 
     def in_use_name(self) -> str | None:
         """Return the name of the model in use; None where none was published yet.
@@ -110,7 +110,7 @@ class RemoteModels(ModelFolder):
                 if self._looked is None:
                     self._first_look()
         elif time.monotonic() - self._looked > self.every and self._looking.acquire(blocking=False):
-            threading.Thread(target=self._look_again, name=f"deepmem looks at {self.url}", daemon=True).start()
+            threading.Thread(target=self._look_again, name=f"deepmem looks at {self.place}", daemon=True).start()
         return super().in_use_name()
 
     def look(self) -> None:
@@ -145,7 +145,7 @@ class RemoteModels(ModelFolder):
         self._looked = time.monotonic()
         if not self._said:
             self._said = True
-            _logger.warning("The copy of %s serves on, because it cannot be brought up to date: %s", self.url, error)
+            _logger.warning("The copy of %s serves on, because it cannot be brought up to date: %s", self.place, error)
 
     def _update(self) -> None:
         current = self._store.find("current")
@@ -153,7 +153,7 @@ class RemoteModels(ModelFolder):
             return
         name = current.decode("utf-8", "replace").strip()
         if not is_plain_name(name):
-            raise StorageError(f"{self.url}/current names no model: {name!r}. Publish again.")
+            raise StorageError(f"{self.place}/current names no model: {name!r}. Publish again.")
         if name != super().in_use_name() or not self.model_path(name).is_file():
             with replacing(self.model_path(name)) as copy:
                 self._store.download(f"models/{name}.safetensors", copy)
@@ -187,7 +187,9 @@ class RemoteModels(ModelFolder):
         raise self._only_read()
 
     def _only_read(self) -> StorageError:
-        return StorageError(f"{self.url} is only read here: train in a folder of this machine, and memory.publish({self.url!r}).")
+        return StorageError(
+            f"{self.place} is only read here: train in a folder on this machine, and memory.publish({self.place!r})."
+        )
 
 
 def publish(

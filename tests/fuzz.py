@@ -29,8 +29,8 @@ from safetensors.numpy import load, save
 from deepmem_integrations import QueryAdapter, Relevance
 from deepmem_integrations._files import user_path
 from deepmem_integrations._pickles import DOCUMENTS, POINTS, read_records
+from deepmem_integrations._redaction import redacted
 from deepmem_integrations.adapter import file
-from deepmem_integrations.cli.redaction import redacted
 from deepmem_integrations.corpora.where import passes
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder

@@ -21,6 +21,7 @@ ORDER = (
     "_processes",
     "_immutable",
     "_locks",
+    "_redaction",
     "_store",
     "_vectors",
     "_weak",

@@ -198,6 +198,16 @@ def test_a_word_index_that_lacks_a_file_is_told(trained, url):
         publish(trained, url)
 
 
+def test_no_message_repeats_a_password(trained, caplog):
+    url = "ftp://me:pass%40word@127.0.0.1:9/support.deepmemory"
+    with pytest.raises(StorageError, match=r"Cannot open ftp://\*\*\*@127\.0\.0\.1:9/support") as told:
+        publish(trained, url)
+    remote = RemoteModels(url)
+    for message in (str(told.value), remote.place, str(remote.nothing_trained()), str(remote._only_read())):
+        assert "word" not in message and "***@127.0.0.1:9" in message
+    assert pickle.loads(pickle.dumps(remote)).url == url
+
+
 SERVICE = """
 import sys, time
 from deepmem_integrations.remote import RemoteModels

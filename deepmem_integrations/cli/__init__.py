@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from deepmem_integrations.cli.redaction import redact_all
+from deepmem_integrations._redaction import redact_all
 from deepmem_integrations.errors import DeepMemoryError
 
 

@@ -13,6 +13,7 @@ import typer
 from tqdm.auto import tqdm
 
 from deepmem_integrations import __version__
+from deepmem_integrations._redaction import redact
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.cli.options import (
     EMBEDDING_HELP,
@@ -26,7 +27,6 @@ from deepmem_integrations.cli.options import (
     typed_path,
     words_line,
 )
-from deepmem_integrations.cli.redaction import redact
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.corpora import Corpus, CorpusAtLevel, unit_batches
 from deepmem_integrations.drift import drift_of_index

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from deepmem_integrations._redaction import redacted
 from deepmem_integrations.cli.options import (
     AsJson,
     By,
@@ -317,7 +318,7 @@ def publish(
     """
     with printing(as_json) as show:
         name = put(folder_of(store, path).models, url, change_embedding=change_embedding, by=by)
-        show({"name": name, "url": url}, f"{name} is published to {url}.")
+        show({"name": name, "url": redacted(url)}, f"{name} is published to {redacted(url)}.")
 
 
 def _drift(models: ModelFolder, name: str) -> Drift | None:

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._redaction import redact
 from deepmem_integrations.cli.feedback import open_log
 from deepmem_integrations.cli.options import Embedding, Folder, Store
-from deepmem_integrations.cli.redaction import redact
 from deepmem_integrations.cli.stores import open_store
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import is_plain_name, read_json, user_path
 from deepmem_integrations._pickles import POINTS, Record, read_records
+from deepmem_integrations._redaction import redact, redacted
 from deepmem_integrations._vectors import unit_rows
 from deepmem_integrations.cli.options import STORES, models_path
-from deepmem_integrations.cli.redaction import redact, redacted
 from deepmem_integrations.corpora import LanceCorpus, ParquetCorpus
 from deepmem_integrations.corpora.faiss import FaissFolder, FaissFolderCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._redaction import redact, redacted
 from deepmem_integrations._vectors import blocks
 from deepmem_integrations.corpora.corpus import Batch
 from deepmem_integrations.corpora.shards import ShardedCorpus
@@ -76,6 +77,11 @@ class ArrowShard(ABC):
     first: int
     count: int
 
+    @property
+    def place(self) -> str:
+        """Where the rows lie, for messages."""
+        return redacted(self.url)
+
     @abstractmethod
     def read(self, columns: list[str] | None, rows: int) -> Iterator[Any]:
         """Yield Arrow record batches of at most so many rows; without columns, of all but the vectors.
@@ -115,14 +121,14 @@ class ArrowShard(ABC):
             texts = batch.column(batch.schema.get_field_index(self.columns.text)).to_pylist()
             for name, text in zip(ids, texts, strict=True):
                 if not isinstance(text, str):
-                    raise StoreError(f"The document {name!r} in {self.url} has no text in the column {self.columns.text!r}.")
+                    raise StoreError(f"The document {name!r} in {self.place} has no text in the column {self.columns.text!r}.")
             yield ids, texts
 
     def ids_of(self, batch: Any) -> list[str]:
         """Return the ids of a record batch."""
         column = batch.column(batch.schema.get_field_index(self.columns.id))
         if column.null_count:
-            raise StoreError(f"A document in {self.url} has no id in the column {self.columns.id!r}.")
+            raise StoreError(f"A document in {self.place} has no id in the column {self.columns.id!r}.")
         return [str(name) for name in column.to_pylist()]
 
     def _matrix(self, column: Any, ids: list[str], first: int) -> NDArray[Any]:
@@ -131,7 +137,7 @@ class ArrowShard(ABC):
         column = getattr(column, "storage", column)  # of a tensor
         kind = column.type
         if not (pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind)):
-            raise StoreError(f"The column {self.columns.vector!r} of {self.url} holds {kind}, where lists of numbers are needed.")
+            raise StoreError(f"The column {self.columns.vector!r} of {self.place} holds {kind}; lists of numbers are needed.")
         lengths = compute.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
         values = column.flatten()
         if (lengths != lengths[0]).any() or lengths[0] <= 0 or values.null_count:
@@ -139,7 +145,7 @@ class ArrowShard(ABC):
             what = f"{lengths[row]} numbers where others have {lengths[0]}" if lengths[row] >= 0 else "no vector"
             what = "a number that is missing in its batch" if values.null_count else what
             raise InvalidVectorsError(
-                f"Corpus vector {first + row} (id {ids[row]!r}) in {self.url}: column {self.columns.vector!r} has {what}."
+                f"Corpus vector {first + row} (id {ids[row]!r}) in {self.place}: column {self.columns.vector!r} has {what}."
             )
         matrix: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(len(ids), -1)
         return matrix
@@ -219,4 +225,4 @@ def reading(url: str) -> Iterator[None]:
     except (DeepMemoryError, GeneratorExit):
         raise
     except Exception as error:
-        raise StoreError(f"Cannot read {url}: {type(error).__name__}: {error}") from error
+        raise StoreError(f"Cannot read {redacted(url)}: {type(error).__name__}: {redact(str(error), url)}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
+from deepmem_integrations._redaction import redacted
 from deepmem_integrations.corpora.arrow import ArrowCorpus, ArrowShard, Columns, reading
 from deepmem_integrations.corpora.shards import shard_rows
 from deepmem_integrations.errors import StoreError
@@ -71,7 +72,7 @@ class LanceCorpus(ArrowCorpus):
         """
         with reading(self.path):
             data_set = _opened(self.path, self._options, self.version)
-            self.columns.check(self.path, data_set.schema)
+            self.columns.check(redacted(self.path), data_set.schema)
             version, files, count = int(data_set.version), _files_of(data_set), data_set.count_rows()
         whole = LanceShard(self.path, self._options, self.columns, 0, count, version, files)
         dimension = whole.dimension() if count else None
@@ -107,7 +108,7 @@ class LanceCorpus(ArrowCorpus):
 
     def __repr__(self) -> str:
         """Name the data set, without the options."""
-        return f"LanceCorpus({self.path!r})"
+        return f"LanceCorpus({redacted(self.path)!r})"
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,11 @@ class LanceShard(ArrowShard):
         with reading(self.url):
             data_set = _opened(self.url, self.options, self.version)
             if _files_of(data_set) != self.files:
-                raise StoreError(f"The Lance data set {self.url} was deleted and made again while it was read: start anew.")
+                raise StoreError(f"The Lance data set {self.place} was deleted and made again while it was read: start anew.")
             there = data_set.schema.names
             if columns is None:
                 columns = [name for name in there if name != self.columns.vector]
-            self.columns.check_names(self.url, there, columns)
+            self.columns.check_names(self.place, there, columns)
             if self.columns.vector not in columns:
                 yield from self._scan(data_set, columns, 0, self.count, rows).to_batches()
                 return
@@ -149,7 +150,7 @@ def _opened(path: str, options: dict[str, Any], version: int | str | None) -> An
         return require("lance", extra="lance").dataset(path, version=version, storage_options=options or None)
     except ValueError as error:
         if str(error).startswith("Dataset at path"):  # was not found, says lance, with places in its own source
-            raise StoreError(f"Cannot read {path}: there is no Lance data set.") from error
+            raise StoreError(f"Cannot read {redacted(path)}: there is no Lance data set.") from error
         raise
 
 

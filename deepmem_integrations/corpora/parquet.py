@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._redaction import redacted
 from deepmem_integrations.corpora.arrow import ArrowCorpus, ArrowShard, Columns, reading
 from deepmem_integrations.errors import MissingExtraError, StoreError
 
@@ -121,12 +122,12 @@ class ParquetCorpus(ArrowCorpus):
                     names = [place]
                 found += [files.unstrip_protocol(name) for name in sorted(names)]
         if not found:
-            raise StoreError(f"There is no Parquet file in {', '.join(self.paths)}.")
+            raise StoreError(f"There is no Parquet file in {', '.join(map(redacted, self.paths))}.")
         return found
 
     def __repr__(self) -> str:
         """Name the files, without the options."""
-        return f"ParquetCorpus({', '.join(map(repr, self.paths))})"
+        return f"ParquetCorpus({', '.join(repr(redacted(path)) for path in self.paths)})"
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class ParquetShard(ArrowShard):
             there = file.schema_arrow.names
             if columns is None:
                 columns = [name for name in there if name != self.columns.vector]
-            self.columns.check_names(self.url, there, columns)
+            self.columns.check_names(self.place, there, columns)
             yield from file.iter_batches(rows, row_groups=list(self.groups), columns=columns, use_threads=False)
 
 
@@ -158,7 +159,7 @@ def _is_data(name: str, folder: str) -> bool:
 def _row_groups(url: str, options: Mapping[str, Any], columns: Columns) -> list[int]:
     """Return the numbers of rows of a file's row groups."""
     with _opened(url, options) as file:
-        columns.check(url, file.schema_arrow)
+        columns.check(redacted(url), file.schema_arrow)
         return [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
 
 

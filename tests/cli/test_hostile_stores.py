@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepmem_integrations._pickles import DOCUMENTS, Record, read_records
-from deepmem_integrations.cli.redaction import redact, redact_all, redacted
+from deepmem_integrations._redaction import redact, redact_all, redacted
 from deepmem_integrations.errors import StoreError
 from tests.cli.helpers import EMBEDDING, deepmem
 from tests.cli.test_stores import filled_chroma, filled_faiss, filled_qdrant
@@ -202,7 +202,7 @@ def test_no_message_and_no_json_repeats_a_password(form, tmp_path):
         assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("form", URIS)
+@pytest.mark.parametrize("form", [*URIS, "s3://key:{}@bucket/data", "ftp://me:{}@host/models"])
 def test_passwords_are_found_in_every_form_of_uri(form):
     uri = form.replace("{}", PASSWORD)
     assert PASSWORD not in redacted(uri)
@@ -210,7 +210,9 @@ def test_passwords_are_found_in_every_form_of_uri(form):
     assert PASSWORD not in redact_all(f"no {PASSWORD} in {uri}", ["doctor", f"--store={uri}"])
 
 
-@pytest.mark.parametrize("uri", ["chroma:/home/me@work/db#docs", "faiss:./a@b", "deeplake:./x@y", "qdrant:C:/me@home#x"])
+@pytest.mark.parametrize(
+    "uri", ["chroma:/home/me@work/db#docs", "faiss:./a@b", "deeplake:./x@y", "qdrant:C:/me@home#x", "C:/me@home/x", "/me@home"]
+)
 def test_folders_with_an_at_sign_are_shown(uri):
     assert redacted(uri) == uri
     assert redact(f"There is no folder {uri}", uri).endswith(uri)

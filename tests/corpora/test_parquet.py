@@ -86,7 +86,7 @@ def test_lists_of_any_numbers(vectors, tmp_path):
         (["a", "b"], [[1.0, 2.0], [0.0, 0.0]], InvalidVectorsError, r"vector 1 \(id 'b'\) is all zeros"),
         (["a", None], [[1.0, 2.0], [1.0, 1.0]], StoreError, "has no id in the column 'id'"),
         (["a", "a"], [[1.0, 2.0], [1.0, 1.0]], InvalidVectorsError, "'a' appears twice"),
-        (["a", "b"], [1.0, 2.0], StoreError, "holds double, where lists of numbers are needed"),
+        (["a", "b"], [1.0, 2.0], StoreError, "holds double; lists of numbers are needed"),
     ],
 )
 def test_what_cannot_be_used_is_named(ids, vectors, error, message, tmp_path):

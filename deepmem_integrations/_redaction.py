@@ -1,4 +1,4 @@
-"""Passwords and keys in the URIs of stores, which no message and no JSON of the command line repeats."""
+"""Passwords and keys in the URIs of stores, which no message, no log and no JSON of the command line repeats."""
 
 import re
 from collections.abc import Iterable
@@ -8,6 +8,8 @@ HIDDEN = "***"
 
 _NAMED = re.compile(r"(?i)([\w-]*(?:pass|pwd|key|token|secret|sig|auth|cred)[\w-]*=)([^&#\s]+)")
 _URI = re.compile(r"(?:--\w+=)?([A-Za-z][\w+-]*:\S+)")
+_FOLDERS = frozenset(["deeplake", "chroma", "faiss", "qdrant"])
+"""What comes before a colon and a folder. A letter alone is a drive of Windows."""
 _LEAST = 3
 """Shorter parts of a password tell little, and stand in many a message by chance."""
 
@@ -15,7 +17,7 @@ _LEAST = 3
 def _login(uri: str) -> tuple[int, int]:
     """Return where the user and the password of a URI begin and end. A password may hold ``@``, ``/``, ``:`` and ``#``."""
     kind, _, place = uri.partition(":")
-    if "@" not in place or ("://" not in uri and kind in ("deeplake", "chroma", "faiss", "qdrant")):  # a folder
+    if "@" not in place or ("://" not in uri and (kind in _FOLDERS or len(kind) == 1)):
         return 0, 0
     start = uri.find("//") + 2 if "//" in uri else len(kind) + 1
     end = uri.rfind("@")
