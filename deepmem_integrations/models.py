@@ -5,6 +5,7 @@ is written once, whole, and never changed, so its name identifies it. ``words`` 
 models share and which follows the store. ``audit.jsonl`` tells who put which model in use. Readers take no lock.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ from deepmem_integrations.errors import (
     StoreError,
 )
 from deepmem_integrations.words import WordIndex
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,16 +123,17 @@ class ModelFolder:
             raise StorageError(
                 f"{path} is no folder of this machine: give path= a folder here to train into, and memory.publish({str(path)!r})."
             )
-        self.path = Path(user_path(path))
+        self.path = Path(os.path.abspath(user_path(path)))  # a process may change its folder
         self.audit = AuditLog(self.path / "audit.jsonl")
         self._cache = cache
         self._lock = threading.Lock()
         self._loaded: tuple[str, QueryAdapter] | None = None
+        self._lost = False
         self._words: WordIndex | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path alone: another process reads the models and opens the word index itself."""
-        return type(self), (self.path.absolute(),)
+        return type(self), (self.path,)
 
     @property
     def place(self) -> str:
@@ -265,6 +269,12 @@ class ModelFolder:
             AdapterFileError: The model's file is damaged.
         """
         loaded, name = self._loaded, self.in_use_name()
+        if loaded is not None and name is None:  # no model is ever taken out of use
+            if not self._lost:
+                self._lost = True
+                _logger.warning("%s names no model in use any more: is the folder lost? %s serves on.", self.place, loaded[0])
+            return loaded
+        self._lost = False
         if loaded is None or loaded[0] != name:
             with self._lock:
                 loaded = self._loaded = self._load_in_use()

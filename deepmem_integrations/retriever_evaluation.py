@@ -17,6 +17,7 @@ from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora import parent_of
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
 from deepmem_integrations.evaluation import LISTED, WITH, WITHOUT, Evaluation, score_rankings
+from deepmem_integrations.feedback import unrecorded
 from deepmem_integrations.labels import LabelRows, Relevance, question_groups
 
 _logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ Found = dict[str, list[list[str]]]
 
 
 class AskedRetriever:
-    """A retriever, chain or query engine of either framework, which is asked for the ids of documents.
+    """A retriever, chain or query engine of either framework, which is asked for the ids of documents. No query is recorded.
 
     Args:
         retriever: An object with ``invoke`` and ``ainvoke`` that takes the text of a query, and returns documents or a mapping
@@ -72,11 +73,13 @@ class AskedRetriever:
         Raises:
             StoreError: The answer holds no documents, or a document has no id.
         """
-        return self._ids(getattr(self.retriever, self._method)(text))
+        with unrecorded():
+            return self._ids(getattr(self.retriever, self._method)(text))
 
     async def aask(self, text: str) -> list[str]:
         """Do the same as `ask`, asynchronously."""
-        return self._ids(await getattr(self.retriever, self._async_method)(text))
+        with unrecorded():
+            return self._ids(await getattr(self.retriever, self._async_method)(text))
 
     def _ids(self, answer: Any) -> list[str]:
         return [self._id_of(found) for found in self._documents(answer)]

@@ -33,6 +33,7 @@ class StoreSample:
         recall: recall@10 of the store's search on the labels, between 0 and 1.
         exact_recall: recall@10 of the exact ranking for the same queries.
         unknown: How many of the documents that the store found are not among the documents of the exact ranking.
+        filtered: Whether the evaluation has a filter, which neither of the two rankings has.
     """
 
     queries: int
@@ -40,6 +41,7 @@ class StoreSample:
     recall: float
     exact_recall: float
     unknown: int
+    filtered: bool = False
 
     @property
     def differs(self) -> bool:
@@ -49,9 +51,10 @@ class StoreSample:
     def __str__(self) -> str:
         """Say in one sentence how the two compare."""
         unknown = f", {self.unknown} found documents are not among those evaluated" if self.unknown else ""
+        without = "a model and the filter" if self.filtered else "a model"
         return (
-            f"the store's own search finds {100 * self.overlap:.1f}% of the exact top {DEPTH} ({self.queries} queries, without a "
-            f"model): recall@{DEPTH} {100 * self.recall:.1f} in the store, {100 * self.exact_recall:.1f} exact{unknown}"
+            f"the store's own search finds {100 * self.overlap:.1f}% of the exact top {DEPTH} ({self.queries} queries, without "
+            f"{without}): recall@{DEPTH} {100 * self.recall:.1f} in the store, {100 * self.exact_recall:.1f} exact{unknown}"
         )
 
 

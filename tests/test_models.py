@@ -110,6 +110,26 @@ def test_a_file_that_somebody_put_there_is_a_model(memory):
     assert memory.get_model() == "handmade"
 
 
+def test_a_model_serves_on_where_its_folder_is_lost(memory, caplog):
+    name = add_model(memory)
+    before = memory.transform(np.ones(32))
+    lost = memory.folder.path.rename(memory.folder.path.with_name("lost"))
+    assert (memory.transform(np.ones(32)) == before).all() and (memory.transform(np.ones(32)) == before).all()
+    assert [record.message for record in caplog.records if "is the folder lost?" in record.message] == [
+        f"{memory.folder.path} names no model in use any more: is the folder lost? {name} serves on."
+    ]
+    lost.rename(memory.folder.path)
+    assert memory.get_model() == name
+
+
+def test_a_process_may_change_its_folder(memory, tmp_path, monkeypatch):
+    name = add_model(memory)
+    monkeypatch.chdir(memory.folder.path.parent)
+    folder = ModelFolder(memory.folder.path.name)
+    monkeypatch.chdir("/")
+    assert folder.in_use()[0] == name
+
+
 def test_a_running_memory_never_serves_a_model_that_is_gone(memory):
     """Another process replaces the model in use and deletes the old one, again and again."""
     folder, done, errors = ModelFolder(memory.folder.path), threading.Event(), []

@@ -87,6 +87,7 @@ def test_a_tenant(problem, adapter, tmp_path):
         for k in K:
             assert result[side][f"recall@{k}"] == pytest.approx(recall(mine, found, k))
     assert result.store_sample.overlap > 0.99, "the store is asked without the filter"
+    assert "queries, without a model and the filter)" in str(result.store_sample)
     whole = memory.measure(mine, top_k=K)
     assert whole[WITHOUT]["recall@1"] < result[WITHOUT]["recall@1"]
     for same in ({"half": [1, 7]}, lambda document: document.metadata["half"] == 1):

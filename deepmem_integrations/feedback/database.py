@@ -13,7 +13,7 @@ from typing import Any
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
 from deepmem_integrations.errors import FeedbackError, StorageError
-from deepmem_integrations.labels.clicks import Looks, question_of
+from deepmem_integrations.labels.clicks import Looks, as_on_page, question_of
 from deepmem_integrations.labels.records import Event, LoggedQuery, Shown, clean
 
 require("sqlalchemy", extra="feedback")
@@ -277,17 +277,17 @@ class Database:
         asked = sql.func.coalesce(QUERIES.c.query_text, QUERIES.c.text_hash)
         asker = sql.func.coalesce(QUERIES.c.user_id, QUERIES.c.session_id)
         columns, conditions = (QUERIES.c.query_id, asked, QUERIES.c.tenant, asker), selection.conditions()
-        clicks = sql.select(*columns, EVENTS.c.document_id).join(
+        clicks = sql.select(*columns, EVENTS.c.document_id, EVENTS.c.position).join(
             EVENTS, EVENTS.c.query_id.in_([QUERIES.c.query_id, QUERIES.c.run_id])
         )
-        clicks = clicks.where(EVENTS.c.kind == "click", *conditions)
-        opened: dict[str, set[str]] = defaultdict(set)
+        clicks = clicks.where(EVENTS.c.kind == "click", *conditions).order_by(EVENTS.c.happened_at, EVENTS.c.event_id)
+        opened: dict[str, dict[str, int | None]] = defaultdict(dict)
         questions: set[Hashable] = set()
         found: set[tuple[Hashable, str]] = set()
         with self._errors("read"), self._engine.connect() as connection:
-            for query_id, text, tenant, who, document_id in connection.execute(clicks):
+            for query_id, text, tenant, who, document_id, position in connection.execute(clicks):
                 question = question_of(text, tenant)
-                opened[query_id].add(document_id)
+                opened[query_id][document_id] = position
                 questions.add(question)
                 if who is not None:
                     found.add((question, who))
@@ -302,7 +302,10 @@ class Database:
                 question = question_of(text, tenant)
                 if question in questions and (query_id in opened or (question, who) not in found):
                     shown = {position: document_id for *_, position, document_id in places}
-                    yield Looks(question, [shown.get(rank) for rank in range(1, max(shown) + 1)], opened.get(query_id, ()))
+                    clicked = opened.get(query_id, {})
+                    known = {name: position for name, position in clicked.items() if position is not None}
+                    found_there = [shown.get(rank) for rank in range(1, max(shown) + 1)]
+                    yield Looks(question, as_on_page(found_there, known), clicked)
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers of queries, documents shown and events of each kind, and the first and last time.

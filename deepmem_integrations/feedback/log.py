@@ -13,13 +13,14 @@ from datetime import UTC, datetime, timedelta
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from deepmem_integrations._files import user_path
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import FeedbackError, StorageError
 from deepmem_integrations.feedback.exchange import read_file, write_file
 from deepmem_integrations.feedback.writer import BATCH, Writer
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.labels.checking import Time, time_of
-from deepmem_integrations.labels.clicks import click_probabilities, question_of
+from deepmem_integrations.labels.clicks import as_on_page, click_probabilities, question_of
 from deepmem_integrations.labels.policies import Policy, check_policy, judgements
 from deepmem_integrations.labels.records import (
     Event,
@@ -38,10 +39,35 @@ _logger = logging.getLogger(__name__)
 _HASHED = "a query whose text the log does not keep"
 """Why a query of a log with hashes gives no label."""
 
+_ANSWER: Any = object()
+"""Stands for no document: a thumb on the answer."""
 _CONTEXT: ContextVar[Mapping[str, str | None]] = ContextVar("deepmem feedback", default={})  # noqa: B039 - never changed
 """The tenant, the session and the user of what is recorded now."""
+_UNRECORDED: ContextVar[bool] = ContextVar("deepmem unrecorded", default=False)
 _TIMEOUT = 10.0
 """For how many seconds a flush waits."""
+
+
+@contextlib.contextmanager
+def unrecorded() -> Iterator[None]:
+    """Record no query inside a ``with`` block, in this thread or task and those that it starts: for queries that no user asks.
+
+    What evaluates or judges a retriever does so by itself.
+
+    Example:
+        >>> import tempfile
+        >>> log = FeedbackLog(tempfile.mkdtemp() + "/feedback.db")
+        >>> with unrecorded():
+        ...     query_id = log.record("is the service up?", ["doc-7"])
+        >>> log.stats()["queries"]
+        0
+        >>> log.close()
+    """
+    token = _UNRECORDED.set(True)
+    try:
+        yield
+    finally:
+        _UNRECORDED.reset(token)
 
 
 class FeedbackLog:
@@ -96,14 +122,17 @@ class FeedbackLog:
             raise FeedbackError(f"keep_days is a number of days above 0, or None; got {keep_days!r}.")
         if queue_size < 1:
             raise FeedbackError(f"queue_size is a number of entries, 1 or more; got {queue_size!r}.")
+        if not isinstance(hash_key, str):
+            raise FeedbackError(f"hash_key is a text; got {type(hash_key).__name__}.")
         if len(hash_key.encode()) > hashlib.blake2b.MAX_KEY_SIZE:
             raise FeedbackError(f"hash_key has at most {hashlib.blake2b.MAX_KEY_SIZE} bytes.")
         self.texts, self.keep_days = texts, keep_days
         self._options = {"texts": texts, "hash_key": hash_key, "keep_days": keep_days, "queue_size": queue_size}
-        self._place = os.fspath(place)
         self._hash_key = hash_key.encode()
         self._said_nameless = False
-        self._database = Database(self._place)
+        place = os.fspath(place)
+        self._database = Database(place)
+        self._place = place if "://" in place else os.path.abspath(user_path(place))  # a process may change its folder
         self._writer: Writer[LoggedQuery | Event] = Writer(
             self._database,
             name=self._database.place,
@@ -176,7 +205,8 @@ class FeedbackLog:
                 "The documents that were shown have no ids, so that no feedback can name them: give documents ids when they are "
                 "added to the store. This message comes once."
             )
-        self._writer.put(logged)
+        if not _UNRECORDED.get():
+            self._writer.put(logged)
         return logged.query_id
 
     @contextlib.contextmanager
@@ -202,7 +232,7 @@ class FeedbackLog:
     def thumb(
         self,
         query_id: str,
-        document_id: str | None = None,
+        document_id: str = _ANSWER,
         *,
         up: bool | None,
         source: str | None = None,
@@ -212,7 +242,7 @@ class FeedbackLog:
 
         Args:
             query_id: The id of the query, or of its run. The log need not hold the query yet.
-            document_id: The document; None for the answer as a whole.
+            document_id: The document. Leave it out for a thumb on the answer as a whole.
             up: True for a thumb up, False for a thumb down, None where a thumb is taken back.
             source: Who judged, such as ``"support agent"``.
             user: The user; by default that of `context`.
@@ -220,12 +250,14 @@ class FeedbackLog:
         Raises:
             FeedbackError: An argument has the wrong type.
         """
-        if document_id is not None:
+        if document_id is None:
+            raise FeedbackError("The document has no id: document_id is None. For a thumb on the answer, leave document_id out.")
+        if document_id is not _ANSWER:
             checked_id("document_id", document_id)
         if up is not None and not isinstance(up, bool):
             raise FeedbackError(f"up is True, False or None; got {up!r}.")
         value = None if up is None else 1.0 if up else -1.0
-        self._put(query_id, "thumb", {document_id: value}, source=source, user=user)
+        self._put(query_id, "thumb", {None if document_id is _ANSWER else document_id: value}, source=source, user=user)
 
     def click(
         self,
@@ -280,6 +312,8 @@ class FeedbackLog:
         Raises:
             FeedbackError: An argument has the wrong type, or a grade is no finite number.
         """
+        if not isinstance(grades, Mapping):
+            raise FeedbackError(f"grades maps document ids to weights, as {{'doc-7': 1.0}}; got {type(grades).__name__}.")
         graded = {checked_id("grades", document): checked_grade(document, value) for document, value in grades.items()}
         self._put(query_id, "grade", graded, source=source, user=user)
 
@@ -434,9 +468,10 @@ class FeedbackLog:
             if found and not (text or "").strip():
                 left_out[_HASHED if query.text is None else "an empty query"] += 1
             elif found:
-                shown = query.document_ids if policy == "clicks" and query.document_ids else None
+                shown = _page(query) if policy == "clicks" and query.document_ids else None
                 rows.append((query.query_id, text or "", list(found.items()), query.time, shown))
-        if strays := sum(1 for _ in self._database.strays()):
+        everything = not any(only.values())  # nobody knows when, and of whom, the other queries were
+        if everything and (strays := sum(1 for _ in self._database.strays())):
             left_out["feedback on a query that is not in the log"] = strays
         if left_out[_HASHED]:
             _logger.warning(
@@ -590,6 +625,14 @@ def _shown(one: Any) -> Shown | None:
             f"({type(one).__name__})."
         )
     return Shown(name, None if score is None else float(score))
+
+
+def _page(query: LoggedQuery) -> list[str]:
+    """Return the ids of what was shown, as the page showed it where clicks tell."""
+    places = {event.document_id: event.position for event in query.events if event.kind == "click"}
+    known = {name: place for name, place in places.items() if name is not None and place is not None}
+    page = as_on_page([None if one is None else one.document_id for one in query.shown], known)
+    return [name for name in page if name is not None]
 
 
 def _seconds(when: Time | None) -> float | None:

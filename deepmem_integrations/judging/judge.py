@@ -132,6 +132,10 @@ class RelevanceJudge:
             raise GenerationError(f"weights has a weight for each of the {grades} grades, ascending; got {self.weights}.")
         if memory is None and not rankings:
             raise GenerationError("Nothing finds documents to judge: pass a DeepMemory as memory=, or retrievers as rankings=.")
+        if odd := [ranking for ranking in rankings if not callable(ranking)]:
+            raise GenerationError(
+                f"rankings are functions from a query to documents, such as retriever.invoke; got {odd[0]!r:.60}."
+            )
         if memory is not None and not memory.corpus.listed:
             raise GenerationError(
                 "The documents of this store cannot be listed: pass retrievers over the store as rankings=, and leave memory out."

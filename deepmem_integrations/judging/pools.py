@@ -12,6 +12,7 @@ from deepmem_integrations._vectors import Vectors, nearest
 from deepmem_integrations.corpora import Corpus, id_and_text, read_corpus
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import GenerationError
+from deepmem_integrations.feedback import unrecorded
 from deepmem_integrations.generation.sources import Source, sources_of
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder
@@ -120,8 +121,10 @@ def pools_of(labels: Relevance, rankings: Sequence[Ranked], memory: Any, documen
     by_memory = memory_rankings(memory, labels.queries, depth) if memory is not None and len(labels) else []
     pools = []
     for row, query in enumerate(labels.queries):
+        with unrecorded():
+            ranked = [list(islice(_once(ranking(query)), depth)) for ranking in rankings]
         found = [[documents[name] for name in ranking[row] if name in documents] for ranking in by_memory]
-        found += [sources_of(list(islice(_once(ranking(query)), depth))) for ranking in rankings]
+        found += map(sources_of, ranked)
         pool = {source.id: source for tier in zip_longest(*found) for source in tier if source is not None}
         pools.append(Pool(labels.query_ids[row], query, tuple(pool.values()), labels.generated[row], labels.times[row]))
     return pools

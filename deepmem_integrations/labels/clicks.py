@@ -1,6 +1,6 @@
 """`click_probabilities`: how likely an opened document is right. Users look at some ranks only, and open wrong ones, too."""
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,29 @@ class Looks(NamedTuple):
 def question_of(text: str | None, tenant: str | None = None) -> Hashable:
     """Return what two queries have in common that ask the same, but for case and spaces, of one tenant's documents."""
     return " ".join((text or "").casefold().split()), tenant
+
+
+def as_on_page(shown: Sequence[str | None], places: Mapping[str, int]) -> list[str | None]:
+    """Return what was shown by rank, where a page showed what was opened at other ranks than the search, as a reranker may do.
+
+    Args:
+        shown: The ids of the documents by rank, as the search found them; None for a document without an id.
+        places: Document that was opened → its rank on the page, from 1. Ranks below `DEEPEST` count as one below it.
+
+    Returns:
+        The documents by rank: those that were opened where they were, and the others around them in their order.
+
+    Example:
+        >>> as_on_page(["a", "b", "c", "d"], {"c": 1, "x": 3}), as_on_page(["a"], {"b": 3})
+        (['c', 'a', 'x', 'b', 'd'], ['a', None, 'b'])
+    """
+    moved = sorted(places, key=lambda name: places[name])
+    rest, page = [name for name in shown if name not in places], list[str | None]()
+    for name in moved:
+        while len(page) + 1 < min(places[name], DEEPEST + 1):
+            page.append(rest.pop(0) if rest else None)
+        page.append(name)
+    return page + rest
 
 
 def click_probabilities(looks: Iterable[Looks]) -> dict[Hashable, dict[str, float]]:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from numbers import Integral
 from typing import Any
 
 from llama_index.core import VectorStoreIndex
@@ -105,6 +106,11 @@ class DeepMemoryRetriever(BaseRetriever):
         if record is not None and not isinstance(record, FeedbackLog):
             raise TypeError(f"record is a FeedbackLog, such as FeedbackLog('feedback.db'); got {type(record).__name__}.")
         self._ranker = Ranker(memory, words=words, answers=answers, untrained=untrained, on_broken=on_broken)
+        if not isinstance(words, bool | LexicalSearch):
+            raise StoreError(f"words is True, False or a search by words; got {words!r:.60}.")
+        for name, number in (("fetch_k", fetch_k), ("similarity_top_k", options.get("similarity_top_k", 1))):
+            if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+                raise StoreError(f"{name} is a number of nodes, 1 or more; got {number!r}.")
         ids_given = options.get("node_ids") is not None
         self._retriever = _vector_retriever(source, memory, options)
         self._store = search_of(self._retriever, ids_given=ids_given)

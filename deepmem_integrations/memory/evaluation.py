@@ -301,6 +301,7 @@ class EvaluationMixin(ModelsMixin):
         if ids is not None and not isinstance(vectors, ShardedCorpus):
             sample = self._sample_store(query_vectors, labels, ids, vectors, parent_of)
             if filter is not None:
+                sample = sample and replace(sample, filtered=True)
                 ids, vectors = [ids[row] for row in kept], vectors[kept]
         words = self._usable_words()
         with workers_on(on) as workers:

@@ -1,5 +1,6 @@
 """Train models, at once or when it is due, and look after the jobs."""
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import printable
+from deepmem_integrations._locks import FileLock
 from deepmem_integrations.audit import user
 from deepmem_integrations.cluster import check_address
 from deepmem_integrations.errors import InvalidRelevanceError
@@ -215,10 +217,18 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             raise TypeError("retrain waits for its training: to have it in the background, run `deepmem retrain` there.")
         if not isinstance(labels, Relevance):
             raise InvalidRelevanceError(f"retrain takes one Relevance; got {type(labels).__name__}.")
-        due = Due(("asked for",)) if policy is None else self.retraining_due(labels, policy)
-        if not due:
-            return Retraining(due, in_use=self.folder.in_use_name())
-        name = self.train(labels, in_use=in_use, **options)
+        with contextlib.ExitStack() as held:
+            if policy is None:
+                due = Due(("asked for",))
+            else:  # one process at a time decides and trains: the others find that nothing is due
+                lock = FileLock(self.folder.path / "retrain.lock")
+                if not lock.acquire(wait=False):
+                    return Retraining(Due((), "another retraining is running"), in_use=self.folder.in_use_name())
+                held.callback(lock.release)
+                due = self.retraining_due(labels, policy)
+            if not due:
+                return Retraining(due, in_use=self.folder.in_use_name())
+            name = self.train(labels, in_use=in_use, **options)
         entry = next((entry for entry in reversed(self.audit()) if entry.model == name), None)
         reason, figures = (entry.reason, entry.figures) if entry is not None else ("", None)
         return Retraining(due, name, self.folder.in_use_name(), reason, figures)

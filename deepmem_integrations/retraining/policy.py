@@ -123,14 +123,17 @@ def last_training(models: ModelFolder) -> ModelInfo | None:
 
 
 def labels_sketch(labels: Relevance) -> dict[str, Any]:
-    """Return a sketch of labelled queries as JSON values: see `Sketch`. Rows with the same text are one."""
+    """Return a sketch of labelled queries as JSON values: see `Sketch`. Rows with the same text are one.
+
+    Weights count to the nearest half: those of clicks, which are probabilities, all move a little with every new click.
+    """
     return _sketch(labels).to_json()
 
 
 def _sketch(labels: Relevance) -> Sketch:
     judged: dict[str, set[tuple[str, float]]] = {}
     for query, answers, irrelevant in zip(labels.queries, labels.labels, labels.irrelevant, strict=True):
-        judged.setdefault(query, set()).update((*answers, *irrelevant))
+        judged.setdefault(query, set()).update((name, round(2 * weight) / 2) for name, weight in (*answers, *irrelevant))
     return Sketch.of_texts(_batches(judged))
 
 

@@ -103,6 +103,7 @@ def test_the_context_says_whose_query_it_is_in_this_thread_alone(log):
         (lambda log: log.thumb("", up=True), "query_id is a string that is not empty"),
         (lambda log: log.thumb(7, up=True), r"got 7 \(int\)"),
         (lambda log: log.thumb("q", 7, up=True), "document_id is a string"),
+        (lambda log: log.thumb("q", None, up=True), r"The document has no id.*leave document_id out"),
         (lambda log: log.thumb("q", up=1), "up is True, False or None; got 1"),
         (lambda log: log.click("q", "doc-1", position=0), "position is the rank of the document, 1 for the first; got 0"),
         (lambda log: log.click("q", "doc-1", position=True), "got True"),
@@ -112,6 +113,7 @@ def test_the_context_says_whose_query_it_is_in_this_thread_alone(log):
         (lambda log: log.cite("q", ["doc-1", None]), "document_ids is a string that is not empty; got None"),
         (lambda log: log.grade("q", {"doc-1": float("nan")}), "'doc-1' has nan"),
         (lambda log: log.grade("q", {"doc-1": True}), "'doc-1' has True"),
+        (lambda log: log.grade("q", [("doc-1", 1)]), "grades maps document ids to weights, .*; got list"),
         (lambda log: log.grade("q", {"doc-1": "3"}), "'doc-1' has '3'"),
         (lambda log: log.grade("q", {"doc-1": 10**400}), "A grade is a finite number"),
         (lambda log: log.thumb("q" * 501, up=True), "query_id has at most 500 characters; got 501"),
@@ -299,6 +301,17 @@ def test_a_copy_writes_into_the_same_log_and_a_pickle_opens_it_again(place):
             other.record("a question", ["doc-1"])
             other.flush()
         assert len(list(log.queries())) == 1
+
+
+def test_a_pickle_opens_the_same_file_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with FeedbackLog("feedback.db") as log:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        with pickle.loads(pickle.dumps(log)) as other:
+            other.record("a question", ["doc-1"])
+        assert len(list(log.queries())) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_statistics_say_what_is_there(log):

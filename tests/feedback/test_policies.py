@@ -54,9 +54,9 @@ def test_what_is_said_of_a_document_itself_counts_under_every_policy_and_the_lat
 
 def test_a_thumb_that_is_taken_back_says_nothing(log):
     query_id = log.record("a question", ["doc-1"])
-    for document in (None, "doc-1"):
-        log.thumb(query_id, document, up=False)
-        log.thumb(query_id, document, up=None)
+    for document in ((), ("doc-1",)):
+        log.thumb(query_id, *document, up=False)
+        log.thumb(query_id, *document, up=None)
     log.cite(query_id, ["doc-1"])
     assert judged(log, "judged") == judged(log, "first") == {}
     assert judged(log, "cited") == {"a question": {"doc-1": 1.0}}
@@ -71,6 +71,22 @@ def test_what_gives_no_label_is_counted(log):
     stray = {"feedback on a query that is not in the log": 1}
     assert log.labels("cited").left_out == {"a thumb on an answer that cites no document": 2, "an empty query": 1, **stray}
     assert log.labels("shared").left_out == {"a thumb on an answer without documents": 1, "an empty query": 1, **stray}
+    assert log.labels("cited", tenant="acme").left_out == {}, "nobody knows whose the unknown query was"
+
+
+def test_the_rank_on_the_page_counts_where_a_click_tells_it(tmp_path):
+    """As where a reranker orders what the retriever had recorded: the labels are those of a log of what the page showed."""
+    with FeedbackLog(tmp_path / "told.db") as told, FeedbackLog(tmp_path / "page.db") as page:
+        for number in range(60):
+            asked, opened = f"question {number % 20}", "abcd"[number % 3 + 1]
+            others = [name for name in "abcd" if name != opened]
+            told.click(told.record(asked, list("abcd"), user=str(number)), opened, position=1)
+            page.click(page.record(asked, [opened, *others], user=str(number)), opened)
+        found, right = told.labels("clicks"), page.labels("clicks")
+        assert (found.queries, found.labels, found.shown) == (right.queries, right.labels, right.shown)
+        elsewhere = told.record("another question", ["a", "b"])
+        told.click(elsewhere, "x", position=2)
+        assert told.labels("clicks").shown[-1] == ("a", "x", "b"), "the page showed what the search had not found"
 
 
 def test_labels_have_the_ids_and_the_times_of_the_log(log):

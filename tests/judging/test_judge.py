@@ -324,6 +324,7 @@ def test_a_real_client_and_server():
         ({"reranker": by_score, "thresholds": [1, 0], "rankings": [everything]}, "ascending"),
         ({"reranker": 3, "thresholds": [1], "rankings": [everything]}, "reranker is a int"),
         ({"llm": by_rule, "weights": [0, 1], "rankings": [everything]}, "each of the 4 grades"),
+        ({"llm": by_rule, "rankings": ["a retriever"]}, "rankings are functions from a query to documents"),
         ({"llm": by_rule, "depth": 0, "rankings": [everything]}, "depth ≥ 1"),
     ],
 )

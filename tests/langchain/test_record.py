@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from deepmem_integrations import DeepMemory
 from deepmem_integrations.adapter import Ranking
-from deepmem_integrations.feedback import FeedbackLog
+from deepmem_integrations.feedback import FeedbackLog, unrecorded
+from deepmem_integrations.judging import RelevanceJudge
 from deepmem_integrations.langchain import DeepMemoryRetriever
 from deepmem_integrations.words import Found
 from tests.feedback.test_writer import locked
@@ -175,6 +176,22 @@ def test_a_log_that_cannot_be_written_fails_no_query(store, problem, adapter, lo
     log.flush(60)
     for found in documents:
         assert log.get(found[0].metadata["deepmem"]["query_id"]).document_ids == ids(found)
+
+
+def test_what_measures_and_judges_is_not_recorded(store, problem, adapter, log, tmp_path, ask):
+    memory = DeepMemory.from_langchain(store, tmp_path / "memory")
+    memory.folder.save_model("one", adapter)
+    memory.set_model("one")
+    retriever = DeepMemoryRetriever(vectorstore=store, memory=memory, k=3, record=log)
+    test = problem.test.take(range(8))
+    memory.measure(test, retriever=retriever | RunnableLambda(list), plain=retriever)
+    asyncio.run(memory.ameasure(test, retriever=retriever))
+    RelevanceJudge(lambda messages, schema: '{"grade": 3}', rankings=[retriever.invoke], progress=False)(test.queries[:2])
+    with unrecorded():
+        ask(retriever, test.queries[0])
+    assert log.stats()["queries"] == 0
+    ask(retriever, test.queries[0])
+    assert log.stats()["queries"] == 1
 
 
 def test_a_log_is_a_field_like_any_other(store, problem, adapter, log, tmp_path):

@@ -152,6 +152,19 @@ def test_what_is_built_of_retrievers_passes_the_ids_on(problem, index, adapter, 
     assert len([query for query in log.queries() if query.text == problem.test.queries[1]]) == 2
 
 
+def test_what_measures_is_not_recorded(problem, index, adapter, log, tmp_path, ask):
+    memory = DeepMemory.from_llama_index(index, tmp_path / "memory")
+    memory.folder.save_model("one", adapter)
+    memory.set_model("one")
+    retriever = DeepMemoryRetriever(index, memory=memory, similarity_top_k=3, record=log)
+    test = problem.test.take(range(8))
+    memory.measure(test, retriever=RetrieverQueryEngine.from_args(retriever, llm=MockLLM()), plain=retriever)
+    asyncio.run(memory.ameasure(test, retriever=retriever))
+    assert log.stats()["queries"] == 0
+    ask(retriever, test.queries[0])
+    assert log.stats()["queries"] == 1
+
+
 def test_another_thing_than_a_log_is_refused(index, adapter):
     with pytest.raises(TypeError, match="record is a FeedbackLog, such as .*; got str"):
         DeepMemoryRetriever(index, memory=adapter, record="feedback.db")

@@ -246,6 +246,9 @@ def test_what_cannot_work_is_refused(problem, index, adapter):
         DeepMemoryRetriever(index.as_retriever(), memory=adapter, similarity_top_k=3)
     with pytest.raises(StoreError, match=r"Unknown options: k\. The options are: .*similarity_top_k"):
         DeepMemoryRetriever(index, memory=adapter, k=5)
+    for option, value in (("fetch_k", -3), ("similarity_top_k", 0), ("similarity_top_k", None), ("words", "no")):
+        with pytest.raises(StoreError, match=f"^{option} is .*; got {value!r}"):
+            DeepMemoryRetriever(index, memory=adapter, **{option: value})
     sparse = DeepMemoryRetriever(index, memory=adapter, vector_store_query_mode="sparse")
     with pytest.raises(StoreError, match="'sparse' of SimpleVectorStore searches without a query vector"):
         sparse.retrieve("q")

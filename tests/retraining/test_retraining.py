@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations._locks import FileLock
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.retraining import RetrainPolicy
@@ -127,6 +128,25 @@ def test_while_a_training_runs_none_is_due(memory):
     with memory.jobs.new() as running:
         due = memory.retraining_due()
         assert (bool(due), str(due)) == (False, f"No retraining is due: the training {running.job.id} is running.")
+
+
+def test_one_process_at_a_time_retrains(memory, problem):
+    other = FileLock(memory.folder.path / "retrain.lock")
+    assert other.acquire()
+    done = memory.retrain(problem.train)
+    assert (done.model, str(done.due)) == (None, "No retraining is due: another retraining is running.")
+    other.release()
+    assert memory.retrain(problem.train.take(range(60))).model
+
+
+def test_clicks_whose_probabilities_move_are_no_new_labels(memory, problem):
+    def clicks(weight):
+        return Relevance(problem.train.queries, [[(name, weight) for name, _ in judged] for judged in problem.train.labels])
+
+    memory.train(clicks(0.6206))
+    assert "0 of 50 new labels" in str(memory.retraining_due(clicks(0.6346)))
+    assert memory.retraining_due(clicks(-1.0))
+    assert memory.retraining_due(clicks(1.0)), "judged anew, by somebody who is sure"
 
 
 @pytest.mark.parametrize("values", [{"new_labels": 0}, {"drift": -1}, {"new_labels": True}, {"age": timedelta(0)}, {"age": 30}])
