@@ -171,6 +171,13 @@ def try_flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> b
     return True
 
 
+def release_flock(descriptor: int) -> None:
+    """Release the lock of an open file, also for a process that was forked meanwhile and has a copy of it."""
+    if LOCKS_AVAILABLE:
+        with contextlib.suppress(OSError):  # of a network file system; closing the file releases the lock of this process
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def _cannot_lock(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"Cannot lock {path}: {error.strerror or error}. Network file systems often have no locks: keep the folder on a disk of "

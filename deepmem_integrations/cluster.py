@@ -65,7 +65,7 @@ class RayWorkers:
         if not ray.is_initialized():
             try:
                 self._connect(ray)
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
                 raise JobFailedError(
                     f"There is no Ray cluster at {self._address!r} ({error}). `ray start --head` starts one, and "
                     'on="local" uses the CPUs of this machine. A cluster of Ray 2.59 or later may ask for its token: set '

@@ -83,7 +83,7 @@ class RemoteModels(ModelFolder):
         super().__init__(_copy_of(self.url) if copy is None else copy, cache)
         self._store = Store(self.url, self._options)
         self._looked: float | None = None
-        self._looking = threading.Lock()
+        self._looking, self._process = threading.Lock(), os.getpid()
         self._said = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,12 +105,17 @@ class RemoteModels(ModelFolder):
         Raises:
             StorageError: There is no copy yet, and the store cannot be reached.
         """
+        if self._process != os.getpid():  # it was forked, maybe while a thread of the other process was looking
+            self._looking, self._process = threading.Lock(), os.getpid()
         if self._looked is None:
             with self._looking:
                 if self._looked is None:
                     self._first_look()
         elif time.monotonic() - self._looked > self.every and self._looking.acquire(blocking=False):
-            threading.Thread(target=self._look_again, name=f"deepmem looks at {self.place}", daemon=True).start()
+            try:
+                threading.Thread(target=self._look_again, name=f"deepmem looks at {self.place}", daemon=True).start()
+            except RuntimeError:  # there are too many threads, or the interpreter is ending
+                self._looking.release()
         return super().in_use_name()
 
     def look(self) -> None:
@@ -148,6 +153,8 @@ class RemoteModels(ModelFolder):
             _logger.warning("The copy of %s serves on, because it cannot be brought up to date: %s", self.place, error)
 
     def _update(self) -> None:
+        if LOCKS_AVAILABLE:  # what killed processes were copying
+            _delete([*self.path.glob("models/.*.tmp"), *self.words_path.glob(".*.tmp")])
         current = self._store.find("current")
         if current is None:
             return
@@ -156,13 +163,11 @@ class RemoteModels(ModelFolder):
             raise StorageError(f"{self.place}/current names no model: {name!r}. Publish again.")
         if name != super().in_use_name() or not self.model_path(name).is_file():
             with replacing(self.model_path(name)) as copy:
-                self._store.download(f"models/{name}.safetensors", copy)
+                self._store.download(_file_of(name), copy)
                 QueryAdapter.load(copy)  # a damaged file takes no working model's place
         self._update_words()
         write_text(self.path / "current", name)
-        for path in self.path.glob("models/*.safetensors"):
-            if path.stem != name:
-                path.unlink(missing_ok=True)
+        _delete([path for path in self.path.glob("models/*.safetensors") if path.stem != name])
 
     def _update_words(self) -> None:
         index = self._store.find(_INDEX)
@@ -174,9 +179,7 @@ class RemoteModels(ModelFolder):
                 with replacing(self.words_path / name) as copy:
                     self._store.download(f"words/{name}", copy)
         write_bytes(self.path / _INDEX, index)
-        for path in self.words_path.glob("*.safetensors"):
-            if path.name not in needed:
-                path.unlink(missing_ok=True)  # readers that have the file mapped keep it
+        _delete([path for path in self.words_path.glob("*.safetensors") if path.name not in needed])
 
     def save_model(self, name: str, adapter: QueryAdapter) -> None:
         """Refuse: models are published, not written here."""
@@ -220,17 +223,17 @@ def publish(
     """
     name, adapter = models.in_use()
     store = Store(url, options or {})
-    published = (store.find("current") or b"").decode("utf-8", "replace").strip()
+    published = _name_in(store.find("current"))
     if published not in ("", name) and not change_embedding:
         _check_embedding(store, published, adapter)
-    store.upload(f"models/{name}.safetensors", models.model_path(name))
-    old = store.find(_INDEX)
-    there = set(word_files(old)) if old else set()
-    there |= _publish_words(store, models, there)
+    before = _needed(store)
+    store.upload(_file_of(name), models.model_path(name))
+    _publish_words(store, models, before)
     store.write("current", name.encode())
-    # What the state before needs stays, for readers that are just copying it.
-    keep = {f"models/{name}.safetensors", f"models/{published}.safetensors", *(f"words/{file}" for file in there)}
-    _clean(store, ("models", "words"), keep)
+    # What the state before needs stays, for readers that are just copying it, and what another publication has put there by now.
+    _clean(store, ("models", "words"), before | _needed(store) | {_file_of(name)})
+    if name == _name_in(store.find("current")) and f"{name}.safetensors" not in store.names("models"):
+        store.upload(_file_of(name), models.model_path(name))  # another publication deleted it meanwhile
     with contextlib.suppress(StorageError), models.lock():
         now = models.in_use_name()
         reason = f"to {store.url}" + (f", in place of {published}" if published not in ("", name) else "")
@@ -240,38 +243,47 @@ def publish(
 
 
 def _check_embedding(store: Store, published: str, adapter: QueryAdapter) -> None:
-    file = f"{published}.safetensors"
-    if file not in store.names("models"):
+    if f"{published}.safetensors" not in store.names("models"):
         return
     with tempfile.TemporaryDirectory() as folder:
-        store.download(f"models/{file}", Path(folder, file))
+        copy = Path(folder, "published")
+        store.download(_file_of(published), copy)
         with contextlib.suppress(AdapterFileError):  # a damaged model serves nobody
-            check_same_embedding(store.url, published, QueryAdapter.load(Path(folder, file)), adapter.fingerprint)
+            check_same_embedding(store.url, published, QueryAdapter.load(copy), adapter.fingerprint)
 
 
-def _publish_words(store: Store, models: ModelFolder, there: Collection[str]) -> set[str]:
-    """Publish the word index, and return the names of its files.
+def _name_in(current: bytes | None) -> str:
+    return (current or b"").decode("utf-8", "replace").strip()
 
-    Args:
-        store: Where to publish to.
-        models: The folder of models.
-        there: Files that were published before.
-    """
+
+def _file_of(model: str) -> str:
+    return f"models/{model}.safetensors"
+
+
+def _needed(store: Store) -> set[str]:
+    """Return the files that the present state of a store needs."""
+    words: list[str] = []
+    if index := store.find(_INDEX):
+        with contextlib.suppress(StorageError):  # a damaged index needs none
+            words = word_files(index)
+    return {_file_of(_name_in(store.find("current"))), *(f"words/{file}" for file in words)}
+
+
+def _publish_words(store: Store, models: ModelFolder, there: Collection[str]) -> None:
+    """Publish the word index, if there is one, without the files that were published before."""
     done = set(there)
     while (index := _content(models.path / _INDEX)) is not None:
-        needed = word_files(index)
         try:
-            for file in needed:
-                if file not in done:
+            for file in word_files(index):
+                if f"words/{file}" not in done:
                     store.upload(f"words/{file}", models.words_path / file)
-                    done.add(file)
+                    done.add(f"words/{file}")
         except StorageError:
             if index == _content(models.path / _INDEX):
                 raise
             continue  # the index changed meanwhile, and its files went
         store.write(_INDEX, index)
-        return set(needed)
-    return set()
+        return
 
 
 def word_files(index: bytes) -> list[str]:
@@ -284,6 +296,13 @@ def word_files(index: bytes) -> list[str]:
         return names
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"The manifest of a word index is damaged: {error!r}.") from error
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    """Delete files of a copy. Readers that have one mapped keep it; on Windows it stays until a later look."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _content(path: Path) -> bytes | None:

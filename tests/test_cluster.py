@@ -595,6 +595,15 @@ class Broken:
         return broken, ("the weights",)
 
 
+class Deadly:
+    """A model that ends the process that opens it, as one does that is larger than the memory."""
+
+    name = "deadly"
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
 class TestAsking:
     pytestmark = cluster_test
 
@@ -672,6 +681,10 @@ class TestAsking:
             QueryGenerator(Broken(), on=cluster.address, progress=False)(generation.documents(2))
         with pytest.raises(ValueError, match="on names a Ray cluster"):
             QueryGenerator(len, on="somewhere")
+
+    def test_a_model_that_ends_its_workers_ends_the_run(self, cluster):
+        with pytest.raises(JobFailedError, match="lost 4 workers one after another while they opened the model deadly"):
+            QueryGenerator(Deadly(), on=cluster.address, progress=False)(generation.documents(2))
 
     def test_a_lost_keeper_of_a_limit_counts_the_window_as_full(self, workers):
         import ray

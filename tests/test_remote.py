@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 import uuid
 
@@ -196,6 +197,69 @@ def test_a_word_index_that_lacks_a_file_is_told(trained, url):
         segment.unlink()
     with pytest.raises(StorageError, match=r"Cannot write memory://.*words/"):
         publish(trained, url)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_during_a_look_leaves_no_lock(trained, url):
+    publish(trained, url)
+    remote = RemoteModels(url)
+    with remote._looking:  # as a thread that looks holds it
+        child = os.fork()
+        if not child:
+            os._exit(0 if remote.in_use_name() == "one" else 1)
+    found = []
+    until(lambda: found.append(os.waitpid(child, os.WNOHANG)) or found[-1][0])
+    assert found[-1] == (child, 0)
+
+
+def test_where_no_thread_starts_the_copy_serves_and_looks_later(trained, url, monkeypatch):
+    publish(trained, url)
+    remote = RemoteModels(url, every=0.0)
+    remote.in_use()
+    trained.save_model("two", turned(0.2))
+    trained.use("two")
+    publish(trained, url)
+
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert remote.in_use_name() == "one"
+    until(lambda: remote.in_use_name() == "two")
+
+
+def test_what_a_killed_process_was_copying_is_deleted(trained, url):
+    publish(trained, url)
+    remote = RemoteModels(url)
+    remote.in_use()
+    halves = [remote.path / "models" / ".one.safetensors.0123abcd.tmp", remote.words_path / ".a.safetensors.0123abcd.tmp"]
+    for half in halves:
+        half.write_bytes(b"half of it")
+    remote.look()
+    assert not any(half.exists() for half in halves)
+    assert remote.in_use()[0] == "one"
+
+
+@pytest.mark.parametrize("moment", ["before the name is written", "after it"])
+def test_of_two_publications_at_a_time_one_serves(trained, url, tmp_path, monkeypatch, moment):
+    other = ModelFolder(tmp_path / "other")
+    other.save_model("two", turned(0.2))
+    other.use("two")
+    write, done = Store.write, []
+
+    def interrupted(store, name, data):
+        if moment == "after it":
+            write(store, name, data)
+        if name == "current" and not done:
+            done.append(True)
+            publish(other, url)
+        if moment != "after it":
+            write(store, name, data)
+
+    monkeypatch.setattr(Store, "write", interrupted)
+    publish(trained, url)
+    assert RemoteModels(url).in_use()[0] == ("two" if moment == "after it" else "one")
 
 
 def test_no_message_repeats_a_password(trained, caplog):

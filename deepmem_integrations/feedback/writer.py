@@ -163,7 +163,8 @@ class Writer(Generic[_T]):
                     self._drop("the log was closed before they could be written")
                 self._done += len(self._entries)
                 self._entries.clear()
-            self._storage.release()
+            if thread is None or not thread.is_alive():  # a write that hangs holds the connection
+                self._storage.release()
 
     # ---- the thread --------------------------------------------------------------------------------------------
 

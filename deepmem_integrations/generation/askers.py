@@ -110,6 +110,7 @@ class RayModel:
         self._changed = threading.Condition()
         self._under_way: dict[Any, int] = {}  # worker that is ready → the number of its requests
         self._hired: set[Any] = set()  # workers that are not ready yet
+        self._lost = 0  # how many workers were lost one after another before they were ready
         self._failure: Exception | None = None
         self._closed = self._warned = False
         for _ in range(count):
@@ -166,45 +167,72 @@ class RayModel:
     # ---- workers -----------------------------------------------------------------------------------------------
 
     def _hire(self) -> None:
+        """Start a worker.
+
+        Ray is called without the lock: its client waits for a thread that takes the lock itself, in `_arrived`.
+        """
+        if self._closed:
+            return
+        try:
+            worker = self._asker.remote(self._data)
+            arrival = worker.ready.remote().future()
+            hash(worker)  # a client waits for its id
+        except Exception as error:  # of any class: Ray says in many ways that there is no cluster
+            self._fail(JobFailedError(f"{_OUT_OF_REACH} ({type(error).__name__})"))
+            return
         with self._changed:
-            if self._closed:
-                return
-            try:
-                worker = self._asker.remote(self._data)
-                arrival = worker.ready.remote().future()
-            except Exception as error:  # of any class: Ray says in many ways that there is no cluster
-                self._failure = JobFailedError(f"{_OUT_OF_REACH} ({type(error).__name__})")
-                self._changed.notify_all()
-                return
-            self._hired.add(worker)
+            closed = self._closed
+            if not closed:
+                self._hired.add(worker)
+        if closed:
+            with contextlib.suppress(Exception):
+                self._ray.kill(worker)
+            return
         arrival.add_done_callback(lambda ready: self._arrived(worker, ready))
 
     def _arrived(self, worker: Any, ready: "Future[str]") -> None:
+        lost = ready.exception()
         with self._changed:
             self._hired.discard(worker)
             if self._closed:
                 return
-            if ready.exception() is None and not ready.result():
-                self._under_way[worker] = 0
-            elif ready.exception() is None:
-                self._failure = GenerationError(
-                    f"A worker of the Ray cluster cannot open the model {self.name}: {ready.result()}"
+            if lost is not None:
+                self._lost += 1
+            elif not ready.result():
+                self._under_way[worker], self._lost = 0, 0
+                self._changed.notify_all()
+        if lost is None:
+            if ready.result():
+                self._fail(GenerationError(f"A worker of the Ray cluster cannot open the model {self.name}: {ready.result()}"))
+        elif self._lost > RETRIES:
+            self._fail(
+                JobFailedError(
+                    f"The Ray cluster lost {self._lost} workers one after another while they opened the model {self.name} "
+                    f"({type(lost).__name__}). Give the machines more memory, or take a smaller model."
                 )
-            self._changed.notify_all()
-        if ready.exception() is not None:  # it was lost while it started
+            )
+        else:
             timer = threading.Timer(1.0, self._hire)
             timer.daemon = True
             timer.start()
 
+    def _fail(self, failure: Exception) -> None:
+        """End the requests that wait for a worker, once there is none."""
+        with self._changed:
+            self._failure = failure
+            self._changed.notify_all()
+
     def _least_busy(self) -> Any:
         """Return a worker that is ready, and count a request for it."""
+        begun = time.monotonic()
         with self._changed:
             while not self._under_way:
                 if self._failure is not None:
                     raise self._failure
                 if self._closed:
                     raise Unanswered("the run has ended")
-                if not self._changed.wait(_PATIENCE) and not self._warned:
+                self._changed.wait(_PATIENCE)
+                if not self._under_way and time.monotonic() - begun >= _PATIENCE and not self._warned:
                     self._warned = True
                     _logger.warning("No CPU of the Ray cluster is free to ask %s: its requests wait for one.", self.name)
             worker = min(self._under_way, key=lambda one: self._under_way[one])
@@ -322,6 +350,7 @@ class _Keeper:
         self._window.settle(number, tokens)
 
     def _end_when_idle(self, me: Any) -> None:
-        while time.monotonic() - self._used < _IDLE:
+        # A window may be longer than that, as one of a day.
+        while (now := time.monotonic()) - self._used < _IDLE or self._window.counts(now):
             time.sleep(_IDLE / 10)
         require("ray", extra="ray").kill(me)

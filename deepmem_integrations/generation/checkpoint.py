@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from deepmem_integrations._files import make_private_folder, open_regular, parse_json, user_path
-from deepmem_integrations._locks import LOCKS_AVAILABLE, try_flock
+from deepmem_integrations._locks import LOCKS_AVAILABLE, release_flock, try_flock
 from deepmem_integrations._store import Store, is_url
 from deepmem_integrations.errors import GenerationError, StorageError
 from deepmem_integrations.generation.model import Answer
@@ -79,7 +79,7 @@ class Checkpoint:
                         if key:
                             self._places[key] = self._write(self._file, line)
         except BaseException:
-            self._file.close()
+            self._close(self._file)
             raise
 
     def _open(self, path: Path) -> BinaryIO:
@@ -108,8 +108,14 @@ class Checkpoint:
                 if self._parts is None:
                     with contextlib.suppress(OSError):
                         os.fsync(self._file.fileno())
-                self._file.close()
+                self._close(self._file)
             self._file = None
+
+    @staticmethod
+    def _close(file: BinaryIO) -> None:
+        release_flock(file.fileno())
+        with contextlib.suppress(OSError):  # of a full disk, which whoever wrote was told
+            file.close()
 
     def get(self, key: str) -> Answer | None:
         """Return the answer to the request with this key, or None where there is no answer yet."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -108,7 +109,14 @@ class Window:
     def __init__(self, turns: Iterable[Sequence[float]] = (), length: float = 0.0) -> None:
         self.turns = [(float(at), int(tokens), int(number)) for at, tokens, number in turns]
         self.length = float(length)
-        self._last = max((number for _, _, number in self.turns), default=0)
+        if not all(math.isfinite(at) for at, _, _ in self.turns) or not math.isfinite(self.length):
+            raise ValueError("a time is not finite")
+        # A number is never given again, also by a window that is made anew while requests are under way.
+        self._last = max((number for _, _, number in self.turns), default=time.time_ns() // 1_000)
+
+    def counts(self, now: float) -> bool:
+        """Tell whether a turn still counts for somebody."""
+        return bool(self.turns) and self.turns[-1][0] + self.length > now
 
     def take(self, limit: RateLimit, tokens: int, now: float) -> tuple[float, int]:
         """Give a turn: see `Turns`.
@@ -213,7 +221,7 @@ class TurnsInFile:
         with WriteLock(self._path.with_name(f"{self._path.name}.lock")):
             try:
                 window = Window(**read_json(self._path)) if self._path.exists() else Window()
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 if isinstance(error, StorageError):
                     raise
                 raise StorageError(f"{self._path} holds no turns of a rate limit ({error}). Name another file.") from error

@@ -229,7 +229,8 @@ class JobFolder:
             JobRunningError: The job has not ended.
             StorageError: The record cannot be deleted.
         """
-        if self.job(job_id).running:
+        lock = None if self.job(job_id).running else self._take(job_id)
+        if lock is None:
             raise JobRunningError(f"The job {job_id} is running: cancel it first.")
         try:
             self.delete_inputs(job_id)
@@ -237,6 +238,8 @@ class JobFolder:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"Cannot delete {self._path(job_id)}: {error.strerror or error}.") from error
+        finally:
+            lock.release()
         return True
 
     def inputs(self, job_id: str) -> Path:

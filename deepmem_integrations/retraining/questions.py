@@ -74,8 +74,8 @@ class Questions:
         known_held, known_trained = np.isin(hashes[:, 0], held), np.isin(hashes[:, 0], trained)
         groups = question_groups(whole.queries, None, [[name for name, _ in judged] for judged in whole.labels])
         out = np.zeros(len(whole), dtype=bool)
-        for group in range(groups.max(initial=-1) + 1):
-            rows = np.flatnonzero(groups == group)
+        order = np.argsort(groups, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
             if known_held[rows].any():
                 out[rows] = True
             elif not known_trained[rows].any():

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -55,6 +56,19 @@ def test_neither_queries_nor_verbs_wait_for_the_storage_and_what_waited_is_writt
                 log.flush(timeout=0.2)
         log.flush(timeout=60)
         assert log.get(query_id).events[0].value == 1.0
+
+
+def test_a_log_closes_in_time_where_a_write_hangs(path, monkeypatch):
+    """As at a server that does not answer any more."""
+    log, over = FeedbackLog(path), threading.Event()
+    monkeypatch.setattr(log._database, "_add", lambda connection, rows: over.wait(30))
+    log.record("a question", ["doc-1"])
+    time.sleep(0.2)  # the write has begun
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=r"not written in 0\.2 seconds"):
+        log.close(timeout=0.2)
+    assert time.monotonic() - started < 20
+    over.set()
 
 
 def test_a_full_queue_drops_counts_and_says_so_once(path, caplog):

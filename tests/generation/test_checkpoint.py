@@ -1,6 +1,9 @@
 import asyncio
 import os
+import signal
 import stat
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +27,40 @@ def fill(path, count=3):
     with Checkpoint(path, MINE) as checkpoint:
         for row in range(count):
             checkpoint.add(f"key {row}", ANSWER)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from deepmem_integrations.errors import StorageError
+from tests.generation.test_checkpoint import fill
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+try:
+    fill(sys.argv[1], 100)
+except StorageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits on files")
+def test_a_full_disk_is_told(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, tmp_path / "run.jsonl"]
+    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, text=True)
+    assert (found.stdout.startswith("Cannot write the checkpoint"), found.stderr) == (True, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_holds_no_lock_of_a_run_that_ended(tmp_path):
+    with Checkpoint(tmp_path / "run.jsonl", MINE):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        fill(tmp_path / "run.jsonl")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_answers_come_back_as_they_were(tmp_path):

@@ -215,6 +215,22 @@ def test_a_long_wait_is_told_once(tmp_path, caplog):
     ]
 
 
+def test_a_window_counts_as_long_as_a_turn_does_and_gives_no_number_again():
+    window, limit = Window(), RateLimit(requests=1, seconds=3600)
+    assert not window.counts(0.0)
+    _, number = window.take(limit, 900, 0.0)
+    assert window.counts(3600.0) and not window.counts(3602.0)
+    _, later = Window().take(limit, 10, 0.0)
+    assert later != number, "the request of a window that was lost is still under way"
+
+
+@pytest.mark.parametrize("turn", ["[1e400, 1, 1]", "[1.0, 1e400, 1]", "[NaN, 1, 1]"])
+def test_a_file_of_turns_that_is_damaged_is_refused(tmp_path, turn):
+    (tmp_path / "limit.json").write_text(f'{{"turns": [{turn}], "length": 60}}')
+    with pytest.raises(StorageError, match="limit\\.json"):
+        TurnsInFile(tmp_path / "limit.json")
+
+
 def test_turns_in_a_file_are_settled(tmp_path):
     turns, limit = TurnsInFile(tmp_path / "limit.json"), RateLimit(tokens=100, seconds=10)
     _, number = turns.take(limit, 90)

@@ -7,7 +7,7 @@ import pytest
 
 from deepmem_integrations import DeepMemory
 from deepmem_integrations._locks import FileLock
-from deepmem_integrations.errors import JobNotFoundError, ModelNotFoundError, StorageError
+from deepmem_integrations.errors import JobNotFoundError, JobRunningError, ModelNotFoundError, StorageError
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.models import ModelFolder
 from tests.jobs.helpers import add_model
@@ -153,6 +153,17 @@ def test_any_next_use_deletes_what_a_killed_training_left(tmp_path, use):
     assert not jobs.inputs(orphan).exists()
     assert not any((jobs.path / half).exists() for half in halves)
     assert jobs.job(JOB).state == "failed"
+
+
+def test_a_job_that_another_process_resumes_is_not_deleted(tmp_path):
+    jobs = write_state(tmp_path)
+    assert not jobs.job(JOB).running
+    with FileLock(jobs.lock_path(JOB)), pytest.raises(JobRunningError):
+        jobs.delete(JOB)
+    assert jobs.lock_path(JOB).exists() and jobs.job(JOB).id == JOB
+    assert jobs.delete(JOB)
+    with pytest.raises(JobNotFoundError):
+        jobs.job(JOB)
 
 
 def test_opening_the_memory_deletes_what_a_killed_training_left(memory, embeddings):
