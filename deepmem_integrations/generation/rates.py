@@ -14,6 +14,7 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -98,25 +99,44 @@ class Turns(Protocol):
         ...
 
 
+@dataclass
+class _Turn:
+    """A time, the tokens that count at that time, and the number of the turn."""
+
+    at: float
+    tokens: int
+    number: int
+
+
 class Window:
     """The turns of the last seconds, and those to come.
 
-    Attributes:
-        turns: For each turn its time, its tokens, and its number, in the order of time.
+    Args:
+        turns: For each turn its time, its tokens, and its number.
         length: After how many seconds a turn counts for nobody any more.
+
+    Raises:
+        ValueError: A time is not finite.
     """
 
     def __init__(self, turns: Iterable[Sequence[float]] = (), length: float = 0.0) -> None:
-        self.turns = [(float(at), int(tokens), int(number)) for at, tokens, number in turns]
-        self.length = float(length)
-        if not all(math.isfinite(at) for at, _, _ in self.turns) or not math.isfinite(self.length):
+        given = [_Turn(float(at), int(tokens), int(number)) for at, tokens, number in turns]
+        self._length = float(length)
+        if not all(math.isfinite(turn.at) for turn in given) or not math.isfinite(self._length):
             raise ValueError("a time is not finite")
+        self._turns = deque(sorted(given, key=lambda turn: turn.at))
+        self._of = {turn.number: turn for turn in given}
+        self._total = sum(turn.tokens for turn in given)
         # A number is never given again, also by a window that is made anew while requests are under way.
-        self._last = max((number for _, _, number in self.turns), default=time.time_ns() // 1_000)
+        self._last = max(self._of, default=time.time_ns() // 1_000)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments of the class as JSON values."""
+        return {"turns": [[turn.at, turn.tokens, turn.number] for turn in self._turns], "length": self._length}
 
     def counts(self, now: float) -> bool:
         """Tell whether a turn still counts for somebody."""
-        return bool(self.turns) and self.turns[-1][0] + self.length > now
+        return bool(self._turns) and self._turns[-1].at + self._length > now
 
     def take(self, limit: RateLimit, tokens: int, now: float) -> tuple[float, int]:
         """Give a turn: see `Turns`.
@@ -127,29 +147,40 @@ class Window:
             now: The time, of any clock that all callers share.
         """
         length = limit.seconds + SLACK
-        self.length = max(self.length, length)
-        self.turns = [turn for turn in self.turns if turn[0] + self.length > now]
-        at = max(now, self.turns[-1][0]) if self.turns else now
-        if limit.requests is not None and len(self.turns) >= limit.requests:
-            at = max(at, self.turns[-limit.requests][0] + length)
-        if limit.tokens is not None:
-            left = limit.tokens - min(tokens, limit.tokens)
-            for before, used, _ in reversed(self.turns):
-                left -= used
+        self._length = max(self._length, length)
+        while self._turns and self._turns[0].at + self._length <= now:
+            old = self._turns.popleft()
+            self._total -= old.tokens
+            self._of.pop(old.number, None)
+        at = max(now, self._turns[-1].at) if self._turns else now
+        if limit.requests is not None and len(self._turns) >= limit.requests:
+            at = max(at, self._turns[-limit.requests].at + length)
+        left = math.inf if limit.tokens is None else limit.tokens - min(tokens, limit.tokens)
+        if self._total > left:  # not all of them fit
+            for turn in reversed(self._turns):
+                left -= turn.tokens
                 if left < 0:
-                    at = max(at, before + length)
+                    at = max(at, turn.at + length)
                     break
         self._last += 1
-        self.turns.append((at, tokens, self._last))
+        self._add(_Turn(at, tokens, self._last))
         return at - now, self._last
 
     def settle(self, number: int, tokens: int) -> None:
         """Correct the tokens of a turn: see `Turns`."""
-        self.turns = [(at, tokens if one == number else used, one) for at, used, one in self.turns]
+        if turn := self._of.get(number):
+            self._total += tokens - turn.tokens
+            turn.tokens = tokens
 
     def fill(self, limit: RateLimit, now: float) -> None:
         """Count the window as full, where nobody knows what was sent in it."""
-        self.turns += [(now, limit.tokens or 0, 0)] * (limit.requests or 1)
+        for _ in range(limit.requests or 1):
+            self._add(_Turn(now, limit.tokens or 0, 0))
+
+    def _add(self, turn: _Turn) -> None:
+        self._turns.append(turn)
+        self._of[turn.number] = turn
+        self._total += turn.tokens
 
 
 class TurnsHere:
@@ -226,7 +257,7 @@ class TurnsInFile:
                     raise
                 raise StorageError(f"{self._path} holds no turns of a rate limit ({error}). Name another file.") from error
             yield window
-            write_text(self._path, json.dumps({"turns": window.turns, "length": window.length}), private=True)
+            write_text(self._path, json.dumps(window.to_json()), private=True)
 
 
 class Limited:
