@@ -595,7 +595,7 @@ class Broken:
         return broken, ("the weights",)
 
 
-class Deadly:
+class Deadly(Broken):
     """A model that ends the process that opens it, as one does that is larger than the memory."""
 
     name = "deadly"

@@ -363,6 +363,13 @@ class JobFolder:
             if self.models.model_path(job_id).is_file():
                 report = self.models.info(job_id).report
                 job = replace(job, state="completed", progress=1.0, **results(report))
+                if mine and self.models.in_use_name() != job_id:
+                    _logger.warning(
+                        "The process of the job %s was killed as it ended. Its model is whole, but not in use: set_model(%r) "
+                        "puts it in use.",
+                        job_id,
+                        job_id,
+                    )
             elif self.cancel_path(job_id).exists():
                 job = replace(job, state="cancelled")
             else:

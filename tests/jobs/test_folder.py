@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from deepmem_integrations import DeepMemory
+from deepmem_integrations import DeepMemory, QueryAdapter
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.errors import JobNotFoundError, JobRunningError, ModelNotFoundError, StorageError
 from deepmem_integrations.jobs import JobFolder
@@ -153,6 +153,16 @@ def test_any_next_use_deletes_what_a_killed_training_left(tmp_path, use):
     assert not jobs.inputs(orphan).exists()
     assert not any((jobs.path / half).exists() for half in halves)
     assert jobs.job(JOB).state == "failed"
+
+
+def test_a_training_that_was_killed_before_its_model_was_in_use_is_told(tmp_path, caplog):
+    jobs = write_state(tmp_path)
+    jobs.models.save_model(JOB, QueryAdapter(2))
+    assert jobs.job(JOB).state == jobs.job(JOB).state == "completed"
+    assert caplog.messages == [
+        f"The process of the job {JOB} was killed as it ended. Its model is whole, but not in use: set_model('{JOB}') "
+        "puts it in use."
+    ]
 
 
 def test_a_job_that_another_process_resumes_is_not_deleted(tmp_path):
