@@ -296,7 +296,7 @@ class RayTurns:
         seconds, number = self._call("take", limit, tokens)
         return float(seconds), int(number)
 
-    def settle(self, number: int, tokens: int) -> None:
+    def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
         self._call("settle", number, tokens)
 
@@ -345,7 +345,7 @@ class _Keeper:
             self._window.fill(limit, now)
         return self._window.take(limit, tokens, now)
 
-    def settle(self, number: int, tokens: int) -> None:
+    def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
         self._window.settle(number, tokens)
 

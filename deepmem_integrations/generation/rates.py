@@ -94,8 +94,8 @@ class Turns(Protocol):
         """Give a turn to a request with its expected tokens: return in how many seconds it comes, and its number."""
         ...
 
-    def settle(self, number: int, tokens: int) -> None:
-        """Correct the tokens of a turn."""
+    def settle(self, number: int, tokens: int | None) -> None:
+        """Correct the tokens of a turn; None gives it back, since the request was not sent."""
         ...
 
 
@@ -166,9 +166,13 @@ class Window:
         self._add(_Turn(at, tokens, self._last))
         return at - now, self._last
 
-    def settle(self, number: int, tokens: int) -> None:
+    def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
-        if turn := self._of.get(number):
+        turn = self._of.get(number)
+        if turn is not None and tokens is None:
+            self._turns.remove(turn)
+            self._total -= self._of.pop(number).tokens
+        elif turn is not None and tokens is not None:
             self._total += tokens - turn.tokens
             turn.tokens = tokens
 
@@ -203,7 +207,7 @@ class TurnsHere:
         with self._lock:
             return self._window.take(limit, tokens, time.monotonic())
 
-    def settle(self, number: int, tokens: int) -> None:
+    def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
         with self._lock:
             self._window.settle(number, tokens)
@@ -242,7 +246,7 @@ class TurnsInFile:
         with self._open() as window:
             return window.take(limit, tokens, time.time())
 
-    def settle(self, number: int, tokens: int) -> None:
+    def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
         with self._open() as window:
             window.settle(number, tokens)
@@ -296,8 +300,8 @@ class Limited:
             _logger.warning(told, self.name, seconds / 60, ahead)
         return seconds, number
 
-    def settle(self, number: int, tokens: int) -> None:
-        """Correct the tokens of a turn."""
+    def settle(self, number: int, tokens: int | None) -> None:
+        """Correct the tokens of a turn: see `Turns`."""
         self._turns.settle(number, tokens)
 
     def close(self) -> None:
@@ -360,10 +364,19 @@ class _Sending:
 
     def wait(self) -> None:
         if self._closed.wait(self._take()):
+            self._give_back()
             raise _NoTurnError(GenerationError("The run has ended, so the request is not sent."))
 
     async def await_turn(self) -> None:
-        await asyncio.sleep(self._take())
+        try:
+            await asyncio.sleep(self._take())
+        except asyncio.CancelledError:
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(DeepMemoryError):  # the next turn tells the error
+            self._limited.settle(self._number, None)
 
     def _take(self) -> float:
         try:

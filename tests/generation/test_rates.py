@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import httpx
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from deepmem_integrations.errors import GenerationError, StorageError
 from deepmem_integrations.generation import Answer, FunctionModel, OpenAIModel, QueryGenerator, RateLimit, Usage, rates
+from deepmem_integrations.generation.model import Request
 from deepmem_integrations.generation.rates import Limited, TurnsHere, TurnsInFile, Window
 from deepmem_integrations.judging import RelevanceJudge
 from tests.generation.helpers import documents
@@ -229,6 +231,30 @@ def test_a_file_of_turns_that_is_damaged_is_refused(tmp_path, turn):
     (tmp_path / "limit.json").write_text(f'{{"turns": [{turn}], "length": 60}}')
     with pytest.raises(StorageError, match="limit\\.json"):
         TurnsInFile(tmp_path / "limit.json")
+
+
+@pytest.mark.parametrize("door", ["ask", "aask"])
+def test_a_run_that_ends_gives_the_turns_back_that_it_did_not_use(door, tmp_path):
+    limit = RateLimit(requests=2, seconds=600, file=tmp_path / "limit.json")
+    run = Limited(FunctionModel(lambda messages, schema: [], "gpt"), limit)
+    requests = [Request(key=str(n), task="write", sources=(), kinds=("question",), messages=()) for n in range(6)]
+    if door == "ask":
+        with ThreadPoolExecutor(6) as pool:
+            waiting = [pool.submit(run.ask, request) for request in requests]
+            assert len(wait(waiting, timeout=2).done) == 2
+            run.close()
+    else:
+
+        async def cancelled():
+            tasks = [asyncio.ensure_future(run.aask(request)) for request in requests]
+            done, rest = await asyncio.wait(tasks, timeout=2)
+            assert len(done) == 2
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
+        asyncio.run(cancelled())
+    assert round(TurnsInFile(limit.file).take(limit, 1)[0] / 600) == 1, "the next window, and not the one after the next two"
 
 
 def test_turns_in_a_file_are_settled(tmp_path):
