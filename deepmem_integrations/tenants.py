@@ -32,8 +32,8 @@ class Tenants:
 
     Example:
         >>> tenants = Tenants("models/{tenant}.deepmemory")
-        >>> tenants["acme"].path.as_posix()
-        'models/acme.deepmemory'
+        >>> tenants["acme"].path.name
+        'acme.deepmemory'
         >>> from deepmem_integrations.errors import DeepMemoryError
         >>> try:
         ...     tenants["../acme"]
@@ -48,6 +48,7 @@ class Tenants:
             raise ValueError(f"The pattern holds {_PLACE} once, as in models/{_PLACE}.deepmemory; got {self.pattern!r}.")
         if "://" in self.pattern:
             raise StorageError(f"Tenants' folders are on this machine; got {self.pattern!r}.")
+        self.pattern = os.path.abspath(self.pattern)  # a process may change its folder
         self.cache = AdapterCache(max_bytes)
 
     def __getitem__(self, tenant: str) -> ModelFolder:
