@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -74,6 +75,8 @@ class OpenAIEmbedding:
         self._openai = require("openai", extra="openai")
         with self._errors():
             self._client = self._openai.OpenAI(**client_options)
+        if "http_client" not in client_options:  # which is the caller's to close
+            weakref.finalize(self, self._client.close)
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed texts with one request.

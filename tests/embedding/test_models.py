@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 
@@ -32,3 +34,15 @@ def test_embedding_models_that_cannot_be_used(server, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(EmbeddingError, match="openai:m cannot be used.*OPENAI_API_KEY"):
         load_embedding("openai:m")
+
+
+def test_connections_are_closed_with_the_model():
+    """Also in a reference cycle, whose parts Python ends in any order."""
+    with openai_server() as server:
+        model = OpenAIEmbedding("m", api_key="good-key", base_url=server.url)
+        model.embed_query("x")
+        client, model.itself = model._client, model
+        assert not client.is_closed()
+        del model
+        gc.collect()
+        assert client.is_closed()
