@@ -113,7 +113,7 @@ class FileLock:
         return try_flock(descriptor, wait=wait)
 
     def _unlock(self, descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        release_flock(descriptor)
 
     def __enter__(self) -> "FileLock":
         """Wait for the lock and take it."""

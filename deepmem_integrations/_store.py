@@ -88,12 +88,7 @@ class Store:
         Raises:
             StorageError: The store cannot be reached, or refuses.
         """
-
-        def write(files: Any, path: str) -> None:
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            files.pipe_file(path, data)
-
-        self._asked(name, write)
+        self._put(name, lambda files, path: files.pipe_file(path, data))
 
     def download(self, name: str, path: Path) -> None:
         """Copy a file of the store to this machine, piece by piece.
@@ -112,13 +107,15 @@ class Store:
         Raises:
             StorageError: The file cannot be read, or the store cannot be reached, or refuses.
         """
+        self._put(name, lambda files, remote: files.put_file(str(path), remote))
 
-        def upload(files: Any, remote: str) -> None:
-            files.makedirs(remote.rpartition("/")[0], exist_ok=True)
-            files.put_file(str(path), remote)
+    def _put(self, name: str, put: Callable[[Any, str], None]) -> None:
+        def into_folder(files: Any, path: str) -> None:
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            put(files, path)
 
         try:
-            self._asked(name, upload)
+            self._asked(name, into_folder)
         except FileNotFoundError as error:
             raise StorageError(f"Cannot write {self.url}/{name}: {self._told(error)}") from error
 

@@ -158,7 +158,7 @@ class RemoteModels(ModelFolder):
         current = self._store.find("current")
         if current is None:
             return
-        name = current.decode("utf-8", "replace").strip()
+        name = _name_in(current)
         if not is_plain_name(name):
             raise StorageError(f"{self.place}/current names no model: {name!r}. Publish again.")
         if name != super().in_use_name() or not self.model_path(name).is_file():

@@ -296,14 +296,20 @@ def as_bytes(value):
 lines = "\n".join(CHECKPOINT).encode() + b"\n"
 
 
+def kept_folder():
+    """A folder that is there until the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="deepmem-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @functools.cache
 def mcp_tools():
     """The MCP server's tools over a small store, with a feedback log in which a search is recorded."""
     from deepmem_integrations.cli.mcp_tools import Tools
     from deepmem_integrations.cli.stores import open_store
 
-    folder = Path(tempfile.mkdtemp(prefix="deepmem-fuzz-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = kept_folder()
     embedder = Embedder(lambda texts: np.stack([np.random.default_rng(len(text)).normal(size=4) for text in texts]))
     metadata = [{"lang": "en", "year": 2024}, {"lang": "de", "draft": True}]
     DeepLakeStore(folder / "ds").add(["a", "b"], np.eye(2, 4), ["one", "two"], metadata)
@@ -311,15 +317,19 @@ def mcp_tools():
         return Tools(open_store(f"deeplake:{folder / 'ds'}", "any", None), FeedbackLog(folder / "feedback.db"))
 
 
+FILTER_TEXTS = ["", "en", "' OR 1 = 1 --", "\\", '"', "{x}", "%"]
+"""Keys and values of metadata, and of filters."""
+
+
 @functools.cache
 def filtered_store():
     """A Deep Lake store whose metadata has what filters are made of."""
-    folder = Path(tempfile.mkdtemp(prefix="deepmem-fuzz-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    texts = ["", "en", "' OR 1 = 1 --", "\\", '"', "{x}", "%"]
-    documents = {f"{number}": Document(text, metadata={"lang": text, text or "none": "en"}) for number, text in enumerate(texts)}
+    folder = kept_folder()
+    documents = {
+        f"{number}": Document(text, metadata={"lang": text, text or "none": "en"}) for number, text in enumerate(FILTER_TEXTS)
+    }
     store = DeepLakeStore(folder / "ds")
-    store.add(list(documents), np.eye(len(texts)), texts, [document.metadata for document in documents.values()])
+    store.add(list(documents), np.eye(len(FILTER_TEXTS)), FILTER_TEXTS, [document.metadata for document in documents.values()])
     return store, documents
 
 
@@ -331,7 +341,7 @@ def check_filter(folder, where):
 
 
 def filters():
-    texts = st.sampled_from(["", "en", "' OR 1 = 1 --", "\\", '"', "{x}", "%"]) | st.text(max_size=8)
+    texts = st.sampled_from(FILTER_TEXTS) | st.text(max_size=8)
     return st.dictionaries(
         st.just("lang") | texts, texts | st.none() | st.lists(texts, max_size=3), max_size=3
     ) | st.dictionaries(texts, anything, max_size=2)
@@ -340,8 +350,7 @@ def filters():
 @functools.cache
 def web_client():
     """The web application, for somebody who was let in, and the secret of the forms."""
-    folder = Path(tempfile.mkdtemp(prefix="deepmem-fuzz-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = kept_folder()
     (folder / "root").mkdir()
     client, access = client_of(Workspace(folder / "memory", folder / "root", open_texts, store="texts:here"))
     client.get(access.url)

@@ -303,9 +303,8 @@ class Database:
                 if question in questions and (query_id in opened or (question, who) not in found):
                     shown = {position: document_id for *_, position, document_id in places}
                     clicked = opened.get(query_id, {})
-                    known = {name: position for name, position in clicked.items() if position is not None}
-                    found_there = [shown.get(rank) for rank in range(1, max(shown) + 1)]
-                    yield Looks(question, as_on_page(found_there, known), clicked)
+                    by_rank = [shown.get(rank) for rank in range(1, max(shown) + 1)]
+                    yield Looks(question, as_on_page(by_rank, clicked), clicked)
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers of queries, documents shown and events of each kind, and the first and last time.

@@ -629,9 +629,8 @@ def _shown(one: Any) -> Shown | None:
 
 def _page(query: LoggedQuery) -> list[str]:
     """Return the ids of what was shown, as the page showed it where clicks tell."""
-    places = {event.document_id: event.position for event in query.events if event.kind == "click"}
-    known = {name: place for name, place in places.items() if name is not None and place is not None}
-    page = as_on_page([None if one is None else one.document_id for one in query.shown], known)
+    clicked = {event.document_id: event.position for event in query.events if event.kind == "click" and event.document_id}
+    page = as_on_page([None if one is None else one.document_id for one in query.shown], clicked)
     return [name for name in page if name is not None]
 
 

@@ -38,12 +38,13 @@ def question_of(text: str | None, tenant: str | None = None) -> Hashable:
     return " ".join((text or "").casefold().split()), tenant
 
 
-def as_on_page(shown: Sequence[str | None], places: Mapping[str, int]) -> list[str | None]:
+def as_on_page(shown: Sequence[str | None], places: Mapping[str, int | None]) -> list[str | None]:
     """Return what was shown by rank, where a page showed what was opened at other ranks than the search, as a reranker may do.
 
     Args:
         shown: The ids of the documents by rank, as the search found them; None for a document without an id.
-        places: Document that was opened → its rank on the page, from 1. Ranks below `DEEPEST` count as one below it.
+        places: Document that was opened → its rank on the page, from 1; None where nobody told, which is the rank of the search.
+            Ranks below `DEEPEST` count as one below it.
 
     Returns:
         The documents by rank: those that were opened where they were, and the others around them in their order.
@@ -52,10 +53,10 @@ def as_on_page(shown: Sequence[str | None], places: Mapping[str, int]) -> list[s
         >>> as_on_page(["a", "b", "c", "d"], {"c": 1, "x": 3}), as_on_page(["a"], {"b": 3})
         (['c', 'a', 'x', 'b', 'd'], ['a', None, 'b'])
     """
-    moved = sorted(places, key=lambda name: places[name])
-    rest, page = [name for name in shown if name not in places], list[str | None]()
-    for name in moved:
-        while len(page) + 1 < min(places[name], DEEPEST + 1):
+    told = {name: place for name, place in places.items() if place is not None}
+    rest, page = [name for name in shown if name not in told], list[str | None]()
+    for name in sorted(told, key=lambda one: told[one]):
+        while len(page) + 1 < min(told[name], DEEPEST + 1):
             page.append(rest.pop(0) if rest else None)
         page.append(name)
     return page + rest
