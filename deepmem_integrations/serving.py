@@ -149,7 +149,7 @@ class ServedAdapter:
         elif is_url(memory):
             self._source = remote_models(str(memory))
         elif isinstance(memory, str | os.PathLike):
-            path = Path(user_path(memory))
+            path = Path(os.path.abspath(user_path(memory)))  # a process may change its folder
             is_file = path.is_file() or (path.suffix == _SUFFIX and not path.is_dir())
             self._source = path if is_file else ModelFolder(path)
         else:

@@ -13,6 +13,7 @@ from deepmem_integrations.jobs.trainer import publish
 from deepmem_integrations.langchain import DeepLake
 from deepmem_integrations.llama_index import DeepLakeVectorStore
 from deepmem_integrations.models import ModelFolder, beside, check_outside
+from deepmem_integrations.serving import ServedAdapter
 from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import add_model
 from tests.langchain.helpers import Lookup, documents_of
@@ -120,6 +121,15 @@ def test_a_model_serves_on_where_its_folder_is_lost(memory, caplog):
     ]
     lost.rename(memory.folder.path)
     assert memory.get_model() == name
+
+
+def test_an_adapter_file_that_comes_later_is_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    served = ServedAdapter("later.safetensors", untrained="plain")
+    monkeypatch.chdir("/")
+    turned = QueryAdapter(2, linear=np.array([[0, 1], [-1, 0]], dtype=np.float32))
+    turned.save(tmp_path / "later.safetensors")
+    assert served.transform([1.0, 0.0]) == pytest.approx(turned.transform([1.0, 0.0]))
 
 
 def test_a_process_may_change_its_folder(memory, tmp_path, monkeypatch):
