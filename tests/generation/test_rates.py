@@ -28,10 +28,11 @@ from tests.openai_server import Reply, honest, queries
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch):
-    """No test waits for another's turns, or for the slack of a minute."""
+def apart(monkeypatch, request):
+    """No test waits for another's turns, and none for the slack of a minute but those who count what a server gets."""
     monkeypatch.setattr(TurnsHere, "_windows", {})
-    monkeypatch.setattr(rates, "SLACK", 0.1)
+    if "server" not in request.fixturenames:
+        monkeypatch.setattr(rates, "SLACK", 0.1)
 
 
 costs = st.lists(st.tuples(st.integers(1, 120), st.floats(0, 30), st.integers(1, 120)), min_size=1, max_size=60)
@@ -76,6 +77,7 @@ def test_each_run_keeps_its_own_cap_and_counts_the_others():
     assert window.take(RateLimit(requests=2, seconds=20), 1, 5.0)[0] == pytest.approx(15.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["generate", "agenerate"])
 def test_a_server_never_gets_more_than_the_limit(server, generator, door):
     writer = generator(1, limit=RateLimit(requests=5, seconds=0.3), concurrency=16)
@@ -85,6 +87,7 @@ def test_a_server_never_gets_more_than_the_limit(server, generator, door):
     assert result.relevance == generator(1).generate(pairs).relevance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["generate", "agenerate"])
 def test_what_the_client_sends_again_waits_for_a_turn_as_well(server, generator, door):
     server.script = lambda messages, attempt: (
@@ -96,6 +99,7 @@ def test_what_the_client_sends_again_waits_for_a_turn_as_well(server, generator,
     assert server.most_within(0.3) == 4
 
 
+@pytest.mark.slow
 def test_tokens_are_limited(server, generator):
     server.script = lambda messages, attempt: queries(f"what is {messages[-1]['content'][-40:-30]}?")
     pairs = documents(6)
@@ -106,6 +110,7 @@ def test_tokens_are_limited(server, generator):
     assert max(server.times) - min(server.times) > 0.4
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_share_a_name(server, generator, openai_model):
     limit = RateLimit(requests=3, seconds=0.4, name="mine")
     writer = generator(1, limit=limit)
