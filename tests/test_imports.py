@@ -36,6 +36,7 @@ def test_the_import_loads_nothing_heavy():
     )
 
 
+@pytest.mark.slow
 def test_each_part_loads_only_its_own():
     assert "torch" not in modules_after("import deepmem_integrations.langchain")
     assert not {"deeplake", "sqlalchemy"} & set(modules_after("import deepmem_integrations.langchain"))

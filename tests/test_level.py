@@ -22,6 +22,7 @@ from deepmem_integrations.training import train as training
 from deepmem_integrations.training.linear import _Softmax
 from tests.langchain.helpers import Lookup
 
+pytestmark = pytest.mark.slow  # each trains
 PARTS = 3
 
 
@@ -210,7 +211,6 @@ def test_clicks_on_pages_are_compared_by_how_candidates_order_what_was_shown(pro
     assert report.seen.base["recall@10"] > 0.9, "of eleven"
 
 
-@pytest.mark.slow
 def test_a_store_that_is_never_read_in_full(problem, langchain, trained, tmp_path, caplog):
     """What the store finds tells its own parents: training, evaluating, reporting and remembering need no listing."""
     memory = DeepMemory.from_langchain(langchain, tmp_path / "n", scan=False)
@@ -275,7 +275,6 @@ def test_remembered_and_forgotten_by_page(problem, trained):
         trained.forget(document_ids=["page-99"])
 
 
-@pytest.mark.slow
 def test_documents_without_the_key_stand_for_themselves(problem, lookup, tmp_path, caplog):
     store = InMemoryVectorStore(lookup)
     keyed = problem.ids[:240]
@@ -290,7 +289,6 @@ def test_documents_without_the_key_stand_for_themselves(problem, lookup, tmp_pat
         memory.measure(of_pages(problem.test, "uri"))
 
 
-@pytest.mark.slow
 def test_after_a_re_chunking_the_labels_stay_and_answers_move(problem, lookup, langchain, trained, tmp_path):
     """Every part is cut anew: pages keep their names, so labels stay as they are, and remembered answers move by text."""
     before = {document.id: document.page_content for document in trained.documents()}
@@ -359,7 +357,6 @@ class TestLlamaIndex:
         )
         return parser.get_nodes_from_documents(sources)
 
-    @pytest.mark.slow
     def test_auto_merging_retriever(self, problem, nodes, tmp_path):
         from llama_index.core import StorageContext, VectorStoreIndex
         from llama_index.core.node_parser import get_leaf_nodes

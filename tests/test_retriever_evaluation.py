@@ -84,6 +84,7 @@ def test_a_store_that_ranks_by_l2(memory, problem):
     assert memory.measure(problem.test, top_k=K).found[WITHOUT] != found, "an exact cosine, which this store does not rank by"
 
 
+@pytest.mark.slow
 def test_a_tenant_filter(problem, adapter, tmp_path):
     problem = with_uuids(problem)
     with warnings.catch_warnings():
@@ -232,6 +233,7 @@ def index(problem):
     return VectorStoreIndex(nodes, embed_model=NodeLookup(problem))
 
 
+@pytest.mark.slow
 async def test_llama_index(memory, problem, index, adapter):
     served = NodeRetriever(index, memory=adapter, similarity_top_k=5)
     result = memory.measure(problem.test, retriever=served, top_k=K)

@@ -51,6 +51,7 @@ class Long(Lookup):
         return [[(1 + int(text[4:]) % 3) * value for value in self.embed_query(text)] for text in texts]
 
 
+@pytest.mark.slow
 def test_a_store_that_ranks_by_l2(memory, problem, adapter, tmp_path):
     lancedb = pytest.importorskip("langchain_community.vectorstores.lancedb")
     pytest.importorskip("lancedb")

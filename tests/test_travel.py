@@ -98,6 +98,7 @@ def test_copies_do_the_same(things):
             assert used(way(thing), query) == expected, name
 
 
+@pytest.mark.slow
 def test_another_process_in_another_folder_does_the_same(things, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     with open("things.pickle", "wb") as file:

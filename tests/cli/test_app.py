@@ -6,6 +6,7 @@ import deepmem_integrations
 from tests.cli.helpers import deepmem, process
 
 
+@pytest.mark.slow
 def test_the_command_line():
     assert process("--version").out == f"deepmem-integrations {deepmem_integrations.__version__}\n"
     assert "demo" in process("--help").out

@@ -100,6 +100,7 @@ def test_doctor_on_a_word_index_that_nobody_needs(small):
     assert the_words(done)["ranking"]["detail"] == "retrievers rank by vector + answers(τ=0.1); words do not count"
 
 
+@pytest.mark.slow
 def test_doctor_on_the_words_of_a_model_that_ranks_by_them(small, monkeypatch):
     store, folder, where = small
     put_in_use(folder, Ranking(words=0.5))

@@ -6,6 +6,7 @@ from deepmem_integrations import Relevance
 from tests.cli.helpers import deepmem, process
 
 
+@pytest.mark.slow
 def test_generate(shop, tmp_path):
     labels = tmp_path / "labels.jsonl"
     options = ("generate", labels, *shop.store, "--llm", "extractive", "--per-document", 2, "--max-documents", 20)

@@ -123,6 +123,7 @@ def test_jobs_models_use_and_delete(shop, tmp_path):
     assert deepmem("delete", first, "--path", models).code == 1
 
 
+@pytest.mark.slow
 def test_train_in_the_background_status_and_cancel(shop, tmp_path):
     where = ("--path", tmp_path / "models")
     started = deepmem("train", shop.folder / "train.jsonl", *shop.store, *where, "--background", "--json")
@@ -214,6 +215,7 @@ def test_status_and_models_tell_how_retrievers_rank(shop, tmp_path):
 # ---- refresh ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_refresh_follows_the_store(shop, tmp_path):
     texts = {"a": "Restart the router.", "b": "The table is missing.", "c": "Nothing changes here, and the text is English."}
     store = DeepLakeStore(tmp_path / "ds")
@@ -250,6 +252,7 @@ def test_refresh_reads_the_store_that_the_environment_names(shop, tmp_path, monk
     assert (tmp_path / "words" / "index.json").is_file()
 
 
+@pytest.mark.slow
 def test_train_holds_queries_out_and_measures_on_them(shop, tmp_path):
     arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path, "--hold-out", "0.25")
     shown = deepmem(*arguments)
@@ -305,6 +308,7 @@ def test_train_never_overwrites_other_queries_in_a_home_folder(shop, tmp_path, m
     assert Relevance.from_jsonl(tmp_path / "held.jsonl") == shop.train.take(range(3))
 
 
+@pytest.mark.slow
 def test_train_saves_the_queries_that_it_holds_out(shop, tmp_path):
     file = tmp_path / "held.jsonl"
     arguments = ("train", shop.folder / "train.jsonl", *shop.store, "--path", tmp_path / "models", "--save-held-out", file)

@@ -1,10 +1,13 @@
 """``deepmem retrain``, ``rollback`` and ``audit``: what a nightly job calls, and its exit codes."""
 
+import pytest
+
 from deepmem_integrations.audit import user
 from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import deepmem
 
 
+@pytest.mark.slow
 def test_the_nights_of_a_cron_job(shop, tmp_path):
     models, labels = tmp_path / "models", tmp_path / "labels.jsonl"
     where = (*shop.store, "--path", models)

@@ -14,6 +14,7 @@ from deepmem_integrations.models import ModelFolder
 from tests.cli.helpers import deepmem, process
 
 
+@pytest.mark.slow
 def test_evaluate(shop):
     shown = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store)
     assert shown.code == 0
@@ -69,6 +70,7 @@ broken = plain | (lambda documents: "an answer")
 """
 
 
+@pytest.mark.slow
 def test_evaluate_a_retriever(shop, tmp_path, monkeypatch):
     (tmp_path / "application.py").write_text(APPLICATION.format(folder=shop.folder))
     (tmp_path / "incomplete.py").write_text("import a_package_that_is_missing")
@@ -221,6 +223,7 @@ def test_search_shows_the_evidence_below_each_document(shop, ranking, monkeypatc
     assert "words" not in alone.out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_search_goes_on_without_a_damaged_word_index(shop, ranking):
     where = ranking(Ranking(words=100.0))
     query = f"what is {shop.documents[-1].id}?"

@@ -86,6 +86,7 @@ def test_parquet_files_are_trained_and_searched(shop, tmp_path):
     assert "is no Ray cluster" in deepmem("train", tmp_path / "labels.jsonl", "--store", uri, *rest, "--ray", "here").err
 
 
+@pytest.mark.slow
 def test_a_lance_data_set_is_trained_and_searched(shop, tmp_path):
     lance, pyarrow = pytest.importorskip("lance"), pytest.importorskip("pyarrow")
     texts = [document.text for document in shop.documents]

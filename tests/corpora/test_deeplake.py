@@ -92,6 +92,7 @@ def test_a_store_at_a_version(store, problem):
         DeepLakeStore(store.path, version="nothing")
 
 
+@pytest.mark.slow
 def test_a_training_reads_the_data_set_and_gives_the_model_of_a_copy(store, problem, embeddings, tmp_path, blocks, monkeypatch):
     monkeypatch.setattr(corpus_sample, "MAX_DOCUMENTS", 200)
     monkeypatch.setattr(corpus_sample, "NEAR", 3)

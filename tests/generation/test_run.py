@@ -47,6 +47,7 @@ def misbehave(pairs):
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["generate", "agenerate"])
 def test_every_fault_is_survived_and_counted(server, tmp_path, door, caplog):
     pairs = documents(20)

@@ -27,6 +27,7 @@ from tests.problems import make_problem
 # ---- a training in a process of its own ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_waiting_the_training_goes_on_in_a_process_of_its_own(memory, problem, capsys):
     options = {"keep_texts": True, "validation": problem.test, "max_unseen_loss": 2, "seed": 3}
     waited = memory.train(problem.train, **options)
@@ -358,6 +359,7 @@ def test_on_a_full_disk_training_is_a_clear_error_and_the_model_serves_on(memory
     assert ["File too large" in job.error for job in failed] == [True, True]
 
 
+@pytest.mark.slow
 def test_the_bar_tells_the_time_and_moves_between_two_steps(capfd):
     recorded, shown = [], ""
     with trainer._bar(Pace(0.0, 6.0, 0.0, waves=1), lambda done, total: recorded.append((done, total))) as step:
