@@ -225,11 +225,16 @@ def check_traces(folder, written):
         assert row
 
 
-LIMIT = {"turns": [[1.0, 10, 1], [2.0, 10, 2]], "length": 60.0}
+def limit_file():
+    with tempfile.TemporaryDirectory() as folder:
+        turns = TurnsInFile(Path(folder, "limit.db"))
+        for _ in range(2):
+            turns.take(RateLimit(requests=2), 10)
+        return Path(folder, "limit.db").read_bytes()
 
 
 def check_limit(folder, data):
-    path = folder / "limit.json"
+    path = folder / "limit.db"
     path.write_bytes(data)
     waiting, number = TurnsInFile(path).take(RateLimit(requests=2, tokens=100), 10)
     assert waiting >= 0 and number > 0
@@ -415,7 +420,7 @@ DOORS = {
     "labels of LlamaIndex": (as_bytes(qa), check_llama_index),
     "feedback": (changed(json.dumps(FEEDBACK).encode()) | as_bytes(FEEDBACK), check_feedback),
     "traces": (traces(), check_traces),
-    "rate limits": (changed(json.dumps(LIMIT).encode()) | as_bytes(LIMIT), check_limit),
+    "rate limits": (changed(limit_file()) | st.binary(), check_limit),
     "trainings": (changed(save(DONE)) | changed_tensors(DONE).map(save), check_training),
     "word indices": (as_bytes(manifest) | st.binary(), check_words),
     "paths": (any_text, check_path),

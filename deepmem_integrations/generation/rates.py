@@ -8,22 +8,21 @@ those that keep a window, limits and pyrate-limiter, keep an entry for each toke
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from deepmem_integrations._files import make_private_folder, read_json, user_path, write_text
-from deepmem_integrations._locks import WriteLock
+from deepmem_integrations._files import make_private_folder, open_regular, user_path
 from deepmem_integrations._store import is_url
 from deepmem_integrations.errors import DeepMemoryError, GenerationError, StorageError
 from deepmem_integrations.generation.budget import Usage
@@ -35,6 +34,8 @@ LONGEST = 31 * 86_400
 """The most seconds of a window."""
 LONG = 600.0
 """From how many seconds on a wait is told, once."""
+PATIENCE = 60.0
+"""For how many seconds another process may hold the file of a limit."""
 SLACK = 1.0
 """How many seconds after its turn a request may reach the provider, and the limit still holds."""
 
@@ -111,32 +112,24 @@ class _Turn:
 class Window:
     """The turns of the last seconds, and those to come.
 
-    Args:
-        turns: For each turn its time, its tokens, and its number.
+    Attributes:
         length: After how many seconds a turn counts for nobody any more.
-
-    Raises:
-        ValueError: A time is not finite.
     """
 
-    def __init__(self, turns: Iterable[Sequence[float]] = (), length: float = 0.0) -> None:
-        given = [_Turn(float(at), int(tokens), int(number)) for at, tokens, number in turns]
-        self._length = float(length)
-        if not all(math.isfinite(turn.at) for turn in given) or not math.isfinite(self._length):
-            raise ValueError("a time is not finite")
-        self._turns = deque(sorted(given, key=lambda turn: turn.at))
-        self._of = {turn.number: turn for turn in given}
-        self._total = sum(turn.tokens for turn in given)
+    def __init__(self) -> None:
+        self.length = 0.0
+        self._turns = deque[_Turn]()
+        self._of: dict[int, _Turn] = {}
+        self._total = 0
         # A number is never given again, also by a window that is made anew while requests are under way.
-        self._last = max(self._of, default=time.time_ns() // 1_000)
+        self._last = time.time_ns() // 1_000
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the arguments of the class as JSON values."""
-        return {"turns": [[turn.at, turn.tokens, turn.number] for turn in self._turns], "length": self._length}
+    def __contains__(self, number: int) -> bool:
+        return number in self._of
 
     def counts(self, now: float) -> bool:
         """Tell whether a turn still counts for somebody."""
-        return bool(self._turns) and self._turns[-1].at + self._length > now
+        return bool(self._turns) and self._turns[-1].at + self.length > now
 
     def take(self, limit: RateLimit, tokens: int, now: float) -> tuple[float, int]:
         """Give a turn: see `Turns`.
@@ -147,8 +140,8 @@ class Window:
             now: The time, of any clock that all callers share.
         """
         length = limit.seconds + SLACK
-        self._length = max(self._length, length)
-        while self._turns and self._turns[0].at + self._length <= now:
+        self.length = max(self.length, length)
+        while self._turns and self._turns[0].at + self.length <= now:
             old = self._turns.popleft()
             self._total -= old.tokens
             self._of.pop(old.number, None)
@@ -162,9 +155,9 @@ class Window:
                 if left < 0:
                     at = max(at, turn.at + length)
                     break
-        self._last += 1
-        self._add(_Turn(at, tokens, self._last))
-        return at - now, self._last
+        number = self._last + 1
+        self.add(number, at, tokens)
+        return at - now, number
 
     def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
@@ -179,12 +172,14 @@ class Window:
     def fill(self, limit: RateLimit, now: float) -> None:
         """Count the window as full, where nobody knows what was sent in it."""
         for _ in range(limit.requests or 1):
-            self._add(_Turn(now, limit.tokens or 0, 0))
+            self.add(self._last + 1, now, limit.tokens or 0)
 
-    def _add(self, turn: _Turn) -> None:
+    def add(self, number: int, at: float, tokens: int) -> None:
+        """Add a turn that was given, which is not before those that were added."""
+        self._last = max(self._last, number)
+        self._of[number] = turn = _Turn(at, tokens, number)
         self._turns.append(turn)
-        self._of[turn.number] = turn
-        self._total += turn.tokens
+        self._total += tokens
 
 
 class TurnsHere:
@@ -195,21 +190,20 @@ class TurnsHere:
     """
 
     _windows: ClassVar[dict[str, Window]] = {}
-    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, name: str) -> None:
         self._name = name
-        with self._lock:
+        with _LOCK:
             self._window = self._windows.setdefault(name, Window())
 
     def take(self, limit: RateLimit, tokens: int) -> tuple[float, int]:
         """Give a turn: see `Turns`."""
-        with self._lock:
+        with _LOCK:
             return self._window.take(limit, tokens, time.monotonic())
 
     def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
-        with self._lock:
+        with _LOCK:
             self._window.settle(number, tokens)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -217,23 +211,22 @@ class TurnsHere:
         return TurnsHere, (self._name,)
 
 
-if hasattr(os, "register_at_fork"):  # a process that is forked while another thread takes a turn would wait forever
-    _lock = TurnsHere._lock
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-
-
 class TurnsInFile:
-    """The turns of one provider in a file that processes share.
+    """The turns of one provider in a SQLite database that processes share.
+
+    The window stands in each process as well, which reads what the others changed since it asked last. The kernel keeps what a
+    process has written that is killed; a machine that loses power may leave a damaged file, which is an error.
 
     Args:
-        path: The file. The lock is a file beside it.
+        path: The file of the database.
 
     Raises:
-        StorageError: The file cannot be read, written or locked.
+        StorageError: The file cannot be read, written or locked, or is another one.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(os.path.abspath(user_path(path)))
+        self._forget()
         try:
             make_private_folder(self._path.parent)
         except OSError as error:
@@ -243,25 +236,87 @@ class TurnsInFile:
 
     def take(self, limit: RateLimit, tokens: int) -> tuple[float, int]:
         """Give a turn: see `Turns`."""
-        with self._open() as window:
-            return window.take(limit, tokens, time.time())
+        with self._open() as database:
+            now = time.time()
+            wait, number = self._window.take(limit, tokens, now)
+            database.execute("DELETE FROM turns WHERE at <= ?", [now - self._window.length])
+            database.execute(f"PRAGMA user_version = {math.ceil(self._window.length)}")
+            self._write(database, number, now + wait, tokens)
+        return wait, number
 
     def settle(self, number: int, tokens: int | None) -> None:
         """Correct the tokens of a turn: see `Turns`."""
-        with self._open() as window:
-            window.settle(number, tokens)
+        with self._open() as database:
+            self._window.settle(number, tokens)
+            if (turn := database.execute("SELECT at FROM turns WHERE number = ?", [number]).fetchone()) is not None:
+                self._write(database, number, turn[0], tokens)
+
+    def _write(self, database: sqlite3.Connection, number: int, at: float, tokens: int | None) -> None:
+        row = database.execute("INSERT OR REPLACE INTO turns (number, at, tokens) VALUES (?, ?, ?)", [number, at, tokens])
+        self._seen = row.lastrowid
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[Window]:
-        with WriteLock(self._path.with_name(f"{self._path.name}.lock")):
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with _LOCK:
             try:
-                window = Window(**read_json(self._path)) if self._path.exists() else Window()
-            except (TypeError, ValueError, OverflowError) as error:
-                if isinstance(error, StorageError):
-                    raise
-                raise StorageError(f"{self._path} holds no turns of a rate limit ({error}). Name another file.") from error
-            yield window
-            write_text(self._path, json.dumps(window.to_json()), private=True)
+                with open_regular(self._path, os.O_RDWR | os.O_CREAT):  # its owner alone may read it
+                    pass
+                with contextlib.closing(sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)) as database:
+                    database.execute("PRAGMA synchronous = OFF")
+                    database.execute("BEGIN IMMEDIATE")
+                    self._read(database)
+                    yield database
+                    database.execute("COMMIT")
+            except BaseException as error:
+                self._forget()  # what was not written does not count
+                if isinstance(error, OSError | sqlite3.OperationalError):
+                    raise StorageError(f"Cannot read or write {self._path}: {getattr(error, 'strerror', error)}.") from error
+                if isinstance(error, sqlite3.Error | TypeError | ValueError | OverflowError):
+                    raise StorageError(
+                        f"{self._path} holds no turns of a rate limit, or is damaged ({error}). Name another file."
+                    ) from error
+                raise
+
+    def _read(self, database: sqlite3.Connection) -> None:
+        """Read what changed since the last call."""
+        tables = [row[0] for row in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
+        if not tables:
+            for statement in _TABLES:
+                database.execute(statement)
+        elif [*tables] != [_TABLES[0], "CREATE TABLE sqlite_sequence(name,seq)", _TABLES[1]]:
+            raise ValueError("it is another database")
+        self._window.length = max(self._window.length, float(database.execute("PRAGMA user_version").fetchone()[0]))
+        changed = database.execute("SELECT id, number, at, tokens FROM turns WHERE id > ? ORDER BY at, number", [self._seen])
+        for row, number, at, tokens in changed:
+            if not isinstance(at, float) or not math.isfinite(at) or not isinstance(tokens, int | None):
+                raise ValueError(f"{at!r} with {tokens!r} tokens is no turn")
+            self._seen = max(self._seen, row)
+            if number in self._window:
+                self._window.settle(number, tokens)
+            elif tokens is not None:
+                self._window.add(number, at, tokens)
+
+    def _forget(self) -> None:
+        self._window, self._seen = Window(), 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the path: another process reads the file."""
+        return {"_path": self._path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+
+_TABLES = (
+    "CREATE TABLE turns (id INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE, at REAL NOT NULL, tokens INTEGER)",
+    "CREATE INDEX turns_at ON turns (at)",
+)
+"""A turn that changes is written anew, with a higher id; without tokens it was given back."""
+_LOCK = threading.Lock()
+"""Held by whoever takes or settles a turn in this process."""
+if hasattr(os, "register_at_fork"):  # a process that is forked while another thread takes a turn would wait forever
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
 
 class Limited:

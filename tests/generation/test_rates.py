@@ -1,10 +1,11 @@
 """Rate limits: what a real server gets in any window, from threads, tasks, runs and processes."""
 
 import asyncio
-import json
+import contextlib
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -137,7 +138,7 @@ def test_processes_share_a_file(tmp_path):
             print(time.time() + wait)
             turns.settle(number, 5)
     """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "deep" / "limit.json")]
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "deep" / "limit.db")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}) for _ in range(2)]
     turns = sorted(float(line) for one in running for line in one.communicate(timeout=60)[0].split())
     assert len(turns) == 12
@@ -146,15 +147,31 @@ def test_processes_share_a_file(tmp_path):
 
 def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path, generator):
     path = tmp_path / "notes.json"
-    for content in ('{"my": "notes"}', '{"turns": [[1]]}', "[1]", "no JSON"):
+    for content in ("[1]", "no database", "no database" * 100):
         path.write_text(content)
-        with pytest.raises(StorageError, match=r"notes\.json"):
+        with pytest.raises(StorageError, match=r"notes\.json holds no turns of a rate limit"):
             generator(limit=RateLimit(5, file=path))(documents(2))
         assert path.read_text() == content
 
 
+@pytest.mark.parametrize("statement", ["CREATE TABLE notes (id)", "CREATE VIEW turns AS SELECT 1 AS id, 2 AS number"])
+def test_a_database_of_another_kind_is_refused_and_left_alone(tmp_path, statement):
+    path = tmp_path / "notes.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(statement)
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=r"notes\.db holds no turns of a rate limit, or is damaged \(it is another database"):
+        TurnsInFile(path)
+    assert path.read_bytes() == before
+
+
+def changed(path, statement):
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement)
+
+
 def test_an_answer_that_was_paid_is_kept_where_a_limit_can_no_longer_be_kept(tmp_path, generator, server):
-    file = tmp_path / "limits" / "limit.json"
+    file = tmp_path / "limits" / "limit.db"
 
     def script(messages, attempt):
         file.write_text("no JSON")
@@ -162,7 +179,7 @@ def test_an_answer_that_was_paid_is_kept_where_a_limit_can_no_longer_be_kept(tmp
 
     server.script = script
     options = {"limit": RateLimit(50, file=file), "concurrency": 1, "checkpoint": tmp_path / "run.jsonl"}
-    with pytest.raises(StorageError, match=r"limit\.json"):
+    with pytest.raises(StorageError, match=r"limit\.db"):
         generator(1, **options)(documents(4))
     assert len(server.times) == 1
     assert generator(1, checkpoint=tmp_path / "run.jsonl").generate(documents(4)).recorded == 1
@@ -211,10 +228,13 @@ def test_an_openai_model_travels_with_its_key(server, openai_model, monkeypatch)
 
 def test_a_long_wait_is_told_once(tmp_path, caplog):
     """As where the clock of another machine was an hour ahead."""
-    path, limit = tmp_path / "limit.json", RateLimit(requests=1, file=tmp_path / "limit.json")
+    path, limit = tmp_path / "limit.db", RateLimit(requests=1, file=tmp_path / "limit.db")
     limited = Limited(FunctionModel(len, "gpt"), limit)
     assert limited.take(1)[0] == 0 and not caplog.messages
-    path.write_text(json.dumps({"turns": [[time.time() + 3600, 1, 1]], "length": 61}))
+    changed(path, "DELETE FROM turns")
+    TurnsInFile(path).take(limit, 1)
+    changed(path, "UPDATE turns SET at = at + 3600")
+    limited = Limited(FunctionModel(len, "gpt"), limit)
     assert [round(limited.take(1)[0] / 60) for _ in range(2)] == [61, 62]
     assert caplog.messages == [
         "A request to gpt waits 61 minutes for its turn: others have turns before, or the clock of a machine that shares "
@@ -231,16 +251,58 @@ def test_a_window_counts_as_long_as_a_turn_does_and_gives_no_number_again():
     assert later != number, "the request of a window that was lost is still under way"
 
 
-@pytest.mark.parametrize("turn", ["[1e400, 1, 1]", "[1.0, 1e400, 1]", "[NaN, 1, 1]"])
-def test_a_file_of_turns_that_is_damaged_is_refused(tmp_path, turn):
-    (tmp_path / "limit.json").write_text(f'{{"turns": [{turn}], "length": 60}}')
-    with pytest.raises(StorageError, match="limit\\.json"):
-        TurnsInFile(tmp_path / "limit.json")
+@pytest.mark.parametrize("damage", ["at = 9e999", "at = 'soon'", "tokens = 'many'", "tokens = 1e300"])
+def test_a_file_of_turns_that_is_damaged_is_refused(tmp_path, damage):
+    TurnsInFile(tmp_path / "limit.db").take(RateLimit(requests=2), 10)
+    changed(tmp_path / "limit.db", f"UPDATE turns SET {damage}")
+    with pytest.raises(StorageError, match="limit\\.db"):
+        TurnsInFile(tmp_path / "limit.db")
+
+
+def test_a_file_that_nobody_may_write_or_that_is_held_is_told(tmp_path, monkeypatch):
+    path, limit = tmp_path / "limit.db", RateLimit(requests=2, seconds=600)
+    turns = TurnsInFile(path)
+    monkeypatch.setattr(rates, "PATIENCE", 0.1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="limit\\.db: database is locked"):
+            turns.take(limit, 1)
+    assert [round(turns.take(limit, 1)[0]) for _ in range(3)] == [0, 0, 600], "the turn that was not given does not count"
+
+
+def test_a_file_of_turns_is_its_owners_and_does_not_grow(tmp_path):
+    path, limit = tmp_path / "limit.db", RateLimit(requests=10, seconds=0.01)
+    turns, others = TurnsInFile(path), TurnsInFile(path)
+    for _ in range(20):
+        for one in (turns, others) * 10:
+            one.settle(one.take(limit, 10)[1], 5)
+        changed(path, "UPDATE turns SET at = at - 1000")
+        turns, others = (pickle.loads(pickle.dumps(one)) for one in (turns, others))
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM turns").fetchone()[0] <= 20
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_processes_see_what_others_settle_and_give_back(tmp_path):
+    limit = RateLimit(tokens=100, seconds=600)
+    one, other = TurnsInFile(tmp_path / "limit.db"), TurnsInFile(tmp_path / "limit.db")
+    _, first = one.take(limit, 90)
+    _, second = other.take(limit, 10)
+    assert len({first, second}) == 2
+    assert other.take(limit, 50)[0] > 500
+    one.settle(first, 20)
+    assert other.take(limit, 0)[0] > 500, "turns are given in order"
+    fresh = TurnsInFile(tmp_path / "fresh.db")
+    _, number = fresh.take(limit, 90)
+    mirror = TurnsInFile(tmp_path / "fresh.db")
+    fresh.settle(number, None)
+    assert mirror.take(limit, 100)[0] == 0
+    assert fresh.take(limit, 1)[0] > 500, "and what the other took"
 
 
 @pytest.mark.parametrize("door", ["ask", "aask"])
 def test_a_run_that_ends_gives_the_turns_back_that_it_did_not_use(door, tmp_path):
-    limit = RateLimit(requests=2, seconds=600, file=tmp_path / "limit.json")
+    limit = RateLimit(requests=2, seconds=600, file=tmp_path / "limit.db")
     run = Limited(FunctionModel(lambda messages, schema: [], "gpt"), limit)
     requests = [Request(key=str(n), task="write", sources=(), kinds=("question",), messages=()) for n in range(6)]
     if door == "ask":
@@ -268,7 +330,7 @@ def test_a_run_that_ends_gives_the_turns_back_that_it_did_not_use(door, tmp_path
 
 
 def test_turns_in_a_file_are_settled(tmp_path):
-    turns, limit = TurnsInFile(tmp_path / "limit.json"), RateLimit(tokens=100, seconds=10)
+    turns, limit = TurnsInFile(tmp_path / "limit.db"), RateLimit(tokens=100, seconds=10)
     _, number = turns.take(limit, 90)
     assert turns.take(limit, 50)[0] > 9
     other = TurnsInFile(tmp_path / "other.json")
