@@ -64,6 +64,16 @@ def user_path(path: str | os.PathLike[str]) -> str:
     return text
 
 
+def lasting_path(path: str | os.PathLike[str]) -> str:
+    """Return a `user_path` that stays right where the process changes its folder. A URL stays as it is.
+
+    Raises:
+        StorageError: See `user_path`.
+    """
+    place = user_path(path)
+    return place if "://" in place else os.path.abspath(place)
+
+
 LONGEST_NAME = 200
 """The most bytes of the name of a job or model; a name of 255 is the longest that file systems take, with its ending."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from deepmem_integrations._files import LONGEST_NAME, is_missing, is_plain_name, read_text, user_path, write_text
+from deepmem_integrations._files import LONGEST_NAME, is_missing, is_plain_name, lasting_path, read_text, user_path, write_text
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, Ranking
 from deepmem_integrations.adapter.cache import AdapterCache, shared
@@ -123,7 +123,7 @@ class ModelFolder:
             raise StorageError(
                 f"{path} is no folder of this machine: give path= a folder here to train into, and memory.publish({str(path)!r})."
             )
-        self.path = Path(os.path.abspath(user_path(path)))  # a process may change its folder
+        self.path = Path(lasting_path(path))
         self.audit = AuditLog(self.path / "audit.jsonl")
         self._cache = cache
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import lasting_path
 from deepmem_integrations._store import is_url
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations._weak import WeakCache
@@ -149,7 +149,7 @@ class ServedAdapter:
         elif is_url(memory):
             self._source = remote_models(str(memory))
         elif isinstance(memory, str | os.PathLike):
-            path = Path(os.path.abspath(user_path(memory)))  # a process may change its folder
+            path = Path(lasting_path(memory))
             is_file = path.is_file() or (path.suffix == _SUFFIX and not path.is_dir())
             self._source = path if is_file else ModelFolder(path)
         else:

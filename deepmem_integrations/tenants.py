@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import lasting_path
 from deepmem_integrations.adapter.cache import MAX_BYTES, AdapterCache
 from deepmem_integrations.errors import ModelNotFoundError, StorageError
 from deepmem_integrations.models import ModelFolder
@@ -43,12 +43,11 @@ class Tenants:
     """
 
     def __init__(self, pattern: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> None:
-        self.pattern = user_path(pattern)
+        self.pattern = lasting_path(pattern)
         if self.pattern.count(_PLACE) != 1:
             raise ValueError(f"The pattern holds {_PLACE} once, as in models/{_PLACE}.deepmemory; got {self.pattern!r}.")
         if "://" in self.pattern:
             raise StorageError(f"Tenants' folders are on this machine; got {self.pattern!r}.")
-        self.pattern = os.path.abspath(self.pattern)  # a process may change its folder
         self.cache = AdapterCache(max_bytes)
 
     def __getitem__(self, tenant: str) -> ModelFolder:

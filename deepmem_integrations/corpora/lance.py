@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepmem_integrations._extras import require
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import lasting_path
 from deepmem_integrations._redaction import redacted
 from deepmem_integrations.corpora.arrow import ArrowCorpus, ArrowShard, Columns, reading
 from deepmem_integrations.corpora.shards import shard_rows
@@ -58,8 +58,7 @@ class LanceCorpus(ArrowCorpus):
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         require("lance", extra="lance")
-        place = user_path(path)
-        self.path = place if "://" in place else os.path.abspath(place)
+        self.path = lasting_path(path)
         self.version = version
         super().__init__(Columns(id, vector, text))
         self._options = dict(storage_options or {})

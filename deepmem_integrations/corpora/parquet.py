@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepmem_integrations._extras import require
+from deepmem_integrations._files import lasting_path
 from deepmem_integrations._redaction import redacted
 from deepmem_integrations.corpora.arrow import ArrowCorpus, ArrowShard, Columns, reading
 from deepmem_integrations.errors import MissingExtraError, StoreError
@@ -65,7 +66,7 @@ class ParquetCorpus(ArrowCorpus):
     ) -> None:
         require("pyarrow.parquet", extra="parquet")
         require("fsspec", extra="parquet")
-        self.paths = [str(one) for one in (path if isinstance(path, list | tuple) else [path])]
+        self.paths = [lasting_path(one) for one in (path if isinstance(path, list | tuple) else [path])]
         super().__init__(Columns(id, vector, text))
         self._options = dict(storage_options or {})
 

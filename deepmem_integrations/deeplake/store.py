@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import lasting_path
 from deepmem_integrations._ordered import ordered
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations._vectors import Vectors, unit_rows
@@ -111,7 +111,7 @@ class DeepLakeStore:
         token: str | None = None,
         creds: Mapping[str, str] | None = None,
     ) -> None:
-        self.path = user_path(path)
+        self.path = lasting_path(path)
         if token is not None and not isinstance(token, str):
             raise StoreError(f"token is a string; got {type(token).__name__}. An embedding model is passed as embedding=….")
         read_only = read_only or version is not None
@@ -137,7 +137,7 @@ class DeepLakeStore:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path and the credentials: another process opens the data set itself."""
         options = {"read_only": self.read_only, "version": self.version, **self._access}
-        return _reopen, (type(self), self._absolute, options, self._open_if_there())
+        return _reopen, (type(self), self.path, options, self._open_if_there())
 
     def __copy__(self) -> "DeepLakeStore":
         """Return the store itself, so that copies of what holds it see what is written through one another."""
@@ -146,10 +146,6 @@ class DeepLakeStore:
     def __deepcopy__(self, memo: dict[int, Any]) -> "DeepLakeStore":
         """Return the store itself: see `__copy__`."""
         return self
-
-    @property
-    def _absolute(self) -> str:
-        return self.path if "://" in self.path else os.path.abspath(self.path)
 
     def __len__(self) -> int:
         """Count the documents."""
@@ -178,12 +174,12 @@ class DeepLakeStore:
             return None
         with self._lock, self._errors("open"):
             version = self.version or self._deeplake.open_read_only(self.path, **self._access).version
-        return DeepLakeStore(self._absolute, version=version, **self._access)
+        return DeepLakeStore(self.path, version=version, **self._access)
 
     @property
     def access(self) -> dict[str, Any]:
         """The arguments by which another process opens the store: the path, the version, the token and the credentials."""
-        return {"path": self._absolute, "version": self.version, **self._access}
+        return {"path": self.path, "version": self.version, **self._access}
 
     def add(
         self,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import lasting_path
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import FeedbackError, StorageError
 from deepmem_integrations.feedback.exchange import read_file, write_file
@@ -132,7 +132,7 @@ class FeedbackLog:
         self._said_nameless = False
         place = os.fspath(place)
         self._database = Database(place)
-        self._place = place if "://" in place else os.path.abspath(user_path(place))  # a process may change its folder
+        self._place = lasting_path(place)
         self._writer: Writer[LoggedQuery | Event] = Writer(
             self._database,
             name=self._database.place,

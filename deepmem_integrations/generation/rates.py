@@ -22,7 +22,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from deepmem_integrations._files import make_private_folder, open_regular, user_path
+from deepmem_integrations._files import lasting_path, make_private_folder, open_regular
 from deepmem_integrations._store import is_url
 from deepmem_integrations.errors import DeepMemoryError, GenerationError, StorageError
 from deepmem_integrations.generation.budget import Usage
@@ -225,7 +225,7 @@ class TurnsInFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(os.path.abspath(user_path(path)))
+        self._path = Path(lasting_path(path))
         self._forget()
         try:
             make_private_folder(self._path.parent)

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._files import user_path
+from deepmem_integrations._files import lasting_path, user_path
 from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.errors import StorageError, StoreError
 from deepmem_integrations.words.arrays import check_sum, damaged
@@ -100,7 +100,7 @@ class WordIndex:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(os.path.abspath(user_path(folder)))
+        self.folder = Path(lasting_path(folder))
         self._state = read_state(self.folder, None)
 
     @classmethod
@@ -133,7 +133,7 @@ class WordIndex:
             MissingExtraError: The language has a stemmer, and PyStemmer is not installed.
             JobFailedError: Workers have another version of PyStemmer, or see `RayWorkers`.
         """
-        path = Path(os.path.abspath(user_path(folder)))
+        path = Path(lasting_path(folder))
         with WriteLock(path / "lock"):
             change = Change(path, None, documents, language)
             change.read_all()

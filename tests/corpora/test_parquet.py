@@ -52,6 +52,16 @@ def test_shards_follow_row_groups_and_hold_all_documents(folder, problem, monkey
     assert next(again.batches())[0] == problem.ids[200:260]
 
 
+@pytest.mark.parametrize("path", ["pages", "~/pages/*.parquet"])
+def test_files_are_found_where_the_process_changes_its_folder(folder, path, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.chdir(folder.parent)
+    corpus = ParquetCorpus(path)
+    monkeypatch.chdir("/")
+    assert next(corpus.vectors())[0][0] == "doc-0"
+    assert corpus.fingerprint() == ParquetCorpus(corpus.paths).fingerprint()
+
+
 @pytest.mark.parametrize("path", ["a.parquet", "*.parquet", ["b.parquet", "a.parquet"]])
 def test_files_patterns_and_lists(folder, path):
     path = [str(folder / one) for one in path] if isinstance(path, list) else folder / path

@@ -46,6 +46,15 @@ def test_a_new_store_is_empty_and_answers(store):
     store.clear()
 
 
+def test_a_relative_path_stays_where_the_process_changes_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = DeepLakeStore("dataset")
+    monkeypatch.chdir("/")
+    store.add(["a"], X[:1])
+    assert store.path == str(tmp_path / "dataset")
+    assert [found.id for found in DeepLakeStore(tmp_path / "dataset").search(X[0])] == ["a"]
+
+
 def test_search_is_exact_cosine_search_best_first(filled):
     query = np.random.default_rng(1).normal(size=8)
     found = filled.search(query, 4, with_vectors=True)
