@@ -20,10 +20,12 @@ from deepmem_integrations.cli.options import (
     InUseChoice,
     LabelsFile,
     Level,
+    MaxUnseenLoss,
     OnInvalidChoice,
     Ray,
     Seed,
     Show,
+    Split,
     Store,
     StoreOfJobs,
     folder_of,
@@ -54,7 +56,7 @@ def train(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
-    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "train",
+    split: Split = "train",
     level: Level = None,
     validation: Annotated[
         Path | None,
@@ -65,9 +67,7 @@ def train(
         ),
     ] = None,
     validation_split: Annotated[str, typer.Option(help="The split of a BEIR folder that --validation names.")] = "dev",
-    max_unseen_loss: Annotated[
-        float | None, typer.Option(min=0, help="How many points may be given up on answers that no training query asked for.")
-    ] = None,
+    max_unseen_loss: MaxUnseenLoss = None,
     keep_texts: Annotated[
         bool, typer.Option("--keep-texts", help="Keep the queries' texts in the model, for the command explain.")
     ] = False,

@@ -112,6 +112,10 @@ Level = Annotated[
         "does not say so.",
     ),
 ]
+Split = Annotated[str, typer.Option(help="The split of a BEIR folder.")]
+MaxUnseenLoss = Annotated[
+    float | None, typer.Option(min=0, help="How many points may be given up on answers that no training query asked for.")
+]
 InUseChoice = Literal["always", "if-better", "never"]
 Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[

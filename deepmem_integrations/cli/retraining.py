@@ -15,9 +15,11 @@ from deepmem_integrations.cli.options import (
     InUseChoice,
     LabelsFile,
     Level,
+    MaxUnseenLoss,
     OnInvalidChoice,
     Ray,
     Seed,
+    Split,
     Store,
     StoreOfJobs,
     folder_of,
@@ -36,7 +38,7 @@ def retrain(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
-    split: Annotated[str, typer.Option(help="The split of a BEIR folder.")] = "train",
+    split: Split = "train",
     level: Level = None,
     new_labels: Annotated[
         int, typer.Option(min=0, help="Train again from so many new labelled queries on; 0 leaves them out of account.")
@@ -55,9 +57,7 @@ def retrain(
         typer.Option(help="Put the new model in use if it is better than the model in use (if-better), always, or never."),
     ] = "if-better",
     held_out: Annotated[float, typer.Option(help="The share of the questions to keep out of all trainings.")] = HELD_OUT,
-    max_unseen_loss: Annotated[
-        float | None, typer.Option(min=0, help="How many points may be given up on answers that no training query asked for.")
-    ] = None,
+    max_unseen_loss: MaxUnseenLoss = None,
     no_words: Annotated[bool, typer.Option("--no-words", help="Leave the documents' words out.")] = False,
     change_embedding: ChangeEmbedding = False,
     on_invalid: OnInvalidChoice = "raise",
