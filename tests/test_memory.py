@@ -477,6 +477,36 @@ def test_a_folder_that_cannot_be_written_is_not_called_a_damaged_index(shelf, ca
     assert not caplog.messages
 
 
+def test_retrievers_use_the_search_that_the_model_in_use_was_trained_with(shelf, problem, caplog):
+    memory, _ = shelf
+    right = {text: [name for name, _ in pairs] for _, text, pairs in [*problem.train, *problem.test]}
+
+    class Exact:
+        def search(self, text, k, filter=None):
+            return Found(list(right[text])[:k], np.full(min(k, len(right[text])), 2.0, dtype=np.float32))
+
+    class Other(Exact):
+        pass
+
+    exact = Exact()
+    memory.train(problem.train, words=exact)
+    assert memory.adapter.ranking.search == "Exact" and memory.adapter.ranking.words
+    memory.train(problem.train, words=Other(), in_use="never")
+    assert memory.lexical_search is exact, "no model that was trained with the other one is in use"
+    served = memory.measure(problem.test)["with model"]["recall@10"]
+
+    night = DeepMemory(memory.corpus, memory.embedder, memory.folder.path)
+    assert night.measure(problem.test)["with model"]["recall@10"] < served
+    assert "trained with the words of a Exact, which is not at hand, so it is measured without words" in caplog.text
+    kept = night.retrain(problem.train, policy=None)
+    assert not kept.replaced and "ranks by the words of a Exact, which is not at hand" in kept.reason
+
+    night.lexical_search = exact
+    assert night.measure(problem.test)["with model"]["recall@10"] == served
+    again = night.retrain(problem.train, policy=None, in_use="always")
+    assert again.replaced and night.adapter.ranking.search == "Exact", "the search that was set takes the place of the index"
+
+
 @pytest.mark.slow
 def test_a_search_of_the_users_own_trains_in_another_process(store, embeddings, problem):
     class Exact:

@@ -28,6 +28,8 @@ from deepmem_integrations.cli.options import (
     Split,
     Store,
     StoreOfJobs,
+    Words,
+    check_words,
     folder_of,
     printing,
     read_labels,
@@ -100,6 +102,7 @@ def train(
             "--not-resumable", help="Keep nothing for the command resume: queries and labels are deleted if the training is lost."
         ),
     ] = False,
+    words: Words = None,
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave the documents' words out, and build no word index.")
     ] = False,
@@ -128,12 +131,13 @@ def train(
             "--hold-out measures after the training, which --background does not wait for: keep the queries for the command "
             "evaluate with --save-held-out FILE."
         )
+    check_words(words, no_words)
     with printing(as_json) as show:
         relevance, test = read_labels(labels, split, level), None
         if hold_out is not None:
             relevance, test = relevance.split(hold_out, by=hold_out_by or "query", seed=seed)
         judges = None if validation is None else read_labels(validation, validation_split, level)
-        memory = open_store(store, embedding, path).memory
+        memory = open_store(store, embedding, path, words=words).memory
         if test is not None and save_held_out is not None:
             _save(test, save_held_out)
         job_id = memory.train(

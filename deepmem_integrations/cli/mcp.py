@@ -9,7 +9,7 @@ import typer
 from deepmem_integrations._extras import require
 from deepmem_integrations._redaction import redact
 from deepmem_integrations.cli.feedback import open_log
-from deepmem_integrations.cli.options import Embedding, Folder, Store
+from deepmem_integrations.cli.options import Embedding, Folder, Store, Words
 from deepmem_integrations.cli.stores import open_store
 
 
@@ -17,6 +17,7 @@ def mcp(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
+    words: Words = None,
     log: Annotated[
         str | None,
         typer.Option(
@@ -38,6 +39,6 @@ def mcp(
         require(module, extra="mcp")
     from deepmem_integrations.cli.mcp_tools import Tools, serve
 
-    opened = open_store(store, embedding, path)
+    opened = open_store(store, embedding, path, words=words)
     with contextlib.nullcontext() if log is None else open_log(log, make=True) as record:
         serve(Tools(opened, record, max_text=max_text, hide=partial(redact, uri=store)))

@@ -116,6 +116,14 @@ Split = Annotated[str, typer.Option(help="The split of a BEIR folder.")]
 MaxUnseenLoss = Annotated[
     float | None, typer.Option(min=0, help="How many points may be given up on answers that no training query asked for.")
 ]
+Words = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:OBJECT",
+        help="A search by words of your own, in place of the word index: an object with search(text, k, filter), or a function "
+        "that returns one.",
+    ),
+]
 InUseChoice = Literal["always", "if-better", "never"]
 Seed = Annotated[int, typer.Option(help="Fixes the result.")]
 LabelsFile = Annotated[
@@ -225,6 +233,16 @@ def load_object(name: str, option: str) -> Any:
             raise typer.BadParameter(f"{option}: the module {module!r} has no {path!r}.")
         found = getattr(found, part)
     return found() if inspect.isfunction(found) else found
+
+
+def check_words(words: str | None, no_words: bool) -> None:
+    """Refuse a search by words where words are left out.
+
+    Raises:
+        BadParameter: Both are asked for.
+    """
+    if words is not None and no_words:
+        raise typer.BadParameter("--words names a search by words, and --no-words leaves words out: give one of the two.")
 
 
 def words_line(index: WordIndex) -> str:

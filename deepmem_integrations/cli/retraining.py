@@ -22,6 +22,8 @@ from deepmem_integrations.cli.options import (
     Split,
     Store,
     StoreOfJobs,
+    Words,
+    check_words,
     folder_of,
     printing,
     read_labels,
@@ -58,6 +60,7 @@ def retrain(
     ] = "if-better",
     held_out: Annotated[float, typer.Option(help="The share of the questions to keep out of all trainings.")] = HELD_OUT,
     max_unseen_loss: MaxUnseenLoss = None,
+    words: Words = None,
     no_words: Annotated[bool, typer.Option("--no-words", help="Leave the documents' words out.")] = False,
     change_embedding: ChangeEmbedding = False,
     on_invalid: OnInvalidChoice = "raise",
@@ -72,9 +75,10 @@ def retrain(
     use, 4 where the new model was refused and the model in use stays, and 1 where something went wrong.
     """
     policy = RetrainPolicy(new_labels or None, drift or None, timedelta(days=age) if age else None)
+    check_words(words, no_words)
     with printing(as_json) as show:
         relevance = read_labels(labels, split, level)
-        memory = open_store(store, embedding, path).memory
+        memory = open_store(store, embedding, path, words=words).memory
         if dry_run:
             due = memory.retraining_due(relevance, policy)
             show({"due": bool(due), "reasons": list(due.reasons), "known": due.known}, str(due))

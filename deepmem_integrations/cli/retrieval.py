@@ -21,6 +21,8 @@ from deepmem_integrations.cli.options import (
     Ray,
     Split,
     Store,
+    Words,
+    check_words,
     load_object,
     printing,
     read_labels,
@@ -70,6 +72,7 @@ def evaluate(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
+    words: Words = None,
     split: Split = "test",
     level: Level = None,
     k: Annotated[list[int] | None, typer.Option("-k", min=1, help="A cut-off; may be repeated.")] = None,
@@ -113,7 +116,7 @@ def evaluate(
     filter = _filter_of(where or [])
     with printing(as_json) as show:
         relevance = read_labels(labels, split, level)
-        memory = open_store(store, embedding, path).memory
+        memory = open_store(store, embedding, path, words=words).memory
         evaluation = memory.measure(
             relevance,
             top_k=sorted(set(k or TOP_K)),
@@ -143,6 +146,7 @@ def report(
     store: Store,
     embedding: Embedding,
     path: Folder = None,
+    words: Words = None,
     split: Split = "test",
     level: Level = None,
     model: Annotated[str | None, typer.Option(help="The name of a model; by default the one in use.")] = None,
@@ -163,7 +167,7 @@ def report(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     with printing(as_json) as show:
-        memory = open_store(store, embedding, path).memory
+        memory = open_store(store, embedding, path, words=words).memory
         relevance = read_labels(labels, split, level)
         options: dict[str, object] = {
             "--store": store,
@@ -171,7 +175,7 @@ def report(
             "--path": path,
             "--split": split if labels.is_dir() else None,
         }
-        options |= {"--level": level, "--model": model, "--tokens": tokens, "--price": price}
+        options |= {"--level": level, "--words": words, "--model": model, "--tokens": tokens, "--price": price}
         options["--on-invalid"] = on_invalid if on_invalid == "drop" else None
         command = _command([labels, file], options, ["--no-texts"] if no_texts else [])
         made = memory.report(
@@ -201,6 +205,7 @@ def search(
     path: Folder = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many documents to show.")] = 5,
     without: Annotated[bool, typer.Option("--without", help="Show the answers without Deep Memory alone.")] = False,
+    words: Words = None,
     no_words: Annotated[bool, typer.Option("--no-words", help="Rank without the documents' words.")] = False,
     no_answers: Annotated[bool, typer.Option("--no-answers", help="Rank without remembered answers.")] = False,
     evidence: Annotated[
@@ -209,8 +214,9 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search, without and with Deep Memory side by side."""
+    check_words(words, no_words)
     with printing(as_json) as show:
-        opened = open_store(store, embedding, path)
+        opened = open_store(store, embedding, path, words=words)
         vector = opened.memory.embedder.embed_query(query)
         found: dict[str, Found] = {"without": opened.search(vector.tolist(), k, False, {})}
         choices: list[Choice] = []

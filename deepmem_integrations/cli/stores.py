@@ -12,13 +12,14 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
+import typer
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import is_plain_name, read_json, user_path
 from deepmem_integrations._pickles import POINTS, Record, read_records
 from deepmem_integrations._redaction import redact, redacted
 from deepmem_integrations._vectors import unit_rows
-from deepmem_integrations.cli.options import STORES, models_path
+from deepmem_integrations.cli.options import STORES, load_object, models_path
 from deepmem_integrations.corpora import LanceCorpus, ParquetCorpus
 from deepmem_integrations.corpora.faiss import FaissFolder, FaissFolderCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
@@ -26,6 +27,7 @@ from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.opened import Found, Hit, Opened, Where
+from deepmem_integrations.words import LexicalSearch
 
 TIMEOUT = 60
 """For how many seconds a server may leave a request unanswered."""
@@ -34,7 +36,7 @@ _PICKLES = threading.Lock()
 """Held while a package reads pickles with the reader of `_pickles`."""
 
 
-def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = True) -> Opened:
+def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = True, words: str | None = None) -> Opened:
     """Open a store.
 
     Args:
@@ -42,14 +44,19 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
         embedding: See `load_embedding`.
         path: The folder of the models.
         models: Whether the models are needed. If not, their folder need not be known.
+        words: A search by words in place of the word index: see `options.Words`.
 
     Raises:
         StoreError: The URI names no store, or the store cannot be opened.
         EmbeddingError: There is no such embedding model.
         MissingExtraError: A package that the store or the embedding model needs is not installed.
-        BadParameter: The folder of the models is not known.
+        BadParameter: The folder of the models is not known, or ``words`` names no search by words.
     """
     from deepmem_integrations.embedding import load_embedding
+
+    own = None if words is None else load_object(words, "--words")
+    if own is not None and not isinstance(own, LexicalSearch):
+        raise typer.BadParameter(f"--words: {words} is a {type(own).__name__}, and no object with search(text, k, filter).")
 
     kind, _, place = uri.partition(":")
     if (kind not in ("deeplake", "faiss", *_COLUMNS) and kind not in _OPEN) or not place:
@@ -66,6 +73,8 @@ def open_store(uri: str, embedding: str, path: Path | None, *, models: bool = Tr
         else:
             open_kind, filter_of = _OPEN[kind]
             opened = _langchain(open_kind(place, _langchain_embeddings(embedder)), folder, filter_of)
+    if own is not None:
+        opened.memory.lexical_search = own
 
     def search(vector: list[float], k: int, cosines: bool, where: Where) -> Found:
         with _store_errors(uri, f"searched with a vector of {len(vector)} dimensions"):

@@ -11,12 +11,18 @@ from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, check_metric
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import StorageError
+from deepmem_integrations.errors import (
+    AdapterFileError,
+    EmbeddingMismatchError,
+    ModelNotFoundError,
+    NotTrainedError,
+    StorageError,
+)
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.models import ModelFolder, check_outside
 from deepmem_integrations.serving import ServedAdapter
 from deepmem_integrations.store_sample import StoreSearch
-from deepmem_integrations.words import LexicalSearch
+from deepmem_integrations.words import LexicalSearch, search_name
 
 
 class MemoryBase:
@@ -46,21 +52,48 @@ class MemoryBase:
         self.served = ServedAdapter(
             self.folder, untrained="error"
         )  # with self in it, a circle of references would keep stores open
-        self._lexical_search: LexicalSearch | None = None
+        self._own_searches: dict[str, LexicalSearch] = {}
         self._store_search = store_search
 
     @property
     def lexical_search(self) -> LexicalSearch | None:
-        """The search by words that retrievers with this memory use: the word index in the folder, or one that was set here.
+        """The search by words that retrievers with this memory use.
+
+        Of the searches that were set here or given to `train`, and the word index in the folder, it is the one that the model in
+        use was trained with; else the search that was set or given last, or the index.
 
         Raises:
             StorageError: The word index is damaged.
         """
-        return self._lexical_search or self.folder.lexical_search
+        if not self._own_searches:
+            return self.folder.lexical_search
+        try:
+            return self._search_for(self.served.adapter)
+        except (NotTrainedError, ModelNotFoundError, AdapterFileError, EmbeddingMismatchError):
+            return next(iter(self._own_searches.values()))
 
     @lexical_search.setter
     def lexical_search(self, search: LexicalSearch | None) -> None:
-        self._lexical_search = search
+        self._own_searches = {} if search is None else {search_name(search): search}
+
+    def _add_search(self, search: LexicalSearch) -> None:
+        """Take in a search that a training was given. Retrievers use it once a model that was trained with it is in use."""
+        self._own_searches = {search_name(search): search} | self._own_searches | {search_name(search): search}
+
+    def _search_for(self, adapter: QueryAdapter) -> LexicalSearch | None:
+        """Return the search by words that a model was trained with, or else the one that was set or given last, or the index.
+
+        Raises:
+            StorageError: The word index is damaged.
+        """
+        own, ranking = self._own_searches, adapter.ranking
+        wanted = ranking.search if ranking is not None and ranking.words else None
+        if wanted in own:
+            return own[wanted]
+        index = self.folder.lexical_search if wanted or not own else None
+        if own and (index is None or search_name(index) != wanted):
+            return next(iter(own.values()))
+        return index
 
     @property
     def adapter(self) -> QueryAdapter:

@@ -34,7 +34,7 @@ from deepmem_integrations.memory.models import ModelsMixin
 from deepmem_integrations.report import CUTOFFS, ContextLength, CountTokens, EvaluationReport
 from deepmem_integrations.retriever_evaluation import CONCURRENCY, AskedRetriever, IdKey, RetrieverTest, by_level, sides_of
 from deepmem_integrations.store_sample import StoreSample, sample_store
-from deepmem_integrations.words import LexicalSearch, WordIndex
+from deepmem_integrations.words import LexicalSearch, check_searchable
 
 _logger = logging.getLogger(__name__)
 
@@ -303,7 +303,7 @@ class EvaluationMixin(ModelsMixin):
             if filter is not None:
                 sample = sample and replace(sample, filtered=True)
                 ids, vectors = [ids[row] for row in kept], vectors[kept]
-        words = self._usable_words()
+        words = self._usable_words(adapter)
         with workers_on(on) as workers:
             result = evaluate(
                 *(query_vectors, labels, vectors, ids),
@@ -494,15 +494,21 @@ class EvaluationMixin(ModelsMixin):
                 model,
             )
 
-    def _usable_words(self) -> LexicalSearch | None:
-        """Return the search by words, unless it is the word index and cannot be read."""
+    def _usable_words(self, adapter: QueryAdapter) -> LexicalSearch | None:
+        """Return the search by words that a model was trained with, or else the one at hand, unless it cannot be searched."""
         try:
-            search = self.lexical_search
-            if isinstance(search, WordIndex):
-                search.search("words", 1)
+            search = self._search_for(adapter)
+            if search is not None:
+                check_searchable(search)
         except (StorageError, MissingExtraError) as error:
             _logger.warning("The evaluation goes on without words, as retrievers do: %s", error)
             return None
+        if search is None and adapter.ranking is not None and adapter.ranking.words:
+            _logger.warning(
+                "The model was trained with the words of a %s, which is not at hand, so it is measured without words. Set the "
+                "same search as memory.lexical_search (--words in a shell), or build a word index with memory.refresh().",
+                adapter.ranking.search,
+            )
         return search
 
     def _evaluations_path(self) -> str:

@@ -79,7 +79,8 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
                 and `cancel`.
             words: Whether a retriever may rank by the documents' words as well. The texts of a store that can be listed are
                 indexed, or the index follows the store: see `refresh`. A `LexicalSearch` takes the place of the index, such as
-                the store's own search by words; give the same one to the retriever.
+                the store's own search by words, and so does one that was set as `lexical_search`; give the same one to the
+                retriever.
             change_embedding: Whether the model may take the place of a model in use that belongs to another embedding model.
                 Services with that embedding model would then fail on every query: train in a folder of its own instead.
             in_use: ``"if better"`` keeps a share of the questions out of this and all later trainings, and puts the model in use
@@ -136,7 +137,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             words = bool(words)
         if not isinstance(words, bool | LexicalSearch):
             raise TypeError(f"words is True, False, or a search with search(text, k, filter); got {type(words).__name__}.")
-        own = words if isinstance(words, LexicalSearch) else None
+        own = words if isinstance(words, LexicalSearch) else self._own_search() if words else None
         embedder = self._embedder(embedding_function)
         if not change_embedding and self.folder.in_use_name() is not None:
             self.folder.check_embedding(embedder.fingerprint())
@@ -154,7 +155,8 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             options["documents"] = self._sketch(options["index_words"])
             options["id_key"] = self.id_key
             write_inputs(folder, self.corpus, labels, validation or None, embedder, options, own, tested or None, on_invalid)
-            self._lexical_search = own
+            if own is not None:
+                self._add_search(own)
             if not wait:
                 trainer.start(running)
                 return running.job.id
@@ -264,6 +266,11 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         """
         with self.folder.lock():
             return self._questions.hold_out(labels, share)[:2]
+
+    def _own_search(self) -> LexicalSearch | None:
+        """Return the search by words that takes the place of the index, where one was set or given to an earlier training."""
+        search = self.lexical_search if self._own_searches else None
+        return search if search in self._own_searches.values() else None
 
     @property
     def _questions(self) -> Questions:

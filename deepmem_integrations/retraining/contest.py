@@ -20,7 +20,8 @@ shows it.
 Without a model in use, or where that is the identity, the new model is compared with plain retrieval. The training has made that
 comparison already, on several times as many queries that it held out in turn, and has paid for having many candidates. So rule 2
 is left out there: the new model need only be better on average on the held-out questions as well. Where there are too few
-questions to compare on, a model in use stays in use; without one, the choice of the training stands.
+questions to compare on, a model in use stays in use; without one, the choice of the training stands. A model in use that ranks by
+a search by words which is not at hand stays in use as well: without its words it is not what serves.
 """
 
 from collections.abc import Mapping
@@ -32,14 +33,14 @@ from numpy.typing import NDArray
 
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations._workers import Workers
-from deepmem_integrations.adapter import QueryAdapter
+from deepmem_integrations.adapter import QueryAdapter, Ranking
 from deepmem_integrations.corpora import ShardedCorpus
-from deepmem_integrations.errors import EmbeddingMismatchError
+from deepmem_integrations.errors import EmbeddingMismatchError, MissingExtraError, StorageError
 from deepmem_integrations.evaluation import FETCHED, WITH, Evaluation, Interval, bootstrap_mean, evaluate
 from deepmem_integrations.labels import Relevance, sum_by_group
 from deepmem_integrations.retraining.questions import seen_by_group
 from deepmem_integrations.retraining.shown import ShownDocuments
-from deepmem_integrations.words import LexicalSearch, search_name
+from deepmem_integrations.words import LexicalSearch, check_searchable, search_name
 
 InUse = Literal["always", "if better", "never"]
 """When a new model replaces the one in use."""
@@ -145,10 +146,15 @@ def decide(
             note = f"; the model in use, {name}, belongs to another embedding model and cannot be compared"
     if held_out is None or not any(held_out.labels.labels):
         return _too_few(name, 0, note)
+    by_name = {search_name(search): search for search in reversed(searches)}
+    if old is not None and old.ranking is not None and old.ranking.words and (why := _unsearchable(old.ranking, by_name)):
+        reason = (
+            f"the model in use, {name}, ranks by the words of a {old.ranking.search}, {why}: it cannot be compared, and stays"
+        )
+        return Decision(False, reason, name)
 
     def measured(adapter: QueryAdapter | None) -> Evaluation:
-        trained_with = adapter.ranking.search if adapter is not None and adapter.ranking is not None else None
-        words = next((search for search in searches if search_name(search) == trained_with), None)
+        words = by_name.get(adapter.ranking.search) if adapter is not None and adapter.ranking is not None else None
         ranked = {"adapter": adapter, "words": words, "corpus_parents": corpus_parents, "workers": workers}
         return evaluate(*(held_out.vectors, held_out.labels, corpus, corpus_ids), top_k=[10, FETCHED], **ranked)  # type: ignore[arg-type]
 
@@ -184,6 +190,18 @@ def decide(
     better, verdict = _verdict(gains, plain=old is None or (old.is_identity and old.ranking is None))
     measures = ", ".join(f"{metric} {gain}" for metric, gain in gains.items())
     return Decision(better, f"{verdict} {rival}, on {on}: {measures}{note}", name, questions, count, scores, gains)
+
+
+def _unsearchable(ranking: Ranking, searches: Mapping[str, LexicalSearch]) -> str:
+    """Say why nobody can rank by the words that a model has learned to weigh; empty where somebody can."""
+    search = searches.get(ranking.search)
+    if search is None:
+        return "which is not at hand or is damaged (pass it as words=…, or --words in a shell; memory.refresh() builds an index)"
+    try:
+        check_searchable(search)
+    except (StorageError, MissingExtraError) as error:
+        return f"which cannot be searched here ({error})"
+    return ""
 
 
 def _verdict(gains: Mapping[str, Interval], *, plain: bool = False) -> tuple[bool, str]:

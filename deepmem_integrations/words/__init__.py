@@ -5,7 +5,7 @@
 
 from deepmem_integrations.words.analysis import Analysis
 from deepmem_integrations.words.change import Documents, Refreshed
-from deepmem_integrations.words.index import Statistics, WordIndex
+from deepmem_integrations.words.index import Statistics, WordIndex, check_searchable
 from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch, search_name, search_words
 from deepmem_integrations.words.segment import text_hashes
 from deepmem_integrations.words.shards import TextShard, TextShards
@@ -35,6 +35,7 @@ __all__ = [
     "TextShard",
     "TextShards",
     "WordIndex",
+    "check_searchable",
     "lexical_search_of",
     "search_name",
     "search_words",

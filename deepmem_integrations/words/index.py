@@ -45,7 +45,7 @@ from deepmem_integrations._locks import WriteLock
 from deepmem_integrations.errors import StorageError, StoreError
 from deepmem_integrations.words.arrays import check_sum, damaged
 from deepmem_integrations.words.change import Change, Documents, Refreshed
-from deepmem_integrations.words.lexical_search import Filter, Found, allows, check_search
+from deepmem_integrations.words.lexical_search import Filter, Found, LexicalSearch, allows, check_search
 from deepmem_integrations.words.manifest import INDEX, Manifest, identity_of
 from deepmem_integrations.words.segment import text_hashes
 from deepmem_integrations.words.shards import TextShards, check_batch
@@ -433,3 +433,14 @@ def _missing_is_damaged() -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise damaged(Path(str(error.filename)), "the file is missing") from error
+
+
+def check_searchable(search: LexicalSearch) -> None:
+    """Find out whether a word index can be searched. A search of another kind is not asked.
+
+    Raises:
+        StorageError: The index is damaged.
+        MissingExtraError: PyStemmer is not installed.
+    """
+    if isinstance(search, WordIndex):
+        search.search("words", 1)

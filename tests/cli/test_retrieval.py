@@ -50,6 +50,38 @@ def test_evaluate_where(shop):
     assert both.code == 2
 
 
+SEARCH = """
+from deepmem_integrations.words import Found
+import numpy as np
+
+
+class Numbers:
+    def search(self, text, k, filter=None):
+        return Found([], np.empty(0, dtype=np.float32))
+
+
+search, wrong = Numbers(), 5
+"""
+
+
+def test_a_search_by_words_of_your_own(shop, ranking, tmp_path, monkeypatch, caplog):
+    (tmp_path / "own_words.py").write_text(SEARCH)
+    monkeypatch.chdir(tmp_path)
+    where = ranking(Ranking(words=100.0, search="Numbers"))
+    assert deepmem("evaluate", shop.folder / "test.jsonl", *where).code == 0
+    told = "was trained with the words of a Numbers, and a WordIndex gives other scores: results come without words"
+    assert told in caplog.text
+    caplog.clear()
+    found = deepmem("evaluate", shop.folder / "test.jsonl", *where, "--words", "own_words:search", "--json")
+    assert found.code == 0
+    assert deepmem("search", "a question", *where, "--words", "own_words:search").code == 0
+    assert "words of a Numbers" not in caplog.text
+    wrong = deepmem("evaluate", shop.folder / "test.jsonl", *where, "--words", "own_words:wrong")
+    assert wrong.code == 2 and "no object with search(text, k, filter)" in wrong.err
+    both = deepmem("train", shop.folder / "train.jsonl", *where, "--words", "own_words:search", "--no-words")
+    assert both.code == 2 and "give one of the two" in both.err
+
+
 APPLICATION = """
 from deepmem_integrations.langchain import DeepLake, DeepMemoryRetriever
 from tests.cli.helpers import langchain_embeddings

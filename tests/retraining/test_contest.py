@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import QueryAdapter, Relevance
+from deepmem_integrations.adapter import Ranking
+from deepmem_integrations.errors import MissingExtraError
 from deepmem_integrations.evaluation import Interval
 from deepmem_integrations.retraining import HeldOutQueries, decide
 from deepmem_integrations.retraining.contest import FEWEST, MEAN, NDCG_OF_SHOWN, _verdict
+from deepmem_integrations.words import Found, WordIndex
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,38 @@ def test_a_model_that_cannot_be_compared_does_not_block(corpus, old):
     assert "the model in use, old, " in decision.reason
     assert decision.against == "old"
     assert decide(model(), None, *corpus, in_use=("old", old)).better
+
+
+class Numbers:
+    """Finds the document whose number a query tells."""
+
+    def search(self, text, k, filter=None):
+        return Found([f"doc-{text.split()[-1].rstrip('?')}"], np.ones(1, dtype=np.float32))
+
+
+def test_a_model_that_ranks_by_words_is_compared_with_them_or_stays(corpus):
+    champion = QueryAdapter(16, ranking=Ranking(words=1.0, search="Numbers"))
+    held = queries(corpus, 60)
+    decision = decide(model(0.5), held, *corpus, in_use=("old", champion))
+    assert not decision.better
+    assert "ranks by the words of a Numbers, which is not at hand or is damaged" in decision.reason
+    decision = decide(model(0.5), held, *corpus, in_use=("old", champion), searches=(Numbers(),))
+    assert not decision.better
+    assert decision.scores["model in use"]["recall@10"] == 1
+
+
+def test_a_word_index_that_cannot_be_searched_is_no_reason_to_replace_the_model(corpus, tmp_path, monkeypatch):
+    index = WordIndex.build(tmp_path, [(corpus[0], [f"topic {row}" for row in range(200)])], language="en")
+    champion, held = QueryAdapter(16, ranking=Ranking(words=1.0)), queries(corpus, 60)
+    assert "compared" not in decide(model(0.5), held, *corpus, in_use=("old", champion), searches=(index,)).reason
+
+    def search(*_, **__):
+        raise MissingExtraError("Stemmer", "words")
+
+    monkeypatch.setattr(WordIndex, "search", search)
+    decision = decide(model(0.5), held, *corpus, in_use=("old", champion), searches=(index,))
+    assert not decision.better
+    assert "which cannot be searched here (" in decision.reason
 
 
 def clicked(corpus, held, adapter):
