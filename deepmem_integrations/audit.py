@@ -155,8 +155,9 @@ def history(entries: Iterable[AuditEntry], in_use: str) -> list[str | None]:
         [None, 'a']
     """
     past: list[str | None] = []
-    for entry in entries:
-        if not entry.changed:
+    changes = [entry for entry in entries if entry.changed]
+    for entry, then in zip(changes, [*(later.before for later in changes[1:]), in_use], strict=False):
+        if then == entry.before:  # the process was killed after it had written the line, and before the change
             continue
         if not past or past[-1] != entry.before:  # an earlier version, which writes no log, changed the model meanwhile
             past.append(entry.before)

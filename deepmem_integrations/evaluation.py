@@ -144,6 +144,10 @@ def bootstrap_mean(
     return [Interval(*map(float, column)) for column in zip(mean, low, high, strict=True)]
 
 
+FEW = 30
+"""Below this number of questions, intervals are rough and say little."""
+
+
 class Evaluation(dict[str, dict[str, float]]):
     """The mean scores with and without the model: ``evaluation["with model"]["recall@10"]``, between 0 and 1.
 
@@ -207,11 +211,14 @@ class Evaluation(dict[str, dict[str, float]]):
             side: A key of the mapping, such as ``"hybrid (RRF)"``.
 
         Returns:
-            Metric name → `Interval`.
+            Metric name → `Interval`. One question alone says nothing of others, so its interval holds every difference.
         """
         names = list(self.per_query[side])
         differences = np.stack([self.per_query[WITH][name] - self.per_query[side][name] for name in names], axis=1)
-        return dict(zip(names, bootstrap_mean(differences, groups=self.groups), strict=True))
+        gains = bootstrap_mean(differences, groups=self.groups)
+        if self.questions == 1:
+            gains = [Interval(gain.mean, -1.0, 1.0) for gain in gains]
+        return dict(zip(names, gains, strict=True))
 
     def table(self) -> str:
         """Draw a table of recall at every cut-off, and of the other metrics at 10 (or at the last cut-off), with gains.
@@ -238,6 +245,8 @@ class Evaluation(dict[str, dict[str, float]]):
         if self.questions < len(self.query_ids):
             queries += f", {self.questions} different questions"
         lines.append(f"{queries}; * = the 95% interval of the paired difference leaves 0 out" if gains else queries)
+        if gains and self.questions < FEW:
+            lines.append(f"Fewer than {FEW} different questions say little: an interval is narrow by chance, too")
         if self.unscored:
             lines.append(f"{self.unscored} queries are left out of recall, nDCG and MRR: their documents were judged irrelevant")
         if self.store_sample is not None:

@@ -147,3 +147,14 @@ def test_remembering_and_forgetting_say_who_asked(memory, problem):
     assert memory.rollback(by="ada") == second
     memory.set_model(first, by="ada")
     assert memory.rollback() == second
+
+
+def test_a_process_that_was_killed_between_its_line_and_the_change_changed_nothing(folder):
+    folder.use("a")
+    folder.use("b")
+    with folder.audit.recorded("use", "c", before="b", in_use="c"):
+        pass  # killed here
+    assert folder.in_use_name() == "b"
+    assert folder.roll_back() == "a"
+    folder.use("c")
+    assert history(folder.audit.entries(), "c") == [None, "a", "c"]

@@ -244,3 +244,11 @@ def test_cut_offs_come_in_any_form(top_k):
     assert result["with model"]["recall@1"] == 0.0
     assert result.top_k == (1, 2)
     json.dumps(result.to_json())
+
+
+def test_one_question_says_nothing_of_others():
+    turned = QueryAdapter(2, linear=np.array([[-1.0, 1.0], [1.0, -1.0]], dtype=np.float32))
+    one = evaluate([[1.0, 0.1]], Relevance(["q"], [{"b": 1.0}]), np.eye(2), ["a", "b"], adapter=turned, top_k=[1])
+    assert str(one.gains["recall@1"]) == "+100.0 [-100.0, +100.0]"
+    assert "+100.0 [-100.0, +100.0] *" not in one.table()
+    assert "Fewer than 30 different questions say little" in one.table()

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import threading
 from collections import defaultdict
@@ -23,6 +24,8 @@ from sqlalchemy.dialects import postgresql, sqlite  # noqa: E402
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError  # noqa: E402
 from sqlalchemy.pool import NullPool  # noqa: E402
 from sqlalchemy.schema import CreateIndex, CreateTable  # noqa: E402
+
+_logger = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
 """For how many seconds SQLite waits while another process writes."""
@@ -127,11 +130,12 @@ class Database:
     def __init__(self, place: str) -> None:
         self._engine, self.place = _engine(place)
         self._insert: Any = (postgresql if self._postgres else sqlite).insert
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connection: sql.Connection | None = None
         with self._errors("open"), self._engine.begin() as connection:
             if not self._postgres:
                 _make_tables(connection)
+                self._file = _file_at(self.place)
                 return
             connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_MAKING)))
             # Making an index locks its table, even where the index is there, and two openings would wait for each other's writes.
@@ -153,6 +157,34 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
             raise StorageError(f"Cannot {doing} the feedback log {self.place}: {reason[0]}.") from None
 
+    @contextlib.contextmanager
+    def _connected(self, doing: str) -> Iterator[sql.Connection]:
+        with self._errors(doing):
+            self._follow_file()
+            with self._engine.connect() as connection:
+                yield connection
+
+    def _follow_file(self) -> None:
+        """Make the log anew where its file was deleted, moved or replaced: what is written to a file without a name is lost.
+
+        Raises:
+            StorageError: The file cannot be made.
+        """
+        if self._postgres or _file_at(self.place) == self._file:
+            return
+        with self._lock:
+            if _file_at(self.place) == self._file:  # another thread was quicker
+                return
+            self._leave_connection()
+            _make_file(Path(self.place))
+            with self._engine.begin() as connection:
+                _make_tables(connection)
+            self._file = _file_at(self.place)
+        _logger.warning(
+            "The file of the feedback log %s was deleted, moved or replaced. The log goes on in the file that is there now.",
+            self.place,
+        )
+
     # ---- writing -----------------------------------------------------------------------------------------------
 
     def write(self, entries: Sequence[LoggedQuery | Event]) -> None:
@@ -165,6 +197,7 @@ class Database:
         rows = _rows(entries)
         with self._errors("write"), self._lock:
             try:
+                self._follow_file()
                 if self._connection is None:
                     self._connection = self._engine.connect()
                     if not self._postgres:
@@ -183,7 +216,7 @@ class Database:
             StorageError: The database cannot be written.
             FeedbackError: An entry cannot be stored at all. Nothing is written.
         """
-        with self._errors("write"), self._engine.begin() as connection:
+        with self._connected("write") as connection, connection.begin():
             self._add(connection, _rows(entries))
 
     def _add(self, connection: sql.Connection, rows: Mapping[sql.Table, Sequence[Mapping[str, Any]]]) -> None:
@@ -198,9 +231,14 @@ class Database:
 
     def abandon(self) -> None:
         """Leave the connection to the process that this one was forked from: closing it here could harm the file."""
+        self._leave_connection()
+        self._lock = threading.RLock()
+
+    def _leave_connection(self) -> None:
+        """Forget the connection without closing it. SQLite would delete helper files by their names, which may be another's."""
         if self._connection is not None:
             _ABANDONED.append(self._connection)
-        self._connection, self._lock = None, threading.Lock()
+        self._connection = None
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -220,7 +258,7 @@ class Database:
         ordered = sql.select(QUERIES).order_by(QUERIES.c.asked_at, QUERIES.c.query_id).limit(_CHUNK)
         for condition in selection.conditions():
             ordered = ordered.where(condition)
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._connected("read") as connection:
             while True:
                 here = ordered
                 if after is not None:
@@ -261,7 +299,7 @@ class Database:
             StorageError: The database cannot be read.
         """
         known = sql.exists().where((QUERIES.c.query_id == EVENTS.c.query_id) | (QUERIES.c.run_id == EVENTS.c.query_id))
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._connected("read") as connection:
             for row in connection.execute(sql.select(EVENTS).where(~known).order_by(EVENTS.c.happened_at)):
                 yield Event(**_fields(row, _EVENT))
 
@@ -284,7 +322,7 @@ class Database:
         opened: dict[str, dict[str, int | None]] = defaultdict(dict)
         questions: set[Hashable] = set()
         found: set[tuple[Hashable, str]] = set()
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._connected("read") as connection:
             for query_id, text, tenant, who, document_id, position in connection.execute(clicks):
                 question = question_of(text, tenant)
                 opened[query_id][document_id] = position
@@ -319,7 +357,7 @@ class Database:
             EVENTS.c.kind, EVENTS.c.document_id.is_not(None), EVENTS.c.value
         )
         judged = sql.select(count()).select_from(QUERIES).where(*Selection(judged=True).conditions())
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._connected("read") as connection:
             queries, users, sessions, tenants, first, last = connection.execute(sums.select_from(QUERIES)).one()
             found: dict[str, int] = defaultdict(int)
             for kind, of_document, value, number in connection.execute(kinds):
@@ -345,7 +383,7 @@ class Database:
             StorageError: The database cannot be written.
         """
         deleted = 0
-        with self._errors("write"), self._engine.connect() as connection:
+        with self._connected("write") as connection:
             chosen = sql.select(QUERIES.c.query_id, QUERIES.c.run_id).where(*selection.conditions()).limit(_CHUNK)
             while rows := connection.execute(chosen).all():
                 names = [row.query_id for row in rows]
@@ -466,6 +504,8 @@ def _engine(place: str) -> tuple[sql.Engine, str]:
     if kind == "sqlite":
         if name in ("", ":memory:") or name.startswith("file:"):
             raise FeedbackError("A feedback log in SQLite is a file, such as feedback.db; one in memory would be gone at once.")
+        name = os.path.abspath(name)  # a process may change its folder
+        url = url.set(database=name)
         _make_file(Path(name))
         engine = sql.create_engine(
             url,
@@ -493,6 +533,15 @@ def _make_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise StorageError(f"Cannot open the feedback log {path}: {error.strerror or error}.") from error
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

@@ -629,8 +629,7 @@ def _shown(one: Any) -> Shown | None:
 
 def _page(query: LoggedQuery) -> list[str]:
     """Return the ids of what was shown, as the page showed it where clicks tell."""
-    clicked = {event.document_id: event.position for event in query.events if event.kind == "click" and event.document_id}
-    page = as_on_page([None if one is None else one.document_id for one in query.shown], clicked)
+    page = as_on_page([None if one is None else one.document_id for one in query.shown], query.clicked)
     return [name for name in page if name is not None]
 
 

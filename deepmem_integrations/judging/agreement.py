@@ -72,6 +72,8 @@ class Agreement:
             )
         draws = np.random.default_rng(0).multinomial(len(table), np.full(len(table), 1 / len(table)), size=_DRAWS)
         low, high = np.nanquantile(_kappa(draws @ table), [0.025, 0.975]).tolist()
+        if len(table) == 1:  # one query says nothing of others
+            low, high = -1.0, 1.0
         agreed = float((total[0] + total[3]) / total.sum())
         return cls(float(_kappa(total[None])[0]), low, high, agreed, int(total.sum()), len(table))
 

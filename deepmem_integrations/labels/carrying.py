@@ -70,7 +70,8 @@ def find_texts(names: Iterable[str], old: Documents, new: Documents) -> dict[str
 
     Returns:
         For each name, new id → the share of the shorter of both texts in common, from `OVERLAP` on, largest first. A document
-        whose old text is not given is itself, if its id is still there.
+        whose old text is not given is itself, if its id is still there, and so is one without letters and digits, if its text is
+        the same.
 
     Raises:
         InvalidRelevanceError: An object is no document, or has no id.
@@ -92,9 +93,9 @@ def find_texts(names: Iterable[str], old: Documents, new: Documents) -> dict[str
     covered = np.zeros(len(hashes), dtype=bool)
     unknown = near.keys() - texts.keys()
     for name, text in _texts(new) if wanted else ():
-        if name in unknown:
-            near[name][name] = 1.0
         theirs = _runs(text)
+        if name in unknown or (not len(theirs) and texts.get(name) == text):  # as of a picture, which has no text
+            near[name][name] = 1.0
         starts, ends = np.searchsorted(hashes, theirs), np.searchsorted(hashes, theirs, side="right")
         shared = np.flatnonzero(ends > starts)
         if not len(shared):

@@ -63,16 +63,19 @@ def question_groups(
     """
     n = len(documents)
     words = None if texts is None else [_words(text) for text in texts]
-    first: dict[tuple[str, ...], int] = {}
-    alike = list(range(n)) if words is None else [first.setdefault(tuple(sorted(query)), row) for row, query in enumerate(words)]
-    near: list[set[int]] = [set() for _ in range(n)]  # of queries with the same words, the first stands for all
-    numbers = words and [sorted(filter(str.isdigit, "".join(query))) for query in words]
-    for rows, others in _near_pairs(words, vectors, documents):
-        for row, other in zip(rows.tolist(), others.tolist(), strict=True):
-            row, other = alike[row], alike[other]
-            if row != other and (numbers is None or numbers[row] == numbers[other]):
-                near[row].add(other)
-                near[other].add(row)
+    # Of queries with the same words, the first stands for all.
+    if words is None:
+        alike, numbers = np.arange(n), np.zeros(n, dtype=np.int64)
+    else:
+        alike = _first_alike([tuple(sorted(query)) for query in words])
+        numbers = _first_alike(["".join(sorted(filter(str.isdigit, "".join(query)))) for query in words])
+    near: list[set[int]] = [set() for _ in range(n)]
+    for rows, others in _near_pairs(texts, words, vectors, documents):
+        pairs = np.sort(np.stack([alike[rows], alike[others]], axis=1), axis=1)
+        pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (numbers[pairs[:, 0]] == numbers[pairs[:, 1]])]
+        for row, other in np.unique(pairs, axis=0).tolist():
+            near[row].add(other)
+            near[other].add(row)
 
     group = np.arange(n)
     largest = max(LARGEST, LARGEST_SHARE * n)
@@ -125,12 +128,21 @@ def _components(near: Sequence[set[int]]) -> list[list[int]]:
     return components
 
 
+def _first_alike(keys: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Return for each of n keys the first place of the same key, (n,) int64."""
+    first: dict[Hashable, int] = {}
+    return np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
+
+
 def _near_pairs(
-    words: Sequence[Sequence[str]] | None, vectors: Vectors | None, documents: Sequence[Sequence[Hashable]]
+    texts: Sequence[str] | None,
+    words: Sequence[Sequence[str]] | None,
+    vectors: Vectors | None,
+    documents: Sequence[Sequence[Hashable]],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield pairs of queries that share a document and are similar."""
+    """Yield pairs of queries that share a document and are similar. A text that comes again and again is compared once."""
     asked: dict[Hashable, set[int]] = {}
-    for row, named in enumerate(documents):
+    for row, named in zip(range(len(documents)) if texts is None else _first_alike(texts).tolist(), documents, strict=True):
         for document in named:
             asked.setdefault(document, set()).add(row)
     together = {tuple(sorted(rows)) for rows in asked.values() if len(rows) > 1}

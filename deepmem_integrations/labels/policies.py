@@ -35,19 +35,19 @@ def judgements(policy: Policy, query: LoggedQuery, click_weights: Mapping[str, f
     Returns:
         Document id → weight, and, where a thumb on the answer or a click had to be left out, the reason.
     """
-    explicit: dict[str, float | None] = {}
+    said: dict[str, dict[str, float]] = {}
     cited: dict[str, None] = {}
-    clicked: dict[str, None] = {}
     answer: float | None = None
     for event in query.events:
         if event.document_id is None:
             answer = event.value if event.kind == "thumb" else answer
         elif event.kind in ("thumb", "grade"):
-            explicit[event.document_id] = event.value
+            values = said.setdefault(event.document_id, {})
+            values.pop(event.kind, None)
+            if event.value is not None:  # a thumb that is taken back takes no grade with it
+                values[event.kind] = event.value
         elif event.kind == "cite":
             cited[event.document_id] = None
-        else:
-            clicked[event.document_id] = None
     found: dict[str, float] = {}
     reason = None
     if policy == "cited":
@@ -60,7 +60,7 @@ def judgements(policy: Policy, query: LoggedQuery, click_weights: Mapping[str, f
                 found[one.document_id] = found.get(one.document_id, 0.0) + answer / len(about)
         reason = None if found else "a thumb on an answer without documents"
     elif policy == "clicks":
-        weights = {document: click_weights.get(document, 1.0) for document in clicked}
+        weights = {document: click_weights.get(document, 1.0) for document in query.clicked}
         found = {document: weight for document, weight in weights.items() if weight > 0}
-        reason = UNLIKELY if len(found) < len(clicked) else None
-    return {**found, **{document: value for document, value in explicit.items() if value is not None}}, reason
+        reason = UNLIKELY if len(found) < len(weights) else None
+    return {**found, **{document: [*values.values()][-1] for document, values in said.items() if values}}, reason

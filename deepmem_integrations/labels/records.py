@@ -97,6 +97,11 @@ class LoggedQuery:
         """The ids of the documents that were shown, by rank."""
         return [one.document_id for one in self.shown if one is not None]
 
+    @property
+    def clicked(self) -> dict[str, int | None]:
+        """Document that was clicked → its rank on the page, from 1; None where nobody told, which is its rank in ``shown``."""
+        return {event.document_id: event.position for event in self.events if event.kind == "click" and event.document_id}
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, which `of_json` reads."""
         return {

@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deepmem_integrations.evaluation import HYBRID, TRANSFORM, WITH, WITHOUT
+from deepmem_integrations.evaluation import FEW, HYBRID, TRANSFORM, WITH, WITHOUT
 from deepmem_integrations.report.material import CUTOFFS
 from deepmem_integrations.report.measures import outcome
 
-FEW = 30
-"""Below this number of questions, intervals are wide and say little."""
 HEADLINES = ("recall@1", "recall@10", "ndcg@10")
 """The metrics of the figures beneath the sentence."""
 

@@ -117,9 +117,12 @@ class RetrainPolicy:
 
 
 def last_training(models: ModelFolder) -> ModelInfo | None:
-    """Return the newest model that a training made, in use or not; None where there is none."""
-    trained = [info for info in models.list_models() if info.made_by == "train" and info.error is None]
-    return max(trained, key=lambda info: info.created, default=None)
+    """Return the newest model that a training made, in use or not; None where there is none.
+
+    A model from the future, of a machine whose clock was ahead, counts as older than all others.
+    """
+    trained, now = [info for info in models.list_models() if info.made_by == "train" and info.error is None], time.time() + 60
+    return max(trained, key=lambda info: (info.created <= now, info.created), default=None)
 
 
 def labels_sketch(labels: Relevance) -> dict[str, Any]:

@@ -30,9 +30,8 @@ def merge_twins(queries: Vectors, labels: LabelRows) -> tuple[NDArray[np.int64],
     queries, labels = queries[order], labels.take(order)
     first = np.arange(len(queries))
     for block in blocks(len(queries), len(queries)):
-        rows, twins = np.nonzero(queries[block] @ queries.T > TWINS)
-        for row, twin in zip((rows + block.start).tolist(), twins.tolist(), strict=True):
-            first[row] = min(first[row], first[twin])
+        for row, same in enumerate(queries[block] @ queries.T > TWINS, start=block.start):
+            first[row] = first[np.flatnonzero(same)].min(initial=row)
     merged: dict[int, dict[int, float]] = {}
     for row, representative in enumerate(first.tolist()):
         weights = merged.setdefault(representative, {})

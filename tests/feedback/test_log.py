@@ -367,3 +367,25 @@ def test_many_threads_lose_nothing(log):
 
 def test_errors_are_of_the_tree():
     assert issubclass(FeedbackError, DeepMemoryError)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_a_log_whose_file_goes_away_goes_on_in_a_new_one(tmp_path, how, caplog):
+    path = tmp_path / "feedback.db"
+    with FeedbackLog(path) as log:
+        log.record("before", ["doc-1"])
+        log.flush()
+        for file in sorted(tmp_path.iterdir()):
+            file.unlink() if how == "deleted" else file.rename(tmp_path / f"old-{file.name}")
+        assert log.stats()["queries"] == 0
+        log.thumb(log.record("after", ["doc-2"]), "doc-2", up=True)
+        log.flush()
+        assert path.stat().st_mode & 0o077 == 0
+        assert log.labels("judged").queries == ("after",)
+    assert caplog.text.count("was deleted, moved or replaced. The log goes on in the file that is there now.") == 1
+    with FeedbackLog(path) as again:
+        assert again.labels("judged").queries == ("after",)
+    if how == "moved":
+        with FeedbackLog(tmp_path / "old-feedback.db") as old:
+            assert [query.text for query in old.queries()] == ["before"]

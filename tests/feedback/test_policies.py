@@ -62,6 +62,14 @@ def test_a_thumb_that_is_taken_back_says_nothing(log):
     assert judged(log, "cited") == {"a question": {"doc-1": 1.0}}
 
 
+def test_a_thumb_that_is_taken_back_takes_no_grade_along(log):
+    query_id = log.record("a question", ["doc-1"])
+    log.grade(query_id, {"doc-1": 3})
+    log.thumb(query_id, "doc-1", up=False)
+    log.thumb(query_id, "doc-1", up=None)
+    assert judged(log, "judged") == {"a question": {"doc-1": 3.0}}
+
+
 def test_what_gives_no_label_is_counted(log):
     nothing = log.record("nothing was found", [])
     log.thumb(nothing, up=False)

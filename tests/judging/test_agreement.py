@@ -43,3 +43,8 @@ def test_only_pairs_that_both_judged_count():
 def test_a_sample_of_one_kind_is_refused():
     with pytest.raises(InvalidRelevanceError, match="All 2 judged pairs of the sample are relevant"):
         Agreement.of(labels({"a": 1, "b": 0}), labels({"a": 1, "b": 1}))
+
+
+def test_one_query_says_nothing_of_others():
+    found = Agreement.of(labels({"a": 1, "b": 0, "c": 1}), labels({"a": 1, "b": 0, "c": 0}))
+    assert (found.low, found.high) == (-1, 1)

@@ -3,6 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepmem_integrations._vectors import blocks
+from deepmem_integrations.labels import grouping
 from deepmem_integrations.labels.grouping import document_groups, drop_shared, question_groups
 
 LABELS = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=15)
@@ -113,3 +115,12 @@ def test_texts_without_words_and_single_queries_are_fine():
 def test_groups_are_numbered_by_their_first_query(rows):
     groups = question_groups([text for text, _ in rows], None, [sorted(documents) for _, documents in rows]).tolist()
     assert list(dict.fromkeys(groups)) == list(range(max(groups) + 1))
+
+
+def test_a_question_that_is_asked_again_and_again_is_compared_once(monkeypatch):
+    compared = []
+    monkeypatch.setattr(grouping, "blocks", lambda rows, columns: compared.append(rows) or blocks(rows, columns))
+    texts = ["How do I reset my password?"] * 3_000 + ["how do I reset a password?", "where is the office?"]
+    groups = question_groups(texts, None, [["reset"]] * 3_001 + [["office"]])
+    assert groups.tolist() == [0] * 3_001 + [1]
+    assert compared == [2]

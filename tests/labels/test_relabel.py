@@ -172,3 +172,11 @@ def test_training_and_evaluation_drop_labels_of_documents_that_are_gone(memory, 
     assert len(measured.query_ids) == len(problem.test) + 1
     with pytest.warns(InvalidLabelsWarning), pytest.raises(InvalidRelevanceError, match="No judged document is in the store"):
         memory.train(gone.take([1]), on_invalid="drop")
+
+
+@pytest.mark.parametrize("text", ["", "→ ✓ ∑", "$$$"])
+def test_a_document_without_letters_is_itself_while_its_text_is_the_same(text):
+    same = {"picture": text, "page": PAGES["page-1"]}
+    assert find_texts(["picture", "page"], same, same) == {"picture": {"picture": 1.0}, "page": {"page": 1.0}}
+    assert find_texts(["picture"], same, {**same, "picture": text + "?!"}) == {"picture": {}}
+    assert find_texts(["picture"], same, {"other": text}) == {"picture": {}}

@@ -1,6 +1,7 @@
 """`DeepMemory.train(…, in_use=…)` and `DeepMemory.retrain`, from labels to the model in use."""
 
 import json
+import time
 from datetime import timedelta
 
 import numpy as np
@@ -11,6 +12,7 @@ from deepmem_integrations._locks import FileLock
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.retraining import RetrainPolicy
+from deepmem_integrations.retraining.policy import last_training
 from tests.embeddings import LookupEmbeddings
 from tests.jobs.helpers import add_model, leftovers, until_ended
 
@@ -161,3 +163,13 @@ def test_held_out_questions_stay_held_out_for_another_process(memory, problem, e
     later_train, later_held = other.hold_out(problem.train)
     assert set(held.queries) <= set(later_held.queries)
     assert set(train.queries) <= set(later_train.queries)
+
+
+def test_a_training_from_the_future_is_not_the_last_one_for_ever(memory, problem, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 40 * 86_400)
+    memory.train(problem.train.take(range(60)))
+    monkeypatch.undo()
+    name = memory.train(problem.train)
+    assert last_training(memory.folder).name == name
+    assert not memory.retraining_due(problem.train)

@@ -1,14 +1,15 @@
 """Join what traces tell: judgements with the searches that they are about, and their documents with those of the store."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels.checking import Time, time_of
-from deepmem_integrations.labels.clicks import Looks, click_probabilities, question_of
+from deepmem_integrations.labels.clicks import Looks, as_on_page, click_probabilities, question_of
 from deepmem_integrations.labels.policies import Policy, judgements
 from deepmem_integrations.labels.records import Event, Kind, LoggedQuery, Shown
 from deepmem_integrations.labels.traces.entries import Found, Judgement, Labelled, Span
@@ -132,10 +133,11 @@ class Joined:
         - One of another span is about the searches inside it, or else inside the closest span around it that holds any: the
           answer of a language model is made of what was found beside it. One of a trace is about its searches.
         - Of retrievers that lie in one another, the outer one counts. Of searches that ask the same within a trace, as a retry
-          or a reranker after a retriever, the last one counts.
+          or a reranker after a retriever, the last one counts: in time, where all times are known, else in the order of the rows.
         """
         outer: dict[str | None, dict[str, str]] = defaultdict(dict)
-        for key, search in self.searches.items():
+        for key in self._in_time():
+            search = self.searches[key]
             if search.shown and not any(self._shows(name) for name in [*self._around(key)][1:]):
                 outer[search.trace][search.query or f"#{key}"] = key
         inside: dict[str, list[str]] = defaultdict(list)
@@ -154,6 +156,18 @@ class Joined:
                 continue
             trace = judgement.trace if here is None else self._traces[here]
             yield where, judgement, [] if trace is None else list(outer.get(trace, {}).values())
+
+    def _in_time(self) -> list[str]:
+        """Return the searches, those of a trace in the order of time where it is known. Servers list the newest first."""
+        traces: dict[str | None, list[tuple[datetime | None, str]]] = defaultdict(list)
+        for key, search in self.searches.items():
+            traces[search.trace].append((time_of(search.time), key))
+        found: list[str] = []
+        for searches in traces.values():
+            times = {key: time for time, key in searches if time is not None}
+            keys = [key for _, key in searches]
+            found += sorted(keys, key=times.__getitem__) if len(times) == len(keys) else keys
+        return found
 
     def _shows(self, key: str) -> bool:
         return key in self.searches and bool(self.searches[key].shown)
@@ -297,7 +311,7 @@ class Joined:
         last = {event.document_id: event.source for event in query.events}
         programs = sorted({source for source in last.values() if source is not None})
         judge = f"{', '.join(programs)}, by a program" if programs else None
-        shown = tuple(name for name in self._seen(key, _clicked(query)) if name is not None) if policy == "clicks" else ()
+        shown = tuple(name for name in self._seen(key, query.clicked) if name is not None) if policy == "clicks" else ()
         return Row(key, text, tuple(found.items()), search.time, judge, shown=shown or None)
 
     def _own(self, labelled: Labelled) -> Row | None:
@@ -320,17 +334,17 @@ class Joined:
 
     def _looks(self, queries: Mapping[str, LoggedQuery]) -> Iterator[Looks]:
         """Yield what was shown and clicked for each search that asks what a search with a click asks."""
-        clicked = {key: _clicked(query) for key, query in queries.items()}
+        clicked = {key: query.clicked for key, query in queries.items()}
         questions = {question_of(self.searches[key].query) for key, documents in clicked.items() if documents}
         for key, search in self.searches.items():
             question = question_of(search.query)
             if question in questions and search.shown:
-                opened = clicked.get(key, set())
-                yield Looks(question, self._seen(key, opened), opened)
+                opened = clicked.get(key, {})
+                yield Looks(question, self._seen(key, opened), opened.keys())
 
-    def _seen(self, key: str, clicked: Collection[str]) -> list[str | None]:
-        """Return the documents of a search by rank, down to the last one on the screen, or clicked, where the traces tell."""
-        shown = [name for name, _ in self.searches[key].shown]
+    def _seen(self, key: str, clicked: Mapping[str, int | None]) -> list[str | None]:
+        """Return the documents by their rank on the page, down to the last one on the screen, or clicked, where traces tell."""
+        shown = as_on_page([name for name, _ in self.searches[key].shown], clicked)
         last = self._on_screen.get(key) or len(shown)
         return shown[: max([last, *(rank for rank, name in enumerate(shown, start=1) if name in clicked)])]
 
@@ -342,10 +356,6 @@ class Joined:
             if judgement.name == IMPRESSION and judgement.position:
                 lowest.update({key: max(judgement.position, lowest.get(key, 0)) for key in keys})
         return lowest
-
-
-def _clicked(query: LoggedQuery) -> set[str]:
-    return {event.document_id for event in query.events if event.kind == "click" and event.document_id is not None}
 
 
 def _counts(kind: Kind, answer: bool, policy: Policy) -> bool:

@@ -54,6 +54,29 @@ def test_of_retrievers_in_one_another_the_outer_one_counts():
     assert own.labels == ((("doc-1", 1.0),),)
 
 
+def test_servers_may_list_the_newest_run_first():
+    rows = [
+        run("reranked", ["doc-2", "doc-1"], parent="t", second=2),
+        run("found", ["doc-1", "doc-2"], parent="t", second=1),
+        run("t"),
+        thumb("t"),
+    ]
+    assert read(rows).labels == read(rows[::-1]).labels == ((("doc-2", 1.0),),)
+
+
+def test_a_click_counts_at_the_rank_of_the_page():
+    rows = [
+        {"query_id": "q", "user_query": QUERY, "query_response_hit_ids": [*TEXTS]},
+        {
+            "action_name": "click",
+            "query_id": "q",
+            "event_attributes": {"object": {"object_id": "doc-5"}, "position": {"ordinal": 2}},
+        },
+    ]
+    labels = Relevance.from_traces(rows, "ubi", policy="clicks", documents=TEXTS)
+    assert labels.shown == (("doc-0", "doc-5", "doc-1", "doc-2", "doc-3", "doc-4"),)
+
+
 def test_of_a_query_that_is_tried_again_the_last_search_counts():
     rows = [
         run("t"),
