@@ -52,7 +52,7 @@ class InMemoryCorpus(StoreCorpus):
         for batch in self._entries():
             yield [_in_memory_document(entry) for entry in batch]
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
         wanted, allowed = set(names), self.filter
         return lambda document: str(document.metadata.get(key)) in wanted and (allowed is None or allowed(document))
 
@@ -87,7 +87,7 @@ class FaissCorpus(StoreCorpus):
             if found:
                 yield [Document(id=name, page_content=one.page_content, metadata=one.metadata) for name, one in found]
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
         wanted, allowed = set(names), self._function()
         return lambda metadata: str(metadata.get(key)) in wanted and allowed(metadata)
 
@@ -107,6 +107,7 @@ class ChromaCorpus(StoreCorpus):
     """The documents of a Chroma store, in this process or on a server."""
 
     kind = "langchain_chroma.Chroma"
+    tells_numbers = True
 
     @property
     def metric(self) -> str:
@@ -121,7 +122,7 @@ class ChromaCorpus(StoreCorpus):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata or {}) for name, text, metadata in columns]
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
         return _both(self.filter, {key: {"$in": list(names)}})
 
 
@@ -129,6 +130,7 @@ class QdrantCorpus(StoreCorpus):
     """The documents of a Qdrant store, in this process or on a server. Ids are UUIDs or numbers; labels name both as strings."""
 
     kind = "langchain_qdrant.QdrantVectorStore"
+    tells_numbers = True
 
     @property
     def metadata_id(self) -> str:
@@ -152,7 +154,7 @@ class QdrantCorpus(StoreCorpus):
                 for point in points
             ]
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
         models = importlib.import_module("qdrant_client.models")  # which whoever made the store has imported
         path = f"{self.store.metadata_payload_key}.{key}"
         named = models.FieldCondition(key=path, match=models.MatchAny(any=list(names)))
@@ -180,7 +182,7 @@ class PGVectorCorpus(StoreCorpus):
         for rows in self._read("document", "cmetadata"):
             yield [Document(id=row.id, page_content=row.document or "", metadata=row.cmetadata or {}) for row in rows]
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
         return _both(self.filter, {key: {"$in": list(names)}})
 
     def _read(self, *names: str) -> Iterator[list[Any]]:
@@ -206,6 +208,7 @@ class PGVectorStoreCorpus(StoreCorpus):
     """The documents of a Postgres store of langchain-postgres's newer class."""
 
     kind = "langchain_postgres.PGVectorStore"
+    tells_numbers = True
 
     @property
     def metric(self) -> str:
@@ -222,7 +225,7 @@ class PGVectorStoreCorpus(StoreCorpus):
             columns = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
             yield [Document(id=name, page_content=text or "", metadata=metadata) for name, text, metadata in columns]
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
         return _both(self.filter, {key: {"$in": list(names)}})  # where the key has a column of its own
 
     def _read(self, *include: str) -> Iterator[dict[str, Any]]:

@@ -65,7 +65,7 @@ class TableCorpus(StoreCorpus):
         wanted = set(ids)
         return [_document(row) for rows in self._rows() for row in rows if row[0] in wanted]
 
-    def fetch_by(self, key: str, names: Sequence[str]) -> list[Document]:
+    def fetch_by(self, key: str, names: Sequence[str] | Sequence[int]) -> list[Document]:
         wanted = set(names)
         return [_document(row) for rows in self._rows() for row in rows if str((row[2] or {}).get(key)) in wanted]
 
@@ -101,8 +101,8 @@ class LanceDBCorpus(TableCorpus):
         named = f"{self.store._id_key} IN ({sql_texts(ids)})"
         return [_document(row) for rows in self._rows(_and(_condition(self.filter), named)) for row in rows]
 
-    def fetch_by(self, key: str, names: Sequence[str]) -> list[Document]:
-        named = f"CAST(metadata.`{key}` AS STRING) IN ({sql_texts(names)})"
+    def fetch_by(self, key: str, names: Sequence[str] | Sequence[int]) -> list[Document]:
+        named = f"CAST(metadata.`{key}` AS STRING) IN ({sql_texts(list(map(str, names)))})"
         return [_document(row) for rows in self._rows(_and(_condition(self.filter), named)) for row in rows]
 
     def _nearest(self, vector: Sequence[float], k: int, options: dict[str, Any]) -> list[tuple[_Row, float]]:
@@ -130,6 +130,7 @@ class MilvusCorpus(StoreCorpus):
     """The documents of a Milvus collection. Its filters are expressions."""
 
     kind = "langchain_milvus.Milvus"
+    tells_numbers = True
     filter_option = "expr"
 
     @property
@@ -155,7 +156,7 @@ class MilvusCorpus(StoreCorpus):
             found = [self.store._parse_document(dict(row)) for row in rows]
             yield [document.model_copy(update={"id": name}) for name, document in zip(names, found, strict=True)]
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
         place = f'{self.store._metadata_field}["{key}"]' if self.store._metadata_field else key
         return self._and(f"{place} in [{_quoted(names)}]")
 
@@ -194,7 +195,7 @@ class SQLiteVecCorpus(TableCorpus):
         numbers = [int(name) for name in ids if name.isdecimal()]
         return [_document(_sql_row(row)) for row in self._where(f"rowid IN ({', '.join('?' * len(numbers))})", numbers)]
 
-    def fetch_by(self, key: str, names: Sequence[str]) -> list[Document]:
+    def fetch_by(self, key: str, names: Sequence[str] | Sequence[int]) -> list[Document]:
         value = "CAST(json_extract(metadata, ?) AS TEXT)"
         rows = self._where(f"{value} IN ({', '.join('?' * len(names))})", [f"$.{json.dumps(key)}", *names])
         return [_document(_sql_row(row)) for row in rows]
@@ -325,6 +326,8 @@ def _and(condition: Any, other: str) -> str:
     return f"({condition}) AND {other}" if condition else other
 
 
-def _quoted(names: Sequence[str]) -> str:
-    """Write texts as Milvus reads them."""
-    return ", ".join('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in names)
+def _quoted(names: Sequence[str] | Sequence[int]) -> str:
+    """Write texts, or whole numbers, as Milvus reads them."""
+    return ", ".join(
+        str(name) if isinstance(name, int) else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in names
+    )

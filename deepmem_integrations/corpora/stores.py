@@ -69,6 +69,9 @@ class StoreCorpus(ListedCorpus):
     filters: ClassVar[bool] = True
     """Whether the store has filters. The search of a store that has none may ignore one in silence."""
 
+    tells_numbers: ClassVar[bool] = False
+    """Whether the store's filters tell the number 1 from the text "1"."""
+
     filter_option: ClassVar[str] = "filter"
     """The name of the option by which the store's search takes its filter."""
 
@@ -103,16 +106,20 @@ class StoreCorpus(ListedCorpus):
         """The metadata key under which the store's search returns the id of a document; None where there is no such key."""
         return None
 
-    def having(self, key: str, names: Sequence[str]) -> Any:
-        """Return the store's own filter for documents that pass the reader's, and have one of some texts under a metadata key.
+    def having(self, key: str, names: Sequence[str] | Sequence[int]) -> Any:
+        """Return the store's own filter for documents that pass the reader's, and have one of some values under a metadata key.
+
+        Args:
+            key: The metadata key.
+            names: Texts; or whole numbers, where the store's filters tell them from texts.
 
         Raises:
             NotImplementedError: The store's filters cannot say so.
         """
         raise NotImplementedError(f"a filter of {self.kind} by a list of texts")
 
-    def fetch_by(self, key: str, names: Sequence[str]) -> list[Any]:
-        """Return the documents that pass the filter and have one of some texts under a metadata key.
+    def fetch_by(self, key: str, names: Sequence[str] | Sequence[int]) -> list[Any]:
+        """Return the documents that pass the filter and have one of some values under a metadata key: see `having`.
 
         Raises:
             NotImplementedError: The store's filters cannot say so.
@@ -293,6 +300,16 @@ def milvus_rows(client: Any, collection: str, filter: str, columns: list[str]) -
             yield list(rows)
     finally:
         found.close()
+
+
+def whole_numbers(names: Iterable[str]) -> list[int]:
+    """Return the whole numbers that names spell. A name that spells none is left out.
+
+    Example:
+        >>> whole_numbers(["7", "-1", "07", "page-1"])
+        [7, -1]
+    """
+    return [int(name) for name in names if name.removeprefix("-").isdecimal() and str(int(name)) == name]
 
 
 def sql_texts(texts: Sequence[str]) -> str:

@@ -158,9 +158,11 @@ class DeepMemoryRetriever(BaseRetriever):
         """Move the retriever's own options from ``search_kwargs`` to the fields, so that they can be configured."""
         if not isinstance(options := values.get("search_kwargs"), dict):
             return values
+        # A configured call makes a new retriever of all fields, the ranker among them, and of what the call gives.
+        configured = values.get("ranker") is not None
         for name in _OWN:
             if name in options:
-                if values.get(name) is not None:
+                if values.get(name) is not None and not configured:
                     raise ValueError(f"{name} is given twice, directly and in search_kwargs: leave one of them out.")
                 options = {key: value for key, value in options.items() if key != name}
                 values = {**values, name: values["search_kwargs"][name], "search_kwargs": options}
@@ -208,7 +210,8 @@ class DeepMemoryRetriever(BaseRetriever):
 
         `DeepMemory.evaluate` compares the retriever with this one.
         """
-        return self.model_copy(update={"deep_memory": False})
+        kept = {name: value for name, value in self.search_kwargs.items() if name != "deep_memory"}
+        return self.model_copy(update={"deep_memory": False, "search_kwargs": kept})
 
     def _serve(self, words: bool | LexicalSearch, answers: bool) -> Ranker:
         """Return the ranker of ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
@@ -296,6 +299,7 @@ class DeepMemoryRetriever(BaseRetriever):
         """Return what a call asks for, by the fields, by ``search_kwargs``, and by the options of the call."""
         options = {**self.search_kwargs, **kwargs}
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
+        _check_call(own, kwargs)
         calls = VectorCalls(self.vectorstore)
         # InMemoryVectorStore has a threshold by vector alone: see VectorSearch.
         no_threshold = self.search_type == "similarity_score_threshold" and isinstance(self.vectorstore, InMemoryVectorStore)
@@ -323,7 +327,8 @@ class DeepMemoryRetriever(BaseRetriever):
             access = store_access(store, id_key=self._id_key, **told)
             return VectorSearch(store, search_type, text, vector, request.asked, access=access), None
         for name in ("k", "fetch_k"):  # of a single call, which nothing has checked
-            if (given := request.asked.get(name)) is not None and (not isinstance(given, int | np.integer) or given < 1):
+            given = request.asked.get(name)
+            if given is not None and (not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1):
                 raise StoreError(f"{name} is a number of documents, 1 or more; got {given!r}.")
         check_spelling(store, search_type, options, (*_OWN, "fetch_k"))
         store_access(store, **told).check_lengths(options)
@@ -380,6 +385,23 @@ class DeepMemoryRetriever(BaseRetriever):
             # The trace describes the ranking, for which a model that was put in use and the word index are read from disk.
             await run_in_executor(None, lambda: self._serve(self.words, self.answers).describe())
         return await super().ainvoke(input, config, **kwargs)
+
+
+def _check_call(own: Mapping[str, Any], kwargs: Mapping[str, Any]) -> None:
+    """Check the options of a single call, which nothing has checked.
+
+    Raises:
+        StoreError: A switch is neither true nor false, ``words`` is no search by words, or the call names a search type.
+    """
+    if "search_type" in kwargs:
+        raise StoreError(
+            "The search type is the retriever's own: make a second retriever, or one with a configurable search_type."
+        )
+    for name in ("deep_memory", "words", "answers", "evidence"):
+        value = own[name]
+        if not isinstance(value, bool | np.bool_) and not (name == "words" and isinstance(value, LexicalSearch)):
+            kinds = "True, False or a search by words" if name == "words" else "True or False"
+            raise StoreError(f"{name} is {kinds}; got {value!r:.60}.")
 
 
 def _first_of(metadata: Mapping[str, Any], keys: Iterable[str]) -> str | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deepmem_integrations.corpora.langchain_search import SCORED, VectorCalls, acall, own_searches
 from deepmem_integrations.corpora.langchain_stores import KINDS, check_lengths, id_if_any, named
 from deepmem_integrations.corpora.langchain_tables import MilvusCorpus, TableCorpus
-from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class
+from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class, whole_numbers
 from deepmem_integrations.deeplake.tql import Condition, is_in, literal, where
 from deepmem_integrations.errors import StoreError
 
@@ -48,12 +48,15 @@ class StoreAccess:
         self, store: Any, embeddings: Embeddings | None = None, id_key: str | None = None, metric: str | None = None
     ) -> None:
         self.store, self.id_key, self.metric = store, id_key, metric
+        self._by_number = False  # whether the documents that were found have whole numbers under the metadata key
         self.calls = VectorCalls(store, embeddings)
 
     # ---- names -------------------------------------------------------------------------------------------------
 
     def name_of(self, document: Document) -> str | None:
         """Return the id that names a document; None where nobody can tell."""
+        if self.id_key is not None:
+            self._by_number = type(document.metadata.get(self.id_key)) is int
         return id_if_any(document, self.store, self.id_key)
 
     def named(self, document: Document) -> Document:
@@ -157,14 +160,14 @@ class StoreAccess:
         """
         try:
             return self._named(ids, self._fetch(ids, options))
-        except NotImplementedError:
+        except (NotImplementedError, LookupError):  # some stores raise a KeyError for an id that is gone
             return {}
 
     async def alookup(self, ids: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
         """Do the same as `lookup` off the event loop."""
         try:
             return self._named(ids, await self._afetch(ids, options))
-        except NotImplementedError:
+        except (NotImplementedError, LookupError):
             return {}
 
     def understands(self, filter: Any) -> bool:
@@ -186,6 +189,10 @@ class StoreAccess:
     async def _afetch(self, ids: Sequence[str], options: Mapping[str, Any]) -> list[Document]:
         found: list[Document] = await acall(self.store, "get_by_ids", ids)
         return found
+
+    def _values(self, names: Sequence[str]) -> Sequence[str] | Sequence[int]:
+        """Return names as they stand under the metadata key, for a filter that tells numbers from texts."""
+        return whole_numbers(names) if self._by_number else names
 
     def _named(self, ids: Sequence[str], documents: Sequence[Document]) -> dict[str, Document]:
         found = {self.name_of(document): self.named(document) for document in documents}
@@ -220,8 +227,9 @@ class _KnownStore(StoreAccess):
 
     def _look_up_names(self, key: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
         corpus = KINDS[self.kind]
+        values = self._values(names) if corpus.tells_numbers else names
         try:
-            return self._named(names, corpus(self.store, options.get(corpus.filter_option)).fetch_by(key, names))
+            return self._named(names, corpus(self.store, options.get(corpus.filter_option)).fetch_by(key, values))
         except NotImplementedError:
             return {}
 
@@ -374,7 +382,7 @@ class DeepLake(_KnownStore):
 
     def _look_up_names(self, key: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
         column = self.store.store.layout.metadata
-        clause = where(options.get("filter"), column, is_in(f"{column}[{literal(key)}]", names))
+        clause = where(options.get("filter"), column, is_in(f"{column}[{literal(key)}]", self._values(names)))
         found = self.store.store.find(Condition(clause.removeprefix("WHERE ")))
         return self._named(
             names, [Document(id=document.id, page_content=document.text, metadata=document.metadata) for document in found]

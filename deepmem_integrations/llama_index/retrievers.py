@@ -133,7 +133,11 @@ class DeepMemoryRetriever(BaseRetriever):
 
     @similarity_top_k.setter
     def similarity_top_k(self, similarity_top_k: int) -> None:
-        self._retriever.similarity_top_k = similarity_top_k
+        # The retriever may be the caller's own, and may serve copies of this one as well.
+        retriever, store = copy.copy(self._retriever), copy.copy(self._store)
+        retriever.similarity_top_k = similarity_top_k
+        store.retriever = retriever
+        self._retriever, self._store = retriever, store
 
     @property
     def words(self) -> bool | LexicalSearch:
@@ -142,7 +146,7 @@ class DeepMemoryRetriever(BaseRetriever):
 
     @words.setter
     def words(self, words: bool | LexicalSearch) -> None:
-        self._ranker.words = words
+        self._ranker = self._ranker.using(words=words, answers=self._ranker.answers)
 
     @property
     def answers(self) -> bool:
@@ -151,7 +155,7 @@ class DeepMemoryRetriever(BaseRetriever):
 
     @answers.setter
     def answers(self, answers: bool) -> None:
-        self._ranker.answers = answers
+        self._ranker = self._ranker.using(words=self._ranker.words, answers=answers)
 
     def without_model(self) -> "DeepMemoryRetriever":
         """Return the same retriever without the model: the same index, filters, query mode and number of nodes, plain results.

@@ -6,6 +6,7 @@ There is one class for each kind of store. The stores' own packages are never im
 import asyncio
 import contextlib
 import copy
+import logging
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,9 +30,11 @@ from llama_index.core.vector_stores.types import (
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.corpora.filters import NOTHING, NOWHERE, forbids, ignored, impossible
 from deepmem_integrations.corpora.llama_index_stores import measure
-from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class, sql_texts
+from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class, sql_texts, whole_numbers
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import OnlyThese
+
+_logger = logging.getLogger(__name__)
 
 
 class NodeSearch:
@@ -66,6 +69,7 @@ class NodeSearch:
         self._every_id = retriever._node_ids if passed_by_index else None
         self._measured = False
         self._measure: Measure | None = None
+        self._by_number = False  # whether the nodes that were found have whole numbers under the metadata key that names them
 
     def check_lengths(self, metric: str | None = None) -> None:
         """Check once, on the first vectors, that their lengths do not change the ranking.
@@ -166,8 +170,10 @@ class NodeSearch:
             return []
 
     def _having(self, id_key: str, names: list[str]) -> VectorIndexRetriever:
-        """Return a copy of LlamaIndex's own retriever that finds only nodes with one of some texts under a metadata key."""
-        named = MetadataFilter(key=id_key, operator=FilterOperator.IN, value=names)
+        """Return a copy of LlamaIndex's own retriever that finds only nodes with one of some names under a metadata key."""
+        # Stores tell the number 1 from the text "1".
+        values = whole_numbers(names) if self._by_number else names
+        named = MetadataFilter(key=id_key, operator=FilterOperator.IN, value=values)
         filters = self.retriever._filters
         if filters is None or not filters.filters:
             filters = MetadataFilters(filters=[named])
@@ -207,6 +213,8 @@ class NodeSearch:
         documents = set() if self.honours_doc_ids else set(self.retriever._doc_ids or ())
         permitted: dict[str, NodeWithScore] = {}
         for one in found:
+            if id_key is not None:
+                self._by_number = type(one.node.metadata.get(id_key)) is int
             if (ids is None or one.node.node_id in ids) and (not documents or one.node.ref_doc_id in documents):
                 permitted.setdefault(_name_of(one.node, id_key), one)
         return permitted
@@ -425,6 +433,7 @@ class OtherSearch(NodeSearch):
 
     def __init__(self, retriever: VectorIndexRetriever, *, ids_given: bool = False) -> None:
         super().__init__(retriever, ids_given=ids_given)
+        self._told = False
         self._honoured: set[tuple[str, type]] = set()
 
     def search(self, query_bundle: QueryBundle, k: int, id_key: str | None = None) -> dict[str, NodeWithScore]:
@@ -470,31 +479,58 @@ class OtherSearch(NodeSearch):
         self._honoured.add((name, type(value)))
 
     def _read(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
-        if (nodes := self._unfiltered(ids)) is not None:
-            return nodes
-        try:
+        with contextlib.suppress(Exception):  # the store reads no nodes by id, or an id is gone; else the search fails as well
+            if (nodes := self._unfiltered(ids)) is not None:
+                return nodes
+        with self._left_out():
             return super()._read(ids, query_bundle)
-        except (NotImplementedError, ValueError):
-            return []
+        return []
 
     async def _aread(self, ids: list[str], query_bundle: QueryBundle) -> Sequence[BaseNode]:
-        if (nodes := await asyncio.to_thread(self._unfiltered, ids)) is not None:
-            return nodes
-        try:
+        with contextlib.suppress(Exception):
+            if (nodes := await self._aunfiltered(ids)) is not None:
+                return nodes
+        with self._left_out():
             return await super()._aread(ids, query_bundle)
-        except (NotImplementedError, ValueError):
-            return []
+        return []
+
+    @contextlib.contextmanager
+    def _left_out(self) -> Iterator[None]:
+        """Log once where the store takes no such search. The results are those of its own search, ranked."""
+        try:
+            yield
+        except (NotImplementedError, ValueError, TypeError, LookupError) as error:
+            if not self._told:
+                self._told = True
+                _logger.warning(
+                    "%s looks no nodes up by id (%s: %s): what words and remembered answers found beyond its own search is left "
+                    "out.",
+                    type(self.store).__name__,
+                    type(error).__name__,
+                    error,
+                )
 
     def _unfiltered(self, ids: list[str]) -> Sequence[BaseNode] | None:
-        retriever = self.retriever
-        if (retriever._filters is not None and retriever._filters.filters) or retriever._kwargs:
+        if not self._reads_by_id:
             return None
         if not self.store.stores_text:
-            there = set(retriever._index.index_struct.nodes_dict.values())
+            there = set(self.retriever._index.index_struct.nodes_dict.values())
             return self._of_docstore([name for name in ids if name in there])
         if type(self.store).get_nodes is BasePydanticVectorStore.get_nodes:
             return None
         return self._in_full(list(self.store.get_nodes(node_ids=ids)))
+
+    async def _aunfiltered(self, ids: list[str]) -> Sequence[BaseNode] | None:
+        own = type(self.store).aget_nodes is not BasePydanticVectorStore.aget_nodes
+        if not (own and self._reads_by_id and self.store.stores_text):
+            return await asyncio.to_thread(self._unfiltered, ids)
+        return await asyncio.to_thread(self._in_full, list(await self.store.aget_nodes(node_ids=ids)))
+
+    @property
+    def _reads_by_id(self) -> bool:
+        """Whether nodes that are read by their ids are none that the retriever forbids."""
+        filters = self.retriever._filters
+        return not (filters is not None and filters.filters) and not self.retriever._kwargs
 
 
 class OwnSearch(OtherSearch):
@@ -503,8 +539,9 @@ class OwnSearch(OtherSearch):
     Nodes that were read past that search could be forbidden, so the search alone looks nodes up.
     """
 
-    def _unfiltered(self, ids: list[str]) -> Sequence[BaseNode] | None:
-        return None
+    @property
+    def _reads_by_id(self) -> bool:
+        return False
 
 
 _KINDS: dict[str, type[NodeSearch]] = {

@@ -251,6 +251,44 @@ def test_k_and_deep_memory_are_configurable_without_reading_or_probing_again(db,
         configurable.invoke(query, config={"configurable": {"k": 0}})
 
 
+def test_search_kwargs_of_a_configured_call_win(db, problem, adapter):
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    for options in ({"k": 2}, {"search_kwargs": {"k": 2}}, {}):
+        retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, **options).configurable_fields(
+            search_kwargs=ConfigurableField(id="search_kwargs")
+        )
+        for asked, moved in ((5, adapter.transform(vector)), (5, vector)):
+            given = {"k": asked, "deep_memory": moved is not vector, "words": False, "answers": False, "evidence": False}
+            found = retriever.invoke(query, config={"configurable": {"search_kwargs": given}})
+            assert ids(found) == expected(problem, moved, asked)
+    with pytest.raises(ValidationError, match="k is given twice"):
+        DeepMemoryRetriever(vectorstore=db, memory=adapter, k=2, search_kwargs={"k": 3})
+
+
+def test_without_the_model_nothing_switches_it_on(db, problem, adapter):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, k=3)
+    retriever.search_kwargs["deep_memory"] = True  # as in v3
+    query, vector = problem.test.queries[0], problem.test_queries[0]
+    assert ids(retriever.without_model().invoke(query)) == expected(problem, vector, 3)
+    assert ids(retriever.invoke(query)) == expected(problem, adapter.transform(vector), 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"words": "no"}, "words is True, False or a search by words; got 'no'"),
+        ({"words": None}, "words is True, False or a search by words; got None"),
+        ({"evidence": "yes"}, "evidence is True or False"),
+        ({"k": True}, "k is a number of documents, 1 or more; got True"),
+        ({"search_type": "mmr"}, "The search type is the retriever's own"),
+    ],
+)
+def test_an_option_of_a_call_that_would_do_nothing_is_refused(db, problem, adapter, options, told):
+    retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter)
+    with pytest.raises(StoreError, match=told):
+        retriever.invoke(problem.test.queries[0], **options)
+
+
 def test_search_kwargs_may_hold_k_and_deep_memory(db, problem, adapter):
     retriever = DeepMemoryRetriever(vectorstore=db, memory=adapter, search_kwargs={"k": 3, "deep_memory": False})
     assert (retriever.k, retriever.deep_memory, retriever.search_kwargs) == (3, False, {})

@@ -45,7 +45,7 @@ def unit(rows):
 VECTORS = unit(RNG.normal(size=(COUNT, DIMENSION)))
 IDS = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(row))) for row in range(COUNT)]
 TEXTS = [" ".join([f"number{row}", *RNG.choice(WORDS, size=3)]) for row in range(COUNT)]
-METADATA = [{"half": row % 2, "third": row % 3, "name": IDS[row]} for row in range(COUNT)]
+METADATA = [{"half": row % 2, "third": row % 3, "name": IDS[row], "number": row} for row in range(COUNT)]
 GONE = IDS[35:]
 """Documents that are deleted from the store, and that words and answers still know."""
 HERE = IDS[:35]
@@ -321,6 +321,21 @@ ASKED = st.builds(
     ).filter(bool),
     st.booleans(),
 )
+
+
+def test_whole_numbers_name_documents_as_texts_do(filled):
+    if filled.kind.id_key is None:
+        pytest.skip("the store's own ids name its documents")
+    access = store_access(filled.store, Fixed(filled.kind.length), "number")
+    found = access.calls.find(access.search_method, QUERIES[0].tolist(), k=3)
+    assert {access.name_of(document) for document, _ in found} < {str(row) for row in range(35)}
+    asked = Asked({"half": [1]})
+    for options, allowed in (filled.kind.options(None), filled.kind.options(asked)):
+        looked_up = access.lookup(["3", "4", "36", "none"], options)
+        assert list(looked_up) == [name for name in ("3", "4") if allowed(METADATA[int(name)])]
+        assert [document.metadata["number"] for document in looked_up.values()] == [int(name) for name in looked_up]
+
+
 WEIGHTS = st.sampled_from([0.0, 0.3, 5.0])
 MANY = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

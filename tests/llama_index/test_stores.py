@@ -608,6 +608,73 @@ async def test_a_refusing_store_ranks_what_its_search_found(words, embed_model):
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("error", [ValueError("not supported"), KeyError("gone"), NotImplementedError()], ids=repr)
+@pytest.mark.parametrize("by_search", [True, False])
+async def test_a_store_that_reads_no_nodes_by_id_ranks_all_the_same(words, embed_model, error, by_search, caplog):
+    class Unreadable(Plain):
+        def get_nodes(self, node_ids=None, filters=None):
+            raise error
+
+        def query(self, query, **options):
+            if query.node_ids and not by_search:
+                raise error
+            return super().query(query, **options)
+
+    store = Unreadable()
+    index = VectorStoreIndex(made(), storage_context=StorageContext.from_defaults(vector_store=store), embed_model=embed_model)
+    for _ in range(2):
+        assert len(retrieved(index, words)) == len(await asyncio.to_thread(retrieved, index, words)) == 2
+    model = remembering(Ranking(1.0, 0.0, 9.0), DIMENSION, QUERIES[:1], [far()])
+    retriever = DeepMemoryRetriever(index, memory=model, words=words, fetch_k=1, similarity_top_k=2)
+    caplog.clear()
+    for _ in range(2):
+        assert len(await retriever.aretrieve(QueryBundle("", embedding=QUERIES[0].tolist()))) == 2
+    assert len([line for line in caplog.messages if "Unreadable looks no nodes up by id" in line]) == (not by_search)
+
+
+async def test_a_store_that_reads_asynchronously_is_awaited(words, embed_model):
+    class Asynchronous(Readable):
+        def get_nodes(self, node_ids=None, filters=None):
+            raise RuntimeError("There is no current event loop in this thread.")
+
+        async def aget_nodes(self, node_ids=None, filters=None):
+            return Readable.get_nodes(self, node_ids)
+
+        def query(self, query, **options):
+            assert not query.node_ids
+            return super().query(query, **options)
+
+        async def aquery(self, query, **options):
+            return self.query(query, **options)
+
+    store = Asynchronous()
+    index = VectorStoreIndex(made(), storage_context=StorageContext.from_defaults(vector_store=store), embed_model=embed_model)
+    model = remembering(Ranking(1.0, 0.0, 9.0), DIMENSION, QUERIES[:1], [far()])
+    retriever = DeepMemoryRetriever(index, memory=model, words=words, fetch_k=1, similarity_top_k=2)
+    found = await retriever.aretrieve(QueryBundle("", embedding=QUERIES[0].tolist()))
+    assert set(ids(found)) == set(far())
+
+
+@pytest.mark.parametrize("kind", ["simple", "deeplake", *map(slow, ["chroma", "qdrant", "milvus", "postgres"])])
+def test_whole_numbers_name_nodes_as_texts_do(index_of, kind):
+    search = search_of(index_of(kind).as_retriever())
+    bundle = QueryBundle("", embedding=QUERIES[0].tolist())
+    assert set(search.search(bundle, 3, "size")) < {str(row) for row in range(COUNT)}
+    found = search.look_up(["3", "17", "none"], bundle, "size")
+    assert {name: node.node_id for name, node in found.items()} == {"3": NAMES[3], "17": NAMES[17]}
+
+
+def test_what_is_set_changes_no_other_retriever(index_of, words):
+    own = index_of("simple").as_retriever(similarity_top_k=3)
+    first = DeepMemoryRetriever(own, memory=QueryAdapter(DIMENSION), words=words)
+    second = first.without_model()
+    second.similarity_top_k, second.words, second.answers = 5, False, False
+    assert (own.similarity_top_k, first.similarity_top_k, second.similarity_top_k) == (3, 3, 5)
+    assert (first.words, first.answers, second.words, second.answers) == (words, True, False, False)
+    bundle = QueryBundle("word3", embedding=QUERIES[0].tolist())
+    assert [len(retriever.retrieve(bundle)) for retriever in (own, first, second)] == [3, 3, 5]
+
+
 async def test_a_store_that_ignores_filters_is_refused(words, embed_model):
     class Deaf(Plain):
         def query(self, query, **options):
