@@ -1,4 +1,5 @@
-import json
+import contextlib
+import sqlite3
 
 import pytest
 
@@ -41,14 +42,15 @@ def test_generate(shop, tmp_path):
 
 
 def test_limits_of_a_provider(shop, tmp_path):
-    labels, file = tmp_path / "labels.jsonl", tmp_path / "limit.json"
+    labels, file = tmp_path / "labels.jsonl", tmp_path / "limit.db"
     options = ("generate", labels, *shop.store, "--llm", "openai:gpt-4o-mini", "--max-documents", 3)
     wrong = deepmem(*options, "--limit-file", file)
     assert wrong.code == 2
     assert "--limit-file shares a limit" in wrong.err
     done = deepmem(*options, "--limit-file", file, "--requests-per-minute", 500, "--tokens-per-minute", 1_000_000)
     assert done.code == 0, done.err
-    assert len(json.loads(file.read_text())["turns"]) == 3
+    with contextlib.closing(sqlite3.connect(file)) as turns:
+        assert turns.execute("SELECT count(*) FROM turns").fetchone() == (3,)
     wrong = deepmem(*options, "--force", "--ray", "somewhere")
     assert wrong.code == 2
     assert "is no Ray cluster" in wrong.err
