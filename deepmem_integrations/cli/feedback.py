@@ -93,7 +93,7 @@ def labels(
     if level is not None and (store is None or embedding is None):
         raise typer.BadParameter("--level needs --store and --embedding, whose documents tell the parents.")
     with printing(as_json) as show, open_log(log) as opened:
-        known = () if texts is None else read_text(texts).splitlines()
+        known = () if texts is None else read_text(texts).split("\n")
         found = opened.labels(policy, tenant=tenant, since=since, until=until, texts=known)
         if level is not None and store is not None and embedding is not None:
             found = found.at_level(level, open_store(store, embedding, path, models=False).memory.documents())

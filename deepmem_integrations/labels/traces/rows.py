@@ -100,7 +100,7 @@ def _rows_of_file(path: Path) -> Iterator[Row]:
         raise InvalidRelevanceError(f"{path} is compressed: unpack the file first.")
     if ending == ".parquet":
         return _parquet(path)
-    return _csv(path, "\t" if ending == ".tsv" else ",") if ending in (".csv", ".tsv") else _json(path)
+    return _csv(path) if ending in (".csv", ".tsv") else _json(path)
 
 
 def _unfolded(where: str, value: Any) -> Iterator[Row]:
@@ -151,9 +151,13 @@ def _document(path: Path) -> Iterator[Row]:
     yield from _unfolded(str(path), value)
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[Row]:
+def _csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
-    reader = csv.DictReader((f"{line}\n" for _, line in read_lines(path)), delimiter=delimiter, strict=True)
+    lines = (f"{line}\n" for _, line in read_lines(path))
+    header = next(lines, "")
+    # Between commas elsewhere, Excel writes semicolons in most of Europe.
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(itertools.chain([header], lines), delimiter=delimiter, strict=True)
     number = 0
     while True:
         begun = reader.line_num + 1

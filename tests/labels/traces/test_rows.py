@@ -68,11 +68,12 @@ def test_a_line_that_is_cut_off_is_named_or_dropped(tmp_path):
         labels(path)
 
 
-def test_csv_as_exports_write_it(tmp_path):
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_as_exports_and_excel_write_it(tmp_path, delimiter):
     path, names = tmp_path / "runs.csv", sorted({name for row in LANGSMITH for name in row})
     long = {**LANGSMITH[2], "outputs": {"output": "word\n" * 40_000}}  # beyond what Python's csv takes by itself
     with path.open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, names, delimiter=delimiter)
         writer.writeheader()
         for row in (*LANGSMITH[:2], long, LANGSMITH[3]):
             writer.writerow({name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()})
@@ -82,7 +83,7 @@ def test_csv_as_exports_write_it(tmp_path):
     path.write_text(text.rstrip()[:-30])
     with pytest.raises(InvalidRelevanceError, match=r"runs.csv, line 5: .*"):
         labels(path)
-    path.write_text(text + 'x,"cut')
+    path.write_text(f'{text}x{delimiter}"cut')
     with pytest.raises(InvalidRelevanceError, match=r"runs.csv, line 6: not CSV \(.*\); is the line cut off\?"):
         labels(path)
     assert labels(path, on_invalid="drop") == EXPECTED
