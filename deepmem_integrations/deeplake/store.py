@@ -21,6 +21,7 @@ from deepmem_integrations._unicode import well_formed
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.deeplake.metadata import EXACT_METADATA, check_survives, decode, encode
 from deepmem_integrations.deeplake.package import import_deeplake
+from deepmem_integrations.deeplake.patience import patient
 from deepmem_integrations.deeplake.tql import Filter, is_in, keys_of, literal, where
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
@@ -127,17 +128,21 @@ class DeepLakeStore:
         self._lock = threading.RLock()
         self._access: dict[str, Any] = {"token": token, "creds": dict(creds) if creds else None}
         self._dataset: Any = None
+        self.layout = LAYOUTS[0]
+        if not self._open(overwrite) and read_only:
+            raise StoreError(f"There is no Deep Lake data set at {self.path!r} to open read-only.")
+
+    @patient()
+    def _open(self, overwrite: bool = False) -> bool:
         with self._errors("open"):
             if overwrite and self._deeplake.exists(self.path, **self._access):
                 self._deeplake.delete(self.path, **self._access)
-        self.layout = LAYOUTS[0]
-        if not self._open_if_there() and read_only:
-            raise StoreError(f"There is no Deep Lake data set at {self.path!r} to open read-only.")
+        return self._open_if_there()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path and the credentials: another process opens the data set itself."""
         options = {"read_only": self.read_only, "version": self.version, **self._access}
-        return _reopen, (type(self), self.path, options, self._open_if_there())
+        return _reopen, (type(self), self.path, options, self._open())
 
     def __copy__(self) -> "DeepLakeStore":
         """Return the store itself, so that copies of what holds it see what is written through one another."""
@@ -147,6 +152,7 @@ class DeepLakeStore:
         """Return the store itself: see `__copy__`."""
         return self
 
+    @patient()
     def __len__(self) -> int:
         """Count the documents."""
         with self._lock:
@@ -158,6 +164,7 @@ class DeepLakeStore:
         return self._dataset  # type: ignore[no-any-return]
 
     @property
+    @patient()
     def dimension(self) -> int | None:
         """The length of the vectors; None before the first document."""
         if not self._open_if_there():
@@ -172,15 +179,19 @@ class DeepLakeStore:
         """
         if self.path.startswith("mem://") or not len(self):
             return None
+        return DeepLakeStore(self.path, version=self.version or self._newest_version(), **self._access)
+
+    @patient()
+    def _newest_version(self) -> str:
         with self._lock, self._errors("open"):
-            version = self.version or self._deeplake.open_read_only(self.path, **self._access).version
-        return DeepLakeStore(self.path, version=version, **self._access)
+            return str(self._deeplake.open_read_only(self.path, **self._access).version)
 
     @property
     def access(self) -> dict[str, Any]:
         """The arguments by which another process opens the store: the path, the version, the token and the credentials."""
         return {"path": self.path, "version": self.version, **self._access}
 
+    @patient(writes=True)
     def add(
         self,
         ids: Sequence[str],
@@ -265,7 +276,7 @@ class DeepLakeStore:
             filter: Metadata that the documents must have.
         """
         ids = _id_list(ids)
-        if not ids or not self._open_if_there():
+        if not ids or not self._open():
             return []
         clause = self.where(filter, is_in(self.layout.id, ids))
         found = {document.id: document for document in self._select(clause, with_vectors)}
@@ -275,6 +286,7 @@ class DeepLakeStore:
         """Return the documents whose metadata passes the filter, in the order of the data set."""
         return self._select(f"{self.where(filter)} {'' if limit is None else f'LIMIT {int(limit)}'}", False)
 
+    @patient(writes=True)
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the documents with these ids in one commit. Unknown ids are ignored.
 
@@ -289,6 +301,7 @@ class DeepLakeStore:
                     self._delete_rows(rows)
             return len(rows)
 
+    @patient(writes=True)
     def clear(self) -> None:
         """Delete the data set with its whole folder. The next `add` creates a new one, of any dimension."""
         self._must_be_writable()
@@ -373,6 +386,7 @@ class DeepLakeStore:
         best = sorted(scores, key=lambda name: -scores[name])[:k]
         return [replace(documents[name], score=scores[name]) for name in best]
 
+    @patient(writes=True)
     def create_text_index(self) -> None:
         """Index the texts for `hybrid_search`. Once is enough: texts that are added later are indexed, too.
 
@@ -388,6 +402,7 @@ class DeepLakeStore:
                 self._dataset[self.layout.text].create_index(types.TextIndex(types.BM25))
                 self._dataset.commit()
 
+    @patient()
     def query(self, tql: str) -> list[StoredDocument]:
         """Find documents with a query in Deep Lake's own language, TQL.
 
@@ -433,6 +448,7 @@ class DeepLakeStore:
         ids, texts = self._columns_of(start, stop, self.layout.text)
         return ids, [text or "" for text in texts]
 
+    @patient()
     def _columns_of(self, start: int, stop: int, column: str) -> tuple[list[str], Any]:
         with self._lock, self._errors("read"):
             if start >= stop or not self._open_if_there():
@@ -470,7 +486,7 @@ class DeepLakeStore:
         Raises:
             StoreError: The argument is no filter, or holds a value that no query can compare with.
         """
-        if isinstance(filter, Mapping) and self._open_if_there():
+        if isinstance(filter, Mapping) and self._open():
             wanted = keys_of(filter)
             missing = {key: None for key, value in wanted.items() if value is None and isinstance(key, str)}
             if missing and not self._answers(where(missing, self.layout.metadata)):
@@ -485,6 +501,7 @@ class DeepLakeStore:
                 also = f"{without} AND {also}" if also else without
         return where(filter, self.layout.metadata, also)
 
+    @patient()
     def _answers(self, clause: str) -> bool:
         """Tell whether Deep Lake can evaluate a condition on the documents that there are."""
         try:
@@ -494,6 +511,7 @@ class DeepLakeStore:
             return False
         return True
 
+    @patient()
     def refresh(self) -> None:
         """Load what other writers have committed since the data set was opened; a store at a version stays there."""
         with self._lock, self._errors("refresh"):
@@ -546,6 +564,7 @@ class DeepLakeStore:
                     self._dataset.rollback()
             raise
 
+    @patient()
     def _metadata_column(self) -> str:
         """Return the column that gives metadata back as it was added, if there is one, and else the dict column."""
         exact = self._open_if_there() and EXACT_METADATA in self._columns()
@@ -596,16 +615,24 @@ class DeepLakeStore:
 
     def _scan(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yield columns in batches from a second handle, which stays at the commit at which it was opened."""
+        snapshot, total = self._second_handle()
+        for start in range(0, total, _BATCH):
+            yield self._batch(snapshot, columns, start, min(start + _BATCH, total))
+
+    @patient()
+    def _second_handle(self) -> tuple[Any, int]:
         with self._errors("read"):
             if not self._open_if_there():
-                return
+                return None, 0
             snapshot = self._dataset if self.version else self._deeplake.open_read_only(self.path, **self._access)
-            total = len(snapshot)
-        for start in range(0, total, _BATCH):
-            with self._lock, self._errors("read"):
-                batch = tuple(snapshot[column][start : min(start + _BATCH, total)] for column in columns)
-            yield batch
+            return snapshot, len(snapshot)
 
+    @patient()
+    def _batch(self, snapshot: Any, columns: Sequence[str], start: int, stop: int) -> tuple[Any, ...]:
+        with self._lock, self._errors("read"):
+            return tuple(snapshot[column][start:stop] for column in columns)
+
+    @patient()
     def _select(self, rest: str, with_vectors: bool, score: str = "") -> list[StoredDocument]:
         with self._lock, self._errors("query"):
             if not self._open_if_there():
@@ -640,7 +667,7 @@ def _reopen(kind: type[DeepLakeStore], path: str, options: dict[str, Any], there
         StoreError: The data set was there, and is not here.
     """
     store = kind(path, **options)
-    if there and not store._open_if_there():
+    if there and not store._open():
         raise StoreError(f"There is no Deep Lake data set at {path!r} here. One at mem://… stays in the process that made it.")
     return store
 

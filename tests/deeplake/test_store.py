@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -7,7 +8,8 @@ import uuid
 import numpy as np
 import pytest
 
-from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake
+from deepmem_integrations.deeplake import DeepLakeStore, import_deeplake, patience
+from deepmem_integrations.deeplake.patience import patient
 from deepmem_integrations.deeplake.tql import Condition
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError, StoreError
 
@@ -364,3 +366,61 @@ def test_filters_hold_whatever_documents_there_are(tmp_path):
         assert found({"a": [1, -3, -0.5]}) >= {"one", "minus", "half"}
         assert found({"a": ["x", -3]}) == {"text", "minus"}
         store.add(["list"], np.eye(8)[7:], metadatas=[{"a": [1, 2], "b": 1}])
+
+
+@pytest.fixture
+def silent():
+    """The address of a server that accepts connections and answers nothing."""
+    held = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: [held.append(server.accept()) for _ in range(1_000)], daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    for connection, _ in held:
+        connection.close()
+
+
+SILENT = """
+import sys, time
+from deepmem_integrations.deeplake import DeepLakeStore, patience
+from deepmem_integrations.errors import StoreError
+
+patience.READ = 2.0
+creds = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "endpoint_url": sys.argv[1], "aws_region": "us-east-1"}
+try:
+    DeepLakeStore("s3://bucket/pages", creds=creds)
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_an_object_store_that_does_not_answer_is_an_error_and_no_process_waits_for_it(silent):
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", SILENT, silent], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout == "s3://bucket/pages has not answered for 2 seconds.\n", done.stderr
+
+
+def test_a_patient_call_gives_what_the_method_gives(monkeypatch):
+    class Far:
+        path = "s3://bucket/pages"
+
+        @patient(writes=True)
+        def call(self, what):
+            if isinstance(what, BaseException):
+                raise what
+            if isinstance(what, threading.Event):
+                what.wait(20)
+            return what, self.inner(), threading.current_thread() is threading.main_thread()
+
+        @patient()
+        def inner(self):
+            return threading.current_thread().name
+
+    assert Far().call(7) == (7, "deepmem Deep Lake", False)
+    with pytest.raises(TimeoutError, match="its own"):
+        Far().call(TimeoutError("its own"))
+    monkeypatch.setattr(Far, "path", "here")
+    assert Far().call(7)[2]
+    monkeypatch.setattr(Far, "path", "s3://bucket/pages")
+    monkeypatch.setattr(patience, "WRITE", 0.0)
+    with pytest.raises(StoreError, match=r"has not answered for 0 seconds\. What was to be written may still be written\."):
+        Far().call(threading.Event())
