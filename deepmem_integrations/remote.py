@@ -80,7 +80,7 @@ class RemoteModels(ModelFolder):
         options: dict[str, Any] | None = None,
     ) -> None:
         self.url, self.every, self._options = url.rstrip("/"), every, dict(options or {})
-        super().__init__(_copy_of(self.url) if copy is None else copy, cache)
+        super().__init__(_copy_of(self.url, self._options) if copy is None else copy, cache)
         self._store = Store(self.url, self._options)
         self._looked: float | None = None
         self._looking, self._process = threading.Lock(), os.getpid()
@@ -132,7 +132,11 @@ class RemoteModels(ModelFolder):
 
     def _first_look(self) -> None:
         try:
-            self.look()
+            # An earlier process left a copy, which serves while another process brings it up to date.
+            if super().in_use_name() is not None and FileLock.is_held(self.path / "lock"):
+                self._looked = time.monotonic()
+            else:
+                self.look()
         except DeepMemoryError as error:
             if super().in_use_name() is None:
                 raise
@@ -312,11 +316,15 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _copy_of(url: str) -> Path:
+def _copy_of(url: str, options: dict[str, Any]) -> Path:
+    """Return the folder of the copy. Stores at different addresses may have the same URL."""
+    given = [options, options.get("client_kwargs"), os.environ.get("AWS_ENDPOINT_URL_S3"), os.environ.get("AWS_ENDPOINT_URL")]
+    addresses = [one.get("endpoint_url") if isinstance(one, dict) else one for one in given]
+    known = next((f" at {address}" for address in addresses if address), "")
     root = os.environ.get("DEEPMEM_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "deepmem"
     )
-    return Path(root, f"{url.rpartition('/')[2]}-{sha256(url.encode()).hexdigest()[:16]}")
+    return Path(root, f"{url.rpartition('/')[2]}-{sha256(f'{url}{known}'.encode()).hexdigest()[:16]}")
 
 
 def _again(url: str, every: float, copy: Path, options: dict[str, Any]) -> RemoteModels:

@@ -343,6 +343,18 @@ def test_validation_queries_are_embedded_and_judge(memory, problem):
     assert memory.jobs.job(job_id).report["seen"]["queries"] == f"{len(problem.test)} validation queries"
     with pytest.raises(InvalidRelevanceError, match="'nowhere' is not in the corpus"):
         memory.train(problem.train, validation=Relevance(["new"], [[("nowhere", 1.0)]]))
+    assert "on validation queries" in str(memory.jobs.job(job_id))
+
+
+def test_validation_queries_that_judge_nothing_are_no_validation(memory, problem):
+    with pytest.raises(InvalidRelevanceError, match="There is no validation query"):
+        memory.train(problem.train, validation=Relevance([], []))
+    gone = Relevance(["new"], [[("nowhere", 1.0)]])
+    with (
+        pytest.raises(InvalidRelevanceError, match="No document that the validation queries ask for is in the store"),
+        pytest.warns(),
+    ):
+        memory.train(problem.train, validation=gone, on_invalid="drop")
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
@@ -622,7 +634,10 @@ def test_a_nightly_job_remembers_and_forgets_whatever_the_training_chose(trained
 def test_a_model_of_an_earlier_version_without_remembered_queries_says_what_to_do(memory, problem):
     add_model(memory, linear=np.eye(32, dtype=np.float32))
     for call in (lambda: memory.remember(problem.train.take([0])), lambda: memory.forget(document_ids=["doc-0"])):
-        with pytest.raises(InvalidRelevanceError, match=r"remembers no queries \(it has no attention part\).*train again"):
+        with pytest.raises(
+            InvalidRelevanceError,
+            match=r"remembers no queries \(it has no attention part, or all queries were forgotten\).*train again",
+        ):
             call()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations import DeepMemory, QueryAdapter, Tenants
+from deepmem_integrations._locks import FileLock
 from deepmem_integrations._store import Store
 from deepmem_integrations.adapter import Fingerprint, Ranking
 from deepmem_integrations.adapter import file as adapter_file
@@ -336,3 +337,25 @@ def test_processes_of_a_machine_share_the_copy(s3, trained, monkeypatch):
         for service in services:
             service.kill()
             service.communicate()
+
+
+def test_stores_at_two_addresses_have_a_copy_each(monkeypatch):
+    url = "s3://bucket/support.deepmemory"
+    stores = [{}, {"endpoint_url": "http://one:9000"}, {"client_kwargs": {"endpoint_url": "http://two:9000"}}]
+    copies = [RemoteModels(url, options=options).path for options in stores]
+    copies.append(RemoteModels(url, options={"key": "other"}).path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://three:9000")
+    copies.append(RemoteModels(url).path)
+    assert len(set(copies)) == 4
+    assert copies[0] == copies[3], "the same store with another key"
+
+
+def test_a_new_process_serves_the_copy_while_another_one_copies(trained, url, tmp_path):
+    publish(trained, url)
+    assert RemoteModels(url, copy=tmp_path / "copy").in_use_name() == "one"
+    trained.save_model("two", turned(0.2))
+    trained.use("two")
+    publish(trained, url)
+    with FileLock(tmp_path / "copy" / "lock"):
+        assert RemoteModels(url, copy=tmp_path / "copy").in_use_name() == "one"
+    assert RemoteModels(url, copy=tmp_path / "copy").in_use_name() == "two"

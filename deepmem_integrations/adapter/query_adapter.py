@@ -405,7 +405,7 @@ class QueryAdapter(Immutable):
             _logger.warning("There was nothing to forget of ids that the adapter does not know: %s", listed)
         left, keys = remembered.without(queries, documents)
         if not left.query_ids:
-            return self._with_attention(None, None)
+            return self._forgotten(remembered.trained_in_all)
         return self._with_attention(*_of_keys(attention, keys, left))
 
     def relabel(self, targets: Mapping[str, Mapping[str, float]], documents: Mapping[str, ArrayLike]) -> "QueryAdapter":
@@ -437,7 +437,7 @@ class QueryAdapter(Immutable):
         }
         left, keys = remembered.relabelled(targets, vectors)
         if not left.query_ids:
-            return self._with_attention(None, None)
+            return self._forgotten(remembered.trained_in_all)
         return self._with_attention(*_of_keys(attention, keys, left))
 
     def linear_only(self) -> "QueryAdapter":
@@ -468,11 +468,23 @@ class QueryAdapter(Immutable):
 
     def _growing(self, verb: str) -> tuple[Attention, RememberedQueries]:
         if self.attention is None or self.remembered_queries is None:
-            why = "it has no attention part" if self.attention is None else "it comes from a file of format 1, which named none"
+            nothing = "it has no attention part, or all queries were forgotten"
+            why = nothing if self.attention is None else "it comes from a file of format 1, which named none"
             raise InvalidRelevanceError(
                 f"This adapter remembers no queries ({why}), so it cannot {verb}: train again with the labels as they are now."
             )
         return self.attention, self.remembered_queries
+
+    def _forgotten(self, count: int) -> "QueryAdapter":
+        """Return the adapter without any remembered query, and say what is left of them."""
+        left = self.linear_only()
+        if left.linear is not None or (left.ranking is not None and left.ranking.linear is not None):
+            _logger.warning(
+                "The model remembers no query any more. Its linear part still carries what it learned from the %d queries that "
+                "it was trained on: its weights are a mixture of them. A full training is due, without them.",
+                count,
+            )
+        return left
 
     def _with_attention(self, attention: Attention | None, remembered: RememberedQueries | None) -> "QueryAdapter":
         return QueryAdapter(**(self._parts()._asdict() | {"attention": attention, "remembered_queries": remembered}))

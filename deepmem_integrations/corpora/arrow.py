@@ -120,9 +120,9 @@ class ArrowShard(ABC):
             ids = self.ids_of(batch)
             texts = batch.column(batch.schema.get_field_index(self.columns.text)).to_pylist()
             for name, text in zip(ids, texts, strict=True):
-                if not isinstance(text, str):
+                if not isinstance(text, str | None):
                     raise StoreError(f"The document {name!r} in {self.place} has no text in the column {self.columns.text!r}.")
-            yield ids, texts
+            yield ids, [text or "" for text in texts]  # a picture, for one, has none
 
     def ids_of(self, batch: Any) -> list[str]:
         """Return the ids of a record batch."""
@@ -141,7 +141,9 @@ class ArrowShard(ABC):
         lengths = compute.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
         values = column.flatten()
         if (lengths != lengths[0]).any() or lengths[0] <= 0 or values.null_count:
-            row = int(np.flatnonzero((lengths != lengths[0]) | (lengths <= 0))[0]) if not values.null_count else 0
+            missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+            row = int(missing[0] // max(lengths[0], 1)) if len(missing) else 0
+            row = row if len(missing) else int(np.flatnonzero((lengths != lengths[0]) | (lengths <= 0))[0])
             what = f"{lengths[row]} numbers where others have {lengths[0]}" if lengths[row] >= 0 else "no vector"
             what = "a number that is missing in its batch" if values.null_count else what
             raise InvalidVectorsError(
@@ -211,7 +213,7 @@ class ArrowCorpus(ShardedCorpus):
         """Yield (ids, texts) batches of all documents, for a word index.
 
         Raises:
-            StoreError: There is no column of texts, or a document has no id or no text.
+            StoreError: There is no column of texts, or a document has no id. A null is an empty text.
         """
         for shard in self.shards():
             yield from shard.texts()

@@ -155,6 +155,8 @@ def write_inputs(
     if not len(labels):
         raise InvalidRelevanceError("No judged document is in the store, so there is nothing to learn from.")
     validation, held_out = (some and some.check(ids, on_invalid=on_invalid) for some in (validation, held_out))
+    if validation is not None and not len(validation):
+        raise InvalidRelevanceError("No document that the validation queries ask for is in the store: leave validation out.")
     fingerprint = embedder.fingerprint()
     if fingerprint.dimension != dimension:
         raise EmbeddingMismatchError(

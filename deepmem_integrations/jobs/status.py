@@ -1,5 +1,6 @@
 """The state of a training job, `JobStatus`, and of all jobs in a folder, `JobList`. Both print as Deep Lake v3's tables."""
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ class JobStatus:
         created: When the job was created, in seconds since the epoch.
         started: When the training itself began, in seconds since the epoch.
         seconds: How long the training has taken so far, or took.
-        recall: The mean recall@10 of the chosen model on *held-out training queries*, between 0 and 1.
+        recall: The mean recall@10 of the chosen model on *held-out training queries*, or on the validation queries that were
+            given, between 0 and 1.
         recall_gain: The difference of ``recall`` to the recall of the untransformed queries.
         report: The training report as JSON values, once the job is completed.
         error: Why the job failed.
@@ -100,7 +102,7 @@ class JobStatus:
         return self.seconds * (1 - self.progress) / self.progress
 
     def __str__(self) -> str:
-        """Draw Deep Lake v3's table of a job. The recall in it was measured on held-out training queries."""
+        """Draw Deep Lake v3's table of a job. Below the recall stands what it was measured on."""
         recall = self._recall
         rows: list[list[tuple[str, str]]] = [
             [("status", self.state)],
@@ -109,7 +111,8 @@ class JobStatus:
         ]
         if recall:
             rows[1].append(("", recall))
-            rows[2].append(("", "on held-out training queries"))
+            kind = re.sub(r"^[\d,]+ ", "", str(self.report["seen"]["queries"]) if self.report else "held-out training queries")
+            rows[2] += [("", line) for line in textwrap.wrap(f"on {kind}", width=29)]
         if self.report:
             chosen, reason = self.report["chosen"].split(" + "), textwrap.wrap(self.report["reason"], width=29)
             ranking = self.report.get("ranking")  # reports of earlier versions have none

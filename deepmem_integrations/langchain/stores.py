@@ -63,6 +63,11 @@ class StoreAccess:
         """Return the document with the id that names it, as far as anybody can tell."""
         return document if self.name_of(document) is None else named(document, self.store, self.id_key)
 
+    @property
+    def filters_after_search(self) -> int | None:
+        """How many documents a store has that filters what its search has found; None where the search itself filters."""
+        return None
+
     # ---- scores ------------------------------------------------------------------------------------------------
 
     @property
@@ -259,6 +264,11 @@ class Faiss(_KnownStore):
 
     kind = "langchain_community.FAISS"
     harmless = ("fetch_k",)
+
+    @property
+    def filters_after_search(self) -> int | None:
+        """All documents of the index, of which the search fetches ``fetch_k``."""
+        return len(self.store.index_to_docstore_id)
 
     def _relevance_function(self) -> Any:
         # The store's own distance_strategy need not be that of the index, and inner products never come here.

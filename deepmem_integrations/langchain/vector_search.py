@@ -23,7 +23,9 @@ from deepmem_integrations.words import Found
 _DEFAULT_K = 4
 """LangChain's own number of documents."""
 _FARTHER = 4
-"""By how much a look-up reaches farther down the list where documents were gone or forbidden."""
+"""By how much a search or a look-up reaches farther down the list where documents were gone or forbidden."""
+_LEAST_FETCHED = 80
+"""How many documents a store filters at least that filters what its search has found, once too few have passed."""
 _ALIKE = 0.85
 """The similarity, between 0 and 1, of names that are the same but for a slip: one letter of five, two of ten."""
 
@@ -109,6 +111,7 @@ class VectorSearch:
         self._channel = channel_of(search_type)
         self.way = way_of(self._access, search_type, text, vector, options)
         self.threshold = self.options.pop("score_threshold") if search_type == "similarity_score_threshold" else None
+        self._own_fetch_k = fetch_k is not None
         self._ask(k, fetch_k)
 
     def _ask(self, k: int | None, fetch_k: int | None) -> None:
@@ -135,14 +138,34 @@ class VectorSearch:
         return documents
 
     def _search(self) -> list[Any]:
-        if found := self.way.find(self._asked):
+        found = self.way.find(self._asked)
+        while self._reaches_farther(len(found)):
+            found = self.way.find(self._asked)
+        if found:
             check_filters(self.way, self._access, self._asked)
         return found
 
     async def _asearch(self) -> list[Any]:
-        if found := await self.way.afind(self._asked):
+        found = await self.way.afind(self._asked)
+        while self._reaches_farther(len(found)):
+            found = await self.way.afind(self._asked)
+        if found:
             await acheck_filters(self.way, self._access, self._asked)
         return found
+
+    def _reaches_farther(self, count: int) -> bool:
+        """Let a store that filters what its search has found, as FAISS does, fetch more, until as many pass as are asked for.
+
+        A caller who gives the store's own ``fetch_k`` decides by that how many documents are filtered.
+        """
+        size, asked = self._access.filters_after_search, self._asked
+        if size is None or asked.get("filter") is None or self._own_fetch_k or self._channel == "mmr":
+            return False
+        wanted, fetched = asked.get("k", _DEFAULT_K), asked.get("fetch_k", 0)
+        if count >= wanted or fetched >= size:
+            return False
+        asked["fetch_k"] = min(max(_FARTHER * fetched, wanted, _LEAST_FETCHED), size)
+        return True
 
     def _read(self, found: Sequence[Any]) -> list[tuple[Document, float | None]]:
         """Return documents with their scores, as far as there are scores, and those alone that reach the threshold."""

@@ -462,7 +462,7 @@ class EvaluationMixin(ModelsMixin):
         parent_of: Mapping[str, str] | None,
     ) -> StoreSample | None:
         """Compare the store's own search with the exact ranking, and warn where the two differ."""
-        if self._store_search is None:
+        if self._store_search is None or not any(labels.labels):
             return None
         try:
             sample = sample_store(self._store_search, queries, labels, ids, vectors, parent_of)
@@ -477,7 +477,7 @@ class EvaluationMixin(ModelsMixin):
         if sample.differs:
             _logger.warning(
                 "The figures below are those of an exact ranking by cosine similarity, and %s. The store's index is approximate, "
-                "or ranks by another metric. Measure what users get with evaluate(…, retriever=…).",
+                "ranks by another metric, or filters what it has found. Measure what users get with evaluate(…, retriever=…).",
                 sample,
             )
         return sample

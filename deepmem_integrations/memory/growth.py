@@ -10,7 +10,7 @@ import numpy as np
 
 from deepmem_integrations._vectors import Vectors, unit_rows
 from deepmem_integrations.adapter import QueryAdapter, id_set
-from deepmem_integrations.corpora import CorpusAtLevel, unit_batches
+from deepmem_integrations.corpora import CorpusAtLevel, ShardedCorpus, unit_batches
 from deepmem_integrations.errors import InvalidRelevanceError, StorageError
 from deepmem_integrations.jobs import trainer
 from deepmem_integrations.jobs.inputs import AROUND
@@ -171,7 +171,9 @@ class GrowthMixin(MemoryBase):
         """
         remembered = self.adapter.remembered_queries
         gone = set(remembered.document_ids) if remembered else set()
-        for ids, _ in self.corpus.texts() if gone else ():
+        if gone and isinstance(self.corpus, ShardedCorpus):  # which may have no texts
+            gone -= self.corpus.known(gone)
+        for ids, _ in self.corpus.texts() if gone and not isinstance(self.corpus, ShardedCorpus) else ():
             gone.difference_update(ids)
         return self.forget(document_ids=gone, by=by)
 

@@ -72,7 +72,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
                 pair (queries, relevance).
             max_unseen_loss: How many points the model may lose on answers that no training query asks for: see
                 `train_adapter`.
-            seed: Fixes the result.
+            seed: Fixes the result, whatever the order of the labels. Documents in another order may lead to another choice.
             keep_texts: Whether the model keeps the texts of the queries, for `explain` to show.
             wait: Whether to wait until the training is done. A progress bar tells about how long it takes. False returns as soon
                 as the vectors are gathered, and trains in a process of its own that outlives this one: see `status`, `list_jobs`
@@ -125,6 +125,8 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
                 raise InvalidRelevanceError("validation is a Relevance, or the pair (queries, relevance).")
             validation = Relevance.of(*validation)
         if validation is not None:
+            if not len(validation):
+                raise InvalidRelevanceError("There is no validation query: leave validation out, or label queries for it.")
             labels.check_level(validation)
         if max_unseen_loss is not None and not max_unseen_loss >= 0:
             raise ValueError(f"max_unseen_loss is a number of points, 0 or more; got {max_unseen_loss}.")
@@ -147,6 +149,10 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
                 labels, tested, validation = self._questions.hold_out(labels, held_out, validation=validation)
             if not len(labels):
                 raise InvalidRelevanceError("All of these questions are held out, so there is none to learn from: label more.")
+            if validation is not None and not len(validation):
+                raise InvalidRelevanceError(
+                    "All validation queries ask questions that are held out, so there is none to choose by: leave validation out."
+                )
         with self.jobs.new() as running:
             if on_start is not None:
                 on_start(running.job.id)
@@ -154,7 +160,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             options["index_words"] = own is None and bool(words) and self._follow(on, running.check)
             options["documents"] = self._sketch(options["index_words"])
             options["id_key"] = self.id_key
-            write_inputs(folder, self.corpus, labels, validation or None, embedder, options, own, tested or None, on_invalid)
+            write_inputs(folder, self.corpus, labels, validation, embedder, options, own, tested or None, on_invalid)
             if own is not None:
                 self._add_search(own)
             if not wait:
@@ -300,7 +306,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
     def status(self, job_id: str) -> JobStatus:
         """Print v3's table of a job, and return the state of the job.
 
-        The recall in the table was measured on held-out training queries.
+        Below the recall stands what it was measured on: held-out training queries, or validation queries.
 
         Raises:
             JobNotFoundError: No job has this id.

@@ -221,9 +221,13 @@ def test_a_bad_vector_is_named(grown_from, problem):
             grown_from.remember(problem.train_queries[60:61], [[(new, 1.0)]], {new: vector})
 
 
-def test_forgetting_everything_leaves_the_linear_part(grown_from, problem):
+def test_forgetting_everything_leaves_the_linear_part(grown_from, problem, caplog):
     empty = grown_from.forget(query_ids=grown_from.remembered_queries.query_ids)
     assert empty.attention is None
+    assert ("still carries what it learned from the" in caplog.text) == (grown_from.linear is not None)
+    assert empty.ranking is None or not empty.ranking.answers
+    with pytest.raises(InvalidRelevanceError, match="or all queries were forgotten"):
+        empty.forget(query_ids=["q0"])
     assert empty.is_identity == (grown_from.linear is None)
 
 

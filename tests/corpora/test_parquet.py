@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from deepmem_integrations import QueryAdapter, Relevance, evaluate, train_adapter
+from deepmem_integrations import DeepMemory, QueryAdapter, Relevance, evaluate, train_adapter
 from deepmem_integrations.adapter import Ranking
 from deepmem_integrations.corpora import ParquetCorpus, parquet, read_corpus
 from deepmem_integrations.errors import InvalidRelevanceError, InvalidVectorsError, StoreError
@@ -151,6 +151,29 @@ def test_ids_that_are_neither_texts_nor_whole_numbers_are_refused(tmp_path, ids)
     write(tmp_path / "a.parquet", ids, [[1.0, 0.0], [0.0, 1.0]])
     with pytest.raises(StoreError, match="column 'id' of .* holds .*, where ids are texts or whole numbers"):
         ParquetCorpus(tmp_path / "a.parquet").shards()
+
+
+def test_a_null_is_an_empty_text_and_a_missing_number_is_named(tmp_path):
+    write(tmp_path / "a.parquet", ["a", "b"], [[1.0, 0.0], [0.0, 1.0]], text=["a text", None])
+    corpus = ParquetCorpus(tmp_path / "a.parquet")
+    assert [texts for _, texts in corpus.texts()] == [["a text", ""]]
+    vectors = [[1.0, 0.0]] * 40 + [[0.0, None]] + [[1.0, 0.0]] * 3
+    write(tmp_path / "b.parquet", [f"doc-{row}" for row in range(44)], vectors, rows=44)
+    with pytest.raises(InvalidVectorsError, match=r"vector 40 \(id 'doc-40'\)"):
+        list(ParquetCorpus(tmp_path / "b.parquet").vectors())
+
+
+def test_without_texts_what_is_gone_is_pruned(folder, problem, embeddings, tmp_path):
+    for name in ("a.parquet", "b.parquet", "more/c.parquet"):
+        pq.write_table(pq.read_table(folder / name).drop_columns(["text"]), folder / name)
+    memory = DeepMemory(ParquetCorpus(folder), embeddings, tmp_path / "m")
+    memory.train(problem.train, words=False)
+    if memory.adapter.remembered_queries is None:
+        pytest.skip("the model remembers no queries")
+    (folder / "more" / "c.parquet").unlink()
+    memory.prune()
+    assert memory.adapter.remembered_queries.document_ids
+    assert all(int(name.split("-")[1]) < 200 for name in memory.adapter.remembered_queries.document_ids)
 
 
 def test_ids_may_be_the_texts(tmp_path):

@@ -400,8 +400,6 @@ async def test_nothing_comes_back_that_the_filter_forbids_whichever_channel_foun
     wanted = k if ranked.vectors_alone else max(k, candidates)
     cosines = VECTORS @ QUERIES[number]
     best = sorted(range(35), key=lambda row: -cosines[row])
-    if "faiss" in type(filled.store).__module__ and asked is not None:
-        best = best[: 20 if ranked.vectors_alone else wanted]  # FAISS filters what it has fetched
     best = [row for row in best if row in allowed][:wanted]
     words = ranked.words(wanted)
     right = ranked.rank([IDS[row] for row in best], cosines[best], words, others=not threshold)
@@ -640,6 +638,21 @@ def test_faiss_takes_the_relevance_of_its_index():
         store = FAISS(Fixed(), index(DIMENSION), InMemoryDocstore(), {}, distance_strategy=strategy)
         store.add_texts(TEXTS, ids=IDS)
         assert names(by_threshold(store, 0.95).invoke(TEXTS[3])) == [IDS[3]]
+
+
+@pytest.mark.parametrize("ranking", [Ranking(), Ranking(1.0, 0.3, 5.0)])
+def test_faiss_fetches_until_enough_pass_the_filter(ranking, monkeypatch):
+    from langchain_community.vectorstores import FAISS
+
+    monkeypatch.setattr("deepmem_integrations.langchain.vector_search._LEAST_FETCHED", 5)
+    store = FAISS.from_texts(TEXTS, Fixed(), ids=IDS, metadatas=METADATA)
+    right = [row for row in np.argsort(-(VECTORS @ QUERIES[0])).tolist() if row % 3 == 1]
+    adapter = remembering(QUERIES, [{IDS[right[0]]: 1.0}] * 6, ranking)
+    options = {"vectorstore": store, "memory": adapter, "words": False, "k": 9}
+    filtered = DeepMemoryRetriever(**options, fetch_k=9, search_kwargs={"filter": {"third": 1}})
+    assert names(filtered.invoke(f"question 0 {WORDS[0]}")) == [IDS[row] for row in right[:9]]
+    own = DeepMemoryRetriever(**options, search_kwargs={"filter": {"third": 1}, "fetch_k": 9})
+    assert len(own.invoke(f"question 0 {WORDS[0]}")) < 9, "the caller's own number of documents to filter holds"
 
 
 def test_a_relevance_function_of_the_users_own_holds():
