@@ -1,5 +1,7 @@
 """The commands that search: evaluate, report, search and explain."""
 
+import contextlib
+import math
 import re
 import shlex
 import shutil
@@ -60,10 +62,9 @@ def _filter_of(pairs: list[str]) -> dict[str, list[Any]] | None:
         allowed.append(value)
         if value in ("true", "false"):
             allowed.append(value == "true")
-        try:
-            allowed.append(float(value))
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            if math.isfinite(number := float(value)):  # no store compares with others
+                allowed.append(number)
     return filter or None
 
 

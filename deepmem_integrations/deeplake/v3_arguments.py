@@ -1,7 +1,10 @@
 """Arguments of Deep Lake v3 that both frameworks' vector stores still take and ignore, and what replaces them."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
+
+from deepmem_integrations.errors import StoreError
 
 _REPLACED = {
     "ingestion_batch_size": "each call that adds documents writes all of them in one commit, however many there are",
@@ -15,8 +18,25 @@ _REPLACED = {
 
 
 def warn_of_replaced(arguments: dict[str, Any]) -> None:
-    """Warn once about all constructor arguments that are passed and no longer mean anything."""
+    """Warn once about all arguments that are passed and no longer mean anything."""
     used = [name for name, value in arguments.items() if value is not None]
     if used:
         message = "; ".join(f"{name}: {_REPLACED[name]}" for name in used)
         warnings.warn(f"These arguments of Deep Lake v3 are ignored. {message}.", UserWarning, stacklevel=3)
+
+
+def check_search(options: Mapping[str, Any]) -> None:
+    """Check options of a search that it does not know: warn of those of v3 that no longer mean anything.
+
+    Raises:
+        StoreError: An option asks for something that is asked for in another way now.
+        TypeError: An option is unknown.
+    """
+    if mmr := [name for name in ("fetch_k", "maximal_marginal_relevance") if options.get(name)]:
+        raise StoreError(
+            f"{' and '.join(mmr)}: a search by maximal marginal relevance is max_marginal_relevance_search(query, k, fetch_k), "
+            'or as_retriever(search_type="mmr", …).'
+        )
+    if unknown := [name for name in options if name not in _REPLACED and name not in ("fetch_k", "maximal_marginal_relevance")]:
+        raise TypeError(f"A search takes filter, deep_memory and distance_metric; got {', '.join(map(repr, unknown))}.")
+    warn_of_replaced({name: value for name, value in options.items() if name in _REPLACED})

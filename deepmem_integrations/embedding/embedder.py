@@ -133,9 +133,30 @@ class Embedder:
         with tqdm(total=len(texts), desc=progress, unit="text", delay=1, disable=progress is None) as bar:
             for start in range(0, len(texts), _BATCH):
                 batch = list(texts[start : start + _BATCH])
-                parts.append(np.asarray(embed(batch), dtype=np.float32))
+                parts.append(self._checked(embed(batch), len(batch), parts[0].shape[1] if parts else None))
                 bar.update(len(batch))
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+
+    def _checked(self, vectors: ArrayLike, count: int, dimension: int | None) -> Vectors:
+        """Return the vectors of a batch, (count, d) float32.
+
+        Raises:
+            EmbeddingError: There are not as many vectors as texts, or they differ in length.
+        """
+        try:
+            found = np.asarray(vectors, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise EmbeddingError(f"The embedding model {self.name} returned no vectors of one length: {error}") from error
+        if found.ndim != 2 or len(found) != count:
+            raise EmbeddingError(
+                f"The embedding model {self.name} returned an array of the shape {found.shape} for {count} texts; a text has one "
+                "vector."
+            )
+        if dimension not in (None, found.shape[1]):
+            raise EmbeddingError(
+                f"The embedding model {self.name} returned vectors of {found.shape[1]} dimensions after others of {dimension}."
+            )
+        return found
 
 
 def untransformed(model: Any) -> Any:

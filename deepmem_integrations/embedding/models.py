@@ -86,8 +86,14 @@ class OpenAIEmbedding:
         """
         with self._errors():
             answer = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
-        # Each vector comes with the index of its text. A server may answer in another order.
-        return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+        try:
+            # Each vector comes with the index of its text. A server may answer in another order.
+            found = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+        except (AttributeError, TypeError) as error:  # as of a web page, or of an error with the status of success
+            raise EmbeddingError(f"openai:{self.model} answered without vectors: {str(answer)[:200]!r}") from error
+        if len(found) != len(texts):
+            raise EmbeddingError(f"openai:{self.model} returned {len(found)} vectors for {len(texts)} texts.")
+        return found
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one text with one request.

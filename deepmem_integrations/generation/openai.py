@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import weakref
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from deepmem_integrations._extras import require
@@ -155,9 +157,20 @@ class OpenAIModel:
         return {"model": self.model, "messages": list(request.messages), "response_format": schema, **self._options}
 
     def _method(self, client: Any) -> Any:
-        return client.chat.completions.create if self._json_object else client.chat.completions.parse
+        completions = client.chat.completions.with_raw_response
+        return completions.create if self._json_object else completions.parse
 
-    def _answer(self, request: Request, completion: Any) -> Answer:
+    def _answer(self, request: Request, response: Any) -> Answer:
+        """Read a response. Where the client cannot parse it, the tokens that the server counted count all the same."""
+        try:
+            completion = response.parse()
+        except Exception as error:
+            answer = Answer.of_error(error, request)
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                usage = json.loads(response.http_response.text)["usage"]
+                sent, received = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+                return replace(answer, input_tokens=sent, output_tokens=received)
+            return answer
         usage = completion.usage
         tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
         if not completion.choices:

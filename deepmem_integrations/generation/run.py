@@ -286,6 +286,8 @@ class Run(Asking[Relevance]):
         others = [self._judgeable[name] for name in above if name in self._judgeable][: self._judged_documents]
         for other in others:  # each by itself: what a document tells the model is nothing to another's judgement
             request = self._prompt.judge(text, source, [other])
+            if request.key in self._place:  # another query with the same text asks already
+                continue
             self._place[request.key] = index
             self._judgements.append(request)
             draft.judgements_due += 1

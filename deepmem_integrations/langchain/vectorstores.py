@@ -19,7 +19,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from deepmem_integrations._ordered import ordered
 from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, Filter, Metric, StoredDocument
-from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
+from deepmem_integrations.deeplake.v3_arguments import check_search, warn_of_replaced
 from deepmem_integrations.embedding import untransformed
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.langchain.v3_dataset import V3Dataset
@@ -325,7 +325,10 @@ class DeepLake(VectorStore):
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Unpack[SearchOptions]
     ) -> list[Document]:
         """Return the documents that `max_marginal_relevance_search` finds for a query vector."""
-        query, found = self._search(embedding, max(k, fetch_k), with_vectors=True, **options)
+        asked: dict[str, Any] = {
+            name: value for name, value in options.items() if name != "maximal_marginal_relevance"
+        }  # as v3 said it
+        query, found = self._search(embedding, max(k, fetch_k), with_vectors=True, **asked)
         vectors: list[Any] = [document.vector for document in found]
         chosen = maximal_marginal_relevance(np.asarray(query), vectors, lambda_mult, k)
         return [_document(found[index]) for index in chosen]
@@ -365,8 +368,17 @@ class DeepLake(VectorStore):
         vector = await self._aembed(query, {"deep_memory": deep_memory})
         return await run_in_executor(None, self._fuse, query, vector, k, fetch_k, filter, deep_memory)
 
-    def search(self, query: str, search_type: str, **options: Any) -> list[Document]:
-        """Run a search by its name: ``similarity``, ``mmr``, ``similarity_score_threshold`` or ``hybrid``."""
+    def search(self, query: str = "", search_type: str = "", **options: Any) -> list[Document]:
+        """Run a search by its name: ``similarity``, ``mmr``, ``similarity_score_threshold`` or ``hybrid``.
+
+        Raises:
+            StoreError: The arguments are those of the search of v3's own vector store.
+        """
+        if not search_type:
+            raise StoreError(
+                "search takes a query and the name of a search type. What v3's vectorstore.search(embedding_data=…) found, "
+                "similarity_search(query, k, deep_memory=True) and similarity_search_by_vector(embedding, k) find as documents."
+            )
         if search_type == "hybrid":
             return self.hybrid_search(query, **options)
         return super().search(query, search_type, **options)
@@ -423,8 +435,10 @@ class DeepLake(VectorStore):
         deep_memory: bool = False,
         distance_metric: str | None = None,
         with_vectors: bool = False,
+        **others: Any,
     ) -> tuple[Any, list[StoredDocument]]:
         """Return the query vector that the store was searched with, and the documents that were found."""
+        check_search(others)
         metric = _metric(distance_metric)
         if metric != "cos" and deep_memory:
             raise StoreError(

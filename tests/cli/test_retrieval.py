@@ -44,6 +44,8 @@ def test_evaluate_where(shop):
     none = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", "tenant=acme", "--where", "year=2024")
     assert none.code == 1
     assert "documents of the store passes the filter {'tenant': ['acme'], 'year': ['2024', 2024.0]}" in none.err
+    name = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", "name=nan", "--where", "name=inf")
+    assert "passes the filter {'name': ['nan', 'inf']}" in name.err
     whole = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--json").json
     assert whole["store"]["overlap"] == 1.0
     both = deepmem("evaluate", shop.folder / "test.jsonl", *shop.store, "--where", "a=b", "--retriever", "app:found")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import EmbeddingMismatchError
+from deepmem_integrations.errors import EmbeddingError, EmbeddingMismatchError
 from tests.embeddings import LookupEmbeddings
 
 
@@ -65,3 +65,24 @@ def test_queries_are_batched_only_where_both_sides_agree(problem):
         np.testing.assert_allclose(Embedder(model).embed_queries(texts), problem.train_queries, atol=1e-6)
     assert symmetric.calls == 1 + 2, "the probes, then 240 texts in two batches"
     assert asymmetric.calls == 1, "only the probes"
+
+
+@pytest.mark.parametrize(
+    ("embed", "told"),
+    [
+        (lambda texts: np.ones((len(texts) - 1, 3)), r"model (.*) returned an array of the shape \(1, 3\) for 2 texts"),
+        (lambda texts: [[1.0, 2.0], [1.0]], "returned no vectors of one length"),
+        (lambda texts: [1.0] * len(texts), r"of the shape \(2,\) for 2 texts"),
+    ],
+    ids=["fewer", "ragged", "flat"],
+)
+def test_a_model_that_returns_other_than_a_vector_for_each_text_is_told(embed, told):
+    with pytest.raises(EmbeddingError, match=told):
+        Embedder(embed).embed_documents(["a", "b"])
+
+
+def test_a_model_whose_vectors_change_their_length_is_told(monkeypatch):
+    monkeypatch.setattr("deepmem_integrations.embedding.embedder._BATCH", 2)
+    lengths = iter([3, 4])
+    with pytest.raises(EmbeddingError, match="returned vectors of 4 dimensions after others of 3"):
+        Embedder(lambda texts: np.ones((len(texts), next(lengths)))).embed_documents(["a", "b", "c"])

@@ -1,11 +1,12 @@
 import gc
+import json
 
 import numpy as np
 import pytest
 
 from deepmem_integrations.embedding import OpenAIEmbedding, load_embedding
 from deepmem_integrations.errors import EmbeddingError
-from tests.openai_server import embed, openai_server
+from tests.openai_server import Handler, embed, openai_server
 
 
 @pytest.fixture
@@ -34,6 +35,30 @@ def test_embedding_models_that_cannot_be_used(server, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(EmbeddingError, match="openai:m cannot be used.*OPENAI_API_KEY"):
         load_embedding("openai:m")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"error": {"message": "quota"}}, "answered without vectors"),
+        ({"object": "list", "data": [], "model": "m"}, "returned 0 vectors for 1 texts"),
+        ("<html>Sign in</html>", "answered without vectors: '<html>Sign in</html>'"),
+    ],
+    ids=["error", "nothing", "page"],
+)
+def test_a_server_that_answers_without_vectors_is_told(server, monkeypatch, answer, told):
+    def post(self):
+        body = answer if isinstance(answer, str) else json.dumps(answer)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html" if isinstance(answer, str) else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    monkeypatch.setattr(Handler, "do_POST", post)
+    with pytest.raises(EmbeddingError, match=told):
+        OpenAIEmbedding("m").embed_query("x")
 
 
 def test_connections_are_closed_with_the_model():

@@ -15,7 +15,7 @@ from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import Budget, Extractive, Filters, OpenAIModel, QueryGenerator
 from tests.generation.helpers import TOPICS, documents, embed_texts
-from tests.openai_server import count_in, documents_in, honest, queries
+from tests.openai_server import Reply, count_in, documents_in, honest, queries
 
 
 def writer(function=lambda messages, schema: honest(messages, 1), count=3, **options):
@@ -493,3 +493,24 @@ def test_scalars_of_numpy_ask_the_same(tmp_path):
 
 def test_examples_in_a_set_are_the_same_in_every_process():
     assert QueryGenerator(says(ONE), examples={"b", "a"}).prompt == QueryGenerator(says(ONE), examples=["a", "b"]).prompt
+
+
+@pytest.mark.parametrize("door", ["generate", "agenerate"])
+def test_answers_that_cannot_be_parsed_cost_what_the_server_counted(server, generator, door):
+    server.script = lambda messages, attempt: Reply("Here you are: " + "how is it mended? " * 200)
+    writer = generator(1)
+    pairs = documents(3)
+    result = writer.generate(pairs) if door == "generate" else asyncio.run(writer.agenerate(pairs))
+    assert len(result.rejected) == 3
+    assert result.usage.output_tokens == 3 * (len("Here you are: " + "how is it mended? " * 200) // 4)
+
+
+def test_two_equal_queries_are_judged_once_and_both_kept():
+    def model(messages, schema):
+        return {"answered_by": [1]} if "Query:" in messages[-1]["content"] else ["How do I set it up?"] * 2
+
+    every = dict.fromkeys(["duplicate", "near_duplicate", "round_trip", "copy", "mention", "language"], False)
+    result = writer(model, 2, embedding=embed_texts, judged_documents=2, filters=Filters(**every)).generate(documents(6))
+    assert [query.text for query in result.queries] == ["How do I set it up?"] * 12
+    pairs = [query.documents for query in result.queries]
+    assert pairs[::2] == pairs[1::2] and max(map(len, pairs)) > 1

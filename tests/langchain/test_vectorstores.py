@@ -67,6 +67,18 @@ def test_without_a_model_deep_memory_is_an_error_that_says_how_to_train(db):
     assert len(db.as_retriever(search_kwargs={"deep_memory": False}).invoke("anything")) == 4
 
 
+def test_options_of_a_search_in_v3_are_ignored_or_have_another_name(trained, problem):
+    with pytest.warns(UserWarning, match="These arguments of Deep Lake v3 are ignored. exec_option: .*; runtime: "):
+        trained.similarity_search(problem.test.queries[0], exec_option="compute_engine", runtime={"tensor_db": True})
+    for option in ({"fetch_k": 20}, {"maximal_marginal_relevance": True}):
+        with pytest.raises(StoreError, match='as_retriever\\(search_type="mmr"'):
+            trained.similarity_search(problem.test.queries[0], **option)
+    as_v3 = trained.as_retriever(search_type="mmr", search_kwargs={"k": 2, "fetch_k": 9, "maximal_marginal_relevance": True})
+    assert len(as_v3.invoke(problem.test.queries[0])) == 2
+    with pytest.raises(StoreError, match="similarity_search_by_vector"):
+        trained.vectorstore.search(embedding_data="a question", deep_memory=True)
+
+
 def test_an_unknown_option_is_an_error_not_ignored(db):
     with pytest.raises(TypeError, match="distance"):
         db.similarity_search("q", distance="l2")
