@@ -64,8 +64,7 @@ class Actions:
         try:
             generator = self._work.generator(llm, per_document, *limits)
             if form.get("do") == "estimate":
-                estimate = generator.estimate(self._work.opened.memory.documents())
-                return self._pages.generate(request, form=shown, estimate=str(estimate))
+                return self._pages.generate(request, form=shown, estimate=self._work.estimate(generator))
             self._work.generate(generator, llm, _by(request))
         except DeepMemoryError as error:
             return self._pages.generate(request, form=shown, told=str(error))

@@ -20,6 +20,7 @@ from deepmem_integrations.errors import FeedbackError, InvalidRelevanceError, St
 from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import Budget, QueryGenerator
 from deepmem_integrations.generation.named import language_model
+from deepmem_integrations.generation.sources import corpus_fingerprint, sources_of
 from deepmem_integrations.jobs import JobStatus
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.labels.policies import judgements
@@ -343,28 +344,37 @@ class Workspace:
     # ---- generation --------------------------------------------------------------------------------------------
 
     def generator(self, llm: str, per_document: int, max_documents: int | None, max_tokens: int | None) -> QueryGenerator:
-        """Return the generator, with a checkpoint that belongs to these settings.
+        """Return the generator.
 
         Raises:
             GenerationError: The name names no language model, or the model cannot be used.
         """
-        settings = hashlib.blake2b(json.dumps([llm, per_document]).encode(), digest_size=6).hexdigest()
-        make_private_folder(self.own / "checkpoints")
         return QueryGenerator(
             language_model(llm),
             per_document,
             memory=self.opened.memory,
             max_documents=max_documents,
             budget=Budget(max_tokens=max_tokens),
-            checkpoint=self.own / "checkpoints" / f"{settings}.jsonl",
             progress=False,
         )
+
+    def estimate(self, generator: QueryGenerator) -> str:
+        """Say what queries for the documents would cost."""
+        return str(generator.estimate(self._documents(generator)))
+
+    def _documents(self, generator: QueryGenerator) -> list[Any]:
+        """Return the documents, for which the generator gets a checkpoint of its own: other texts have other answers."""
+        documents = self.opened.memory.documents()
+        belongs_to = [generator.model.name, generator.prompt.count, corpus_fingerprint(sources_of(documents))]
+        make_private_folder(self.own / "checkpoints")
+        generator.checkpoint = self.own / "checkpoints" / f"{_digest(json.dumps(belongs_to))}.jsonl"
+        return documents
 
     def generate(self, generator: QueryGenerator, llm: str, by: str) -> Work:
         """Write queries for the documents, which become labels as they come."""
 
         def run(work: Work) -> None:
-            documents = self.opened.memory.documents()
+            documents = self._documents(generator)
             work.total = generator.estimate(documents).documents
             pieces, known = 0, self.runs()
 
@@ -448,3 +458,7 @@ class Workspace:
     def jobs(self) -> list[JobStatus]:
         """Return all trainings, the newest first."""
         return list(self.opened.memory.jobs.all())[::-1]
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()

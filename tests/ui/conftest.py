@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from deepmem_integrations import DeepMemory
+from deepmem_integrations import DeepMemory, embedding
+from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.opened import Hit, Opened
+from deepmem_integrations.ui import workspace
 from deepmem_integrations.ui.workspace import Workspace
 from tests.openai_server import embed
 from tests.report.conftest import SCRIPT
@@ -36,5 +38,28 @@ def open_texts(uri, embedding, folder):
 def work(tmp_path):
     (tmp_path / "root").mkdir()
     opened = Workspace(tmp_path / "memory", tmp_path / "root", open_texts, store="texts:here")
+    yield opened
+    opened.close()
+
+
+class Model:
+    """Embeds without a model of its own."""
+
+    model_name = "words"
+
+    def embed_query(self, text):
+        return embed(text)
+
+    def embed_documents(self, texts):
+        return embed_all(texts)
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """A workspace of a folder of text files, ``notes.texts``."""
+    for module in (workspace, embedding):
+        monkeypatch.setattr(module, "load_embedding", lambda name: Model())
+    (tmp_path / "notes").mkdir()
+    opened = Workspace(tmp_path / "memory", tmp_path, open_store, texts=tmp_path / "notes")
     yield opened
     opened.close()

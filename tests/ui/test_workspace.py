@@ -41,6 +41,41 @@ def test_queries_are_written_once(work):
     assert done.title.startswith(f"{len(found)} queries kept")
 
 
+APPLES = "Apples grow on trees in the orchard. Farmers harvest apples in autumn with ladders."
+PEARS = "Pears ripen in the cellar after the harvest. The cellar should be cool and dark for pears."
+BOATS = "Submarines dive below the sea with ballast tanks. Sailors aboard submarines sleep in bunks."
+
+
+def read(work, **texts):
+    """Let a folder hold these texts and no others, and read it."""
+    for path in work.texts.iterdir():
+        path.unlink()
+    for name, text in texts.items():
+        (work.texts / f"{name}.md").write_text(text)
+    done = ended(work.read_folder(str(work.texts)))
+    assert (done.state, done.error) == ("done", "")
+    return done
+
+
+def write_queries(work, per_document=2):
+    done = ended(work.generate(work.generator("extractive", per_document, None, None), "extractive", "Ada"))
+    assert (done.state, done.error) == ("done", "")
+    return done
+
+
+def judged(work):
+    """Query → document → weight."""
+    return {one.query.text: one.values for one in work.labelled()}
+
+
+def test_queries_are_written_after_a_document_has_changed(notes):
+    read(notes, a=APPLES)
+    write_queries(notes)
+    read(notes, a=APPLES, b=PEARS)
+    write_queries(notes)
+    assert {name for values in judged(notes).values() for name in values} == {"a.md#1", "b.md#1"}
+
+
 def test_work_of_a_kind_goes_on_once_and_can_be_stopped():
     works, steps = Works(), []
 
