@@ -16,7 +16,14 @@ from typing import Any
 from deepmem_integrations._files import MOST_TEXT, make_private_folder, read_json, write_text
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder, load_embedding
-from deepmem_integrations.errors import FeedbackError, InvalidRelevanceError, StorageError, StoreError
+from deepmem_integrations.errors import (
+    AdapterFileError,
+    FeedbackError,
+    InvalidRelevanceError,
+    ModelNotFoundError,
+    StorageError,
+    StoreError,
+)
 from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import Budget, QueryGenerator
 from deepmem_integrations.generation.named import language_model
@@ -227,6 +234,18 @@ class Workspace:
             raise
         if before is not None and self.own in (gone := Path(before.store.removeprefix("deeplake:"))).parents:
             shutil.rmtree(gone, ignore_errors=True)
+        self._follow(work)
+
+    def _follow(self, work: Work) -> None:
+        """Let the word index follow the new documents, and tell how far they are from those of the model in use."""
+        memory = self.opened.memory
+        if memory.folder.words_path.exists():
+            done, work.title = work.title, "Indexing words"
+            memory.refresh()
+            work.title = done
+        with contextlib.suppress(ModelNotFoundError, AdapterFileError):  # the pages tell of a damaged model
+            if (drift := memory.drift()) is not None:
+                work.notes = (*work.notes, *f"The model in use was {drift}".splitlines())
 
     def folders(self) -> list[tuple[str, int]]:
         """List the folders with text files to choose from, as (name, number of files): `root` and those in it."""

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from deepmem_integrations import Relevance
 from deepmem_integrations.ui.texts import cut
 from deepmem_integrations.ui.work import Works
 from deepmem_integrations.ui.workspace import Workspace
@@ -74,6 +75,18 @@ def test_queries_are_written_after_a_document_has_changed(notes):
     read(notes, a=APPLES, b=PEARS)
     write_queries(notes)
     assert {name for values in judged(notes).values() for name in values} == {"a.md#1", "b.md#1"}
+
+
+def test_words_follow_a_folder_that_is_read_again(notes):
+    read(notes, a=APPLES, b=PEARS)
+    memory = notes.opened.memory
+    memory.train(Relevance(["in the orchard", "in the sea"] * 10, [[("a.md#1", 1.0)], [("b.md#1", 1.0)]] * 10))
+    done = read(notes, a=PEARS, b=APPLES)
+    assert list(notes.opened.memory.lexical_search.search("orchard", 1).ids) == ["b.md#1"]
+    assert done.notes == (
+        "The model in use was trained on 2 documents; since then 0 added, 2 changed, 0 gone",
+        "A full training is due.",
+    )
 
 
 def test_work_of_a_kind_goes_on_once_and_can_be_stopped():
