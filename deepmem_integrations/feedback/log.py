@@ -300,12 +300,15 @@ class FeedbackLog:
         cited = {checked_id("document_ids", document): 1.0 for document in document_ids}
         self._put(query_id, "cite", cited, source=source, user=user)
 
-    def grade(self, query_id: str, grades: Mapping[str, float], *, source: str | None = None, user: str | None = None) -> None:
+    def grade(
+        self, query_id: str, grades: Mapping[str, float | None], *, source: str | None = None, user: str | None = None
+    ) -> None:
         """Record grades of documents, as an expert or a judge gives them. A later grade takes the place of an earlier one.
 
         Args:
             query_id: The id of the query, or of its run.
             grades: Document id → the weight of the label: above 0 how well the document answers, 0 or below where it does not.
+                None takes an earlier grade back.
             source: Who judged, such as ``"support agent"``.
             user: The user; by default that of `context`.
 
@@ -314,7 +317,10 @@ class FeedbackLog:
         """
         if not isinstance(grades, Mapping):
             raise FeedbackError(f"grades maps document ids to weights, as {{'doc-7': 1.0}}; got {type(grades).__name__}.")
-        graded = {checked_id("grades", document): checked_grade(document, value) for document, value in grades.items()}
+        graded = {
+            checked_id("grades", document): None if value is None else checked_grade(document, value)
+            for document, value in grades.items()
+        }
         self._put(query_id, "grade", graded, source=source, user=user)
 
     def _put(

@@ -43,7 +43,8 @@ class Event:
         query_id: The id of the query, or of its run.
         kind: What the event says.
         document_id: The document; None for the answer.
-        value: 1 for a thumb up, a click and a citation, −1 for a thumb down, None for a thumb that is taken back, or the grade.
+        value: 1 for a thumb up, a click and a citation, −1 for a thumb down, or the grade; None for a thumb or a
+            grade that is taken back.
         position: The rank at which the document was clicked, from 1; None where the log knows it.
         source: Who said so, such as ``"support agent"``.
         user: Who said so, as the application knows its users.

@@ -16,6 +16,7 @@ from deepmem_integrations.models import ModelInfo
 from deepmem_integrations.opened import Opened
 from deepmem_integrations.ranking import Ranker
 from deepmem_integrations.report.page import FILTERS, worst_and_best
+from deepmem_integrations.ui.carried import gone
 from deepmem_integrations.ui.security import Session
 from deepmem_integrations.ui.side_by_side import SideBySide, search
 from deepmem_integrations.ui.workspace import Workspace
@@ -76,7 +77,7 @@ class Pages:
         """Tell how far the workspace is: documents, labels, a model."""
         work = self.work
         source = work.source
-        labels = len(work.labelled()) if source else 0
+        labels = sum(one.teaches for one in work.labelled()) if source else 0
         model = work.opened.memory.folder.in_use_name() if source else None
         models = len(work.models()) if source else 0
         steps = [
@@ -151,6 +152,7 @@ class Pages:
             "labels.html",
             found=found[start : start + PAGE],
             count=len(found),
+            known=len(self.work.labelled()),
             start=start,
             size=PAGE,
             find=request.query_params.get("find", ""),
@@ -263,5 +265,5 @@ def _environment() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {**FILTERS, "oneline": lambda text: " ".join(text.split())}
+    environment.filters |= {**FILTERS, "gone": gone, "oneline": lambda text: " ".join(text.split())}
     return environment

@@ -1,14 +1,13 @@
 """What the web application works on: a store, its memory, a feedback log, and the work that goes on."""
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.embedding import Embedder, load_embedding
 from deepmem_integrations.errors import (
     AdapterFileError,
+    DeepMemoryError,
     FeedbackError,
     InvalidRelevanceError,
     ModelNotFoundError,
@@ -36,6 +36,7 @@ from deepmem_integrations.models import ModelInfo
 from deepmem_integrations.opened import Opened
 from deepmem_integrations.report import EvaluationReport
 from deepmem_integrations.retraining import InUse
+from deepmem_integrations.ui.carried import carry, digest, gone
 from deepmem_integrations.ui.texts import inside, passages, text_files
 from deepmem_integrations.ui.work import Work, Works
 
@@ -82,6 +83,11 @@ class Labelled:
     query: LoggedQuery
     values: dict[str, float]
     source: str
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the text of a judged document is still there."""
+        return not all(map(gone, self.values))
 
 
 class Workspace:
@@ -226,7 +232,7 @@ class Workspace:
                 vectors = embedder.embed_documents(texts[rows])
                 store.add(ids[rows], vectors, texts[rows], [{"file": name} for name in files[rows]])
             work.step(len(ids), f"{len(ids):,} passages are read")
-            before = self.source
+            before, was = self.source, self._texts()
             source = Source(f"deeplake:{place}", self.embedding, title, folder, len(ids))
             write_text(self.own / "store.json", json.dumps(asdict(source)), private=True)
         except BaseException:
@@ -234,11 +240,20 @@ class Workspace:
             raise
         if before is not None and self.own in (gone := Path(before.store.removeprefix("deeplake:"))).parents:
             shutil.rmtree(gone, ignore_errors=True)
-        self._follow(work)
+        self._follow(work, was)
 
-    def _follow(self, work: Work) -> None:
-        """Let the word index follow the new documents, and tell how far they are from those of the model in use."""
+    def _texts(self) -> dict[str, str]:
+        """Return the texts of the documents, by id; none where there are none, or they cannot be read."""
+        try:
+            return {source.id: source.text for source in sources_of(self.opened.memory.documents())}
+        except DeepMemoryError:
+            return {}
+
+    def _follow(self, work: Work, was: dict[str, str]) -> None:
+        """Let labels and the word index follow the new documents, and tell how far these are from those of the model in use."""
         memory = self.opened.memory
+        if labelled := self.labelled():
+            work.notes = carry(self.log, [(one.query, one.values) for one in labelled], was, self._texts())
         if memory.folder.words_path.exists():
             done, work.title = work.title, "Indexing words"
             memory.refresh()
@@ -282,14 +297,13 @@ class Workspace:
         """Return the labels for a training."""
         if not (self.folder / "ui" / "feedback.db").is_file():
             return Relevance([], [])
-        found = self.log.labels("judged")
-        sources = {one.query.query_id: one.query.run_id for one in self.labelled()}
+        found = [one for one in self.labelled()[::-1] if one.teaches]
         return Relevance(
-            found.queries,
-            [[*given, *not_] for given, not_ in zip(found.labels, found.irrelevant, strict=True)],
-            found.query_ids,
-            times=found.times,
-            generated=[bool(sources.get(name)) for name in found.query_ids],
+            [one.query.text or "" for one in found],
+            [[(name, weight) for name, weight in one.values.items() if not gone(name)] for one in found],
+            [one.query.query_id for one in found],
+            times=[one.query.time for one in found],
+            generated=[bool(one.query.run_id) for one in found],
         )
 
     def judge(self, text: str, document: str, up: bool | None, shown: Callable[[], list[Any]], by: str) -> None:
@@ -307,6 +321,8 @@ class Workspace:
             if name is None:
                 name = self._asked[text] = self.log.record(text, shown(), user=by)
             self.log.thumb(name, document, up=up, user=by)
+            if up is None:
+                self.log.grade(name, {document: None}, user=by)
             self.log.flush()
 
     def query_id(self, text: str) -> str | None:
@@ -335,30 +351,48 @@ class Workspace:
             self.log.forget([query_id])
             self._asked = {text: name for text, name in self._asked.items() if name != query_id}
 
-    def add_labels(self, labels: Relevance, run: str, source: str, by: str, known: set[str | None] | None = None) -> None:
-        """Add labelled queries to the log, unless it has them from the same run.
+    def add_labels(
+        self,
+        labels: Relevance,
+        run: str,
+        source: str,
+        by: str,
+        *,
+        texts: Mapping[str, str] | None = None,
+        known: set[Any] | None = None,
+    ) -> int:
+        """Add labelled queries to the log, unless it has them from the same run, or with the same judged documents.
 
         Args:
             labels: The labelled queries.
             run: What made them, with its settings.
             source: What made them, for people.
             by: Who asked for them.
-            known: The queries of runs that the log has, which is kept up; None looks for them.
+            texts: Document id → digest of the text that they were made of, where they were.
+            known: What `known` returned, which is kept up; None looks for it.
+
+        Returns:
+            How many were added.
         """
-        known = self.runs() if known is None else known
+        known, added = self.known() if known is None else known, 0
         for name, text, judged in zip(labels.query_ids, labels.queries, labels.labels, strict=True):
-            run_id = f"{run}/{name}"[-400:]
-            if run_id in known:
+            made_of = [texts[document] for document, _ in judged] if texts is not None else []
+            run_id = "/".join([run, name, *made_of])[-400:]
+            pairs = {(text, document) for document, _ in judged}
+            if run_id in known or pairs <= known:
                 continue
-            known.add(run_id)
+            known |= {run_id, *pairs}
             self.log.grade(self.log.record(text, [], run_id=run_id, user=by), dict(judged), source=source, user=by)
-            if len(known) % 1_000 == 0:
+            added += 1
+            if added % 1_000 == 0:
                 self.log.flush()
         self.log.flush()
+        return added
 
-    def runs(self) -> set[str | None]:
-        """Return by which ids of runs the log knows its queries."""
-        return {one.query.run_id for one in self.labelled()}
+    def known(self) -> set[Any]:
+        """Return which queries the log knows: the ids of their runs, and (text, id) of each query with a judged document."""
+        labelled = self.labelled()
+        return {one.query.run_id for one in labelled} | {(one.query.text, name) for one in labelled for name in one.values}
 
     # ---- generation --------------------------------------------------------------------------------------------
 
@@ -386,7 +420,7 @@ class Workspace:
         documents = self.opened.memory.documents()
         belongs_to = [generator.model.name, generator.prompt.count, corpus_fingerprint(sources_of(documents))]
         make_private_folder(self.own / "checkpoints")
-        generator.checkpoint = self.own / "checkpoints" / f"{_digest(json.dumps(belongs_to))}.jsonl"
+        generator.checkpoint = self.own / "checkpoints" / f"{digest(json.dumps(belongs_to))}.jsonl"
         return documents
 
     def generate(self, generator: QueryGenerator, llm: str, by: str) -> Work:
@@ -395,12 +429,13 @@ class Workspace:
         def run(work: Work) -> None:
             documents = self._documents(generator)
             work.total = generator.estimate(documents).documents
-            pieces, known = 0, self.runs()
+            texts = {source.id: digest(source.text) for source in sources_of(documents)}
+            pieces, added, known = 0, 0, self.known()
 
             def take(piece: Relevance) -> None:
-                nonlocal pieces
+                nonlocal pieces, added
                 pieces += 1
-                self.add_labels(piece, f"{llm}/{generator.prompt.count}", llm, by, known)
+                added += self.add_labels(piece, f"{llm}/{generator.prompt.count}", llm, by, texts=texts, known=known)
                 work.shown = [*zip(piece.queries, piece.labels, strict=True), *work.shown][:SHOWN]
                 work.step(min(pieces, work.total), "Writing queries")
 
@@ -408,7 +443,8 @@ class Workspace:
             result = generator.generate(documents, take)
             kept, *notes = str(result).split("\n")
             work.title, _, used = kept.partition("; ")
-            work.done, work.notes = work.total, (used if llm != "extractive" else "", *notes)
+            new = f"{added:,} of them were not among the labels before"
+            work.done, work.notes = work.total, (new, used if llm != "extractive" else "", *notes)
 
         return self.works.start("generate", "Looking at the documents", run)
 
@@ -477,7 +513,3 @@ class Workspace:
     def jobs(self) -> list[JobStatus]:
         """Return all trainings, the newest first."""
         return list(self.opened.memory.jobs.all())[::-1]
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()

@@ -70,6 +70,13 @@ def test_a_thumb_that_is_taken_back_takes_no_grade_along(log):
     assert judged(log, "judged") == {"a question": {"doc-1": 3.0}}
 
 
+def test_a_grade_is_taken_back(log):
+    query_id = log.record("a question", ["doc-1", "doc-2"])
+    log.grade(query_id, {"doc-1": 3, "doc-2": 1})
+    log.grade(query_id, {"doc-1": None})
+    assert judged(log, "judged") == {"a question": {"doc-2": 1.0}}
+
+
 def test_what_gives_no_label_is_counted(log):
     nothing = log.record("nothing was found", [])
     log.thumb(nothing, up=False)

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from deepmem_integrations import Relevance
+from deepmem_integrations.ui.carried import gone
 from deepmem_integrations.ui.texts import cut
 from deepmem_integrations.ui.work import Works
 from deepmem_integrations.ui.workspace import Workspace
@@ -75,6 +76,52 @@ def test_queries_are_written_after_a_document_has_changed(notes):
     read(notes, a=APPLES, b=PEARS)
     write_queries(notes)
     assert {name for values in judged(notes).values() for name in values} == {"a.md#1", "b.md#1"}
+
+
+def test_labels_go_where_their_texts_are(notes):
+    read(notes, a=APPLES, b=PEARS)
+    write_queries(notes)
+    notes.judge("fruit in a cellar", "b.md#1", True, list, "Ada")
+    notes.judge("fruit in a cellar", "a.md#1", False, list, "Ada")
+    before = judged(notes)
+    assert read(notes, a=APPLES, b=PEARS).notes == ()
+    done = read(notes, a=PEARS, b=APPLES)
+    other = {"a.md#1": "b.md#1", "b.md#1": "a.md#1"}
+    assert judged(notes) == {text: {other[name]: 1.0 * value for name, value in row.items()} for text, row in before.items()}
+    assert done.notes == ("Labels that went along with their texts to other passages: 6.",)
+    read(notes, a=APPLES, b=PEARS)
+    assert judged(notes) == before
+
+
+def test_labels_wait_for_texts_that_are_gone(notes):
+    read(notes, a=APPLES, b=PEARS)
+    write_queries(notes)
+    before, learned = judged(notes), notes.labels()
+    done = read(notes, a=BOATS)
+    assert done.notes == ("Labels that teach nothing now, since their texts are gone: 4. They come back if the texts do.",)
+    assert len(notes.labels()) == 0
+    assert [gone(name) for one in notes.labelled() for name in one.values] == ["b.md#1"] * 2 + ["a.md#1"] * 2
+    assert write_queries(notes).notes[0] == "2 of them were not among the labels before"
+    assert notes.labels().document_ids == {"a.md#1"} and not set(notes.labels().queries) & set(before)
+    assert read(notes, b=PEARS, c=APPLES).notes[-1] == "Labels that came back with their texts: 4."
+    assert set(notes.labels().queries) == set(learned.queries)
+    assert notes.labels().document_ids == {"b.md#1", "c.md#1"}
+
+
+def test_the_same_queries_are_added_once(notes):
+    read(notes, a=APPLES, b=PEARS)
+    write_queries(notes)
+    done = write_queries(notes, per_document=3)
+    assert done.notes[0] == "0 of them were not among the labels before"
+    assert len(notes.labelled()) == 4
+
+
+def test_a_label_of_any_kind_is_taken_back(notes):
+    read(notes, a=APPLES)
+    write_queries(notes)
+    one, other = notes.labelled()
+    notes.judge(one.query.text, "a.md#1", None, list, "Ada")
+    assert [left.query.query_id for left in notes.labelled()] == [other.query.query_id]
 
 
 def test_words_follow_a_folder_that_is_read_again(notes):
