@@ -1,18 +1,22 @@
 """What the forms of the pages do."""
 
+import contextlib
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from deepmem_integrations.errors import DeepMemoryError, InvalidRelevanceError
+from deepmem_integrations.errors import DeepMemoryError, GenerationError, InvalidRelevanceError
 from deepmem_integrations.retraining import IN_USE
 from deepmem_integrations.ui.pages import COUNTS, LONGEST_QUERY, Pages, number
 
 THUMBS = {"up": True, "down": False, "none": None}
 MOST = 10**9
 """The largest number of tokens or documents in a form."""
+MOST_QUERIES = 20
+"""How many queries a document gets at most."""
 
 
 class Actions:
@@ -58,11 +62,11 @@ class Actions:
         form = _form(request)
         shown = {name: form.get(name, "") for name in ("kind", "model", "per_document", "documents", "tokens")}
         llm = "extractive" if shown["kind"] == "extractive" else f"openai:{shown['model'].strip()}"
-        whole = range(1, MOST)
-        per_document = number(shown["per_document"], 2, range(1, 21))
-        limits = [number(shown[name], 0, whole) or None for name in ("documents", "tokens")]
         try:
-            generator = self._work.generator(llm, per_document, *limits)
+            per_document = whole(shown["per_document"], "Queries for each document", MOST_QUERIES)
+            documents = whole(shown["documents"], "Documents at most", MOST) if shown["documents"].strip() else None
+            tokens = whole(shown["tokens"], "Tokens at most", MOST) if shown["tokens"].strip() else None
+            generator = self._work.generator(llm, per_document, documents, tokens)
             if form.get("do") == "estimate":
                 return self._pages.generate(request, form=shown, estimate=self._work.estimate(generator))
             self._work.generate(generator, llm, _by(request))
@@ -108,6 +112,23 @@ class Actions:
         name = _form(request).get("name", "")
         self._work.measure(name)
         return _to(f"/models/{name}")
+
+
+def whole(text: str, what: str, most: int) -> int:
+    """Read a whole number from 1 on, however it is written; what costs money is never guessed.
+
+    Raises:
+        GenerationError: It is no such number.
+
+    Example:
+        >>> whole("1e5", "Tokens at most", 10**9), whole("100000.0", "Tokens at most", 10**9)
+        (100000, 100000)
+    """
+    with contextlib.suppress(InvalidOperation):
+        found = Decimal(text.strip())
+        if 1 <= found <= most and found == int(found):
+            return int(found)
+    raise GenerationError(f"{what}: {text[:40]!r} is no whole number from 1 to {most:,}. Write one such as {min(most, 100_000)}.")
 
 
 def _form(request: Request) -> dict[str, str]:

@@ -181,6 +181,29 @@ def test_other_addresses_need_a_password(work, monkeypatch):
     assert work.labelled()[0].source == "Ada"
 
 
+GENERATE = {"kind": "extractive", "model": "", "per_document": "2", "documents": "", "tokens": ""}
+
+
+def test_limits_are_read_however_they_are_written(client, work, monkeypatch):
+    taken = []
+    generator = work.generator
+    monkeypatch.setattr(work, "generator", lambda *settings: taken.append(settings) or generator(*settings))
+    for tokens, documents in (("100000", "10"), ("1e5", "1e1"), (" 100000.0 ", "10.0")):
+        form = {**GENERATE, "per_document": "3.0", "tokens": tokens, "documents": documents, "do": "estimate"}
+        assert "requests to send" in post(client, "/generate", page="/generate", **form).text
+    assert set(taken) == {("extractive", 3, 10, 100_000)}
+    post(client, "/generate", page="/generate", **GENERATE, do="estimate")
+    assert taken[-1] == ("extractive", 2, None, None)
+
+
+@pytest.mark.parametrize("name", ["per_document", "documents", "tokens"])
+@pytest.mark.parametrize("text", ["many", "0", "-5", "2000000000", "1.5", "NaN", "1e999999999", "1,5", "Infinity"])
+def test_a_limit_that_is_not_understood_is_no_freedom(client, work, name, text):
+    refused = post(client, "/generate", page="/generate", **{**GENERATE, name: text}, do="write").text
+    assert "is no whole number from 1 to" in refused and f'value="{text}"' in refused
+    assert work.works.get("generate") is None
+
+
 def test_a_lost_training_is_gone_on_with_or_given_up(client, work, monkeypatch):
     memory = work.opened.memory
 
