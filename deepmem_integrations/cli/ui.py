@@ -43,6 +43,13 @@ def ui(
     host: Annotated[
         str, typer.Option(help=f"Another address than this machine's own needs a password, asked for or in {PASSWORD}.")
     ] = "127.0.0.1",
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where a proxy shows the page to others, e.g. https://docs.example.com. It needs a password, too.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search, judge, train and switch models in the browser.
@@ -53,7 +60,7 @@ def ui(
     require("starlette", extra="ui")
     require("uvicorn", extra="ui")
     from deepmem_integrations.ui.app import listen, make_app, serve
-    from deepmem_integrations.ui.security import Access, is_loopback
+    from deepmem_integrations.ui.security import Access, is_loopback, public_origin
     from deepmem_integrations.ui.workspace import Workspace
 
     texts = Path(user_path(store)).resolve() if store and Path(user_path(store)).is_dir() else None
@@ -61,8 +68,13 @@ def ui(
         folder = memory or Path(beside(str(texts)))
     else:
         folder = models_path(store, memory) if store else memory or Path("ui.deepmemory")
+    if public_url is not None:
+        try:
+            public_origin(public_url)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--public-url") from None
     password = os.environ.get(PASSWORD)
-    if not is_loopback(host) and not password:
+    if (public_url or not is_loopback(host)) and not password:
         password = typer.prompt("Password for the page", hide_input=True, confirmation_prompt=True)
     try:
         listening = listen(host, port)
@@ -72,7 +84,7 @@ def ui(
         ) from None
     with listening:
         try:
-            access = Access(host, listening.getsockname()[1], password)
+            access = Access(host, listening.getsockname()[1], password, public_url)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         work = Workspace(
@@ -86,6 +98,8 @@ def ui(
         with printing(as_json) as show:
             show({"url": access.url, "memory": str(folder.resolve())}, f"Open {access.url}")
         typer.echo("Stop with Ctrl+C. Trainings go on.", err=True)
-        if not is_loopback(host):
-            typer.echo("The connection is not encrypted: put a proxy with TLS before it, or use an SSH tunnel.", err=True)
+        if not is_loopback(host) and not (public_url or "").startswith("https:"):
+            typer.echo(
+                "The connection is not encrypted: put a proxy with TLS before it (--public-url), or use an SSH tunnel.", err=True
+            )
         serve(make_app(work, access), listening)

@@ -13,7 +13,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -30,6 +30,8 @@ LONGEST_NAME = 80
 """How many characters the name of a person has at most."""
 WAIT = 1.0
 """For how many seconds a wrong password is kept waiting."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
+"""The port of an address that names none."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -78,29 +80,37 @@ class Access:
         host: The address that the server listens on.
         port: Its port.
         password: The password, which any address but the loopback address needs. Without one, a token in the URL lets in.
+        public_url: The address under which a proxy shows the application to others, such as ``https://docs.example.com``.
 
     Raises:
-        ValueError: The address is not the loopback address, and there is no password of at least 8 characters.
+        ValueError: Others reach the address, and there is no password of at least 8 characters. The public URL is none.
     """
 
-    def __init__(self, host: str, port: int, password: str | None = None) -> None:
+    def __init__(self, host: str, port: int, password: str | None = None, public_url: str | None = None) -> None:
+        self.public = None if public_url is None else public_origin(public_url)
         if password is not None and len(password) < SHORTEST_PASSWORD:
             raise ValueError(f"The password has {len(password)} characters; {SHORTEST_PASSWORD} are the least.")
-        if password is None and not is_loopback(host):
-            raise ValueError(f"Whoever reaches {host} could read and change everything: set a password.")
+        if password is None and (self.public or not is_loopback(host)):
+            raise ValueError(f"Whoever reaches {public_url or host} could read and change everything: set a password.")
         self.host, self.port, self.password = host, port, password
         self.token = None if password is not None else secrets.token_urlsafe(24)
         self.sessions: dict[str, Session] = {}
         self.cookie = f"deepmem-{port}"  # cookies do not tell ports apart, and two applications may run
+        anywhere = host in ("0.0.0.0", "::")
+        self._names = {"localhost", socket.gethostname(), socket.getfqdn()} if anywhere else set()  # DNS may be slow
 
     @property
     def url(self) -> str:
         """The address to open, with the token."""
+        if self.public:
+            return f"{self.public.scheme}://{self.public.netloc}/"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
     def knows(self, host: str) -> bool:
         """Tell whether a ``Host`` header names this server."""
+        if self.is_public(host):
+            return True
         name, port = split_host(host)
         if port != self.port:
             return False
@@ -109,8 +119,15 @@ class Access:
         if self.host in ("0.0.0.0", "::"):
             with contextlib.suppress(ValueError):
                 return bool(ipaddress.ip_address(name))  # an address is nobody's to bind to another place
-            return name in ("localhost", socket.gethostname(), socket.getfqdn())
+            return name in self._names
         return False
+
+    def is_public(self, host: str) -> bool:
+        """Tell whether a ``Host`` header is that of the public URL, as a proxy passes it on."""
+        if self.public is None:
+            return False
+        default = DEFAULT_PORTS[self.public.scheme]
+        return split_host(host, default) == split_host(self.public.netloc, default)
 
     def enter(self, name: str) -> str:
         """Let somebody in, and return the value of the cookie."""
@@ -119,7 +136,25 @@ class Access:
         return key
 
 
-def split_host(host: str) -> tuple[str, int | None]:
+def public_origin(url: str) -> SplitResult:
+    """Read the address under which others see the application.
+
+    Raises:
+        ValueError: It is no address of a server, or names more than a server.
+
+    Example:
+        >>> public_origin("https://docs.example.com/").netloc
+        'docs.example.com'
+    """
+    parts = urlsplit(url)
+    name, port = split_host(parts.netloc, DEFAULT_PORTS.get(parts.scheme, 80))
+    more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in DEFAULT_PORTS or not name or not url.isascii() or any(map(str.isspace, url)) or port is None or more:
+        raise ValueError(f"{url!r} is no address of a server: write one such as https://docs.example.com, without a path.")
+    return parts
+
+
+def split_host(host: str, default: int = 80) -> tuple[str, int | None]:
     """Split a ``Host`` header into name and port.
 
     Example:
@@ -128,7 +163,7 @@ def split_host(host: str) -> tuple[str, int | None]:
     """
     try:
         parts = urlsplit(f"//{host}")
-        return parts.hostname or "", parts.port or 80
+        return parts.hostname or "", parts.port or default
     except ValueError:
         return "", None
 
@@ -212,8 +247,13 @@ class Guard:
 
     def _foreign(self, request: Request) -> str:
         """Say why a request does not come from a page of this server; empty where it does."""
+        host, public = request.headers["host"], self._access.public
         origin = urlsplit(request.headers.get("origin", ""))
-        if origin.scheme not in ("http", "https") or origin.netloc != request.headers["host"]:
+        if public and origin.scheme == public.scheme and self._access.is_public(origin.netloc):
+            own = True  # whether the proxy keeps the Host header or puts this server's own there
+        else:
+            own = origin.scheme in DEFAULT_PORTS and origin.netloc == host and not self._access.is_public(host)
+        if not own:
             return "This request comes from another page."
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return "This request comes from another page."
@@ -245,5 +285,7 @@ class Guard:
 
     def _entered(self, to: str, name: str) -> Response:
         response = RedirectResponse(to, 303)
-        response.set_cookie(self._access.cookie, self._access.enter(name), httponly=True, samesite="strict", path="/")
+        secure = self._access.public is not None and self._access.public.scheme == "https"
+        key = self._access.enter(name)
+        response.set_cookie(self._access.cookie, key, httponly=True, samesite="strict", secure=secure, path="/")
         return response

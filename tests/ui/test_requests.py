@@ -204,6 +204,35 @@ def test_a_limit_that_is_not_understood_is_no_freedom(client, work, name, text):
     assert work.works.get("generate") is None
 
 
+PUBLIC = {"host": "docs.example.com", "origin": "https://docs.example.com"}
+
+
+def test_a_proxy_shows_the_application_to_others(work):
+    client, access = client_of(work, Access("127.0.0.1", 8765, "correct horse", "https://docs.example.com"))
+    assert access.url == "https://docs.example.com/"
+    for headers in (PUBLIC, {**PUBLIC, "host": "docs.example.com:443"}, {"origin": PUBLIC["origin"]}):  # with Host kept, or not
+        entered = client.post("/login", data={"name": "Ada", "password": "correct horse"}, headers=headers)
+        assert entered.status_code == 303
+        assert "secure" in entered.headers["set-cookie"].lower()
+    login = {"name": "Ada", "password": "correct horse"}
+    for origin in ("http://docs.example.com", "https://evil.example", "https://docs.example.com:8443", "null", ""):
+        assert client.post("/login", data=login, headers={**PUBLIC, "origin": origin}).status_code == 403
+    for host in ("evil.example", "docs.example.com:80", "docs.example.com:8765", "docs.example.com.evil.example"):
+        assert client.get("/login", headers={"host": host}).status_code == 421
+    with pytest.raises(ValueError, match="set a password"):
+        Access("127.0.0.1", 8765, None, "https://docs.example.com")
+    for host, port in (("docs.example.com", 80), ("docs.example.com:8080", 8080)):
+        assert Access("127.0.0.1", 8765, "correct horse", f"http://docs.example.com:{port}").knows(host)
+
+
+def test_the_name_of_the_machine_is_looked_up_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(security.socket, "getfqdn", lambda: asked.append(1) or "machine.example")
+    access = Access("0.0.0.0", 8765, "correct horse")
+    assert access.knows("machine.example:8765") and not access.knows("evil.example:8765")
+    assert len(asked) == 1
+
+
 def test_a_lost_training_is_gone_on_with_or_given_up(client, work, monkeypatch):
     memory = work.opened.memory
 

@@ -166,6 +166,18 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, arguments)
     assert "password" in refused.err or "cannot listen" in refused.err
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["docs.example.com", "ftp://docs.example.com", "https://", "https://a/b", "https://a:b", "https://u@a", "https://a b", ""],
+)
+def test_a_public_url_is_that_of_a_server(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEEPMEM_UI_PASSWORD", "correct horse")
+    refused = deepmem("ui", "--port", "0", "--public-url", url)
+    assert refused.code == 2
+    assert "is no address of a server" in " ".join(refused.err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("sentence", ["यह एक वाक्य है। ", "これは文です。", "¿Dónde está? ", "This is one. "])
 def test_long_paragraphs_are_cut_between_the_sentences_of_any_script(sentence):
     paragraph = (sentence * 40).strip()
