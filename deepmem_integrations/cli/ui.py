@@ -8,7 +8,8 @@ import typer
 
 from deepmem_integrations._extras import require
 from deepmem_integrations._files import user_path
-from deepmem_integrations.cli.options import EMBEDDING_HELP, AsJson, models_path, printing, typed_path
+from deepmem_integrations._redaction import redacted
+from deepmem_integrations.cli.options import EMBEDDING_HELP, STORES, AsJson, models_path, printing, typed_path
 from deepmem_integrations.cli.stores import open_store
 from deepmem_integrations.models import beside
 
@@ -67,14 +68,19 @@ def ui(
     if texts is not None:
         folder = memory or Path(beside(str(texts)))
     else:
+        if store and store.partition(":")[0] not in {known.partition(":")[0] for known in STORES}:
+            raise typer.BadParameter(
+                f"there is no folder {redacted(store)}, and this names no store: write a folder of text files, or a store "
+                "such as deeplake:./ds."
+            )
         folder = models_path(store, memory) if store else memory or Path("ui.deepmemory")
     if public_url is not None:
         try:
             public_origin(public_url)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--public-url") from None
-    password = os.environ.get(PASSWORD)
-    if (public_url or not is_loopback(host)) and not password:
+    password = os.environ.get(PASSWORD) or None
+    if (public_url or not is_loopback(host)) and password is None:
         password = typer.prompt("Password for the page", hide_input=True, confirmation_prompt=True)
     try:
         listening = listen(host, port)

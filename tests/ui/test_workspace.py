@@ -4,6 +4,7 @@ import time
 import pytest
 
 from deepmem_integrations import Relevance
+from deepmem_integrations.ui import app
 from deepmem_integrations.ui.carried import gone
 from deepmem_integrations.ui.texts import cut
 from deepmem_integrations.ui.work import Works
@@ -164,6 +165,21 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, arguments)
         refused = deepmem("ui", *(port if word == "TAKEN" else word for word in arguments))
     assert refused.code == 2
     assert "password" in refused.err or "cannot listen" in refused.err
+
+
+def test_a_folder_that_is_not_there_is_called_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("./nots", "nots", "/no/such"):
+        refused = deepmem("ui", name, "--port", "0")
+        assert refused.code == 2
+        assert f"there is no folder {name}" in " ".join(refused.err.replace("│", " ").split())
+
+
+def test_an_empty_password_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEEPMEM_UI_PASSWORD", "")
+    monkeypatch.setattr(app, "serve", lambda *_: None)
+    assert "/?token=" in deepmem("ui", "--port", "0").out
 
 
 @pytest.mark.parametrize(
