@@ -345,9 +345,13 @@ class Workspace:
         return {} if name is None else judgements("judged", self.log.get(name), {})[0]
 
     def forget(self, query_id: str) -> None:
-        """Delete a query with its labels, for good."""
+        """Delete a query with its labels, for good: digests remain, so that it is not added again."""
         with self._lock:
             self.log.flush()
+            with contextlib.suppress(FeedbackError):  # another process has forgotten it
+                traces = "".join(f"{trace}\n" for trace in sorted(_traces(self.log.get(query_id))))
+                with open(self.own / "forgotten.txt", "a") as file:
+                    file.write(traces)
             self.log.forget([query_id])
             self._asked = {text: name for text, name in self._asked.items() if name != query_id}
 
@@ -359,9 +363,9 @@ class Workspace:
         by: str,
         *,
         texts: Mapping[str, str] | None = None,
-        known: set[Any] | None = None,
+        known: set[str] | None = None,
     ) -> int:
-        """Add labelled queries to the log, unless it has them from the same run, or with the same judged documents.
+        """Add labelled queries to the log, unless it has or had them from the same run, or with the same judged documents.
 
         Args:
             labels: The labelled queries.
@@ -378,10 +382,10 @@ class Workspace:
         for name, text, judged in zip(labels.query_ids, labels.queries, labels.labels, strict=True):
             made_of = [texts[document] for document, _ in judged] if texts is not None else []
             run_id = "/".join([run, name, *made_of])[-400:]
-            pairs = {(text, document) for document, _ in judged}
-            if run_id in known or pairs <= known:
+            pairs = _pairs(text, [document for document, _ in judged])
+            if digest(run_id) in known or pairs <= known:
                 continue
-            known |= {run_id, *pairs}
+            known |= {digest(run_id), *pairs}
             self.log.grade(self.log.record(text, [], run_id=run_id, user=by), dict(judged), source=source, user=by)
             added += 1
             if added % 1_000 == 0:
@@ -389,10 +393,13 @@ class Workspace:
         self.log.flush()
         return added
 
-    def known(self) -> set[Any]:
-        """Return which queries the log knows: the ids of their runs, and (text, id) of each query with a judged document."""
-        labelled = self.labelled()
-        return {one.query.run_id for one in labelled} | {(one.query.text, name) for one in labelled for name in one.values}
+    def known(self) -> set[str]:
+        """Return digests of what is not added again: what the log has, or had until somebody took it out."""
+        path = self.own / "forgotten.txt"
+        known = set(path.read_text().split()) if path.is_file() else set()
+        for query in self.log.queries(judged=True):
+            known |= _traces(query)
+        return known
 
     # ---- generation --------------------------------------------------------------------------------------------
 
@@ -513,3 +520,13 @@ class Workspace:
     def jobs(self) -> list[JobStatus]:
         """Return all trainings, the newest first."""
         return list(self.opened.memory.jobs.all())[::-1]
+
+
+def _traces(query: LoggedQuery) -> set[str]:
+    """Return digests of a query's run, and of its pairs with judged documents."""
+    judged = {event.document_id for event in query.events if event.document_id is not None}
+    return _pairs(query.text or "", judged) | ({digest(query.run_id)} if query.run_id else set())
+
+
+def _pairs(text: str, documents: Iterable[str]) -> set[str]:
+    return {digest(json.dumps([text, document])) for document in documents}

@@ -125,6 +125,20 @@ def test_a_label_of_any_kind_is_taken_back(notes):
     assert [left.query.query_id for left in notes.labelled()] == [other.query.query_id]
 
 
+def test_labels_that_were_deleted_or_taken_back_stay_away(notes):
+    read(notes, a=APPLES, b=PEARS)
+    write_queries(notes)
+    one, other, *rest = notes.labelled()
+    notes.forget(one.query.query_id)
+    notes.judge(other.query.text, "b.md#1", None, list, "Ada")
+    for per_document in (2, 3):
+        assert write_queries(notes, per_document).notes[0] == "0 of them were not among the labels before"
+        assert [left.query.query_id for left in notes.labelled()] == [left.query.query_id for left in rest]
+    assert "Pears" not in (notes.own / "forgotten.txt").read_text()
+    notes.judge(one.query.text, "b.md#1", True, list, "Ada")
+    assert len(notes.labelled()) == len(rest) + 1, "people may judge it again"
+
+
 def test_words_follow_a_folder_that_is_read_again(notes):
     read(notes, a=APPLES, b=PEARS)
     memory = notes.opened.memory
