@@ -350,7 +350,7 @@ class Workspace:
             self.log.flush()
             with contextlib.suppress(FeedbackError):  # another process has forgotten it
                 traces = "".join(f"{trace}\n" for trace in sorted(_traces(self.log.get(query_id))))
-                with open(self.own / "forgotten.txt", "a") as file:
+                with open(self.own / "forgotten", "a") as file:
                     file.write(traces)
             self.log.forget([query_id])
             self._asked = {text: name for text, name in self._asked.items() if name != query_id}
@@ -395,7 +395,7 @@ class Workspace:
 
     def known(self) -> set[str]:
         """Return digests of what is not added again: what the log has, or had until somebody took it out."""
-        path = self.own / "forgotten.txt"
+        path = self.own / "forgotten"
         known = set(path.read_text().split()) if path.is_file() else set()
         for query in self.log.queries(judged=True):
             known |= _traces(query)

@@ -134,7 +134,7 @@ def test_labels_that_were_deleted_or_taken_back_stay_away(notes):
     for per_document in (2, 3):
         assert write_queries(notes, per_document).notes[0] == "0 of them were not among the labels before"
         assert [left.query.query_id for left in notes.labelled()] == [left.query.query_id for left in rest]
-    assert "Pears" not in (notes.own / "forgotten.txt").read_text()
+    assert "Pears" not in (notes.own / "forgotten").read_text()
     notes.judge(one.query.text, "b.md#1", True, list, "Ada")
     assert len(notes.labelled()) == len(rest) + 1, "people may judge it again"
 
