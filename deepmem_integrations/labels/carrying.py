@@ -82,8 +82,9 @@ def find_texts(names: Iterable[str], old: Documents, new: Documents) -> dict[str
         >>> find_texts(["page"], old, new)
         {'page': {'page-1': 1.0, 'page-2': 1.0}}
     """
-    wanted = sorted(set(names))
-    texts = {name: text for name, text in _texts(old) if name in set(wanted)} if wanted else {}
+    asked = set(names)
+    wanted = sorted(asked)
+    texts = {name: text for name, text in _texts(old) if name in asked} if asked else {}
     runs = [_runs(texts.get(name, "")) for name in wanted]
     owners = np.repeat(np.arange(len(wanted)), [len(found) for found in runs])
     hashes = np.concatenate([*runs, np.empty(0, np.uint64)])
