@@ -251,13 +251,14 @@ class Workspace:
 
     def _follow(self, work: Work, was: dict[str, str]) -> None:
         """Let labels and the word index follow the new documents, and tell how far these are from those of the model in use."""
-        memory = self.opened.memory
+        memory, done = self.opened.memory, work.title
         if labelled := self.labelled():
+            work.title = "Taking labels along"
             work.notes = carry(self.log, [(one.query, one.values) for one in labelled], was, self._texts())
         if memory.folder.words_path.exists():
-            done, work.title = work.title, "Indexing words"
+            work.title = "Indexing words"
             memory.refresh()
-            work.title = done
+        work.title = done
         with contextlib.suppress(ModelNotFoundError, AdapterFileError):  # the pages tell of a damaged model
             if (drift := memory.drift()) is not None:
                 work.notes = (*work.notes, *f"The model in use was {drift}".splitlines())
