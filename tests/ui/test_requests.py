@@ -181,6 +181,16 @@ def test_other_addresses_need_a_password(work, monkeypatch):
     assert work.labelled()[0].source == "Ada"
 
 
+def test_the_page_marks_labels_whose_texts_are_gone(client, work):
+    work.judge("how to undo", "revert.md#1", True, list, "Ada")
+    work.judge("how to build", "gone:0123456789ab:<b>.md#1", True, list, "Ada")
+    page = client.get("/labels").text
+    assert "1 labelled query, the newest first. Of 1 more the documents have other texts now" in page
+    assert page.count("The text is gone.") == 1 and "<code>&lt;b&gt;.md#1</code>" in page
+    assert page.count("Mark as wrong: ") == 1 and page.count("Remove: ") == 2
+    assert "1 labelled query, of which a fifth" in client.get("/train").text
+
+
 GENERATE = {"kind": "extractive", "model": "", "per_document": "2", "documents": "", "tokens": ""}
 
 
