@@ -168,15 +168,18 @@ class Database:
         """Make the log anew where its file was deleted, moved or replaced: what is written to a file without a name is lost.
 
         Raises:
-            StorageError: The file cannot be made.
+            StorageError: The folder of the file is gone, or the file cannot be made.
         """
         if self._postgres or _file_at(self.place) == self._file:
             return
         with self._lock:
             if _file_at(self.place) == self._file:  # another thread was quicker
                 return
+            path = Path(self.place)
+            if not path.parent.is_dir():  # a disk that is not there for a while, for one, is there again later
+                raise StorageError(f"The folder of the feedback log {self.place} is gone.")
             self._leave_connection()
-            _make_file(Path(self.place))
+            _make_file(path)
             with self._engine.begin() as connection:
                 _make_tables(connection)
             self._file = _file_at(self.place)

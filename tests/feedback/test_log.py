@@ -389,3 +389,19 @@ def test_a_log_whose_file_goes_away_goes_on_in_a_new_one(tmp_path, how, caplog):
     if how == "moved":
         with FeedbackLog(tmp_path / "old-feedback.db") as old:
             assert [query.text for query in old.queries()] == ["before"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows moves no folder with an open file")
+def test_a_log_whose_folder_is_away_for_a_while_loses_nothing(tmp_path):
+    (tmp_path / "disk").mkdir()
+    with FeedbackLog(tmp_path / "disk" / "feedback.db") as log:
+        log.record("before", ["doc-1"])
+        log.flush()
+        (tmp_path / "disk").rename(tmp_path / "elsewhere")
+        log.record("meanwhile", ["doc-1"])
+        with pytest.raises(StorageError, match="is gone"):
+            log.stats()
+        assert not (tmp_path / "disk").exists()
+        (tmp_path / "elsewhere").rename(tmp_path / "disk")
+        log.flush()
+        assert [query.text for query in log.queries()] == ["before", "meanwhile"]
