@@ -392,7 +392,8 @@ def test_a_log_whose_file_goes_away_goes_on_in_a_new_one(tmp_path, how, caplog):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows moves no folder with an open file")
-def test_a_log_whose_folder_is_away_for_a_while_loses_nothing(tmp_path):
+def test_a_log_whose_folder_is_away_for_a_while_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepmem_integrations.feedback.log._TIMEOUT", 0.3)
     (tmp_path / "disk").mkdir()
     with FeedbackLog(tmp_path / "disk" / "feedback.db") as log:
         log.record("before", ["doc-1"])
@@ -403,5 +404,5 @@ def test_a_log_whose_folder_is_away_for_a_while_loses_nothing(tmp_path):
             log.stats()
         assert not (tmp_path / "disk").exists()
         (tmp_path / "elsewhere").rename(tmp_path / "disk")
-        log.flush()
+        log.flush(20)
         assert [query.text for query in log.queries()] == ["before", "meanwhile"]
