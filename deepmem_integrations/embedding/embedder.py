@@ -40,16 +40,16 @@ class Embedder:
     def __init__(self, model: Any) -> None:
         self.model = model = untransformed(model)
         self._fingerprint: Fingerprint | None = None
-        self._query: Callable[[str], ArrayLike]
+        self._query: Callable[[str], ArrayLike]  # the vector as the one row of a matrix
         self._documents: Callable[[list[str]], ArrayLike]
         if hasattr(model, "embed_query") and hasattr(model, "embed_documents"):
-            self._query, self._documents = model.embed_query, model.embed_documents
+            self._query, self._documents = lambda text: [model.embed_query(text)], model.embed_documents
         elif hasattr(model, "get_query_embedding") and hasattr(model, "get_text_embedding_batch"):
-            self._query, self._documents = model.get_query_embedding, model.get_text_embedding_batch
+            self._query, self._documents = lambda text: [model.get_query_embedding(text)], model.get_text_embedding_batch
         elif hasattr(model, "encode"):
-            self._query, self._documents = lambda text: np.asarray(model.encode([text]))[0], model.encode
+            self._query, self._documents = lambda text: model.encode([text]), model.encode
         elif callable(model):
-            self._query, self._documents = lambda text: np.asarray(model([text]))[0], model
+            self._query, self._documents = lambda text: model([text]), model
         else:
             raise TypeError(
                 f"{type(model).__name__} is no embedding model: pass a LangChain Embeddings, a LlamaIndex BaseEmbedding, "
@@ -80,8 +80,13 @@ class Embedder:
         return type(self.model).__name__
 
     def embed_query(self, text: str) -> Vectors:
-        """Embed one query as (d,) float32."""
-        return np.asarray(self._query(text), dtype=np.float32)
+        """Embed one query as (d,) float32.
+
+        Raises:
+            EmbeddingError: The model returned something else than one vector.
+            InvalidVectorsError: The vector holds NaN or infinity.
+        """
+        return np.asarray(self._checked(self._query(text), 1)[0])
 
     def embed_documents(self, texts: Sequence[str], *, progress: str | None = None) -> Vectors:
         """Embed documents.
@@ -92,6 +97,10 @@ class Embedder:
 
         Returns:
             (n, d) float32.
+
+        Raises:
+            EmbeddingError: The model returned something else than one vector for each text, all of one length.
+            InvalidVectorsError: A vector holds NaN or infinity.
         """
         return self._in_batches(texts, self._documents, progress)
 
@@ -104,10 +113,14 @@ class Embedder:
 
         Returns:
             (n, d) float32.
+
+        Raises:
+            EmbeddingError: See `embed_documents`.
+            InvalidVectorsError: See `embed_documents`.
         """
         if len(texts) > len(PROBES) and self._sides_agree():
             return self._in_batches(texts, self._documents, progress)
-        return self._in_batches(texts, lambda batch: np.array([self._query(text) for text in batch]), progress)
+        return self._in_batches(texts, lambda batch: [self.embed_query(text) for text in batch], progress)
 
     def fingerprint(self) -> Fingerprint:
         """Return the model's fingerprint, by which an adapter recognises the model.
@@ -119,14 +132,16 @@ class Embedder:
         return self._fingerprint
 
     def _probe(self) -> Fingerprint:
-        probes = _unit_or_zero([self.embed_query(text) for text in PROBES])
+        probes = _unit_or_zero(self._checked([self.embed_query(text) for text in PROBES], len(PROBES)))
         return Fingerprint(probes.shape[1], self.name, probes)
 
     def _sides_agree(self) -> bool:
         """Tell whether a query and a document of the same text get the same vector. E5 and other models with prefixes differ."""
         probes = self.fingerprint().probes
-        as_documents = _unit_or_zero(self._documents(list(PROBES)))
-        return probes is not None and float(np.sum(probes * as_documents, axis=1).min()) > 0.9999
+        as_documents = _unit_or_zero(self._checked(self._documents(list(PROBES)), len(PROBES)))
+        if probes is None or as_documents.shape != probes.shape:
+            return False
+        return float(np.sum(probes * as_documents, axis=1).min()) > 0.9999
 
     def _in_batches(self, texts: Sequence[str], embed: Callable[[list[str]], ArrayLike], progress: str | None) -> Vectors:
         parts: list[Vectors] = []
@@ -137,17 +152,18 @@ class Embedder:
                 bar.update(len(batch))
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
-    def _checked(self, vectors: ArrayLike, count: int, dimension: int | None) -> Vectors:
+    def _checked(self, vectors: ArrayLike, count: int, dimension: int | None = None) -> Vectors:
         """Return the vectors of a batch, (count, d) float32.
 
         Raises:
-            EmbeddingError: There are not as many vectors as texts, or they differ in length.
+            EmbeddingError: There are not as many vectors as texts, or the vectors differ in length.
+            InvalidVectorsError: A vector holds NaN or infinity.
         """
         try:
             found = np.asarray(vectors, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise EmbeddingError(f"The embedding model {self.name} returned no vectors of one length: {error}") from error
-        if found.ndim != 2 or len(found) != count:
+        if found.ndim != 2 or len(found) != count or not found.size:
             raise EmbeddingError(
                 f"The embedding model {self.name} returned an array of the shape {found.shape} for {count} texts; a text has one "
                 "vector."
@@ -156,6 +172,8 @@ class Embedder:
             raise EmbeddingError(
                 f"The embedding model {self.name} returned vectors of {found.shape[1]} dimensions after others of {dimension}."
             )
+        if not np.isfinite(found).all():
+            raise InvalidVectorsError(f"The embedding model returned NaN or infinity; the model is {self.name}.")
         return found
 
 
@@ -196,9 +214,6 @@ def _wrapper_inside(model: Any, seen: set[int]) -> Any:
     return None
 
 
-def _unit_or_zero(vectors: ArrayLike) -> Vectors:
+def _unit_or_zero(vectors: Vectors) -> Vectors:
     """Scale rows to length 1. A row of zeros stays: TF-IDF, for one, gives zeros for a text of unknown words."""
-    matrix = np.asarray(vectors, dtype=np.float32)
-    if matrix.ndim != 2 or not np.isfinite(matrix).all():
-        raise InvalidVectorsError("The embedding model returned NaN or infinity, or not exactly one vector for each text.")
-    return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float32)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import EmbeddingError, EmbeddingMismatchError
+from deepmem_integrations.errors import EmbeddingError, EmbeddingMismatchError, InvalidVectorsError
 from tests.embeddings import LookupEmbeddings
 
 
@@ -86,3 +86,50 @@ def test_a_model_whose_vectors_change_their_length_is_told(monkeypatch):
     lengths = iter([3, 4])
     with pytest.raises(EmbeddingError, match="returned vectors of 4 dimensions after others of 3"):
         Embedder(lambda texts: np.ones((len(texts), next(lengths)))).embed_documents(["a", "b", "c"])
+
+
+class Model:
+    """A model whose every vector is this one."""
+
+    def __init__(self, vector):
+        self.vector = vector
+
+    def embed_query(self, text):
+        return self.vector
+
+    def embed_documents(self, texts):
+        return [self.vector for _ in texts]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Model(None), r"model Model returned an array of the shape \(1,\) for 1 texts"),
+        (Model([]), r"of the shape \(1, 0\) for 1 texts"),
+        (Model([[1.0, 2.0]]), r"of the shape \(1, 1, 2\) for 1 texts"),
+        (Model("vector"), "model Model returned no vectors of one length"),
+        (lambda texts: [], r"of the shape \(0,\) for 1 texts"),
+    ],
+    ids=["nothing", "empty", "nested", "text", "no vectors"],
+)
+def test_a_model_that_returns_other_than_a_vector_for_a_query_is_told(model, told):
+    for embed in (Embedder(model).embed_query, lambda text: Embedder(model).embed_queries([text])):
+        with pytest.raises(EmbeddingError, match=told):
+            embed("a")
+    with pytest.raises(EmbeddingError, match="model"):
+        Embedder(model).fingerprint()
+
+
+@pytest.mark.parametrize("number", [None, float("nan"), float("inf")])
+def test_a_model_that_returns_no_finite_number_is_told(number):
+    embedder = Embedder(Model([number, 1.0]))
+    for embed in (embedder.embed_query, lambda text: embedder.embed_documents([text]), lambda text: embedder.fingerprint()):
+        with pytest.raises(InvalidVectorsError, match="returned NaN or infinity; the model is Model"):
+            embed("a")
+
+
+def test_queries_whose_vectors_differ_in_length_are_told():
+    lengths = iter([3, 4])
+    embedder = Embedder(lambda texts: np.ones((len(texts), next(lengths))))
+    with pytest.raises(EmbeddingError, match="returned no vectors of one length"):
+        embedder.embed_queries(["a", "b"])
