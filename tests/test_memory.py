@@ -263,9 +263,12 @@ def test_another_embedding_model_is_refused(memory, problem, store):
     served.check(memory.adapter, LookupEmbeddings(problem))
 
 
-def test_v3s_token_is_told_to_be_unneeded(memory, problem):
+def test_v3s_token_and_runtime_are_told_to_be_unneeded(memory, problem):
     with pytest.warns(UserWarning, match="token is ignored: Deep Memory trains on this machine"):
         memory.train(problem.train.take(range(5)), token="secret")
+    with pytest.warns(UserWarning, match="token and runtime are ignored: Deep Memory") as caught:
+        memory.train(problem.train.take(range(5)), token="secret", runtime={"tensor_db": True})
+    assert len(caught) == 1
 
 
 def test_a_remote_data_set_needs_a_place_for_models(embeddings, problem, tmp_path):

@@ -15,6 +15,8 @@ _REPLACED = {
     "runtime": "Deep Memory trains on this machine, and dataset_path says where the data set is",
     "index_params": "create an index on the data set itself with dataset[column].create_index(…)",
 }
+_MMR = ("fetch_k", "maximal_marginal_relevance", "use_maximal_marginal_relevance")
+"""Options by which a search of v3 became one by maximal marginal relevance."""
 
 
 def warn_of_replaced(arguments: dict[str, Any]) -> None:
@@ -25,18 +27,20 @@ def warn_of_replaced(arguments: dict[str, Any]) -> None:
         warnings.warn(f"These arguments of Deep Lake v3 are ignored. {message}.", UserWarning, stacklevel=3)
 
 
-def check_search(options: Mapping[str, Any]) -> None:
-    """Check options of a search that it does not know: warn of those of v3 that no longer mean anything.
+def check_search(options: Mapping[str, Any], takes: str, mmr: str) -> None:
+    """Check options of a search that the search does not know: warn of those of v3 that no longer mean anything.
+
+    Args:
+        options: The options that are none of the search's own.
+        takes: What the search takes, for the error.
+        mmr: How a search by maximal marginal relevance is asked for, for the error.
 
     Raises:
         StoreError: An option asks for something that is asked for in another way now.
         TypeError: An option is unknown.
     """
-    if mmr := [name for name in ("fetch_k", "maximal_marginal_relevance") if options.get(name)]:
-        raise StoreError(
-            f"{' and '.join(mmr)}: a search by maximal marginal relevance is max_marginal_relevance_search(query, k, fetch_k), "
-            'or as_retriever(search_type="mmr", …).'
-        )
-    if unknown := [name for name in options if name not in _REPLACED and name not in ("fetch_k", "maximal_marginal_relevance")]:
-        raise TypeError(f"A search takes filter, deep_memory and distance_metric; got {', '.join(map(repr, unknown))}.")
+    if asked := [name for name in _MMR if options.get(name)]:
+        raise StoreError(f"{' and '.join(asked)}: a search by maximal marginal relevance is {mmr}.")
+    if unknown := [name for name in options if name not in _REPLACED and name not in _MMR]:
+        raise TypeError(f"A search takes {takes}; got {', '.join(map(repr, unknown))}.")
     warn_of_replaced({name: value for name, value in options.items() if name in _REPLACED})

@@ -28,9 +28,16 @@ from deepmem_integrations.models import beside, check_outside
 
 Scored = list[tuple[Document, float]]
 
+_TAKES = "filter, deep_memory and distance_metric"
+_MMR_SEARCH = 'max_marginal_relevance_search(query, k, fetch_k), or as_retriever(search_type="mmr", …)'
+_MMR_ASKED = ("maximal_marginal_relevance", "use_maximal_marginal_relevance")
+"""How programs for v3 ask a search by maximal marginal relevance to be one."""
+
 
 class SearchOptions(TypedDict, total=False):
     """The options that every search of `DeepLake` takes.
+
+    Deep Lake v3's ``exec_option``, ``runtime``, ``num_workers`` and ``verbose`` are ignored with a warning.
 
     Attributes:
         filter: The metadata that the documents must have.
@@ -175,6 +182,7 @@ class DeepLake(VectorStore):
         ids: Sequence[str | None] | None = None,
         *,
         batch_size: int | None = None,
+        num_workers: int | None = None,
     ) -> list[str]:
         """Embed texts and add them in one commit, replacing documents of the same id.
 
@@ -184,10 +192,12 @@ class DeepLake(VectorStore):
             ids: An id for each text. An id is made up where it is None.
             batch_size: How many texts to embed in one call of the embedding model, as ``langchain_core.indexing.index`` asks for;
                 by default all.
+            num_workers: Ignored, with a warning, as in the constructor.
 
         Returns:
             The ids of the documents.
         """
+        warn_of_replaced({"num_workers": num_workers})
         texts = ordered(texts, "texts", StoreError)
         given = [None] * len(texts) if ids is None else ordered(ids, "ids", StoreError)
         names = [name or str(uuid.uuid4()) for name in given]
@@ -204,8 +214,10 @@ class DeepLake(VectorStore):
         ids: Sequence[str | None] | None = None,
         *,
         batch_size: int | None = None,
+        num_workers: int | None = None,
     ) -> list[str]:
         """Do the same as `add_texts` with the embedding model's async methods."""
+        warn_of_replaced({"num_workers": num_workers})
         texts = ordered(texts, "texts", StoreError)
         given = [None] * len(texts) if ids is None else ordered(ids, "ids", StoreError)
         names = [name or str(uuid.uuid4()) for name in given]
@@ -325,9 +337,7 @@ class DeepLake(VectorStore):
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Unpack[SearchOptions]
     ) -> list[Document]:
         """Return the documents that `max_marginal_relevance_search` finds for a query vector."""
-        asked: dict[str, Any] = {
-            name: value for name, value in options.items() if name != "maximal_marginal_relevance"
-        }  # as v3 said it
+        asked: dict[str, Any] = {name: value for name, value in options.items() if name not in _MMR_ASKED}
         query, found = self._search(embedding, max(k, fetch_k), with_vectors=True, **asked)
         vectors: list[Any] = [document.vector for document in found]
         chosen = maximal_marginal_relevance(np.asarray(query), vectors, lambda_mult, k)
@@ -438,7 +448,7 @@ class DeepLake(VectorStore):
         **others: Any,
     ) -> tuple[Any, list[StoredDocument]]:
         """Return the query vector that the store was searched with, and the documents that were found."""
-        check_search(others)
+        check_search(others, _TAKES, _MMR_SEARCH)
         metric = _metric(distance_metric)
         if metric != "cos" and deep_memory:
             raise StoreError(
@@ -455,7 +465,9 @@ class DeepLake(VectorStore):
         return [_document(document) for document in found]
 
     def _query(self, tql: str, options: SearchOptions) -> list[Document]:
-        if used := [name for name, value in options.items() if value]:
+        others: dict[str, Any] = {name: value for name, value in options.items() if name not in SearchOptions.__annotations__}
+        check_search(others, _TAKES, _MMR_SEARCH)
+        if used := [name for name, value in options.items() if value and name not in others]:
             raise StoreError(f"A TQL query replaces all other options: write {', '.join(used)} into it, or leave tql out.")
         return [_document(found) for found in self.store.query(tql)]
 

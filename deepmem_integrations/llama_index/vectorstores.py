@@ -28,7 +28,7 @@ from deepmem_integrations.corpora.deeplake import DeepLakeCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.deeplake.metadata import find_fault
 from deepmem_integrations.deeplake.tql import Condition
-from deepmem_integrations.deeplake.v3_arguments import warn_of_replaced
+from deepmem_integrations.deeplake.v3_arguments import check_search, warn_of_replaced
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.filters import TRUE, all_of, condition, key, one_of
 from deepmem_integrations.llama_index.queries import OnlyThese
@@ -278,6 +278,7 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
         mmr_threshold: float | None = None,
         mmr_prefetch_k: int | None = None,
         mmr_prefetch_factor: float | None = None,
+        **others: Any,
     ) -> VectorStoreQueryResult:
         """Return the nodes nearest to the query, best first. An index passes its ``vector_store_kwargs`` on as these options.
 
@@ -288,11 +289,18 @@ class DeepLakeVectorStore(BasePydanticVectorStore):
                 default 0.5.
             mmr_prefetch_k: The number of nearest nodes out of which MMR chooses.
             mmr_prefetch_factor: The number of nearest nodes as a multiple of ``similarity_top_k``; by default 4.
+            others: ``exec_option``, ``runtime``, ``num_workers`` and ``verbose`` of Deep Lake v3, ignored with a warning.
 
         Raises:
             ModelNotFoundError: ``deep_memory`` is True, and there is no trained model yet.
             StoreError: The query mode or an option is not supported, or the query has no embedding.
+            TypeError: An option is unknown.
         """
+        check_search(
+            others,
+            "deep_memory, mmr_threshold, mmr_prefetch_k and mmr_prefetch_factor",
+            'as_retriever(vector_store_query_mode="mmr", vector_store_kwargs={"mmr_prefetch_k": …})',
+        )
         if query.output_fields is not None or query.embedding_field is not None:
             raise StoreError(
                 "A Deep Lake data set has one embedding, and whole nodes come back: leave output_fields and embedding_field out."

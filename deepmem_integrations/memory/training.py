@@ -56,6 +56,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
         on_start: Callable[[str], None] | None = None,
         on: str | None = None,
         resumable: bool = True,
+        runtime: Any = None,
     ) -> str:
         """Train a model on labelled queries, and put it in use.
 
@@ -96,6 +97,7 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
                 `list_jobs` and `cancel` do stays the same.
             resumable: Whether `resume` can go on if the training is lost. Its inputs, queries and labels among them, then stay in
                 its private folder: see `resume`. False deletes them as soon as the loss is noticed.
+            runtime: Ignored, with a warning, as ``token`` is.
 
         Returns:
             The id of the job, which is also the name of the model.
@@ -111,8 +113,9 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             JobCancelledError: Another process or thread has cancelled the job.
             JobFailedError: The training process cannot be started, or there is no such Ray cluster.
         """
-        if token is not None:
-            warnings.warn("token is ignored: Deep Memory trains on this machine.", UserWarning, stacklevel=2)
+        if ignored := [name for name, value in {"token": token, "runtime": runtime}.items() if value is not None]:
+            told = f"{' and '.join(ignored)} {'are' if len(ignored) > 1 else 'is'} ignored"
+            warnings.warn(f"{told}: Deep Memory trains on this machine.", UserWarning, stacklevel=2)
         require("torch", extra="train")
         if on is not None:
             check_address(on)

@@ -77,6 +77,39 @@ def test_options_of_a_search_in_v3_are_ignored_or_have_another_name(trained, pro
     assert len(as_v3.invoke(problem.test.queries[0])) == 2
     with pytest.raises(StoreError, match="similarity_search_by_vector"):
         trained.vectorstore.search(embedding_data="a question", deep_memory=True)
+    as_community = {"k": 2, "fetch_k": 9, "use_maximal_marginal_relevance": True}
+    assert ids(trained.as_retriever(search_type="mmr", search_kwargs=as_community).invoke(problem.test.queries[0]))
+    with pytest.raises(StoreError, match='use_maximal_marginal_relevance: .*search_type="mmr"'):
+        trained.similarity_search(problem.test.queries[0], use_maximal_marginal_relevance=True)
+
+
+@pytest.mark.parametrize("name", ["exec_option", "runtime", "num_workers", "verbose"])
+async def test_every_search_ignores_the_options_of_v3_with_one_warning(trained, problem, name):
+    query, vector = problem.test.queries[0], problem.test_queries[0].tolist()
+    option = {name: "v3's"}
+    retriever = trained.as_retriever()
+    retriever.search_kwargs |= {"deep_memory": True, **option}
+    for search in (
+        lambda: trained.similarity_search(query, **option),
+        lambda: trained.similarity_search(tql="SELECT * LIMIT 4", **option),
+        lambda: trained.similarity_search_by_vector(vector, **option),
+        lambda: trained.similarity_search_with_score(query, **option),
+        lambda: trained.max_marginal_relevance_search(query, **option),
+        lambda: retriever.invoke(query),
+        lambda: trained.similarity_search_with_relevance_scores(query, **option),
+    ):
+        with pytest.warns(UserWarning, match=f"ignored. {name}: ") as caught:
+            assert len(search()) == 4
+        assert len(caught) == 1
+    with pytest.warns(UserWarning, match=f"ignored. {name}: "):
+        assert len(await retriever.ainvoke(query)) == 4
+
+
+async def test_texts_are_added_as_by_programs_for_v3(db):
+    with pytest.warns(UserWarning, match="ignored. num_workers: ") as caught:
+        db.add_documents([Document("one more")], num_workers=2)
+        await db.aadd_texts(["another"], num_workers=2)
+    assert len(caught) == 2
 
 
 def test_an_unknown_option_is_an_error_not_ignored(db):

@@ -334,6 +334,16 @@ def test_arguments_of_v3_that_mean_nothing_any_more_warn_once(tmp_path):
         DeepLakeVectorStore("hub://org/name")
 
 
+async def test_options_of_a_search_in_v3_are_ignored_or_have_another_name(filled, call):
+    with pytest.warns(UserWarning, match="ignored. exec_option: .*; runtime: ") as caught:
+        found = await call(filled, "query", query(0), exec_option="compute_engine", runtime={"tensor_db": True})
+    assert len(caught) == 1
+    assert found.ids == (await call(filled, "query", query(0))).ids
+    for option in ("fetch_k", "maximal_marginal_relevance"):
+        with pytest.raises(StoreError, match=f'{option}: .* as_retriever\\(vector_store_query_mode="mmr"'):
+            await call(filled, "query", query(0), **{option: 20})
+
+
 # ---- data sets of others ---------------------------------------------------------------------------------------------
 
 
