@@ -1,5 +1,6 @@
 """The entry point of ``deepmem``."""
 
+import contextlib
 import io
 import json
 import os
@@ -33,5 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = redact_all(told, [*arguments, os.environ.get("DEEPMEM_STORE", "")])
         print(f"deepmem: {message}", file=sys.stderr)  # noqa: T201 - the command line's own error
         if "--json" in arguments:
-            print(json.dumps({"error": message, "type": type(error).__name__}))  # noqa: T201 - the answer for programs
+            with contextlib.suppress(OSError):  # of a standard output that cannot be written, which may be the error itself
+                print(json.dumps({"error": message, "type": type(error).__name__}), flush=True)  # noqa: T201 - for programs
         sys.exit(1)

@@ -14,6 +14,7 @@ import typer
 
 from deepmem_integrations._files import user_path
 from deepmem_integrations.cluster import check_address
+from deepmem_integrations.errors import StorageError
 from deepmem_integrations.jobs import JobFolder
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.models import ModelFolder, beside, check_outside
@@ -178,13 +179,21 @@ Show = Callable[[Any, str], None]
 
 @contextlib.contextmanager
 def printing(as_json: bool) -> Iterator[Show]:
-    """Yield a function that prints the answer. With JSON, everything else that is printed goes to the standard error."""
+    """Yield a function that prints the answer. With JSON, everything else that is printed goes to the standard error.
+
+    The function raises a StorageError where the answer cannot be written, as on a full disk.
+    """
     out = sys.stdout
 
     def show(value: Any, text: str) -> None:
         # JSON has an escape for every character, which a reader turns back.
         holds_all = (getattr(out, "encoding", None) or "utf-8").lower().startswith("utf")
-        print(json.dumps(value, ensure_ascii=not holds_all, indent=2) if as_json else text, file=out, flush=True)
+        try:
+            print(json.dumps(value, ensure_ascii=not holds_all, indent=2) if as_json else text, file=out, flush=True)
+        except BrokenPipeError:  # a reader such as head has seen enough
+            raise
+        except OSError as error:
+            raise StorageError(f"The answer cannot be written to the standard output: {error.strerror}.") from error
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield show

@@ -1,9 +1,11 @@
+import os
 import re
+import subprocess
 
 import pytest
 
 import deepmem_integrations
-from tests.cli.helpers import deepmem, process
+from tests.cli.helpers import SCRIPT, deepmem, process
 
 
 @pytest.mark.slow
@@ -98,3 +100,12 @@ def test_an_error_with_any_character_is_written(tmp_path):
     done = process("models", "--store", f"deeplake:{tmp_path}", "--path", tmp_path / "資料 τ", PYTHONIOENCODING="ascii")
     assert (done.code, done.out) == (1, "")
     assert "lies in the data set" in done.err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is always full")
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_an_answer_that_cannot_be_written_is_told(shop, options):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([SCRIPT, "models", *shop.jobs, *options], stdout=full, stderr=subprocess.PIPE, text=True)
+    message = "deepmem: The answer cannot be written to the standard output: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, message)
