@@ -100,6 +100,7 @@ class OpenAIModel:
 
         Raises:
             openai.OpenAIError: The server refuses the request or does not answer, also after the client's retries.
+            GenerationError: The server answers with something else than a chat completion.
         """
         try:
             return self._answer(request, self._method(self._client)(**self._arguments(request)))
@@ -161,9 +162,16 @@ class OpenAIModel:
         return completions.create if self._json_object else completions.parse
 
     def _answer(self, request: Request, response: Any) -> Answer:
-        """Read a response. Where the client cannot parse it, the tokens that the server counted count all the same."""
+        """Read a response. Where the client cannot parse it, the tokens that the server counted count all the same.
+
+        Raises:
+            GenerationError: The response is no chat completion.
+        """
         try:
             completion = response.parse()
+            choices = list(completion.choices)
+        except (AttributeError, TypeError) as error:  # as of a web page, or of an error with the status of success
+            raise GenerationError(f"the server answered without choices: {response.http_response.text[:200]!r}") from error
         except Exception as error:
             answer = Answer.of_error(error, request)
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -173,9 +181,9 @@ class OpenAIModel:
             return answer
         usage = completion.usage
         tokens = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else {}
-        if not completion.choices:
+        if not choices:
             return Answer(fault="malformed", detail="no choices", **tokens)
-        message = completion.choices[0].message
+        message = choices[0].message
         if message.refusal:
             return Answer(fault="refusal", detail=message.refusal[:300], **tokens)
         return Answer.of(request, (message.content or "") if self._json_object else message.parsed, **tokens)

@@ -505,6 +505,16 @@ def test_answers_that_cannot_be_parsed_cost_what_the_server_counted(server, gene
     assert result.usage.output_tokens == 3 * (len("Here you are: " + "how is it mended? " * 200) // 4)
 
 
+@pytest.mark.parametrize("json_object", [False, True])
+@pytest.mark.parametrize("door", ["generate", "agenerate"])
+def test_an_answer_that_is_no_chat_completion_is_told(server, door, json_object):
+    server.script = lambda messages, attempt: Reply(raw=b'{"error": {"message": "overloaded"}}')
+    model = OpenAIModel("m", api_key="good-key", base_url=server.url, json_object=json_object, max_retries=0)
+    writer, pairs = QueryGenerator(model, 1), documents(2)
+    with pytest.raises(GenerationError, match="the server answered without choices: .*overloaded"):
+        writer.generate(pairs) if door == "generate" else asyncio.run(writer.agenerate(pairs))
+
+
 def test_two_equal_queries_are_judged_once_and_both_kept():
     def model(messages, schema):
         return {"answered_by": [1]} if "Query:" in messages[-1]["content"] else ["How do I set it up?"] * 2
