@@ -233,6 +233,8 @@ class _KnownStore(StoreAccess):
     def _look_up_names(self, key: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
         corpus = KINDS[self.kind]
         values = self._values(names) if corpus.tells_numbers else names
+        if not values:  # of which not one spells a number: some stores refuse an empty list
+            return {}
         try:
             return self._named(names, corpus(self.store, options.get(corpus.filter_option)).fetch_by(key, values))
         except NotImplementedError:
@@ -391,8 +393,10 @@ class DeepLake(_KnownStore):
         return True
 
     def _look_up_names(self, key: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Document]:
-        column = self.store.store.layout.metadata
-        clause = where(options.get("filter"), column, is_in(f"{column}[{literal(key)}]", self._values(names)))
+        column, values = self.store.store.layout.metadata, self._values(names)
+        if not values:
+            return {}
+        clause = where(options.get("filter"), column, is_in(f"{column}[{literal(key)}]", values))
         found = self.store.store.find(Condition(clause.removeprefix("WHERE ")))
         return self._named(
             names, [Document(id=document.id, page_content=document.text, metadata=document.metadata) for document in found]

@@ -171,8 +171,8 @@ class NodeSearch:
 
     def _having(self, id_key: str, names: list[str]) -> VectorIndexRetriever:
         """Return a copy of LlamaIndex's own retriever that finds only nodes with one of some names under a metadata key."""
-        # Stores tell the number 1 from the text "1".
-        values = whole_numbers(names) if self._by_number else names
+        # Stores tell the number 1 from the text "1", and some refuse an empty list.
+        values = whole_numbers(names) or names if self._by_number else names
         named = MetadataFilter(key=id_key, operator=FilterOperator.IN, value=values)
         filters = self.retriever._filters
         if filters is None or not filters.filters:

@@ -329,6 +329,7 @@ def test_whole_numbers_name_documents_as_texts_do(filled):
     access = store_access(filled.store, Fixed(filled.kind.length), "number")
     found = access.calls.find(access.search_method, QUERIES[0].tolist(), k=3)
     assert {access.name_of(document) for document, _ in found} < {str(row) for row in range(35)}
+    assert access.lookup(["none", "no such"], {}) == {}
     asked = Asked({"half": [1]})
     for options, allowed in (filled.kind.options(None), filled.kind.options(asked)):
         looked_up = access.lookup(["3", "4", "36", "none"], options)

@@ -660,6 +660,7 @@ def test_whole_numbers_name_nodes_as_texts_do(index_of, kind):
     search = search_of(index_of(kind).as_retriever())
     bundle = QueryBundle("", embedding=QUERIES[0].tolist())
     assert set(search.search(bundle, 3, "size")) < {str(row) for row in range(COUNT)}
+    assert search.look_up(["none", "no such"], bundle, "size") == {}
     found = search.look_up(["3", "17", "none"], bundle, "size")
     assert {name: node.node_id for name, node in found.items()} == {"3": NAMES[3], "17": NAMES[17]}
 
