@@ -142,8 +142,10 @@ class ArrowShard(ABC):
         values = column.flatten()
         if (lengths != lengths[0]).any() or lengths[0] <= 0 or values.null_count:
             missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
-            row = int(missing[0] // max(lengths[0], 1)) if len(missing) else 0
-            row = row if len(missing) else int(np.flatnonzero((lengths != lengths[0]) | (lengths <= 0))[0])
+            if len(missing):  # the row in which the first missing number lies, however long the rows are
+                row = int(np.searchsorted(np.cumsum(np.maximum(lengths, 0)), missing[0], side="right"))
+            else:
+                row = int(np.flatnonzero((lengths != lengths[0]) | (lengths <= 0))[0])
             what = f"{lengths[row]} numbers where others have {lengths[0]}" if lengths[row] >= 0 else "no vector"
             what = "a number that is missing in its batch" if values.null_count else what
             raise InvalidVectorsError(

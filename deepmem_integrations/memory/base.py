@@ -13,9 +13,7 @@ from deepmem_integrations.corpora import Corpus, DeepLakeCorpus, check_metric
 from deepmem_integrations.embedding import Embedder
 from deepmem_integrations.errors import (
     AdapterFileError,
-    EmbeddingMismatchError,
     ModelNotFoundError,
-    NotTrainedError,
     StorageError,
 )
 from deepmem_integrations.jobs import JobFolder
@@ -69,7 +67,7 @@ class MemoryBase:
             return self.folder.lexical_search
         try:
             return self._search_for(self.served.adapter)
-        except (NotTrainedError, ModelNotFoundError, AdapterFileError, EmbeddingMismatchError):
+        except (ModelNotFoundError, AdapterFileError):
             return next(iter(self._own_searches.values()))
 
     @lexical_search.setter

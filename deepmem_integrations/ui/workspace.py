@@ -238,8 +238,8 @@ class Workspace:
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
-        if before is not None and self.own in (gone := Path(before.store.removeprefix("deeplake:"))).parents:
-            shutil.rmtree(gone, ignore_errors=True)
+        if before is not None and self.own in (old := Path(before.store.removeprefix("deeplake:"))).parents:
+            shutil.rmtree(old, ignore_errors=True)
         self._follow(work, was)
 
     def _texts(self) -> dict[str, str]:
