@@ -19,7 +19,7 @@ from deepmem_integrations._store import Store, is_url
 from deepmem_integrations.errors import GenerationError, StorageError
 from deepmem_integrations.generation.model import Answer
 
-_FORMAT = 1
+_FORMAT = 2
 _LONGEST = 2**26
 """The most bytes of a line."""
 _SYNC = 1.0
@@ -34,7 +34,7 @@ _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 class Checkpoint:
     """The answers of a run, by the key of their request.
 
-    The first line of the file names the corpus, the prompt and the model that the answers belong to. A killed process loses at
+    The first line of the file names the prompt and the model that the answers belong to. A killed process loses at
     most the line that it was writing, and a lost machine the answers of a second. The file holds the answers before they are
     filtered, so a run with other filters over the same answers sends no requests. Several threads may share one `Checkpoint`.
 
@@ -47,7 +47,7 @@ class Checkpoint:
         belongs_to: The digests that must be the same for the answers to be used again: name → digest.
 
     Raises:
-        GenerationError: The file belongs to another corpus, prompt or model, is not a checkpoint, or is open in another run.
+        GenerationError: The file belongs to another prompt or model, is not a checkpoint, or is open in another run.
         StorageError: The file cannot be read or written, or the object store cannot be reached.
         MissingExtraError: fsspec, or its package for this kind of URL, is not installed.
     """

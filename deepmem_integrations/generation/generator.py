@@ -83,7 +83,8 @@ class QueryGenerator:
             or ``"ray://host:10001"``; see `RayWorkers`. The model travels there, an `OpenAIModel` with its key. By default this
             process asks.
         checkpoint: The path of a file that keeps every answer as it arrives, or the URL of a folder in an object store, such as
-            ``s3://bucket/queries``. A later run with the same path does not send the requests that are answered there.
+            ``s3://bucket/queries``. A later run with the same path does not send the requests that are answered there: of a
+            corpus that grew or changed, it asks about the new and the changed documents alone.
         seed: Fixes the draws of documents, kinds, personas and examples.
         progress: Show a progress bar when the run takes more than a second.
 
@@ -252,7 +253,7 @@ class QueryGenerator:
         """
         sources = self._sources(documents)
         tasks, _ = self._tasks(sources, self._document_vectors(sources), self._max_documents)
-        with self._checkpoint(sources, self.prompt) as checkpoint:
+        with self._checkpoint(self.prompt) as checkpoint:
             due = [task for task in tasks if key_of(task) not in checkpoint]
         usage = sum((Usage.expected(self.prompt.request(task)) for task in due), Usage())
         cost = self.budget.cost(usage) if self.budget.input_price or self.budget.output_price else None
@@ -303,7 +304,7 @@ class QueryGenerator:
         limit = self._max_documents if wanted is None else len(sources)  # a limit puts all documents in the order of a sample
         tasks, skipped = self._tasks(sources, vectors, limit)
         with (
-            self._checkpoint(sources, prompt) as checkpoint,
+            self._checkpoint(prompt) as checkpoint,
             asker_of(self.model, self._on, self._limit, self.concurrency) as (model, concurrency),
         ):
             run = Run(
@@ -374,8 +375,7 @@ class QueryGenerator:
                 tasks.append((source, other))
         return tasks, skipped
 
-    def _checkpoint(self, sources: list[Source], prompt: Prompt) -> Checkpoint:
+    def _checkpoint(self, prompt: Prompt) -> Checkpoint:
         if self.checkpoint is None:
             return Checkpoint(None, {})
-        belongs_to = {"corpus": corpus_fingerprint(sources), "prompt": prompt.fingerprint, "model": self.model.name}
-        return Checkpoint(self.checkpoint, belongs_to)
+        return Checkpoint(self.checkpoint, {"prompt": prompt.fingerprint, "model": self.model.name})

@@ -49,7 +49,19 @@ Task = tuple[Source, ...]
 
 def key_of(task: Task) -> str:
     """Return the key of a task's request in the checkpoint."""
-    return json.dumps(["write", *(source.id for source in task)])
+    return key_of_request("write", task)
+
+
+def key_of_request(kind: str, sources: Sequence[Source], *said: str) -> str:
+    """Return a key that changes with the texts, so that a checkpoint serves further documents, and those that were edited anew.
+
+    Args:
+        kind: What is asked for.
+        sources: The documents that the model reads.
+        said: What it reads besides, apart from what belongs to the run.
+    """
+    texts = [(source.id, hashlib.sha256(f"{source.title}\n{source.text}".encode()).hexdigest()[:16]) for source in sources]
+    return json.dumps([kind, *said, *texts])
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class Prompt:
 
     def request(self, task: Task) -> Request:
         """Return the request for queries that one document answers, or for one query that needs both of two documents."""
-        rng = random.Random(f"{self.seed} {key_of(task)}")
+        rng = random.Random(f"{self.seed} {json.dumps(['write', *(source.id for source in task)])}")
         kinds = self._turns(rng, self.count if len(task) == 1 else 1)
         lines = [f"Write {len(kinds)} {'queries' if len(kinds) > 1 else 'query'}:"]
         lines += [f"{turn}. {kind}: {self.instructions[kind]}" for turn, kind in enumerate(kinds, start=1)]
@@ -128,7 +140,7 @@ class Prompt:
             [f"Query: {query}", *(shown_document(other, f"{row} ") for row, other in enumerate(others, start=1))]
         )
         message += "\n\nWhich of these documents, by number, answer the query fully? None is a common answer."
-        key = json.dumps(["judge", source.id, query, *(other.id for other in others)])
+        key = key_of_request("judge", (source, *others), query)
         return Request(key, "judge", (source, *others), (), messages_of(_JUDGE, message), query)
 
     def _turns(self, rng: random.Random, count: int) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from deepmem_integrations.generation.model import Request
-from deepmem_integrations.generation.prompt import messages_of, shown_document
+from deepmem_integrations.generation.prompt import key_of_request, messages_of, shown_document
 from deepmem_integrations.generation.sources import Source
 
 _GRADE = """\
@@ -34,15 +34,11 @@ def grade_request(query: str, source: Source, instructions: str) -> Request:
     """
     parts = [f"Query: {query}", shown_document(source), "How well does the document answer the query, from 0 to 3?"]
     system = f"{_GRADE}\n{instructions}" if instructions else _GRADE
-    return Request(_key("grade", query, [source]), "grade", (source,), (), messages_of(system, "\n\n".join(parts)), query)
+    return Request(
+        key_of_request("grade", [source], query), "grade", (source,), (), messages_of(system, "\n\n".join(parts)), query
+    )
 
 
 def score_request(query: str, sources: Sequence[Source]) -> Request:
     """Return the request for a reranker's scores of the documents."""
-    return Request(_key("score", query, sources), "score", tuple(sources), (), (), query)
-
-
-def _key(task: str, query: str, sources: Sequence[Source]) -> str:
-    """Return a key that changes with the texts, so that a checkpoint serves further queries and documents that were edited."""
-    texts = [(source.id, hashlib.sha256(f"{source.title}\n{source.text}".encode()).hexdigest()[:16]) for source in sources]
-    return json.dumps([task, query, *texts])
+    return Request(key_of_request("score", sources, query), "score", tuple(sources), (), (), query)

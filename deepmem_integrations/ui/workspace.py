@@ -27,7 +27,7 @@ from deepmem_integrations.errors import (
 from deepmem_integrations.feedback import FeedbackLog
 from deepmem_integrations.generation import Budget, QueryGenerator
 from deepmem_integrations.generation.named import language_model
-from deepmem_integrations.generation.sources import corpus_fingerprint, sources_of
+from deepmem_integrations.generation.sources import sources_of
 from deepmem_integrations.jobs import JobStatus
 from deepmem_integrations.labels import Relevance
 from deepmem_integrations.labels.policies import judgements
@@ -424,12 +424,11 @@ class Workspace:
         return str(generator.estimate(self._documents(generator)))
 
     def _documents(self, generator: QueryGenerator) -> list[Any]:
-        """Return the documents, for which the generator gets a checkpoint of its own: other texts have other answers."""
-        documents = self.opened.memory.documents()
-        belongs_to = [generator.model.name, generator.prompt.count, corpus_fingerprint(sources_of(documents))]
+        """Return the documents, and give the generator the checkpoint of its model and prompt."""
         make_private_folder(self.own / "checkpoints")
+        belongs_to = [generator.model.name, generator.prompt.fingerprint]
         generator.checkpoint = self.own / "checkpoints" / f"{digest(json.dumps(belongs_to))}.jsonl"
-        return documents
+        return self.opened.memory.documents()
 
     def generate(self, generator: QueryGenerator, llm: str, by: str) -> Work:
         """Write queries for the documents, which become labels as they come."""

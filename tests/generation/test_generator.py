@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.deeplake import DeepLakeStore
 from deepmem_integrations.errors import GenerationError
 from deepmem_integrations.generation import Budget, Extractive, Filters, OpenAIModel, QueryGenerator
+from deepmem_integrations.generation.prompt import key_of
+from deepmem_integrations.generation.sources import sources_of
 from tests.generation.helpers import TOPICS, documents, embed_texts
 from tests.openai_server import Reply, count_in, documents_in, honest, queries
 
@@ -371,11 +374,24 @@ def test_an_openai_model_without_a_key_says_so(monkeypatch):
     assert limited.name == "openai:m max_tokens=9 temperature=0"
 
 
-def test_a_checkpoint_of_other_documents_or_another_prompt_is_refused(tmp_path):
+def test_a_checkpoint_serves_a_corpus_that_grew_and_changed(tmp_path):
+    """Before, it belonged to the corpus as it was, so that all documents were paid again after the change of one."""
     path = tmp_path / "run.jsonl"
     writer(checkpoint=path)(documents(3))
-    with pytest.raises(GenerationError, match="belongs to another corpus"):
-        writer(checkpoint=path)(documents(4))
+    grown = [*sources_of(documents(5))]
+    grown[1] = replace(grown[1], text=f"{grown[1].text} It was rebuilt in spring.")
+    grown[2] = replace(grown[2], title="The new pump")
+    assert writer(checkpoint=path).estimate(grown).recorded == 1
+    result = writer(checkpoint=path).generate(grown)
+    assert (result.recorded, result.usage.requests) == (1, 4)
+    assert [query.id for query in result.queries] == [query.id for query in writer().generate(grown).queries]
+    again = writer(checkpoint=path).generate(documents(3))
+    assert (again.recorded, again.usage.requests) == (3, 0), "the answers to the texts as they were are still there"
+
+
+def test_a_checkpoint_of_another_prompt_is_refused(tmp_path):
+    path = tmp_path / "run.jsonl"
+    writer(checkpoint=path)(documents(3))
     with pytest.raises(GenerationError, match="belongs to another prompt"):
         writer(checkpoint=path, count=4)(documents(3))
     assert writer(checkpoint=path).generate(reversed(documents(3))).recorded == 3, "in any order"
@@ -428,7 +444,8 @@ def test_answers_that_cannot_be_read_are_told_and_never_kept(said, tmp_path, cap
     assert "could not be read" in caplog.text
     assert "Not one query was kept. Left out: 6 × malformed" in caplog.text
     with (tmp_path / "run.jsonl").open("a") as file:
-        file.write(json.dumps({"key": '["write", "d0"]', "answer": {"fault": "malformed", "detail": "x"}}) + "\n")
+        key = key_of(tuple(sources_of(documents(1))))
+        file.write(json.dumps({"key": key, "answer": {"fault": "malformed", "detail": "x"}}) + "\n")
     answers["now"] = queries(ONE, TWO)
     again = generator.generate(documents(6))
     assert (again.recorded, again.usage.requests) == (0, 6)

@@ -75,8 +75,10 @@ def test_queries_are_written_after_a_document_has_changed(notes):
     read(notes, a=APPLES)
     write_queries(notes)
     read(notes, a=APPLES, b=PEARS)
+    assert "1 requests to send (1 answered before)" in notes.estimate(notes.generator("extractive", 2, None, None))
     write_queries(notes)
     assert {name for values in judged(notes).values() for name in values} == {"a.md#1", "b.md#1"}
+    assert len(list((notes.own / "checkpoints").iterdir())) == 1
 
 
 def test_labels_go_where_their_texts_are(notes):
