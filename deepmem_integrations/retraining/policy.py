@@ -17,6 +17,8 @@ from deepmem_integrations.models import ModelFolder, ModelInfo
 
 LABELS = "labels"
 """The entry of a model's metadata that holds the sketch of the labels at the time of its training."""
+_AHEAD = timedelta(minutes=1)
+"""By how much the clocks of two machines may differ."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,12 @@ class RetrainPolicy:
                     f"{drift.added} documents were added, {drift.changed} changed, {drift.gone} are gone, {100 * share:.0f}% of "
                     f"{drift.trained} ({100 * self.drift:g}% are enough)"
                 )
-        age = timedelta(seconds=max(0.0, time.time() - last.created))
-        known.append(f"the last training is {_days(age)} old")
-        if self.age is not None and age >= self.age:
+        age = timedelta(seconds=time.time() - last.created)
+        ahead = age < -_AHEAD
+        known.append(f"the last training is dated {_days(-age)} ahead" if ahead else f"the last training is {_days(age)} old")
+        if self.age is not None and ahead:
+            reasons.append(f"the last training is dated {_days(-age)} ahead, so its age is unknown")
+        elif self.age is not None and age >= self.age:
             reasons.append(f"the last training is {_days(age)} old ({_days(self.age)} are enough)")
         return Due(tuple(reasons), ", ".join(known))
 
@@ -121,7 +126,8 @@ def last_training(models: ModelFolder) -> ModelInfo | None:
 
     A model from the future, of a machine whose clock was ahead, counts as older than all others.
     """
-    trained, now = [info for info in models.list_models() if info.made_by == "train" and info.error is None], time.time() + 60
+    trained = [info for info in models.list_models() if info.made_by == "train" and info.error is None]
+    now = time.time() + _AHEAD.total_seconds()
     return max(trained, key=lambda info: (info.created <= now, info.created), default=None)
 
 
@@ -164,5 +170,6 @@ def _growth(models: ModelFolder) -> Growth | None:
 
 
 def _days(age: timedelta) -> str:
+    age = max(age, timedelta(0))
     days = age / timedelta(days=1)
     return f"{days:.0f} day{'s' * (round(days) != 1)}" if days >= 1 else f"{age / timedelta(hours=1):.1f} hours"

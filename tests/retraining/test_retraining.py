@@ -170,6 +170,9 @@ def test_a_training_from_the_future_is_not_the_last_one_for_ever(memory, problem
     monkeypatch.setattr(time, "time", lambda: now + 40 * 86_400)
     memory.train(problem.train.take(range(60)))
     monkeypatch.undo()
+    by_age = RetrainPolicy(new_labels=None, drift=None, age=timedelta(days=30))
+    due = memory.retraining_due(problem.train.take(range(60)), by_age)
+    assert due.reasons == ("the last training is dated 40 days ahead, so its age is unknown",)
     name = memory.train(problem.train)
     assert last_training(memory.folder).name == name
     assert not memory.retraining_due(problem.train)
