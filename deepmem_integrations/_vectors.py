@@ -102,6 +102,27 @@ def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
     return found
 
 
+def first_same(vectors: Vectors, cosine: float) -> NDArray[np.int64]:
+    """Find for each row the first one that is the same, up to rounding.
+
+    Args:
+        vectors: (n, d) float32 unit rows.
+        cosine: Rows with a larger cosine are the same.
+
+    Returns:
+        (n,) int64 row numbers; that of the row itself where no earlier one is the same.
+
+    Example:
+        >>> first_same(np.array([[1, 0], [0, 1], [1, 0]], dtype=np.float32), 0.999).tolist()
+        [0, 1, 0]
+    """
+    first = np.arange(len(vectors))
+    for block in blocks(len(vectors), len(vectors)):
+        for row, same in enumerate(vectors[block] @ vectors.T > cosine, start=block.start):
+            first[row] = first[np.flatnonzero(same)].min(initial=row)
+    return first
+
+
 def largest(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
     """Find the columns of the k largest scores of each row, best first; of equal scores the lower column comes first.
 

@@ -19,7 +19,11 @@ class WeakCache(Generic[_V]):
         self._found: dict[int, tuple[weakref.ref[Any], _V]] = {}
 
     def get(self, of: Any, make: Callable[[], _V]) -> _V:
-        """Return the value of an object. It is made once, or each time if the object takes no weak reference."""
+        """Return the value of an object.
+
+        It is made when it is first asked for, and each time if the object takes no weak reference. Threads that ask at the same
+        time each make it.
+        """
         key = id(of)
         found = self._found.get(key)
         if found is not None and found[0]() is of:

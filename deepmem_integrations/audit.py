@@ -93,7 +93,7 @@ class AuditLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = AuditEntry(now, action, by or user(), model, before, in_use, reason, figures)
         line = json.dumps(asdict(entry)).encode() + b"\n"
-        size = 0
+        size: int | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a+b") as file:
@@ -132,7 +132,10 @@ class AuditLog:
             _logger.warning("%d lines of %s cannot be read and are left out.", unreadable, self.path)
         return found
 
-    def _cut(self, size: int) -> None:
+    def _cut(self, size: int | None) -> None:
+        """Cut the file back to its size of before; a file that could not be opened has nothing to take back."""
+        if size is None:
+            return
         with contextlib.suppress(OSError):
             os.truncate(self.path, size)
 

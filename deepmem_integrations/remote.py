@@ -19,7 +19,6 @@ from deepmem_integrations._files import is_plain_name, parse_json, read_bytes, r
 from deepmem_integrations._locks import LOCKS_AVAILABLE, FileLock
 from deepmem_integrations._store import Store
 from deepmem_integrations.adapter import QueryAdapter
-from deepmem_integrations.adapter.cache import AdapterCache, shared
 from deepmem_integrations.errors import AdapterFileError, DeepMemoryError, NotTrainedError, StorageError
 from deepmem_integrations.models import ModelFolder, check_same_embedding
 
@@ -50,7 +49,6 @@ class RemoteModels(ModelFolder):
         url: The URL that was published to, such as ``s3://bucket/support.deepmemory``.
         every: After how many seconds to look again.
         copy: The folder of the copy; by default a folder in ``DEEPMEM_CACHE``, or else in ``~/.cache/deepmem``.
-        cache: See `ModelFolder`.
         options: The options of fsspec's file system, such as ``key=…`` and ``secret=…``. By default, the environment and the
             configuration of the machine tell the credentials.
 
@@ -76,11 +74,10 @@ class RemoteModels(ModelFolder):
         *,
         every: float = 60.0,
         copy: str | os.PathLike[str] | None = None,
-        cache: AdapterCache = shared,
         options: dict[str, Any] | None = None,
     ) -> None:
         self.url, self.every, self._options = url.rstrip("/"), every, dict(options or {})
-        super().__init__(_copy_of(self.url, self._options) if copy is None else copy, cache)
+        super().__init__(_copy_of(self.url, self._options) if copy is None else copy)
         self._store = Store(self.url, self._options)
         self._looked: float | None = None
         self._looking, self._process = threading.Lock(), os.getpid()

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -107,6 +108,21 @@ def test_without_its_line_there_is_no_change(folder):
     with pytest.raises(StorageError, match="The model in use is unchanged"):
         folder.use("b")
     assert folder.in_use_name() == "a"
+
+
+def test_what_cannot_be_opened_is_left_as_it_is(folder, monkeypatch):
+    """Before, the log was emptied where a process had no descriptor left to open it."""
+    folder.use("a")
+    before = folder.audit.path.read_bytes()
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(StorageError, match="Too many open files"), folder.audit.recorded("use", "a", before="a", in_use="b"):
+        raise AssertionError
+    monkeypatch.undo()
+    assert folder.audit.path.read_bytes() == before != b""
 
 
 def test_half_a_line_of_a_killed_process_spoils_no_other(folder, caplog):

@@ -111,13 +111,19 @@ class Attention(ReadOnlyArrays):
             moved[block] = np.matmul(weights[block, None, :], self.values[rows[block]])[:, 0]
         return moved
 
-    def find(self, place: Vectors, cosine: float) -> int | None:
-        """Return the row of a key whose cosine with a place, (d,) float32, is above a limit; None where there is none."""
+    def find(self, places: Vectors, cosine: float) -> NDArray[np.int64]:
+        """Return for each place, (n, d) float32, the row of a key whose cosine is above a limit, (n,) int64; -1 for none."""
+        found = np.full(len(places), -1)
         if self.lists is None:
-            same = np.flatnonzero(self.keys @ place > cosine)
-            return int(same[0]) if len(same) else None
-        rows, similarities = self._search(place, 1)
-        return int(rows[0]) if similarities[0] > cosine else None
+            for block in blocks(len(places), len(self.keys)):
+                same = places[block] @ self.keys.T > cosine
+                found[block] = np.where(same.any(axis=1), same.argmax(axis=1), -1) if len(self.keys) else -1
+            return found
+        for row, place in enumerate(places):
+            rows, similarities = self._search(place, 1)
+            if similarities[0] > cosine:
+                found[row] = rows[0]
+        return found
 
     def _search(self, place: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         """Find one query's nearest keys and their similarities, both (k,)."""

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepmem_integrations._files import user_path, write_bytes
 from deepmem_integrations._immutable import Immutable
 from deepmem_integrations._ordered import ordered
-from deepmem_integrations._vectors import Vectors, unit_rows
+from deepmem_integrations._vectors import Vectors, first_same, unit_rows
 from deepmem_integrations.adapter.answers import answer_scores, vote_shares
 from deepmem_integrations.adapter.attention import Attention
 from deepmem_integrations.adapter.explanation import Explanation, Influence, RankedDocument, Vote
@@ -357,18 +357,15 @@ class QueryAdapter(Immutable):
             for name in wanted
         }
         places = attention.space.place(queries) if attention.space else queries
-        new, owners = np.empty((0, self.dimension), dtype=np.float32), np.empty(len(queries), dtype=np.int64)
-        for row, place in enumerate(places):
-            if (same := attention.find(place, SAME)) is None:
-                among = np.flatnonzero(new @ place > SAME)
-                same = len(attention.keys) + (int(among[0]) if len(among) else len(new))
-                if not len(among):
-                    new = np.concatenate([new, place[None]])
-            owners[row] = same
+        owners = attention.find(places, SAME)
+        unknown = np.flatnonzero(owners < 0)
+        first = first_same(places[unknown], SAME)
+        own, number = np.unique(first, return_inverse=True)
+        owners[unknown] = len(attention.keys) + number.reshape(-1)
         labels = [dict(query) for query in relevance.labels]
         irrelevant = [dict(query) for query in relevance.irrelevant]
         grown = remembered.added(new_ids, query_texts, owners, labels, vectors, irrelevant)
-        return self._with_attention(*_with_keys(attention, new, grown))
+        return self._with_attention(*_with_keys(attention, places[unknown[own]], grown))
 
     def forget(self, *, query_ids: Iterable[str] = (), document_ids: Iterable[str] = ()) -> "QueryAdapter":
         """Forget remembered queries, or take documents out of all judgements, without a training or the corpus.

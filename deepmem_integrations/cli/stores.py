@@ -128,7 +128,8 @@ def _columns(kind: str, place: str, embedder: Embedder, folder: Path) -> Opened:
             raise StoreError(
                 f"{kind.title()} is searched without a filter: leave it out, or load the documents into a vector store."
             )
-        found = {one.id: one for batch in corpus.documents() for one in batch if one.id in set(ids)} if ids else {}
+        wanted = set(ids)
+        found = {one.id: one for batch in corpus.documents() for one in batch if one.id in wanted} if ids else {}
         return _hits([found[name] for name in ids if name in found])
 
     def search(vector: list[float], k: int, _: bool, where: Where) -> Found:

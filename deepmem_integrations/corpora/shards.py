@@ -184,14 +184,28 @@ class ArrayShard:
             yield self._ids[block], self._vectors[self._row + block.start : self._row + block.stop]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path of a memory-mapped file, and otherwise the shard's own rows."""
-        if isinstance(self._vectors, np.memmap) and self._vectors.filename is not None:
+        """Pickle the path of a ``.npy`` file of which all is mapped, and otherwise the shard's own rows."""
+        if isinstance(self._vectors, np.memmap) and _is_file(self._vectors):
             return _mapped, (str(self._vectors.filename), self._ids, self.first, self._row)
         return ArrayShard, (self._vectors[self._row : self._row + self.count].copy(), self._ids, self.first, 0)
 
 
 def _mapped(path: str, ids: Sequence[str], first: int, row: int) -> ArrayShard:
     return ArrayShard(np.load(path, mmap_mode="r", allow_pickle=False), ids, first, row)
+
+
+def _is_file(mapped: np.memmap[Any, Any]) -> bool:
+    """Tell whether an array is what a ``.npy`` file holds, and neither a part of it nor changed in memory."""
+    if mapped.filename is None or mapped.mode == "c":
+        return False
+    try:
+        whole = np.load(mapped.filename, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return False
+    if not isinstance(whole, np.memmap):
+        return False
+    mine, its = ((one.offset, one.shape, one.strides, one.dtype) for one in (mapped, whole))
+    return mine == its
 
 
 def array_shards(vectors: np.ndarray[Any, Any], ids: Sequence[str]) -> list[ArrayShard]:

@@ -16,6 +16,8 @@ _BATCH = 128
 """How many texts are passed to a model at a time."""
 _FINGERPRINTS: WeakCache[Fingerprint] = WeakCache()
 """The fingerprint of each embedding model, so that an `Embedder` that is made for one request embeds no probe texts again."""
+_SIDES_AGREE: WeakCache[bool] = WeakCache()
+"""Whether each embedding model treats queries as documents."""
 
 
 class Embedder:
@@ -118,7 +120,7 @@ class Embedder:
             EmbeddingError: See `embed_documents`.
             InvalidVectorsError: See `embed_documents`.
         """
-        if len(texts) > len(PROBES) and self._sides_agree():
+        if len(texts) > len(PROBES) and _SIDES_AGREE.get(self.model, self._sides_agree):
             return self._in_batches(texts, self._documents, progress)
         return self._in_batches(texts, lambda batch: [self.embed_query(text) for text in batch], progress)
 

@@ -21,7 +21,15 @@ require("sqlalchemy", extra="feedback")
 
 import sqlalchemy as sql  # noqa: E402 - after the check above
 from sqlalchemy.dialects import postgresql, sqlite  # noqa: E402
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError  # noqa: E402
+from sqlalchemy.exc import (  # noqa: E402
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.pool import NullPool  # noqa: E402
 from sqlalchemy.schema import CreateIndex, CreateTable  # noqa: E402
 
@@ -154,6 +162,8 @@ class Database:
         except (DataError, IntegrityError) as error:
             raise FeedbackError(f"The feedback log {self.place} cannot hold an entry: {error.orig}") from None
         except SQLAlchemyError as error:
+            if isinstance(error, StatementError) and not isinstance(error, DBAPIError):  # the statement was never sent
+                raise FeedbackError(f"The feedback log {self.place} cannot hold an entry: {error.orig}") from None
             reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
             raise StorageError(f"Cannot {doing} the feedback log {self.place}: {reason[0]}.") from None
 
@@ -391,8 +401,10 @@ class Database:
             while rows := connection.execute(chosen).all():
                 names = [row.query_id for row in rows]
                 runs = [row.run_id for row in rows if row.run_id is not None]
-                for table, these in ((EVENTS, [*names, *runs]), (SHOWN, names), (QUERIES, names)):
-                    connection.execute(sql.delete(table).where(table.c.query_id.in_(these)))
+                for table in (EVENTS, SHOWN, QUERIES):
+                    connection.execute(sql.delete(table).where(table.c.query_id.in_(names)))
+                shared = sql.select(QUERIES.c.query_id).where(QUERIES.c.run_id == EVENTS.c.query_id).exists()
+                connection.execute(sql.delete(EVENTS).where(EVENTS.c.query_id.in_(runs), ~shared))
                 connection.commit()
                 deleted += len(rows)
             events: list[sql.ColumnElement[bool]] = []

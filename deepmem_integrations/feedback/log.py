@@ -6,10 +6,12 @@ import logging
 import os
 import time
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ from deepmem_integrations.labels.records import (
 )
 
 if TYPE_CHECKING:
-    from deepmem_integrations.feedback.database import Selection
+    from deepmem_integrations.feedback.database import Database, Selection
 
 _logger = logging.getLogger(__name__)
 
@@ -137,11 +139,12 @@ class FeedbackLog:
             self._database,
             name=self._database.place,
             limit=queue_size,
-            upkeep=None if keep_days is None else self._forget_old,
+            upkeep=None if keep_days is None else partial(_forget_old, self._database, keep_days),
         )
+        weakref.finalize(self, self._writer.retire).atexit = False  # at the end of a process, writers are closed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle how the log is opened, and not what waits to be written."""
+        """Pickle how the log is opened, and not what waits to be written. A process opens it once, however often it comes."""
         return _opened, (self._place, self._options)
 
     def __copy__(self) -> "FeedbackLog":
@@ -552,10 +555,6 @@ class FeedbackLog:
             return self._database.delete(self._selection(until=_seconds(until)))
         return self._database.delete(self._selection(user=user, session=session))
 
-    def _forget_old(self) -> None:
-        assert self.keep_days is not None
-        self._database.delete(self._selection(until=time.time() - 86400 * self.keep_days))
-
     # ---- files -------------------------------------------------------------------------------------------------
 
     def export(self, path: str | os.PathLike[str]) -> int:
@@ -617,8 +616,21 @@ class FeedbackLog:
         return self._database.read(self._selection(**only))
 
 
+_OPENED: dict[tuple[Any, ...], FeedbackLog] = {}
+"""The logs that came to this process by pickle."""
+
+
 def _opened(place: str, options: Mapping[str, Any]) -> FeedbackLog:
-    return FeedbackLog(place, **options)
+    key = (place, *sorted(options.items()))
+    if key not in _OPENED:
+        _OPENED.setdefault(key, FeedbackLog(place, **options))
+    return _OPENED[key]
+
+
+def _forget_old(database: "Database", days: float) -> None:
+    from deepmem_integrations.feedback.database import Selection
+
+    database.delete(Selection(until=time.time() - 86400 * days))
 
 
 def _shown(one: Any) -> Shown | None:

@@ -27,6 +27,8 @@ _TELL_AFTER = 5.0
 """After how many seconds a message says that the storage is away. Other processes may write for a moment."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """After how many seconds a write that failed is tried again: the pause doubles with each failure."""
+_UPKEEP = 3600.0
+"""After how many seconds the upkeep comes again."""
 _AT_EXIT = 10.0
 """For how many seconds the end of a process waits for the last write."""
 
@@ -71,10 +73,9 @@ class Writer(Generic[_T]):
         name: str,
         limit: int,
         upkeep: Callable[[], object] | None = None,
-        upkeep_seconds: float = 3600.0,
     ) -> None:
         self._storage, self._name, self._limit = storage, name, limit
-        self._upkeep, self._upkeep_seconds = upkeep, upkeep_seconds
+        self._upkeep = upkeep
         self._start_anew()
         _WRITERS.add(self)
         if upkeep is not None:
@@ -86,7 +87,7 @@ class Writer(Generic[_T]):
         self._condition = threading.Condition()
         self._entries: deque[_T] = deque()
         self._thread: threading.Thread | None = None
-        self._flushing, self._stopping, self._forking = 0, False, False
+        self._flushing, self._stopping, self._forking, self._retired = 0, False, False, False
         self._accepted = self._done = 0
         self.dropped = self._told_dropped = 0
         self._failure: Exception | None = None
@@ -166,6 +167,12 @@ class Writer(Generic[_T]):
             if thread is None or not thread.is_alive():  # a write that hangs holds the connection
                 self._storage.release()
 
+    def retire(self) -> None:
+        """Let the thread write what is queued, and end. Nobody waits for it."""
+        with self._condition:
+            self._retired = True
+            self._condition.notify_all()
+
     # ---- the thread --------------------------------------------------------------------------------------------
 
     def _start(self) -> bool:
@@ -184,16 +191,18 @@ class Writer(Generic[_T]):
         next_upkeep, linger = time.monotonic(), _LINGER
         while True:
             if self._upkeep is not None and time.monotonic() >= next_upkeep:
-                next_upkeep = time.monotonic() + self._upkeep_seconds
+                next_upkeep = time.monotonic() + _UPKEEP
                 self._try_upkeep(self._upkeep)
             with self._condition:
-                if not (self._entries or self._stopping or self._forking):
+                if not (self._entries or self._stopping or self._forking or self._retired):
                     self._condition.wait(None if self._upkeep is None else max(0.0, next_upkeep - time.monotonic()))
                 if self._forking or (self._stopping and not self._entries):
                     return
+                if self._retired and not self._entries:
+                    break
                 if not self._entries:
                     continue
-                if not self._flushing and not self._stopping and len(self._entries) < BATCH:
+                if not self._flushing and not self._stopping and not self._retired and len(self._entries) < BATCH:
                     self._condition.wait(linger)
                 batch = list(islice(self._entries, BATCH))
             started = time.monotonic()
@@ -207,6 +216,7 @@ class Writer(Generic[_T]):
                     self._entries.popleft()
                 self._done += len(batch)
                 self._condition.notify_all()
+        self._storage.release()
 
     def _write_all(self, batch: list[_T]) -> bool:
         """Write a batch, as often as it takes. Returns False where the log is closed before that."""

@@ -108,10 +108,12 @@ def find_texts(names: Iterable[str], old: Documents, new: Documents) -> dict[str
             share = count / min(len(runs[row]), len(theirs))
             if share >= OVERLAP / 2:
                 near[wanted[row]][name] = share
+    of_all = np.bincount(owners, minlength=len(wanted))
+    shares = np.bincount(owners, weights=covered, minlength=len(wanted)) / np.maximum(of_all, 1)
     found = {}
     for row, name in enumerate(wanted):
         whole = {new: share for new, share in near[name].items() if share >= OVERLAP}
-        if not whole and len(runs[row]) and covered[owners == row].mean() >= OVERLAP:
+        if not whole and shares[row] >= OVERLAP:
             whole = near[name]
         found[name] = dict(sorted(whole.items(), key=lambda item: -item[1]))
     return found

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def fault_of(query: Any, judged: Any, time: Any) -> tuple[str, str] | None:
             return "a document id holds half of a surrogate pair", f"got {document!r}"
         if isinstance(weight, bool | str) or not isinstance(weight, int | float | np.integer | np.floating):
             return "a weight is not a number", f"got {weight!r} for document {document!r}"
-        if not _is_finite(weight):
+        if finite(weight) is None:
             return "a weight is NaN or infinite", f"document {document!r}"
     return None if time is None else fault_of_time(time)
 
@@ -101,8 +102,17 @@ def time_of(time: Time | None) -> datetime | None:
     return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).astimezone(UTC)
 
 
-def _is_finite(weight: Any) -> bool:
+def finite(value: Any) -> float | None:
+    """Return a number as a float; None where it is no number, NaN, infinity, or an integer beyond every float.
+
+    Example:
+        >>> finite(2), finite(10**400), finite(True), finite("2")
+        (2.0, None, None, None)
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
     try:
-        return math.isfinite(weight)
-    except OverflowError:  # an integer beyond every float
-        return False
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -20,6 +20,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ LARGEST, LARGEST_SHARE = 10, 0.05
 """A chain of spellings is cut where it has more queries than both: this many, and this share of all."""
 BUCKETS = 1024
 """How many numbers describe the words of a query. Trigrams are hashed: the similarity of two queries is off by 0.02 or so."""
+
+KEPT = 20_000
+"""The vectors of how many queries are kept, 4 kB each."""
 
 _WORD = re.compile(r"\w+")
 
@@ -69,24 +73,28 @@ def question_groups(
     else:
         alike = _first_alike([tuple(sorted(query)) for query in words])
         numbers = _first_alike(["".join(sorted(filter(str.isdigit, "".join(query)))) for query in words])
-    near: list[set[int]] = [set() for _ in range(n)]
-    for rows, others in _near_pairs(texts, words, vectors, documents):
-        pairs = np.sort(np.stack([alike[rows], alike[others]], axis=1), axis=1)
-        pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (numbers[pairs[:, 0]] == numbers[pairs[:, 1]])]
-        for row, other in np.unique(pairs, axis=0).tolist():
-            near[row].add(other)
-            near[other].add(row)
+    near = _Nearness(texts, words, vectors, documents)
 
+    def comparable(row: int, others: NDArray[np.int64]) -> NDArray[np.int64]:
+        others = np.unique(alike[others])
+        return np.asarray(others[(others != row) & (numbers[others] == numbers[row])])
+
+    parts = _Components(n)
+    for row, others in near.rows():
+        parts.join(alike[row], comparable(alike[row], others))
+    stand_for: dict[int, list[int]] = {}
+    for row, first in enumerate(alike.tolist()):
+        stand_for.setdefault(first, []).append(row)
     group = np.arange(n)
     largest = max(LARGEST, LARGEST_SHARE * n)
-    for component in _components(near):
+    for component in parts.found():
         if len(component) <= largest:
             group[component] = component[0]
             continue
         left = set(component)
         for row in component:
             if row in left:
-                joined = [row, *(near[row] & left)]
+                joined = [row, *left.intersection(comparable(row, near.of(stand_for[row])).tolist())]
                 group[joined] = row
                 left.difference_update(joined)
     return np.unique(group[alike], return_inverse=True)[1].reshape(-1).astype(np.int64)
@@ -112,20 +120,30 @@ def sum_by_group(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[Any
     return np.asarray(np.add.reduceat(values[order], np.unique(groups[order], return_index=True)[1], axis=0))
 
 
-def _components(near: Sequence[set[int]]) -> list[list[int]]:
-    """Return the connected components of two rows and more, each in ascending order."""
-    seen: set[int] = set()
-    components = []
-    for row in range(len(near)):
-        if near[row] and row not in seen:
-            component, waiting = {row}, [row]
-            while waiting:
-                new = near[waiting.pop()] - component
-                component |= new
-                waiting += new
-            seen |= component
-            components.append(sorted(component))
-    return components
+class _Components:
+    """The connected components of a graph whose edges come one after another.
+
+    Args:
+        count: The number of rows.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._of = np.arange(count)
+        self._members = [[row] for row in range(count)]
+
+    def join(self, row: int, others: NDArray[np.int64]) -> None:
+        """Connect a row to others."""
+        for other in np.unique(self._of[others]).tolist():
+            mine = int(self._of[row])
+            if other != mine:
+                small, large = sorted((mine, other), key=lambda part: len(self._members[part]))
+                self._of[self._members[small]] = large
+                self._members[large] += self._members[small]
+                self._members[small] = []
+
+    def found(self) -> list[list[int]]:
+        """Return the components of two rows and more, each in ascending order."""
+        return [sorted(rows) for rows in self._members if len(rows) > 1]
 
 
 def _first_alike(keys: Sequence[Hashable]) -> NDArray[np.int64]:
@@ -134,28 +152,63 @@ def _first_alike(keys: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
 
 
-def _near_pairs(
-    texts: Sequence[str] | None,
-    words: Sequence[Sequence[str]] | None,
-    vectors: Vectors | None,
-    documents: Sequence[Sequence[Hashable]],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield pairs of queries that share a document and are similar. A text that comes again and again is compared once."""
-    asked: dict[Hashable, set[int]] = {}
-    for row, named in zip(range(len(documents)) if texts is None else _first_alike(texts).tolist(), documents, strict=True):
-        for document in named:
-            asked.setdefault(document, set()).add(row)
-    together = {tuple(sorted(rows)) for rows in asked.values() if len(rows) > 1}
-    centred = None if vectors is None else _unit(vectors - vectors.mean(axis=0))
-    grams = None if words is None else _Trigrams(words, [next(iter(named), None) for named in documents])
-    for rows in map(np.array, together):
-        places = [(SAME_VECTOR, centred[rows])] if centred is not None else []
-        places += [(SAME_WORDS, grams.vectors(rows))] if grams is not None else []
-        for threshold, place in places:
-            for block in blocks(len(rows), len(rows)):
-                ones, others = np.nonzero(place[block] @ place.T >= threshold)
-                ones = ones + block.start
-                yield rows[ones[ones < others]], rows[others[ones < others]]
+class _Nearness:
+    """Which queries share a document and are similar. A text that comes again and again is compared once.
+
+    What is near is worked out anew each time: a question that thousands put in words of their own has millions of pairs.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str] | None,
+        words: Sequence[Sequence[str]] | None,
+        vectors: Vectors | None,
+        documents: Sequence[Sequence[Hashable]],
+    ) -> None:
+        asked: dict[Hashable, set[int]] = {}
+        for row, named in zip(range(len(documents)) if texts is None else _first_alike(texts).tolist(), documents, strict=True):
+            for document in named:
+                asked.setdefault(document, set()).add(row)
+        self._together = [np.array(rows) for rows in {tuple(sorted(rows)) for rows in asked.values() if len(rows) > 1}]
+        self._centred = None if vectors is None else _unit(vectors - vectors.mean(axis=0))
+        self._grams = None if words is None else _Trigrams(words, [next(iter(named), None) for named in documents])
+        self._with: dict[int, list[int]] | None = None
+        self._last: dict[int, list[tuple[float, Vectors]]] = {}
+
+    def rows(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield rows with later ones that are near to them."""
+        for rows in self._together:
+            for threshold, place in self._places(rows):
+                for block in blocks(len(rows), len(rows)):
+                    ones, others = np.nonzero(place[block] @ place.T >= threshold)
+                    ones = ones + block.start
+                    ones, others = ones[ones < others], others[ones < others]
+                    if len(ones):
+                        cuts = np.flatnonzero(np.diff(ones)) + 1
+                        for row, these in zip(ones[[0, *cuts]].tolist(), np.split(others, cuts), strict=True):
+                            yield int(rows[row]), rows[these]
+
+    def of(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """Return all rows that are near to one of some rows."""
+        if self._with is None:
+            self._with = {}
+            for number, together in enumerate(self._together):
+                for row in together.tolist():
+                    self._with.setdefault(row, []).append(number)
+        found = [np.empty(0, dtype=np.int64)]
+        for row in rows:
+            for number in self._with.get(row, []):
+                if number not in self._last:
+                    self._last = {number: self._places(self._together[number])}
+                together = self._together[number]
+                place_of = int(np.searchsorted(together, row))
+                found += [together[place @ place[place_of] >= threshold] for threshold, place in self._last[number]]
+        return np.concatenate(found)
+
+    def _places(self, rows: NDArray[np.int64]) -> list[tuple[float, Vectors]]:
+        """Return where rows lie, and from which cosine on they are near there, by their vectors and by their words."""
+        places = [(SAME_VECTOR, self._centred[rows])] if self._centred is not None else []
+        return places + ([(SAME_WORDS, self._grams.vectors(rows))] if self._grams is not None else [])
 
 
 class _Trigrams:
@@ -172,6 +225,7 @@ class _Trigrams:
         frequency = Counter(gram for grams in asked_with.values() for gram in grams)
         hashes = {gram: zlib.crc32(gram.encode("utf-8", "surrogatepass")) for gram in frequency}
         rarity = {gram: float(np.log((1 + len(asked_with)) / count)) for gram, count in frequency.items()}
+        self._vector = lru_cache(KEPT)(self._of_row)
         self._entries = []
         for query in counts:
             places = np.array([hashes[gram] for gram in query], dtype=np.int64)
@@ -179,11 +233,13 @@ class _Trigrams:
             self._entries.append((places % BUCKETS, np.where(places & (1 << 16), weights, -weights)))
 
     def vectors(self, rows: NDArray[np.int64]) -> Vectors:
-        """Return the unit vectors of some queries, (len(rows), BUCKETS) float32."""
-        vectors = np.zeros((len(rows), BUCKETS), dtype=np.float32)
-        for place, row in enumerate(rows.tolist()):
-            np.add.at(vectors[place], *self._entries[row])
-        return _unit(vectors)
+        """Return the unit vectors of some queries, (len(rows), BUCKETS) float32. A query that has many documents comes often."""
+        return _unit(np.stack([self._vector(row) for row in rows.tolist()]))
+
+    def _of_row(self, row: int) -> Vectors:
+        vector = np.zeros(BUCKETS, dtype=np.float32)
+        np.add.at(vector, *self._entries[row])
+        return vector
 
 
 def _words(text: str) -> list[str]:

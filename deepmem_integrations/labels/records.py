@@ -1,15 +1,13 @@
 """What a feedback log holds: queries with what was shown, and events with what users thought of it."""
 
-import contextlib
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
 from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import FeedbackError
+from deepmem_integrations.labels.checking import fault_of_time, finite
 
 Kind = Literal["thumb", "click", "cite", "grade"]
 """What an event says: a thumb, a click, a citation by the answer, or a grade."""
@@ -119,7 +117,7 @@ class LoggedQuery:
             FeedbackError: The values are no such query.
         """
         query = cls(
-            **{name: _read(values, name, float if name == "time" else str) for name in _OF_QUERY},
+            **{name: _read(values, name) for name in _OF_QUERY},
             shown=tuple(None if one is None else _shown(one) for one in _list(values, "shown")),
             events=tuple(event_of_json(event) for event in _list(values, "events")),
         )
@@ -139,8 +137,7 @@ def event_of_json(values: Any) -> Event:
     """
     if not isinstance(values, Mapping):
         raise FeedbackError(f"An event is an object; got {values!r:.60}.")
-    kinds = {"value": float, "time": float, "position": int}
-    event = Event(**{one.name: _read(values, one.name, kinds.get(one.name, str)) for one in fields(Event)})
+    event = Event(**{one.name: _read(values, one.name) for one in fields(Event)})
     if not event.query_id or not event.event_id or event.time is None or event.kind not in get_args(Kind):
         raise FeedbackError(f"An event has a query_id, an event_id, a time, and a kind of {get_args(Kind)}; got {values!r:.200}.")
     return event
@@ -159,16 +156,21 @@ def _shown(values: Any) -> Shown:
     channels = values.get("channels") or {}
     if not isinstance(channels, Mapping) or not all(type(rank) is int for rank in channels.values()):
         raise FeedbackError(f"channels map names to ranks; got {channels!r:.60}.")
-    return Shown(values["document_id"], _read(values, "score", float), dict(channels))
+    return Shown(values["document_id"], _read(values, "score"), dict(channels))
 
 
-def _read(values: Mapping[str, Any], name: str, kind: type) -> Any:
+_NUMBERS = {"score": "finite number", "value": "finite number", "time": "number of POSIX seconds"}
+
+
+def _read(values: Mapping[str, Any], name: str) -> Any:
     value: Any = values.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-        raise FeedbackError(f"{name} is a {kind.__name__}; got {value!r:.60}.")
-    return kind(value)
+    if value is None or name == "position":
+        return checked_position(value)
+    kind = _NUMBERS.get(name, "string")
+    found = value if kind == "string" else finite(value)
+    if not isinstance(found, str if kind == "string" else float) or (name == "time" and fault_of_time(found)):
+        raise FeedbackError(f"{name} is a {kind}; got {value!r:.60}.")
+    return found
 
 
 # ---- what a database can hold ----------------------------------------------------------------------------------
@@ -194,18 +196,13 @@ def clean(entry: _Entry) -> _Entry:
     if isinstance(entry, Event):
         return replace(entry, **texts)
     shown = tuple(
-        None if one is None else Shown(plain(one.document_id) or "", _finite(one.score), dict(one.channels))
-        for one in entry.shown
+        None if one is None else Shown(plain(one.document_id) or "", finite(one.score), dict(one.channels)) for one in entry.shown
     )
     return replace(entry, **texts, shown=shown, events=tuple(map(clean, entry.events)))
 
 
 _INDEXED = ("query_id", "event_id", "run_id", "session", "user")
 _NO_TEXT = ("shown", "events", "time", "value", "position")
-
-
-def _finite(score: Any) -> float | None:
-    return None if score is None or not math.isfinite(score) else float(score)
 
 
 def checked_id(name: str, value: Any) -> str:
@@ -244,7 +241,6 @@ def checked_grade(document_id: str, value: Any) -> float:
     Raises:
         FeedbackError: The grade is no finite number.
     """
-    with contextlib.suppress(OverflowError):
-        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    raise FeedbackError(f"A grade is a finite number; {document_id!r} has {value!r:.60}.")
+    if (grade := finite(value)) is None:
+        raise FeedbackError(f"A grade is a finite number; {document_id!r} has {value!r:.60}.")
+    return grade

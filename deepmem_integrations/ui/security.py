@@ -30,6 +30,8 @@ LONGEST_NAME = 80
 """How many characters the name of a person has at most."""
 WAIT = 1.0
 """For how many seconds a wrong password is kept waiting."""
+MOST_SESSIONS = 1_000
+"""How many people, or browsers, may be in."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 """The port of an address that names none."""
 POLICY = (
@@ -130,7 +132,9 @@ class Access:
         return split_host(host, default) == split_host(self.public.netloc, default)
 
     def enter(self, name: str) -> str:
-        """Let somebody in, and return the value of the cookie."""
+        """Let somebody in, and return the value of the cookie. Where too many are in, the first must enter again."""
+        while len(self.sessions) >= MOST_SESSIONS:
+            self.sessions.pop(next(iter(self.sessions)), None)
         key = secrets.token_urlsafe(32)
         self.sessions[key] = Session(name)
         return key

@@ -389,11 +389,7 @@ class WordIndex:
         """
         with WriteLock(self.folder / "lock"):
             self.reopen()
-            change = Change(self.folder, self._state, documents, self._state.manifest.language)
-            if change.analysed_anew:
-                raise StoreError(
-                    f"The word index in {self.folder} was made with other rules for words: refresh(documents) with all of them."
-                )
+            change = self._change_of_some(documents)
             result = change.read_some(list(delete))
             self._write(change)
         return result
@@ -402,15 +398,25 @@ class WordIndex:
         """Merge all segments into one. Nothing of deleted documents stays on disk.
 
         Raises:
+            StoreError: The index must be refreshed as a whole, since PyStemmer has changed.
             StorageError: The folder cannot be written, or the index is damaged.
         """
         with WriteLock(self.folder / "lock"):
             self.reopen()
             if len(self._state.segments) > 1 or any(len(live.deleted) for live in self._state.segments):
-                change = Change(self.folder, self._state, (), self._state.manifest.language)
+                change = self._change_of_some(())
                 change.read_some([])
                 change.write(self._state.manifest.generation + 1, merge_all=True)
                 self.reopen()
+
+    def _change_of_some(self, documents: Documents) -> Change:
+        """Return a change that keeps the words of all other documents, which were made by the same rules."""
+        change = Change(self.folder, self._state, documents, self._state.manifest.language)
+        if change.analysed_anew:
+            raise StoreError(
+                f"The word index in {self.folder} was made with other rules for words: refresh(documents) with all of them."
+            )
+        return change
 
     def _write(self, change: Change) -> None:
         """Write a change, if there is one. The caller holds the lock."""

@@ -65,6 +65,9 @@ def test_queries_are_batched_only_where_both_sides_agree(problem):
         np.testing.assert_allclose(Embedder(model).embed_queries(texts), problem.train_queries, atol=1e-6)
     assert symmetric.calls == 1 + 2, "the probes, then 240 texts in two batches"
     assert asymmetric.calls == 1, "only the probes"
+    for model in (symmetric, asymmetric):
+        Embedder(model).embed_queries(texts)
+    assert (symmetric.calls, asymmetric.calls) == (1 + 2 + 2, 1), "no probes again"
 
 
 @pytest.mark.parametrize(

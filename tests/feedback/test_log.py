@@ -1,4 +1,5 @@
 import copy
+import gc
 import os
 import pickle
 import stat
@@ -255,6 +256,16 @@ def test_what_is_forgotten_is_gone(log):
     assert {name: count for name, count in counts.items() if count} == {}
 
 
+def test_queries_of_one_run_are_forgotten_one_by_one(log):
+    """A run of several queries, as of a retriever that asks sub-questions. Before, the first took the feedback of all with it."""
+    first, second = (log.record(text, ["doc-1"], run_id="run-1") for text in ("first part", "second part"))
+    log.thumb("run-1", "doc-1", up=True)
+    assert log.forget([first]) == 1
+    assert log.labels("judged").queries == ("second part",)
+    assert log.forget([second]) == 1
+    assert log.stats()["thumbs_up_on_documents"] == 0
+
+
 def test_forgotten_bytes_are_overwritten(tmp_path):
     place = tmp_path / "feedback.db"
     with FeedbackLog(place) as log:
@@ -301,6 +312,33 @@ def test_a_copy_writes_into_the_same_log_and_a_pickle_opens_it_again(place):
             other.record("a question", ["doc-1"])
             other.flush()
         assert len(list(log.queries())) == 1
+
+
+def test_a_process_opens_a_pickled_log_once(tmp_path):
+    """Before, each task of a queue left a thread and open files behind."""
+    with FeedbackLog(tmp_path / "feedback.db", keep_days=30) as log:
+        pickled = pickle.dumps(log)
+    pickle.loads(pickled).record("a question", ["doc-1"])
+    threads = threading.active_count()
+    for _ in range(5):
+        again = pickle.loads(pickled)
+        again.record("a question", ["doc-1"])
+    assert threading.active_count() == threads
+    assert again.stats()["queries"] == 6
+    again.close()
+
+
+@pytest.mark.parametrize("keep_days", [None, 30])
+def test_a_log_that_nobody_holds_any_more_is_written_and_its_thread_ends(tmp_path, keep_days):
+    for _ in range(3):
+        FeedbackLog(tmp_path / "feedback.db", keep_days=keep_days).record("a question", ["doc-1"])
+    gc.collect()
+    deadline = time.monotonic() + 60
+    while any(thread.name == "deepmem feedback" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with FeedbackLog(tmp_path / "feedback.db") as log:
+        assert log.stats()["queries"] == 3
 
 
 def test_a_pickle_opens_the_same_file_from_another_folder(tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def test_an_entry_that_cannot_be_stored_takes_no_other_along(path, caplog):
     with FeedbackLog(path) as log:
         with locked(path):  # so that all are in one batch
             good = [log.record("a question", ["doc-1"]) for _ in range(3)]
-            log.record("a search with broken scores", [Shown("doc-1", "high")])
+            log.record("a search with broken ranks", [Shown("doc-1", 0.5, {"vector": object()})])
             good.append(log.record("a question", ["doc-1"]))
         with pytest.raises(StorageError, match="1 entries .* were dropped"):
             log.flush(60)

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepmem_integrations._vectors import blocks
+from deepmem_integrations._vectors import blocks, unit_rows
 from deepmem_integrations.labels import grouping
 from deepmem_integrations.labels.grouping import document_groups, drop_shared, question_groups
+from tests.peak import peak_of
 
 LABELS = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=15)
 
@@ -124,3 +125,12 @@ def test_a_question_that_is_asked_again_and_again_is_compared_once(monkeypatch):
     groups = question_groups(texts, None, [["reset"]] * 3_001 + [["office"]])
     assert groups.tolist() == [0] * 3_001 + [1]
     assert compared == [2]
+
+
+def test_thousands_of_spellings_of_one_question_need_little_memory():
+    """Before, each pair of them stood in two sets: 2 GB for 4,000 of them."""
+    rng = np.random.default_rng(0)
+    vectors = unit_rows(np.repeat(np.eye(2, 8, dtype=np.float32), 1_500, axis=0) + 0.01 * rng.standard_normal((3_000, 8)), "")
+    groups, peak = peak_of(lambda: question_groups(None, vectors, [["reset"]] * 3_000))
+    assert groups.tolist() == [0] * 1_500 + [1] * 1_500
+    assert peak < 3e8

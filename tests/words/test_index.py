@@ -352,6 +352,16 @@ def test_other_rules_for_words_are_noticed(index, monkeypatch, caplog):
     assert again.statistics.deleted == 0
 
 
+def test_words_of_other_rules_are_not_merged_as_if_they_were_of_these(index, monkeypatch):
+    """Before, the merged index named the new rules, and no refresh found out."""
+    index.update(delete=["router"])
+    monkeypatch.setattr(analysis, "VERSION", 99)
+    with pytest.raises(StoreError, match=r"refresh\(documents\) with all of them"):
+        index.merge()
+    assert index.refresh(batches(DOCUMENTS)).added == 1
+    check_against_the_formula(index, DOCUMENTS, QUERIES)
+
+
 # ---- processes, threads and accidents --------------------------------------------------------------------------------
 
 

@@ -1,7 +1,6 @@
 """What the readers of all formats yield: spans, judgements, and labels; and how values of traces are read."""
 
 import ast
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from uuid import UUID
 from deepmem_integrations._files import parse_json
 from deepmem_integrations._texts import REF_DOC_ID
 from deepmem_integrations.errors import InvalidRelevanceError
-from deepmem_integrations.labels.checking import Time, time_of
+from deepmem_integrations.labels.checking import Time, finite, time_of
 from deepmem_integrations.labels.records import Kind
 
 
@@ -293,9 +292,7 @@ def document_of(value: Any) -> Found | None:
     metadata = mapping_of(value.get("metadata"))
     if (source := text_of(mapping_of(mapping_of(value.get("relationships")).get(_SOURCE)).get("node_id"))) is not None:
         metadata = {REF_DOC_ID: source, **metadata}
-    given = value.get("score", score)
-    number = float(given) if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given) else None
-    return Found(name, text if isinstance(text, str) else None, metadata, number)
+    return Found(name, text if isinstance(text, str) else None, metadata, finite(value.get("score", score)))
 
 
 def first_of(row: Mapping[str, Any], *names: str) -> Any:

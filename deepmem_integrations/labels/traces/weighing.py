@@ -1,10 +1,10 @@
 """What a value of feedback weighs as a label."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deepmem_integrations.errors import InvalidRelevanceError
+from deepmem_integrations.labels.checking import finite
 
 Weights = Mapping[Any, float | None] | Callable[[Any], float | None]
 """Value or label of feedback → weight, or None where the value says nothing; or a function that returns the weight of a value."""
@@ -75,12 +75,12 @@ def _number(value: Any) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return finite(value)
 
 
 def _checked(name: str, weight: Any) -> float | None:
     if weight is None:
         return None
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise InvalidRelevanceError(f"weights gives {weight!r} for {name!r}: a weight is a finite number, or None")
-    return float(weight)
+    if (number := finite(weight)) is None:
+        raise InvalidRelevanceError(f"weights gives {weight!r:.60} for {name!r}: a weight is a finite number, or None")
+    return number
