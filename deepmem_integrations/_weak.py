@@ -5,6 +5,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from deepmem_integrations._forks import fork_safe
+
 _V = TypeVar("_V")
 
 
@@ -15,7 +17,7 @@ class WeakCache(Generic[_V]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # an object may be collected while the lock is held
+        self._lock = fork_safe(threading.RLock())  # an object may be collected while the lock is held
         self._found: dict[int, tuple[weakref.ref[Any], _V]] = {}
 
     def get(self, of: Any, make: Callable[[], _V]) -> _V:

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,9 @@ _LOOK = 0.5
 """After how many seconds to look again whether the job was cancelled, and how many CPUs there are."""
 
 _T = TypeVar("_T")
+_CONNECTING = threading.RLock()
+_CONNECTED: list["RayWorkers"] = []
+"""Those that use the cluster which one of them has joined or started: Ray knows one for each process."""
 
 
 class RayWorkers:
@@ -62,16 +66,22 @@ class RayWorkers:
 
     def __enter__(self) -> "RayWorkers":
         ray = require("ray", extra="ray")
-        if not ray.is_initialized():
-            try:
-                self._connect(ray)
-            except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-                raise JobFailedError(
-                    f"There is no Ray cluster at {self._address!r} ({error}). `ray start --head` starts one, and "
-                    'on="local" uses the CPUs of this machine. A cluster of Ray 2.59 or later may ask for its token: set '
-                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
-                ) from error
-            self._connected = True
+        with _CONNECTING:
+            if not ray.is_initialized():
+                try:
+                    self._connect(ray)
+                except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+                    raise JobFailedError(
+                        f"There is no Ray cluster at {self._address!r} ({error}). `ray start --head` starts one, and "
+                        'on="local" uses the CPUs of this machine. A cluster of Ray 2.59 or later may ask for its token: set '
+                        "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+                    ) from error
+                _CONNECTED.clear()
+                self._connected = True
+            elif _CONNECTED:  # by another object, which may be done before this one
+                self._connected = True
+            if self._connected:
+                _CONNECTED.append(self)
         try:
             found = next(iter(self.map(_versions, [()])))
         except BaseException as error:
@@ -108,10 +118,13 @@ class RayWorkers:
         self.close()
 
     def close(self) -> None:
-        """Leave the cluster, if this object joined or started it."""
-        if self._connected:
-            self._connected = False
-            require("ray", extra="ray").shutdown()
+        """Leave the cluster, if an object of this class joined or started it, and no other one uses it any more."""
+        with _CONNECTING:
+            if self._connected:
+                self._connected = False
+                _CONNECTED[:] = [other for other in _CONNECTED if other is not self]
+                if not _CONNECTED:
+                    require("ray", extra="ray").shutdown()
 
     @property
     def count(self) -> int:
@@ -137,6 +150,7 @@ class RayWorkers:
         ray = require("ray", extra="ray")
         waiting, running, done = iter(items), deque[Any](), 0
         more, first = True, None
+        self._check_connected(ray)
         try:
             call = ray.remote(num_cpus=1, max_retries=RETRIES)(function).remote
             constant = [ray.put(value) for value in shared]
@@ -154,6 +168,7 @@ class RayWorkers:
                 first = first or running[0].future()
                 ready, _ = wait([first], timeout=_LOOK)
                 if time.monotonic() - looked > _LOOK:
+                    self._check_connected(ray)
                     self._poll()
                     with contextlib.suppress(Exception):  # of many classes, where a client is cut off: `first` tells for how long
                         most = _PER_CPU * self.count
@@ -169,8 +184,13 @@ class RayWorkers:
         finally:
             with contextlib.suppress(Exception):  # the cluster is gone
                 # A call is interrupted and not killed: Ray aborts this process where a call ends while it is killed.
-                for reference in running:
+                for reference in running if ray.is_initialized() else ():
                     ray.cancel(reference)
+
+    def _check_connected(self, ray: Any) -> None:
+        """Raise an error where somebody has left the cluster: Ray would join one by itself, and a result never come."""
+        if not ray.is_initialized():
+            raise JobFailedError(f"The Ray cluster at {self._address!r} is out of reach: this process has left it.")
 
     def _result(self, ray: Any, ready: "Future[Any]") -> Any:
         try:

@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any
 
 from deepmem_integrations._files import LONGEST_NAME, is_missing, is_plain_name, lasting_path, read_text, user_path, write_text
+from deepmem_integrations._forks import fork_safe
 from deepmem_integrations._locks import FileLock
 from deepmem_integrations.adapter import Fingerprint, QueryAdapter, Ranking
 from deepmem_integrations.adapter.cache import AdapterCache, shared
@@ -126,7 +127,7 @@ class ModelFolder:
         self.path = Path(lasting_path(path))
         self.audit = AuditLog(self.path / "audit.jsonl")
         self._cache = cache
-        self._lock = threading.Lock()
+        self._lock = fork_safe(threading.Lock())
         self._loaded: tuple[str, QueryAdapter] | None = None
         self._lost = False
         self._words: WordIndex | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmem_integrations._files import is_plain_name, parse_json, read_bytes, replacing, write_bytes, write_text
+from deepmem_integrations._forks import fork_safe
 from deepmem_integrations._locks import LOCKS_AVAILABLE, FileLock
 from deepmem_integrations._store import Store
 from deepmem_integrations.adapter import QueryAdapter
@@ -80,7 +81,7 @@ class RemoteModels(ModelFolder):
         super().__init__(_copy_of(self.url, self._options) if copy is None else copy)
         self._store = Store(self.url, self._options)
         self._looked: float | None = None
-        self._looking, self._process = threading.Lock(), os.getpid()
+        self._looking = fork_safe(threading.Lock())
         self._said = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,8 +103,6 @@ class RemoteModels(ModelFolder):
         Raises:
             StorageError: There is no copy yet, and the store cannot be reached.
         """
-        if self._process != os.getpid():  # it was forked, maybe while a thread of the other process was looking
-            self._looking, self._process = threading.Lock(), os.getpid()
         if self._looked is None:
             with self._looking:
                 if self._looked is None:

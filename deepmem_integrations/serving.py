@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepmem_integrations._files import lasting_path
+from deepmem_integrations._forks import fork_safe
 from deepmem_integrations._store import is_url
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations._weak import WeakCache
@@ -85,7 +86,7 @@ class Once:
     """Tells the first time of something from all later times."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = fork_safe(threading.Lock())
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:

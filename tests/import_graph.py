@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / NAME
 
 ORDER = (
     "errors",
+    "_forks",
     "_extras",
     "_files",
     "_pickles",

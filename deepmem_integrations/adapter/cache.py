@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from deepmem_integrations._forks import fork_safe
 from deepmem_integrations.adapter import file
 from deepmem_integrations.adapter.query_adapter import QueryAdapter
 from deepmem_integrations.errors import AdapterFileError
@@ -50,7 +51,7 @@ class AdapterCache:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = fork_safe(threading.Lock())
         self._kept: OrderedDict[str, tuple[State, QueryAdapter | AdapterFileError]] = OrderedDict()
         self._reading: dict[str, threading.Lock] = {}
         self._bytes = 0
@@ -64,7 +65,7 @@ class AdapterCache:
         """
         name = os.path.abspath(path)
         with self._lock:
-            reading = self._reading.setdefault(name, threading.Lock())
+            reading = self._reading.setdefault(name, fork_safe(threading.Lock()))
         try:
             with reading:  # so that many threads read a file once
                 found = self._current(name)

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmem_integrations._forks import cached_property
 from deepmem_integrations._immutable import ReadOnlyArrays
 from deepmem_integrations._vectors import Vectors
 from deepmem_integrations.labels import LabelRows

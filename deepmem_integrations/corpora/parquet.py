@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from deepmem_integrations._extras import require
@@ -31,7 +32,7 @@ class ParquetCorpus(ArrowCorpus):
     Args:
         path: A file, a folder, or a pattern with ``*``, or several of them: on disk, or a URL that fsspec reads, such as
             ``s3://bucket/pages``. Files come in the order of their names. In a folder, what begins with ``.`` or ``_`` is left
-            out, which is how Spark and Delta Lake name what is no data.
+            out, which is how Spark and Delta Lake name what is no data, and so are linked folders and files of other kinds.
         id: The column of ids, texts or whole numbers.
         vector: The column of vectors: lists of numbers, all of one length.
         text: The column of texts; where there is none, no words can be indexed. All further columns are metadata.
@@ -78,10 +79,10 @@ class ParquetCorpus(ArrowCorpus):
         """
         files = self._files()
         with ThreadPoolExecutor(_FILES_TOGETHER) as pool:
-            groups = pool.map(lambda url: _row_groups(url, self._options, self.columns), files)
+            footers = pool.map(lambda url: _footer(url, self._options, self.columns), files)
             shards: list[ParquetShard] = []
             first = 0
-            for url, counts in zip(files, groups, strict=True):
+            for url, (state, counts) in zip(files, footers, strict=True):
                 start = 0
                 while start < len(counts):
                     stop = start + 1
@@ -90,7 +91,7 @@ class ParquetCorpus(ArrowCorpus):
                     count = sum(counts[start:stop])
                     if count:
                         group = tuple(range(start, stop))
-                        shards.append(ParquetShard(url, self._options, self.columns, first, count, group))
+                        shards.append(ParquetShard(url, self._options, self.columns, first, count, group, state))
                     first, start = first + count, stop
         return shards
 
@@ -118,7 +119,7 @@ class ParquetCorpus(ArrowCorpus):
                 if any(sign in place for sign in "*?[") and not files.exists(place):
                     names = files.glob(place)
                 elif files.isdir(place):
-                    names = [name for name in files.find(place) if _is_data(str(name), place)]
+                    names = [name for name in files.find(place) if _is_data(files, str(name), place)]
                 else:
                     names = [place]
                 found += [files.unstrip_protocol(name) for name in sorted(names)]
@@ -137,39 +138,53 @@ class ParquetShard(ArrowShard):
 
     Attributes:
         groups: The numbers of the row groups, which follow one another.
+        state: What file systems said of the file when the shards were cut, by which another one in its place is told.
     """
 
     groups: tuple[int, ...]
+    state: tuple[str, ...]
 
     def read(self, columns: list[str] | None, rows: int) -> Iterator[Any]:
         """Yield pyarrow's record batches of at most so many rows; without columns, of all but the vectors."""
         with _opened(self.url, self.options) as file:
+            self._check_state()
             there = file.schema_arrow.names
             if columns is None:
                 columns = [name for name in there if name != self.columns.vector]
             self.columns.check_names(self.place, there, columns)
             yield from file.iter_batches(rows, row_groups=list(self.groups), columns=columns, use_threads=False)
+        self._check_state()
+
+    def _check_state(self) -> None:
+        if _state(self.url, self.options) != self.state:
+            raise StoreError(f"The file {self.place} was written while it was read: start anew.")
 
 
-def _is_data(name: str, folder: str) -> bool:
-    """Tell whether a file of a folder is one of documents."""
+def _is_data(files: Any, name: str, folder: str) -> bool:
+    """Tell whether a file of a folder is one of documents. Hive and Athena give theirs names without an ending."""
     parts = name.removeprefix(folder).split("/")
-    return name.endswith(".parquet") and not any(part.startswith((".", "_")) for part in parts)
+    if any(part.startswith((".", "_")) for part in parts):
+        return False
+    ending = PurePosixPath(name).suffix.lower()
+    return ending in (".parquet", ".parq", ".pq") or (not ending and files.cat_file(name, start=0, end=4) == b"PAR1")
 
 
-def _row_groups(url: str, options: Mapping[str, Any], columns: Columns) -> list[int]:
-    """Return the numbers of rows of a file's row groups."""
+def _footer(url: str, options: Mapping[str, Any], columns: Columns) -> tuple[tuple[str, ...], list[int]]:
+    """Return the state of a file, and the numbers of rows of its row groups."""
+    state = _state(url, options)
     with _opened(url, options) as file:
         columns.check(redacted(url), file.schema_arrow)
-        return [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        return state, [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
 
 
-def _state(url: str, options: Mapping[str, Any]) -> list[str]:
+def _state(url: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what file systems say of a file that changes with it."""
     with reading(url):
         files, place = _file_system(url, options)
+        files.invalidate_cache()
         known = files.info(place)
-    return [str(known.get(name)) for name in ("size", "mtime", "LastModified", "last_modified", "updated", "ETag", "etag")]
+    names = ("size", "mtime", "LastModified", "last_modified", "updated", "ETag", "etag")
+    return tuple(str(known.get(name)) for name in names)
 
 
 def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:

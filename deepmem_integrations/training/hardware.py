@@ -27,17 +27,21 @@ def single_threaded_operations() -> Iterator[int]:
     """
     import torch
 
-    limits = require("threadpoolctl", extra="train").threadpool_limits
+    pools = require("threadpoolctl", extra="train")
     with _lock:
         threads = _running[0][1] if _running else torch.get_num_threads()
+        if not _running:
+            _blas.update({pool["prefix"]: pool["num_threads"] for pool in pools.threadpool_info() if pool["user_api"] == "blas"})
         _running.append((threading.get_ident(), threads))
         torch.set_num_threads(1)
     try:
-        with limits(1, user_api="blas"):
+        with pools.threadpool_limits(1, user_api="blas"):
             yield threads
     finally:
         with _lock:
             _running.remove((threading.get_ident(), threads))
+            if not _running:  # one that began while another ran found a single thread
+                pools.threadpool_limits(dict(_blas))
             if (threading.get_ident(), threads) not in _running:
                 torch.set_num_threads(threads)  # torch keeps the number for each thread
 
@@ -45,3 +49,5 @@ def single_threaded_operations() -> Iterator[int]:
 _lock = threading.Lock()
 _running: list[tuple[int, int]] = []
 """For each running training, its thread, and how many threads torch had before the first of them."""
+_blas: dict[str, int] = {}
+"""How many threads each BLAS had before the first of them."""

@@ -141,6 +141,33 @@ def test_what_spark_and_delta_lake_write_beside_the_data_is_left_out(folder, pro
     assert len(ParquetCorpus(folder.rename(folder.with_name("_pages")))) == 300, "the folder itself may have any name"
 
 
+def test_files_of_other_writers_are_found(folder):
+    (folder / "a.parquet").rename(folder / "A.PARQUET")
+    (folder / "b.parquet").rename(folder / "b.parq")
+    (folder / "more" / "c.parquet").rename(folder / "more" / "000000_0")
+    (folder / "more" / "NOTES").write_text("no documents")
+    (folder / "notes.md").write_text("no documents")
+    assert len(ParquetCorpus(folder)) == 300
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_a_file_that_is_replaced_while_it_is_read_is_told(folder, problem, moment):
+    """Before, its rows were missing in silence where the new file has other row groups, as after a compaction."""
+
+    def replace():
+        rows = problem.corpus[:100]
+        write(folder / "new", problem.ids[:100], fixed(rows), rows=5)
+        (folder / "new").replace(folder / "a.parquet")
+
+    shard = ParquetCorpus(folder / "a.parquet").shards()[0]
+    if moment == "before":
+        replace()
+    with pytest.raises(StoreError, match=r"a\.parquet was written while it was read: start anew"):
+        for _ in shard.read(["id"], 10):
+            replace()
+    assert len(ParquetCorpus(folder / "a.parquet")) == 100
+
+
 def test_a_file_whose_name_looks_like_a_pattern(folder):
     path = (folder / "a.parquet").rename(folder / "a [2026].parquet")
     assert len(ParquetCorpus(path)) == 100

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -47,6 +50,38 @@ def test_operations_have_one_thread_until_a_training_ends():
     other.join()
     assert seen == [(2, 1)]
     assert (torch.get_num_threads(), blas()) == (2, {2})
+
+
+TWO_TRAININGS = """
+import threading
+from threadpoolctl import threadpool_info
+from tests.training.test_hardware import blas
+from deepmem_integrations.training.hardware import single_threaded_operations
+
+entered, leave = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+
+def train(number):
+    with single_threaded_operations():
+        entered[number].set()
+        leave[number].wait(30)
+
+before = blas()
+trainings = [threading.Thread(target=train, args=(number,)) for number in range(2)]
+for number in range(2):
+    trainings[number].start()
+    entered[number].wait(30)
+for number in range(2):
+    leave[number].set()
+    trainings[number].join()
+assert before == blas() == {2}, (before, blas())
+"""
+
+
+@pytest.mark.slow
+def test_the_last_of_two_trainings_leaves_the_blas_as_the_first_found_it():
+    """Before, it left a single thread. In a process of its own, since one thread at a time sets the threads of OpenBLAS."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", TWO_TRAININGS], env=environment, check=True)
 
 
 @pytest.mark.usefixtures("two_threads")
