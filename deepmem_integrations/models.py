@@ -8,6 +8,7 @@ models share and which follows the store. ``audit.jsonl`` tells who put which mo
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -129,6 +130,7 @@ class ModelFolder:
         self._cache = cache
         self._lock = fork_safe(threading.Lock())
         self._loaded: tuple[str, QueryAdapter] | None = None
+        self._names: weakref.WeakKeyDictionary[QueryAdapter, str] = weakref.WeakKeyDictionary()
         self._lost = False
         self._words: WordIndex | None = None
 
@@ -279,7 +281,12 @@ class ModelFolder:
         if loaded is None or loaded[0] != name:
             with self._lock:
                 loaded = self._loaded = self._load_in_use()
+                self._names[loaded[1]] = loaded[0]
         return loaded
+
+    def name_of(self, adapter: QueryAdapter) -> str | None:
+        """Return the name of an adapter that was in use while this object looked; None where it was not."""
+        return self._names.get(adapter)
 
     def in_use_name(self) -> str | None:
         """Return the name of the model in use; None where no model is in use yet."""

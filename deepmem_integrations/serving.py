@@ -256,6 +256,11 @@ class ServedAdapter:
             return f"{self._source.in_use_name() or 'no model'} in {self._place}"
         return self._place
 
+    def name_of(self, adapter: QueryAdapter) -> str:
+        """Return the name, as `name` is, of an adapter that has served, also where another one serves since."""
+        known = self._source.name_of(adapter) if isinstance(self._source, ModelFolder) else None
+        return self.name if known is None else f"{known} in {self._place}"
+
     @property
     def lexical_search(self) -> LexicalSearch | None:
         """The search by words that ranks with the adapter: the memory's own, or the word index in the folder of models."""

@@ -117,6 +117,25 @@ def test_the_plain_side_keeps_the_search(memory, problem, store, adapter, search
     agrees(result, WITHOUT, problem.test, lambda query: [document.id for document in same.invoke(query)])
 
 
+@pytest.mark.parametrize("kind", ["a threshold of inner products", "a selective filter"])
+def test_a_model_that_moves_nothing_has_no_gain(kind, problem, tmp_path):
+    """Before, the side without the model was LangChain's search by text, which finds other documents there."""
+    unit = problem.corpus / np.linalg.norm(problem.corpus, axis=1, keepdims=True)
+    threshold, dimension = kind.startswith("a threshold"), unit.shape[1]
+    flat = faiss.IndexFlatIP(dimension) if threshold else faiss.IndexFlatL2(dimension)
+    rank = {"distance_strategy": "MAX_INNER_PRODUCT"} if threshold else {"normalize_L2": True}
+    store = FAISS(Lookup(problem), flat, InMemoryDocstore(), {}, **rank)
+    metadata = [{"tenant": row % 40} for row in range(len(unit))]
+    store.add_embeddings(list(zip(problem.ids, unit.tolist(), strict=True)), metadata, problem.ids)
+    search = {"search_type": "similarity_score_threshold"} if threshold else {}
+    options = {"score_threshold": 0.3} if threshold else {"filter": {"tenant": 7}}
+    served = DeepMemoryRetriever(vectorstore=store, memory=QueryAdapter(dimension), k=5, search_kwargs=options, **search)
+    result = DeepMemory.from_langchain(store, path=tmp_path).measure(problem.test, retriever=served, top_k=K)
+    assert any(result.found[WITH])
+    assert result.found[WITH] == result.found[WITHOUT]
+    assert [len(ids) for ids in result.found[WITH]] == [5] * len(problem.test) or threshold
+
+
 class Words(BaseRetriever):
     """BM25 over an index of words."""
 

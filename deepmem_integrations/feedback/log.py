@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from numbers import Real
@@ -69,7 +69,18 @@ def unrecorded() -> Iterator[None]:
     try:
         yield
     finally:
-        _UNRECORDED.reset(token)
+        _reset(_UNRECORDED, token)
+
+
+def _reset(variable: ContextVar[Any], token: Token[Any]) -> None:
+    try:
+        variable.reset(token)
+    except ValueError:
+        _logger.warning(
+            "A block of unrecorded() or FeedbackLog.context() was entered in one thread or task and left in another, as by a "
+            "generator that a web framework runs in its threads. Queries inside may not know of the block: enter it where the "
+            "retriever is called, or make the generator async."
+        )
 
 
 class FeedbackLog:
@@ -230,7 +241,7 @@ class FeedbackLog:
         try:
             yield
         finally:
-            _CONTEXT.reset(token)
+            _reset(_CONTEXT, token)
 
     def thumb(
         self,

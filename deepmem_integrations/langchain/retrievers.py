@@ -301,12 +301,27 @@ class DeepMemoryRetriever(BaseRetriever):
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
         _check_call(own, kwargs)
         calls = VectorCalls(self.vectorstore)
-        # InMemoryVectorStore has a threshold by vector alone: see VectorSearch.
-        no_threshold = self.search_type == "similarity_score_threshold" and isinstance(self.vectorstore, InMemoryVectorStore)
-        by_text = not own["deep_memory"] and not calls.transforms and not no_threshold
+        by_text = not own["deep_memory"] and not calls.transforms and not self._searches_its_own_way(options)
         if by_text and self.search_type == "similarity" and calls.table is not None:
             by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)
+
+    def _searches_its_own_way(self, options: dict[str, Any]) -> bool:
+        """Tell whether a search by vector of this retriever finds other documents than the store's own search by text.
+
+        Thresholds are compared with relevances as `StoreAccess.relevances` has them, and a store that filters what its search
+        has found reaches farther. Then results without the model are searched in the same way, for the model to be all that
+        tells the two apart. A store whose embedding model nobody knows can only be searched by text.
+        """
+        if self.search_type == "similarity_score_threshold":
+            return isinstance(self.vectorstore, InMemoryVectorStore) or self._knows_embeddings
+        if options.get("filter") is None or not self._knows_embeddings:
+            return False
+        return store_access(self.vectorstore, id_key=self._id_key).filters_after_search is not None
+
+    @property
+    def _knows_embeddings(self) -> bool:
+        return self.embeddings is not None or self.vectorstore.embeddings is not None
 
     @property
     def _id_key(self) -> str | None:

@@ -280,6 +280,8 @@ class RankedSearch(VectorSearch):
             return [document for document, _ in best]
         # The store may have handed out its own objects.
         return [
-            document.model_copy(update={"metadata": Metadata({**document.metadata, EVIDENCE: choice.to_json()})})
+            document.model_copy(
+                update={"metadata": Metadata.with_evidence({**document.metadata, EVIDENCE: None}, choice.to_json())}
+            )
             for document, choice in best
         ]

@@ -33,6 +33,7 @@ from deepmem_integrations.corpora.llama_index_stores import measure
 from deepmem_integrations.corpora.stores import Measure, kind_of, kind_of_class, sql_texts, whole_numbers
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index.queries import OnlyThese
+from deepmem_integrations.ranking import NAMELESS
 
 _logger = logging.getLogger(__name__)
 
@@ -216,7 +217,10 @@ class NodeSearch:
             if id_key is not None:
                 self._by_number = type(one.node.metadata.get(id_key)) is int
             if (ids is None or one.node.node_id in ids) and (not documents or one.node.ref_doc_id in documents):
-                permitted.setdefault(_name_of(one.node, id_key), one)
+                name = _name_of(one.node, id_key)
+                if name in permitted and permitted[name].node.node_id != one.node.node_id:
+                    name = f"{NAMELESS}{one.node.node_id}"  # another node of the same name keeps its place, as in LangChain
+                permitted.setdefault(name, one)
         return permitted
 
     def _narrowed(self, k: int, ids: list[str] | None = None) -> VectorIndexRetriever:

@@ -7,6 +7,16 @@ EVIDENCE = "deepmem"
 """The key of the metadata that holds the evidence."""
 
 
+class _Evidence(dict[str, Any]):
+    """Evidence, which equals all other evidence, so that documents whose metadata were copied into a plain dict stay equal."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Evidence) or super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
 class Metadata(dict[str, Any]):
     """The metadata of a document or a node, with the evidence for its place under ``"deepmem"``.
 
@@ -29,7 +39,7 @@ class Metadata(dict[str, Any]):
             {'score': 0.9, 'query_id': '7'}
         """
         held = metadata.get(EVIDENCE)
-        return cls({**metadata, EVIDENCE: {**(held if isinstance(held, Mapping) else {}), **evidence}})
+        return cls({**metadata, EVIDENCE: _Evidence({**(held if isinstance(held, Mapping) else {}), **evidence})})
 
     def __eq__(self, other: object) -> bool:
         """Compare all but the evidence."""

@@ -259,7 +259,7 @@ class RankedQuery:
         self.ranking = Ranking() if vectors_alone or adapter is None or adapter.ranking is None else adapter.ranking
         self.id_key: str | None = None if adapter is None else adapter.id_key
         self._ranker = ranker
-        self._served = adapter is not None
+        self._adapter = adapter
         self._search = self._lexical_search()
         self._answers: Mapping[str, float] = {}
         if adapter is None:  # the query is served as it is
@@ -275,7 +275,7 @@ class RankedQuery:
     @property
     def model(self) -> str | None:
         """The name of the model that serves; None where the query is served as it is. The name may be read from the disk."""
-        return self._ranker.served.name if self._served else None
+        return None if self._adapter is None else self._ranker.served.name_of(self._adapter)
 
     def _lexical_search(self) -> LexicalSearch | None:
         """Return the search by words, if words count and the search is the one whose scores the model has learned to weigh."""

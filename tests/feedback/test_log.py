@@ -5,13 +5,14 @@ import pickle
 import stat
 import threading
 import time
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from deepmem_integrations.errors import DeepMemoryError, FeedbackError, StorageError
-from deepmem_integrations.feedback import FeedbackLog, LoggedQuery, Shown
+from deepmem_integrations.feedback import FeedbackLog, LoggedQuery, Shown, unrecorded
 
 SHOWN = [Shown("doc-1", 0.9, {"vector": 1, "words": 4}), Shown("doc-2", 0.5, {"answers": 1}), None, Shown("doc-3")]
 
@@ -77,6 +78,21 @@ def test_feedback_may_be_there_before_its_query(place):
         second.flush()
         first.flush()
         assert second.labels("judged").labels == ((("doc-1", 1.0),),)
+
+
+@pytest.mark.parametrize("block", [lambda log: log.context(user="u-9"), lambda log: unrecorded()])
+def test_a_block_that_is_left_in_another_thread_is_told(log, caplog, block):
+    """FastAPI runs the halves of a generator in threads of its own."""
+
+    def dependency():
+        with block(log):
+            yield
+
+    generator = dependency()
+    copy_context().run(next, generator)
+    assert next(generator, "the end") == "the end"
+    assert "entered in one thread or task and left in another" in caplog.text
+    assert log.get(log.record("a question", ["doc-1"])).user is None
 
 
 def test_the_context_says_whose_query_it_is_in_this_thread_alone(log):

@@ -159,6 +159,19 @@ async def test_remembered_answers_bring_nodes_by_name_under_the_filters(make, pr
     assert pages(await tenant.aretrieve(bundle)) == pages(found)
 
 
+def test_nodes_of_one_name_all_stay(named_index, problem):
+    """Before, those behind the first were left out without a word."""
+    vector = problem.test_queries[0] / np.linalg.norm(problem.test_queries[0])
+    adapter = remembering(Ranking(1.0, answers=0.1), 32, vector[None], [["doc-3"]])
+    for number in range(3):
+        named_index.insert_nodes([TextNode(id_=f"again-{number}", text="doc-7", metadata={"page": "doc-7", "half": 1})])
+    retriever = DeepMemoryRetriever(named_index, memory=adapter, id_key="page", similarity_top_k=303, words=False)
+    found = [one.node.node_id for one in retriever.retrieve(problem.test.queries[0])]
+    plain = [one.node.node_id for one in named_index.as_retriever(similarity_top_k=303).retrieve(problem.test.queries[0])]
+    assert len(found) == 303
+    assert set(found) == set(plain)
+
+
 def test_a_node_without_the_name_is_told(named_index, tmp_path):
     memory = DeepMemory.from_llama_index(named_index, path=tmp_path, id_key="url")
     with pytest.raises(StoreError, match=r"node 'node-0' has no 'url' in its metadata.*keys are: 'page', 'half'"):

@@ -18,3 +18,13 @@ def test_evidence_tells_no_documents_apart_and_stays_with_copies():
         assert (type(copied), copied[EVIDENCE], copied) == (Metadata, score, other)
     assert json.loads(json.dumps(metadata)) == {**plain, EVIDENCE: score}
     assert "0.9" in repr(metadata)
+
+
+def test_documents_whose_metadata_were_copied_into_a_plain_dict_stay_equal():
+    """Splitters and other transformers of documents make new ones of a dict."""
+    one, other = (dict(Metadata.with_evidence({"page": 3}, {"query_id": number})) for number in "12")
+    assert one == other
+    assert not one != other
+    assert one[EVIDENCE] == {"query_id": "1"} != other[EVIDENCE]
+    assert copy.deepcopy(one) == one == pickle.loads(pickle.dumps(other))
+    assert one != {"page": 4, EVIDENCE: other[EVIDENCE]}

@@ -225,6 +225,19 @@ def test_a_ranker_follows_the_model_in_use(tmp_path, index):
     assert ids_of(ranker)[0] == "error"
 
 
+def test_a_query_names_the_model_that_ranked_it(tmp_path):
+    folder = ModelFolder(tmp_path)
+    for name in ("a", "b"):
+        folder.save_model(name, QueryAdapter(2))
+    folder.use("a")
+    ranker = Ranker(tmp_path)
+    query = ranker.query("text", [1.0, 0.0])
+    folder.use("b")
+    assert (query.model, ranker.query("text", [1.0, 0.0]).model) == (f"a in {tmp_path}", f"b in {tmp_path}")
+    (tmp_path / "current").unlink()
+    assert ranker.query("text", [1.0, 0.0]).model == f"b in {tmp_path}", "which serves on"
+
+
 def test_remembered_answers_grow_and_are_forgotten():
     adapter = remembering(answers=2.0)
     documents = {"invoice": [0.0, 1.0]}
