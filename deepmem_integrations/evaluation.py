@@ -327,6 +327,8 @@ def evaluate(
     """
     top_k = cutoffs(top_k)
     found_by_words: dict[str, Found] = {}
+    if not isinstance(adapter, QueryAdapter | None):
+        raise TypeError(f"adapter is a QueryAdapter (of a TrainingResult: result.adapter); got {type(adapter).__name__}.")
     if isinstance(corpus_vectors, ShardedCorpus):
         given = relevance if isinstance(relevance, Relevance) else Relevance.unnamed(relevance)
         corpus_vectors = (

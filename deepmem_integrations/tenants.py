@@ -48,6 +48,8 @@ class Tenants:
             raise ValueError(f"The pattern holds {_PLACE} once, as in models/{_PLACE}.deepmemory; got {self.pattern!r}.")
         if "://" in self.pattern:
             raise StorageError(f"Tenants' folders are on this machine; got {self.pattern!r}.")
+        if not isinstance(max_bytes, int | float) or max_bytes < 0:
+            raise ValueError(f"max_bytes is a number of bytes; got {max_bytes!r}.")
         self.cache = AdapterCache(max_bytes)
 
     def __getitem__(self, tenant: str) -> ModelFolder:

@@ -252,3 +252,9 @@ def test_one_question_says_nothing_of_others():
     assert str(one.gains["recall@1"]) == "+100.0 [-100.0, +100.0]"
     assert "+100.0 [-100.0, +100.0] *" not in one.table()
     assert "Fewer than 30 different questions say little" in one.table()
+
+
+def test_what_is_no_adapter_is_named(problem):
+    for other in ("support.safetensors", object()):
+        with pytest.raises(TypeError, match=r"adapter is a QueryAdapter \(of a TrainingResult: result.adapter\)"):
+            evaluate(problem.test_queries, problem.test, problem.corpus, problem.ids, adapter=other)

@@ -99,3 +99,9 @@ def test_an_adapter_that_was_used_last_is_not_read_again(tmp_path, monkeypatch):
     other.save_model("two", QueryAdapter(2, linear=np.eye(2, dtype=np.float32)))
     other.use("two")
     assert ServedAdapter(tenants["a"]).adapter.linear is not None
+
+
+@pytest.mark.parametrize("size", ["1GB", -1])
+def test_a_size_that_is_no_number_of_bytes_is_refused(tmp_path, size):
+    with pytest.raises(ValueError, match="max_bytes is a number of bytes"):
+        Tenants(tmp_path / "{tenant}.deepmemory", max_bytes=size)

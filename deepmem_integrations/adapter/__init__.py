@@ -3,7 +3,7 @@
 from deepmem_integrations.adapter.attention import Attention, KernelSpace
 from deepmem_integrations.adapter.explanation import Explanation, Influence, RankedDocument, Vote
 from deepmem_integrations.adapter.fingerprint import PROBES, Fingerprint
-from deepmem_integrations.adapter.query_adapter import QueryAdapter, degrees, id_set, sorted_into_lists
+from deepmem_integrations.adapter.query_adapter import QueryAdapter, degrees, sorted_into_lists
 from deepmem_integrations.adapter.ranking import Ranking
 from deepmem_integrations.adapter.remembered import Growth, RememberedQueries, ValueSpace
 
@@ -22,6 +22,5 @@ __all__ = [
     "ValueSpace",
     "Vote",
     "degrees",
-    "id_set",
     "sorted_into_lists",
 ]

@@ -27,6 +27,7 @@ from deepmem_integrations.adapter.remembered import ComputedValues, Growth, Reme
 from deepmem_integrations.adapter.schema import Parts
 from deepmem_integrations.errors import AdapterFileError, InvalidRelevanceError, StorageError
 from deepmem_integrations.labels import Labels, Relevance, RowNumber
+from deepmem_integrations.labels.checking import id_set
 
 _logger = logging.getLogger(__name__)
 
@@ -385,7 +386,7 @@ class QueryAdapter(Immutable):
             InvalidRelevanceError: The adapter remembers no queries, or knows none of the ids.
         """
         attention, remembered = self._growing("forget")
-        queries, documents = id_set(query_ids, "query_ids"), id_set(document_ids, "document_ids")
+        queries, documents = set(id_set(query_ids, "query_ids")), set(id_set(document_ids, "document_ids"))
         unknown = {
             "query_ids": queries.difference(remembered.query_ids),
             "document_ids": documents.difference(remembered.document_ids),
@@ -576,17 +577,6 @@ def _new_ids(known: Sequence[str], ids: Sequence[str], taken: Collection[str]) -
         else query_id
         for query_id in ids
     ]
-
-
-def id_set(ids: Iterable[str], name: str) -> set[str]:
-    """Return ids as a set, from any iterable, which is read once.
-
-    Raises:
-        InvalidRelevanceError: One id stands in place of a list.
-    """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise InvalidRelevanceError(f"{name} is a list of ids; got {ids!r}.")
-    return set(ids)
 
 
 def _listed(name: str, ids: Collection[str], most: int = 10) -> str:

@@ -378,6 +378,8 @@ def read_corpus(vectors: CorpusVectors, ids: Sequence[str] | None = None) -> tup
 
 
 def _batches(vectors: CorpusVectors, ids: Sequence[str] | None) -> Iterator[tuple[Sequence[Any], NDArray[Any]]]:
+    if hasattr(vectors, "__array__") and not isinstance(vectors, np.ndarray):  # a tensor, or a table of a data frame
+        vectors = np.asarray(vectors)
     is_matrix = isinstance(vectors, np.ndarray | list | tuple)
     if ids is None:
         if is_matrix and not (len(vectors) and isinstance(vectors[0], tuple)):  # type: ignore[arg-type,index]
@@ -386,7 +388,9 @@ def _batches(vectors: CorpusVectors, ids: Sequence[str] | None) -> Iterator[tupl
             yield list(names), np.asarray(part)
         return
     if not is_matrix:
-        raise InvalidVectorsError("corpus_ids go with an array of corpus vectors; batches bring their own ids.")
+        raise InvalidVectorsError(
+            f"corpus_ids go with an array of corpus vectors; got {type(vectors).__name__}, and batches bring their own ids."
+        )
     ids = ordered(ids, "corpus_ids", InvalidVectorsError)
     matrix = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors)
     if len(ids) != len(matrix):

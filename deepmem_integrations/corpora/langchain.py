@@ -258,12 +258,19 @@ class FoundCorpus:
 
     def _nearest(self, queries: Vectors, k: int, title: str, named_by: NamedBy | None = None) -> Iterator[dict[str, Document]]:
         """Yield, for each query, the k documents nearest to it by their ids, or the documents of the k nearest parents."""
+        anything = False
         for query in tqdm(queries, desc=title, unit="query", delay=1):
             documents, depth = self._first(query, k), k
+            anything |= bool(documents)
             while named_by is not None and len(documents) >= depth and depth < _DEEP and len(_by_parent(documents, named_by)) < k:
                 depth = min(2 * depth, _DEEP)
                 documents = self._first(query, depth)
             yield documents
+        if not anything and len(queries):
+            raise StoreError(
+                f"The search of the {type(self._store).__name__} finds no document for any of {len(queries)} queries: is the "
+                "store empty, is its index not loaded, or does it look in another collection or namespace?"
+            )
 
     def _first(self, query: Vectors, k: int) -> dict[str, Document]:
         found = self._search.find(self._search.name, query.tolist(), k=k, **self._options)

@@ -275,7 +275,7 @@ def id_if_any(document: Document, vectorstore: VectorStore, id_key: str | None =
     if id_key is not None:
         value = document.metadata.get(id_key)
         return None if value is None else str(value)
-    if document.id is not None:
+    if document.id:
         return document.id
     kind = kind_of(vectorstore, KINDS)
     key = KINDS[kind](vectorstore).metadata_id if kind else None

@@ -135,6 +135,11 @@ class Selection:
 
     def _search(self, first: int, vectors: Vectors) -> None:
         """Merge a batch into the nearest documents of each query. Few queries find a nearer one than they have."""
+        if vectors.shape[1] != self._queries.shape[1]:
+            raise InvalidVectorsError(
+                f"Corpus vector {first} has {vectors.shape[1]} dimensions, and the queries have {self._queries.shape[1]}: the "
+                "documents were embedded by different models."
+            )
         for start in range(0, len(vectors), _TOGETHER):
             scores = self._queries @ vectors[start : start + _TOGETHER].T
             rows = np.flatnonzero((scores > self._scores[:, -1:]).any(axis=1))

@@ -8,7 +8,7 @@ import time
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -131,9 +131,9 @@ class FeedbackLog:
     ) -> None:
         from deepmem_integrations.feedback.database import Database
 
-        if keep_days is not None and not keep_days > 0:
+        if keep_days is not None and not (isinstance(keep_days, int | float) and keep_days > 0):
             raise FeedbackError(f"keep_days is a number of days above 0, or None; got {keep_days!r}.")
-        if queue_size < 1:
+        if not isinstance(queue_size, int) or queue_size < 1:
             raise FeedbackError(f"queue_size is a number of entries, 1 or more; got {queue_size!r}.")
         if not isinstance(hash_key, str):
             raise FeedbackError(f"hash_key is a text; got {type(hash_key).__name__}.")
@@ -197,10 +197,16 @@ class FeedbackLog:
             The id of the query.
 
         Raises:
-            FeedbackError: What was shown is none of these.
+            FeedbackError: The query is no text, or what was shown is none of these.
         """
+        if not isinstance(query, str):
+            raise FeedbackError(f"query is the text of a query; got {query!r:.60} ({type(query).__name__}).")
+        if isinstance(shown, str | bytes | Mapping | Set) or not isinstance(shown, Iterable):
+            raise FeedbackError(
+                f"shown is a list of ids, or of (id, score) pairs, best first; got {shown!r:.60} ({type(shown).__name__})."
+            )
         context = _CONTEXT.get()
-        text = well_formed(str(query))
+        text = well_formed(query)
         logged = LoggedQuery(
             uuid.uuid4().hex,
             text if self.texts else None,
@@ -551,7 +557,10 @@ class FeedbackLog:
         """
         given = {"query_ids": query_ids, "user": user, "session": session, "older_than": older_than}
         if sum(value is not None for value in given.values()) != 1:
-            raise FeedbackError("Say what to forget with one of query_ids, user, session and older_than.")
+            raise FeedbackError("Say what to forget with one of query_ids, user, session and older_than, and with one alone.")
+        for name, value in (("user", user), ("session", session)):
+            if value is not None:
+                checked_id(name, value)
         if isinstance(query_ids, str):
             raise FeedbackError(f"query_ids is a list of ids: write [{query_ids!r}].")
         self._settle()

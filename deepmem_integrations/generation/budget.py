@@ -41,6 +41,16 @@ class Budget:
         if self.max_cost is not None and not (self.input_price or self.output_price):
             raise GenerationError("Budget(max_cost=…) needs input_price and output_price, each per million tokens.")
 
+    @staticmethod
+    def check(budget: Any) -> None:
+        """Check that what was given as a budget is one.
+
+        Raises:
+            GenerationError: It is something else, such as a number of tokens.
+        """
+        if not isinstance(budget, Budget):
+            raise GenerationError(f"budget is a Budget, such as Budget(max_tokens=100_000); got {budget!r:.60}.")
+
     def allows(self, usage: "Usage") -> bool:
         """Tell whether this usage stays within the cap."""
         return (self.max_tokens is None or usage.tokens <= self.max_tokens) and (

@@ -135,6 +135,7 @@ class QueryGenerator:
         self._seed, self._progress = int(seed), progress
         self._limit, self._on = limit, on
         check_asking(limit, on)
+        Budget.check(budget)
         extractive = isinstance(self.model, Extractive)
         has_vectors = self._embedding is not None
         self.filters = replace(
@@ -342,7 +343,10 @@ class QueryGenerator:
                 known.update({source.text: source.id for source in sources_of(self._memory.documents())})
             return known.get(text)
 
-        return sources_of(documents, id_of_text)
+        sources = sources_of(documents, id_of_text)
+        if not sources:
+            _logger.warning("There are no documents to write queries for. A generator of documents can be gone through once.")
+        return sources
 
     def _document_vectors(self, sources: list[Source]) -> DocumentVectors | None:
         if self._embedding is None or not sources:

@@ -81,12 +81,14 @@ class JobFolder:
         self.sweep()
         job = JobStatus(id=secrets.token_hex(12), state="pending", created=time.time(), pid=os.getpid())
         lock = FileLock(self.lock_path(job.id))
-        lock.acquire()
         try:
+            lock.acquire()
             _sign(lock)
             self._save(job)
         except BaseException:
             lock.release()
+            with contextlib.suppress(OSError):
+                self.lock_path(job.id).unlink()
             raise
         return RunningJob(self, job, lock)
 

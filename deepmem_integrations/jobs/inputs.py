@@ -145,7 +145,14 @@ def write_inputs(
     if (shards := in_shards(corpus) if levelled.parent_of is None else None) is not None:
         ids, dimension = shards.known(named), shards.dimension
         make_private_folder(folder)
-        _write_json(folder, "corpus", {"kind": shards.kind, "arguments": shards.to_json(), "shape": [len(shards), dimension]})
+        corpus_json = {"kind": shards.kind, "arguments": shards.to_json(), "shape": [len(shards), dimension]}
+        try:
+            _write_json(folder, "corpus", corpus_json)
+        except TypeError as error:
+            raise StoreError(
+                f"The storage options of {shards!r} cannot be passed to the process that trains ({error}): give keys and texts, "
+                "or leave the credentials to the environment of the machine."
+            ) from None
     else:
         ids, dimension = _write_corpus(folder, levelled.around(searched, AROUND, named))
     if levelled.parent_of is not None:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -262,6 +264,14 @@ def publish(
             models.model_path(name).unlink(missing_ok=True)
             raise
         running.complete(adapter.metadata.get("report"))
+        lost = [] if keep or made_by != "train" else _grown_since(models, running.job.created)
+    if lost:
+        _logger.warning(
+            "While the training ran, %s to the model in use, which the new model %s knows nothing of: do so again, or train with "
+            "all labels.",
+            " and ".join(f"{action} was applied {count} time{'s' * (count > 1)}" for action, count in Counter(lost).items()),
+            name,
+        )
     if keep and decision is not None:
         _logger.warning(
             "The new model %s is not put in use: %s. To use it all the same, call set_model(%r) or run `deepmem use %s`.",
@@ -280,6 +290,13 @@ def publish(
             name,
         )
     return True
+
+
+def _grown_since(models: ModelFolder, moment: float) -> list[str]:
+    """Return what was done to models in use since a moment, in POSIX seconds, that a training does not learn."""
+    since = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    growth = ("remember", "forget", "relabel")
+    return [entry.action for entry in models.audit.entries() if entry.changed and entry.action in growth and entry.time >= since]
 
 
 def start(running: RunningJob) -> None:

@@ -116,6 +116,12 @@ class RelevanceJudge:
     ) -> None:
         if (llm is None) == (reranker is None):
             raise GenerationError("Pass llm= or reranker=, one of the two: it is the judge.")
+        Budget.check(budget)
+        for name, given, example in (("thresholds", thresholds, "[0.5]"), ("rankings", rankings, "[retriever.invoke]")):
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise GenerationError(f"{name} is a list, such as {example}; got {given!r:.60}.")
+        if not isinstance(sample, Relevance | None):
+            raise GenerationError(f"sample is a Relevance, whose labels are known; got {type(sample).__name__}.")
         self.thresholds = [float(one) for one in thresholds]
         if (reranker is not None) != bool(self.thresholds) or self.thresholds != sorted(set(self.thresholds)):
             raise GenerationError(

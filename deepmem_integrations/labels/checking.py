@@ -1,7 +1,7 @@
 """What makes a row of labels invalid, and how times are read."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from numbers import Real
 from typing import Any
@@ -41,6 +41,28 @@ def as_lists(judged: Any) -> Any:
     if not isinstance(judged, list | tuple):
         return judged
     return [label.tolist() if isinstance(label, np.ndarray) else label for label in judged]
+
+
+def id_set(ids: Iterable[str], name: str) -> Collection[str]:
+    """Return ids as a collection with a quick look-up, from any iterable, which is read once.
+
+    Args:
+        ids: The ids. A set or a mapping is returned as it is.
+        name: What the caller calls them, for the message.
+
+    Raises:
+        InvalidRelevanceError: One id stands in place of a list, or what is listed are no ids.
+
+    Example:
+        >>> sorted(id_set(["b", "a", "b"], "query_ids"))
+        ['a', 'b']
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidRelevanceError(f"{name} is a list of ids; got {ids!r:.60}.")
+    found = ids if isinstance(ids, Set | Mapping) else list(ids)
+    if (odd := next((one for one in found if not isinstance(one, str)), None)) is not None:
+        raise InvalidRelevanceError(f"{name} is a list of ids, which are strings; it has {odd!r:.60} ({type(odd).__name__}).")
+    return found if isinstance(found, Set | Mapping) else set(found)
 
 
 def fault_of(query: Any, judged: Any, time: Any) -> tuple[str, str] | None:

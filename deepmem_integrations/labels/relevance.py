@@ -17,7 +17,7 @@ from deepmem_integrations._unicode import well_formed
 from deepmem_integrations.errors import InvalidRelevanceError
 from deepmem_integrations.labels import files
 from deepmem_integrations.labels.carrying import CarriedOver, Documents, find_texts
-from deepmem_integrations.labels.checking import Time, as_lists, by_query, fault_of, time_of
+from deepmem_integrations.labels.checking import Time, as_lists, by_query, fault_of, id_set, time_of
 from deepmem_integrations.labels.files import Labels
 from deepmem_integrations.labels.grouping import document_groups, drop_shared, question_groups
 from deepmem_integrations.labels.policies import Policy
@@ -371,9 +371,10 @@ class Relevance(Immutable):
             This very object where nothing had to be left out.
 
         Raises:
-            InvalidRelevanceError: A document is not in the corpus; the message names the row and the id.
+            InvalidRelevanceError: A document is not in the corpus; the message names the row and the id. Or ``corpus_ids`` are no
+                ids.
         """
-        known = corpus_ids if isinstance(corpus_ids, set | frozenset | dict) else set(corpus_ids)
+        known = id_set(corpus_ids, "corpus_ids")
         relevance = self.relevance
         unknown = [(row, document) for row, judged in enumerate(relevance) for document, _ in judged if document not in known]
         if not unknown:

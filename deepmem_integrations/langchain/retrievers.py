@@ -41,7 +41,8 @@ _RETRIEVING = (
 """The methods in which a class of retrievers may search in its own way."""
 _OWN = ("k", "deep_memory", "words", "answers", "evidence")
 """The options that are fields and may be given in ``search_kwargs`` or for one call as well."""
-
+_NO_FILTERS = frozenset({"fetch_k", "score_threshold", "lambda_mult"})
+"""The options of searches that forbid no document."""
 
 _WHOSE = {
     "session": ("session_id", "thread_id", "conversation_id"),
@@ -348,7 +349,10 @@ class DeepMemoryRetriever(BaseRetriever):
         check_spelling(store, search_type, options, (*_OWN, "fetch_k"))
         store_access(store, **told).check_lengths(options)
         mmr, hybrid = search_type == "mmr", is_hybrid(store, options)
-        query = self._serve(own["words"], own["answers"]).query(text, vector, request.embeddings, vectors_alone=mmr or hybrid)
+        ranker = self._serve(own["words"], own["answers"])
+        if getattr(self.memory, "filtered", False) and _NO_FILTERS.issuperset(options):
+            ranker.say_unfiltered('search_kwargs={"filter": …}')
+        query = ranker.query(text, vector, request.embeddings, vectors_alone=mmr or hybrid)
         access = store_access(store, id_key=self._id_key or query.id_key, **told)
         model = query.model if self._tells else None
         if mmr:

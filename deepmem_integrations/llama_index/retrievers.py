@@ -119,6 +119,7 @@ class DeepMemoryRetriever(BaseRetriever):
         self.evidence = evidence
         self.id_key = id_key or getattr(memory, "id_key", None)
         self._metric = getattr(memory, "metric", None)
+        self._filtered = getattr(memory, "filtered", False)
         self.record = record
         super().__init__(
             callback_manager=self._retriever.callback_manager,
@@ -289,6 +290,8 @@ class DeepMemoryRetriever(BaseRetriever):
         self._store.check_lengths(self._metric)
         check_vectors(vectors)
         ranker = self._ranker
+        if self._filtered and self._retriever._filters is None and self._retriever._node_ids is None:
+            ranker.say_unfiltered("filters=MetadataFilters(…)")
         by_store = not (ranker.wants_words or ranker.answers) or self._mode != VectorStoreQueryMode.DEFAULT
         query = ranker.query(query_bundle.query_str, vectors, self._embed_model, vectors_alone=by_store)
         by_store |= query.vectors_alone

@@ -42,6 +42,7 @@ class MemoryBase:
         self.corpus = corpus
         self.id_key = id_key
         self.metric = check_metric(metric)
+        self.filtered = False  # whether the documents are those of the store that pass a filter
         self.embedder = Embedder.of(embedding)
         self.folder = ModelFolder(path)
         self.jobs = JobFolder(self.folder)

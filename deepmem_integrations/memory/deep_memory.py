@@ -153,7 +153,9 @@ class DeepMemory(TrainingMixin, EvaluationMixin, ModelsMixin, GrowthMixin, Expla
             raise StoreError(f'Say where the models live: DeepMemory.from_langchain({type(vectorstore).__name__}, path="…").')
         _check_outside_of(vectorstore, path)
         search = functools.partial(search_ids, vectorstore, embedding, id_key, filter)
-        return cls(corpus, embedding, path, id_key=id_key, metric=metric, store_search=search)
+        memory = cls(corpus, embedding, path, id_key=id_key, metric=metric, store_search=search)
+        memory.filtered = filter is not None
+        return memory
 
     @classmethod
     def from_llama_index(
@@ -200,7 +202,9 @@ class DeepMemory(TrainingMixin, EvaluationMixin, ModelsMixin, GrowthMixin, Expla
             path = index.vector_store.deep_memory_path
         _check_outside_of(index.vector_store, path)
         search = functools.partial(search_ids, index, id_key, filter)
-        return cls(corpus, model, path, id_key=id_key, metric=metric, store_search=search)
+        memory = cls(corpus, model, path, id_key=id_key, metric=metric, store_search=search)
+        memory.filtered = filter is not None
+        return memory
 
     def documents(self) -> list[Any]:
         """Return all documents of the store with their ids, which labels name.

@@ -9,12 +9,13 @@ from types import MappingProxyType
 import numpy as np
 
 from deepmem_integrations._vectors import Vectors, unit_rows
-from deepmem_integrations.adapter import QueryAdapter, id_set
+from deepmem_integrations.adapter import QueryAdapter
 from deepmem_integrations.corpora import CorpusAtLevel, ShardedCorpus, unit_batches
 from deepmem_integrations.errors import InvalidRelevanceError, StorageError
 from deepmem_integrations.jobs import trainer
 from deepmem_integrations.jobs.inputs import AROUND
 from deepmem_integrations.labels import Documents, Labels, Parents, Relevance, find_texts
+from deepmem_integrations.labels.checking import id_set
 from deepmem_integrations.memory.base import MemoryBase
 
 _logger = logging.getLogger(__name__)
@@ -98,8 +99,9 @@ class GrowthMixin(MemoryBase):
             ModelNotFoundError: No model is in use yet.
             InvalidRelevanceError: The model remembers no queries, or knows none of the ids.
         """
-        queries, documents = id_set(query_ids, "query_ids"), id_set(document_ids, "document_ids")
+        queries, documents = set(id_set(query_ids, "query_ids")), set(id_set(document_ids, "document_ids"))
         if not queries and not documents:
+            _logger.warning("There are no ids to forget: none were given.")
             return self.folder.in_use()[0]
         with contextlib.suppress(StorageError):  # of a job whose file is damaged
             for job in self.jobs.all():

@@ -228,6 +228,8 @@ class TrainingMixin(FreshnessMixin, ModelsMixin):
             raise TypeError("retrain waits for its training: to have it in the background, run `deepmem retrain` there.")
         if not isinstance(labels, Relevance):
             raise InvalidRelevanceError(f"retrain takes one Relevance; got {type(labels).__name__}.")
+        if not isinstance(policy, RetrainPolicy | None):
+            raise TypeError(f"policy is a RetrainPolicy, such as RetrainPolicy(new_labels=50), or None; got {policy!r:.60}.")
         with contextlib.ExitStack() as held:
             if policy is None:
                 due = Due(("asked for",))

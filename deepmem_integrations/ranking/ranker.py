@@ -232,6 +232,15 @@ class Ranker:
         if self.served.first(what):
             _logger.warning(message, *values)
 
+    def say_unfiltered(self, how: str) -> None:
+        """Log once that a retriever searches without the filter under which its memory reads the documents."""
+        self.say_once(
+            "unfiltered",
+            "The DeepMemory keeps to the documents under its filter, and this retriever searches all documents of the store: "
+            "give it the same filter, %s.",
+            how,
+        )
+
     def say_unreadable(self, error: Exception) -> None:
         """Log once that words cannot be searched; where that was said, nothing calls the word index missing."""
         self.say_once(

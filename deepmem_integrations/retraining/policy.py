@@ -71,6 +71,8 @@ class RetrainPolicy:
         for name, value in (("new_labels", self.new_labels), ("drift", self.drift)):
             if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
                 raise ValueError(f"{name} is a number above 0, or None to turn it off; got {value!r}.")
+        if self.drift is not None and self.drift > 1:
+            raise ValueError(f"drift is a share of the documents, such as 0.2 for a fifth; got {self.drift!r}.")
         if self.age is not None and (not isinstance(self.age, timedelta) or self.age <= timedelta(0)):
             raise ValueError(f"age is a timedelta above 0, such as timedelta(days=30), or None; got {self.age!r}.")
 

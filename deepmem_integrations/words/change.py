@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -54,6 +54,15 @@ class Refreshed:
         return bool(self.added or self.changed or self.deleted)
 
 
+def _batches(documents: Documents) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    if isinstance(documents, Mapping | str):
+        raise StoreError("Documents come in batches of (ids, texts): of a mapping id → text, pass [(list(ids), list(texts))].")
+    for batch in documents:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise StoreError(f"Documents come in batches of (ids, texts), two lists of strings; got {batch!r:.60}.")
+        yield batch[0], batch[1]
+
+
 class Change:
     """A change of an index: documents are compared with a state, and what is new goes into segments that no manifest lists yet.
 
@@ -66,7 +75,7 @@ class Change:
 
     def __init__(self, folder: Path, state: State | None, documents: Documents | TextShards, language: str | None) -> None:
         self._folder, self._state = folder, state
-        self._documents = documents
+        self._documents = documents if isinstance(documents, TextShards) else _batches(documents)
         self._before = state.segments if state else ()
         if language is None and not (state and state.documents):
             language = self._recognise()

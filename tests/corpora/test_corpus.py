@@ -89,3 +89,15 @@ def test_batches_are_unit_rows_and_empty_ones_are_left_out(problem):
 def test_batches_that_cannot_be_used_are_named(batches, message):
     with pytest.raises(InvalidVectorsError, match=message):
         read_corpus(iter(batches))
+
+
+def test_an_array_of_another_library_is_an_array():
+    torch = pytest.importorskip("torch")
+    pandas = pytest.importorskip("pandas")
+    vectors = np.eye(3, dtype=np.float32)
+    for given in (torch.tensor(vectors), pandas.DataFrame(vectors)):
+        ids, read = read_corpus(given, list("abc"))
+        assert ids == list("abc")
+        np.testing.assert_array_equal(read, vectors)
+    with pytest.raises(InvalidVectorsError, match="got set, and batches bring their own ids"):
+        read_corpus({1.0}, ["a"])

@@ -4,10 +4,11 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from deepmem_integrations import DeepMemory, Relevance
+from deepmem_integrations import DeepMemory, QueryAdapter, Relevance
 from deepmem_integrations.corpora import CorpusAtLevel
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.errors import InvalidRelevanceError, StoreError
+from deepmem_integrations.langchain import DeepMemoryRetriever
 from tests.langchain.helpers import Lookup, documents_of
 
 
@@ -208,3 +209,37 @@ def test_documents_without_the_stores_ids_are_refused_with_the_fix(in_memory, tm
         chain.invoke([Document(id="other", page_content="of another store")])
     with pytest.raises(InvalidRelevanceError, match=r"takes a Relevance; the step before it gave list"):
         (RunnableLambda(lambda documents: documents) | memory.trainer()).invoke(memory.documents())
+
+
+class Deaf(InMemoryVectorStore):
+    """Finds nothing, as a store whose index is not loaded."""
+
+    def similarity_search_by_vector(self, embedding, k=4, **options):
+        return []
+
+
+def test_a_store_that_finds_nothing_is_told(problem, tmp_path):
+    """Before, the labelled documents alone stood for the store, and recall was perfect."""
+    store = Deaf(Lookup(problem))
+    store.add_documents(documents_of(problem))
+    memory = DeepMemory.from_langchain(store, path=tmp_path, scan=False)
+    with pytest.raises(StoreError, match="The search of the Deaf finds no document for any of"):
+        memory.train(problem.train)
+
+
+def test_a_retriever_without_the_filter_of_its_memory_is_told(problem, tmp_path, caplog):
+    store = InMemoryVectorStore(Lookup(problem))
+    store.add_documents(documents_of(problem))
+
+    def mine(document):
+        return int(document.id[4:]) % 2 == 0
+
+    memory = DeepMemory.from_langchain(store, path=tmp_path, filter=mine)
+    memory.folder.save_model("a", QueryAdapter(problem.corpus.shape[1]))
+    memory.folder.use("a")
+    query = problem.test.queries[0]
+    DeepMemoryRetriever(vectorstore=store, memory=memory, search_kwargs={"filter": mine}).invoke(query)
+    assert "same filter" not in caplog.text
+    for _ in range(2):
+        DeepMemoryRetriever(vectorstore=store, memory=memory, k=3, search_kwargs={"fetch_k": 9}).invoke(query)
+    assert caplog.text.count("give it the same filter") == 1

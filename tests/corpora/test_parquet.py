@@ -230,3 +230,19 @@ def test_words_are_searched_once_for_each_query(folder, problem, tmp_path):
     array = evaluate(queries, test, *reversed(read_corpus(corpus.vectors())), adapter=adapter, words=Counting(index))
     assert result == array and result.found == array.found
     assert result["words alone"]["recall@1"] == pytest.approx(2 / 3)
+
+
+def test_credentials_that_cannot_travel_are_told(folder, problem, embeddings, tmp_path):
+    class Credential:
+        """As `azure.identity.DefaultAzureCredential`."""
+
+    memory = DeepMemory(ParquetCorpus(folder, storage_options={"auto_mkdir": Credential()}), embeddings, tmp_path / "m")
+    assert len(memory.corpus) == 300
+    with pytest.raises(StoreError, match="cannot be passed to the process that trains .*Credential.*leave the credentials"):
+        memory.train(problem.train, words=False)
+
+
+def test_files_of_other_dimensions_are_told(folder, problem):
+    write(folder / "more" / "c.parquet", ["x"], fixed([[1.0, 2.0]]), text=["x"])
+    with pytest.raises(InvalidVectorsError, match="has 2 dimensions, and the queries have 32"):
+        evaluate(problem.test_queries, problem.test, ParquetCorpus(folder))

@@ -144,6 +144,12 @@ def test_the_context_says_whose_query_it_is_in_this_thread_alone(log):
         (lambda log: log.labels("judged", texts="a question"), r"write \['a question'\]"),
         (lambda log: log.record("q", [7]), r"shown holds ids, which are strings, .*; got 7 \(int\)"),
         (lambda log: log.record("q", [("doc-1", "0.9")]), "shown holds ids"),
+        (lambda log: log.record("q", "doc-1"), r"shown is a list of ids.*; got 'doc-1' \(str\)"),
+        (lambda log: log.record("q", {"doc-1", "doc-2"}), r"best first; got .* \(set\)"),
+        (lambda log: log.record("q", {"doc-1": 0.9}), r"\(id, score\) pairs.*\(dict\)"),
+        (lambda log: log.record(["doc-1"], "q"), r"query is the text of a query; got \['doc-1'\]"),
+        (lambda log: log.record(None, ["doc-1"]), "query is the text of a query; got None"),
+        (lambda log: log.forget(user=["u-1"]), r"user is a string that is not empty; got \['u-1'\]"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, call, message):

@@ -338,6 +338,7 @@ def test_a_hostile_document_spoils_its_own_queries_at_most():
         ({"pair_share": 0.5}, "Vectors are needed for pair_share"),
         ({"pair_share": 2}, "pair_share between 0 and 1"),
         ({"concurrency": 0}, "concurrency ≥ 1"),
+        ({"budget": 1000}, r"budget is a Budget, such as Budget\(max_tokens=100_000\); got 1000"),
         ({"max_documents": 0}, "max_documents ≥ 1"),
     ],
 )
@@ -346,7 +347,7 @@ def test_options_that_cannot_be_honoured(options, message):
         writer(**options)
 
 
-def test_models_and_documents_that_cannot_be_used(tmp_path):
+def test_models_and_documents_that_cannot_be_used(tmp_path, caplog):
     with pytest.raises(GenerationError, match="llm is a int, which is no language model"):
         writer(3)
     with pytest.raises(GenerationError, match="leave out personas"):
@@ -364,6 +365,7 @@ def test_models_and_documents_that_cannot_be_used(tmp_path):
     with pytest.raises(GenerationError, match="Pass a list of documents; got str"):
         writer()("a text")
     assert len(writer()([])) == 0
+    assert "no documents to write queries for" in caplog.text
 
 
 def test_an_openai_model_without_a_key_says_so(monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepmem_integrations import DeepMemory
+from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.corpora import GivenCorpus
 from deepmem_integrations.errors import JobCancelledError, JobFailedError, JobNotFoundError, JobRunningError, StorageError
 from deepmem_integrations.jobs import JobFolder, trainer
@@ -381,3 +381,25 @@ def test_the_log_tells_about_how_long_a_training_takes(memory, problem, caplog):
     with caplog.at_level(logging.INFO):
         name = memory.train(problem.train)
     assert re.search(rf"The training {name} takes about (a second|\d+ seconds)\.", caplog.text)
+
+
+def test_what_was_remembered_while_a_training_ran_is_told(memory, problem, monkeypatch, caplog):
+    """A training knows its labels alone, and its model takes the place of one that has grown meanwhile."""
+    memory.train(problem.train)
+    adapter = memory.adapter
+    if adapter.remembered_queries is None:
+        pytest.skip("the model remembers no queries")
+    publish = trainer.publish
+
+    def grown_before(running, new, *, made_by, **known):
+        if made_by == "train":
+            monkeypatch.setattr(trainer, "publish", publish)
+            memory.remember(Relevance(["a new question"], [[(problem.ids[0], 1.0)]]))
+        return publish(running, new, made_by=made_by, **known)
+
+    monkeypatch.setattr(trainer, "publish", grown_before)
+    memory.train(problem.train)
+    assert "While the training ran, remember was applied 1 time to the model in use" in caplog.text
+    caplog.clear()
+    memory.train(problem.train)
+    assert "While the training ran" not in caplog.text

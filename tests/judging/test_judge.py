@@ -325,6 +325,10 @@ def test_a_real_client_and_server():
         ({"reranker": 3, "thresholds": [1], "rankings": [everything]}, "reranker is a int"),
         ({"llm": by_rule, "weights": [0, 1], "rankings": [everything]}, "each of the 4 grades"),
         ({"llm": by_rule, "rankings": ["a retriever"]}, "rankings are functions from a query to documents"),
+        ({"llm": by_rule, "rankings": everything}, "rankings is a list, such as"),
+        ({"reranker": by_score, "thresholds": 0.5, "rankings": [everything]}, "thresholds is a list, such as"),
+        ({"llm": by_rule, "rankings": [everything], "sample": [("q", "a")]}, "sample is a Relevance, whose labels are known; got list"),
+        ({"llm": by_rule, "rankings": [everything], "budget": 9}, "budget is a Budget"),
         ({"llm": by_rule, "depth": 0, "rankings": [everything]}, "depth ≥ 1"),
     ],
 )

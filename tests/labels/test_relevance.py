@@ -538,3 +538,12 @@ def test_what_was_shown_stays_with_the_labels(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"query": "a", "relevance": ["x"], "shown": "x"}')
     with pytest.raises(InvalidRelevanceError, match="line 1: shown is a list of document ids; got 'x'"):
         Relevance.from_jsonl(tmp_path / "l.jsonl")
+
+
+@pytest.mark.parametrize("ids", ["doc-1", b"doc-1", 3, [3], [{"page_content": "text"}]])
+def test_what_is_no_list_of_ids_drops_no_label(ids):
+    """Before, prune("doc-1") took the letters for ids, and left nothing."""
+    relevance = Relevance(["a"], [[("doc-1", 1.0)]])
+    for call in (relevance.prune, relevance.check):
+        with pytest.raises(InvalidRelevanceError, match="corpus_ids is a list of ids"):
+            call(ids)

@@ -129,6 +129,12 @@ def test_wrong_arguments_are_named(index):
         index.search("router", 1, filter=broken)
 
 
+@pytest.mark.parametrize("documents", [{"a": "Restart the router."}, "a text", [("a", "b", "c")], [7]])
+def test_what_is_no_batch_of_documents_is_named(tmp_path, documents):
+    with pytest.raises(StoreError, match=r"Documents come in batches of \(ids, texts\)"):
+        WordIndex.build(tmp_path, documents)
+
+
 # ---- documents -------------------------------------------------------------------------------------------------------
 
 
