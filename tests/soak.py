@@ -56,7 +56,10 @@ def live(share: float) -> dict[str, Any]:
     """Live a share of the day, and return what each part used: memory, and time beside a plain search."""
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(FeedbackLog(Path(folder, "feedback.db"))) as log:
         day = Day(Path(folder), log)
-        parts = [day.part(round(share * QUERIES / PARTS), share) for _ in range(PARTS)]
+        parts = []
+        for number in range(PARTS):
+            parts.append(day.part(round(share * QUERIES / PARTS), share))
+            print(f"part {number + 1} of {PARTS}: {json.dumps(parts[-1])}", file=sys.stderr)  # noqa: T201 - a day is long
         sizes = {path.name: path.stat().st_size for path in Path(folder).glob("feedback*")}
         sizes["models and words"] = sum(path.stat().st_size for path in Path(folder, "m").rglob("*") if path.is_file())
     return {"queries": day.asked, "trainings": day.trained, "changes": day.changed, "parts": parts, "bytes": sizes}

@@ -100,6 +100,11 @@ def until(condition, seconds=60):
         time.sleep(0.05)
 
 
+def slowly(folder, item):
+    time.sleep(0.5)
+    return noted(folder, item)
+
+
 def killed_once(folder, victim, item):
     noted(folder, item)
     if item == victim and begun(folder, item) == 1:
@@ -211,6 +216,30 @@ class TestWorkers:
         with pytest.raises(JobFailedError, match="A worker of the Ray cluster failed: KeyError: 7"):
             list(workers.map(broken, [(7,)] * 6))
         assert list(workers.map(noted, [(1,)], (str(tmp_path),))) == [1], "this process and the cluster are still there"
+
+    def test_the_last_of_two_users_leaves_the_cluster(self, cluster, tmp_path):
+        """Before, the first left it, and the other one waited for ever."""
+        found = []
+
+        def work():
+            with RayWorkers(cluster.address) as workers:
+                found.extend(workers.map(slowly, [(str(tmp_path), number) for number in range(4)]))
+
+        with RayWorkers(cluster.address) as first:
+            other = threading.Thread(target=work, daemon=True)
+            other.start()
+            until(lambda: begun(tmp_path, 0))
+            assert list(first.map(os.path.join, [("a", "b")])) == ["a/b"]
+        other.join(60)
+        assert found == list(range(4))
+        assert not pytest.importorskip("ray").is_initialized()
+
+    def test_a_process_that_has_left_its_cluster_is_told(self, cluster, tmp_path):
+        workers = RayWorkers(cluster.address)
+        with workers:
+            pass
+        with pytest.raises(JobFailedError, match="is out of reach: this process has left it"):
+            list(workers.map(noted, [(str(tmp_path), 1)]))
 
     def test_cancelling_stops_the_tasks_of_the_cluster(self, cluster, tmp_path):
         def poll():

@@ -327,7 +327,7 @@ def test_a_real_client_and_server():
         ({"llm": by_rule, "rankings": ["a retriever"]}, "rankings are functions from a query to documents"),
         ({"llm": by_rule, "rankings": everything}, "rankings is a list, such as"),
         ({"reranker": by_score, "thresholds": 0.5, "rankings": [everything]}, "thresholds is a list, such as"),
-        ({"llm": by_rule, "rankings": [everything], "sample": [("q", "a")]}, "sample is a Relevance, whose labels are known; got list"),
+        ({"llm": by_rule, "rankings": [everything], "sample": [("q", "a")]}, "sample is a Relevance, whose labels"),
         ({"llm": by_rule, "rankings": [everything], "budget": 9}, "budget is a Budget"),
         ({"llm": by_rule, "depth": 0, "rankings": [everything]}, "depth ≥ 1"),
     ],
