@@ -114,12 +114,12 @@ class Sketch:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"count": self.count, "ids": _encoded(self.ids), "texts": _encoded(self.texts)}
+        return {"count": self.count, "ids": encoded(self.ids), "texts": encoded(self.texts)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Sketch":
         """Read what `to_json` returned."""
-        return cls(int(values["count"]), _decoded(values["ids"]), _decoded(values["texts"]))
+        return cls(int(values["count"]), decoded(values["ids"]), decoded(values["texts"]))
 
 
 def trained_on(metadata: Mapping[str, Any]) -> Sketch | None:
@@ -141,9 +141,15 @@ def drift_of_index(models: ModelFolder) -> Drift | None:
     return None if before is None or index is None else before.drift(Sketch.of(index.documents()))
 
 
-def _encoded(hashes: _Hashes) -> str:
+def encoded(hashes: _Hashes) -> str:
+    """Return hashes, (n,) uint64, as text for JSON."""
     return base64.b64encode(hashes.astype("<u8").tobytes()).decode()
 
 
-def _decoded(text: str) -> _Hashes:
-    return np.frombuffer(base64.b64decode(text), "<u8")
+def decoded(text: str) -> _Hashes:
+    """Return the hashes that `encoded` wrote, (n,) uint64.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    return np.frombuffer(base64.b64decode(text, validate=True), "<u8")

@@ -13,6 +13,7 @@ from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
+from deepmem_integrations._weak import WeakCache
 from deepmem_integrations.corpora.corpus import Batch, HasCorpus
 from deepmem_integrations.corpora.stores import (
     BATCH,
@@ -232,8 +233,12 @@ KINDS: dict[str, type[IndexCorpus]] = {
 }
 
 
+_MEASURES: WeakCache[dict[str | None, Measure]] = WeakCache()
+"""The measures of the stores that were checked, by the metric that the caller named."""
+
+
 def measure(index: VectorStoreIndex, metric: str | None = None) -> Measure | None:
-    """Return by what the store of an index ranks, as far as that can be read, and check its first vectors.
+    """Return by what the store of an index ranks, as far as that can be read, and check its first vectors, once for each store.
 
     Args:
         index: The index.
@@ -246,7 +251,10 @@ def measure(index: VectorStoreIndex, metric: str | None = None) -> Measure | Non
     # A Qdrant that is opened for async alone cannot be read from here, and neither can a store of an unknown kind.
     if kind is None or (kind == QdrantCorpus.kind and index.vector_store.client is None):
         return None
-    return KINDS[kind](index, metric).measure()
+    known = _MEASURES.get(index.vector_store, dict)
+    if metric not in known and (found := KINDS[kind](index, metric).measure()) is not None:
+        known[metric] = found
+    return known.get(metric)
 
 
 def metric_of(index: VectorStoreIndex) -> str | None:

@@ -6,7 +6,6 @@ consists of would change its side with them, and a rule such as "held out if the
 hold out exactly those questions that are asked most.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmem_integrations._files import read_text, write_text
+from deepmem_integrations.drift import decoded, encoded
 from deepmem_integrations.errors import StorageError
 from deepmem_integrations.labels import Relevance, question_groups, same_words
 
@@ -91,7 +91,7 @@ class Questions:
             return np.empty(0, np.uint64), np.empty(0, np.uint64)
         try:
             values = json.loads(read_text(self.path))
-            return _decoded(values["held_out"]), _decoded(values["trained"])
+            return decoded(values["held_out"]), decoded(values["trained"])
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
                 f"{self.path} is damaged ({error}). It tells which questions are held out. Put a copy back, or delete the file: "
@@ -99,21 +99,13 @@ class Questions:
             ) from error
 
     def _write(self, held: NDArray[np.uint64], trained: NDArray[np.uint64]) -> None:
-        write_text(self.path, json.dumps({"version": 1, "held_out": _encoded(held), "trained": _encoded(trained)}))
+        write_text(self.path, json.dumps({"version": 1, "held_out": encoded(held), "trained": encoded(trained)}))
 
 
 def _hashes(query: str) -> tuple[int, int]:
     """Return the number by which a query's words are known, and the one that draws its question; equal words, equal numbers."""
     digest = hashlib.blake2b(" ".join(same_words(query)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
-
-
-def _encoded(hashes: NDArray[np.uint64]) -> str:
-    return base64.b64encode(hashes.astype("<u8").tobytes()).decode()
-
-
-def _decoded(text: str) -> NDArray[np.uint64]:
-    return np.frombuffer(base64.b64decode(text, validate=True), "<u8")
 
 
 def seen_by_group(known: NDArray[np.bool_], groups: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 
 from deepmem_integrations import DeepMemory, Relevance
 from deepmem_integrations.adapter import Ranking
-from deepmem_integrations.corpora import read_corpus
+from deepmem_integrations.corpora import llama_index_stores, read_corpus
 from deepmem_integrations.corpora.llama_index import passes
 from deepmem_integrations.errors import StoreError
 from deepmem_integrations.llama_index import DeepMemoryRetriever
@@ -207,3 +207,13 @@ def test_filters_within_filters():
     assert passes(MetadataFilters(filters=[]), metadata)
     with pytest.raises(StoreError, match="The filter on 'colour' cannot compare 'red' with 2"):
         passes(group(FilterCondition.AND, leaf("colour", 2, FilterOperator.GT)), metadata)
+
+
+def test_a_retriever_that_is_made_for_each_request_reads_no_vectors_again(problem, monkeypatch):
+    """Before, each one read the first 1,000 vectors of a store that ranks by L2 distance or inner product."""
+    index = VectorStoreIndex(nodes_of(problem), embed_model=Lookup(problem))
+    reads, read = [], llama_index_stores.SimpleCorpus.read_vectors
+    monkeypatch.setattr(llama_index_stores.SimpleCorpus, "read_vectors", lambda corpus: reads.append(corpus) or read(corpus))
+    for metric in ("dot", "dot", "l2"):
+        assert llama_index_stores.measure(index, metric).metric == metric
+    assert len(reads) == 2
