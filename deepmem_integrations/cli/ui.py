@@ -108,4 +108,5 @@ def ui(
             typer.echo(
                 "The connection is not encrypted: put a proxy with TLS before it (--public-url), or use an SSH tunnel.", err=True
             )
+        work.go_on()
         serve(make_app(work, access), listening)

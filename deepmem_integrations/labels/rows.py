@@ -22,8 +22,8 @@ class LabelRows(ReadOnlyArrays):
     Attributes:
         starts: (n + 1,) int64; query i owns the entries ``starts[i]:starts[i + 1]``, which may be none.
         documents: (labels,) int64, rows of the corpus.
-        weights: (labels,) float32, above 0 and up to 1; the largest weight of a query's labels is 1. Of what was judged irrelevant,
-            they are the strengths of the judgements, which are below 0 in `signed` rows.
+        weights: (labels,) float32, above 0 and up to 1; the largest weight of a query's labels is 1. Of what was judged
+            irrelevant, they are the strengths of the judgements, which are below 0 in `signed` rows.
 
     Example:
         >>> rows = LabelRows.of(Relevance(["a query"], [[("x", 4.0), ("y", 2.0)]]), {"w": 0, "x": 1, "y": 2})

@@ -49,6 +49,8 @@ SHOWN = 200
 """How many generated queries stay to be watched."""
 PAUSE = 0.3
 """For how many seconds a thread waits before it looks at a training again."""
+LEFT = "labels-to-carry.json"
+"""The file that keeps labels while documents are read again, in case that the server is killed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,8 @@ class Workspace:
                 vectors = embedder.embed_documents(texts[rows])
                 store.add(ids[rows], vectors, texts[rows], [{"file": name} for name in files[rows]])
             work.step(len(ids), f"{len(ids):,} passages are read")
-            before, was = self.source, self._texts()
+            before = self.source
+            self._remember_labels()
             source = Source(f"deeplake:{place}", self.embedding, title, folder, len(ids))
             write_text(self.own / "store.json", json.dumps(asdict(source)), private=True)
         except BaseException:
@@ -240,7 +243,19 @@ class Workspace:
             raise
         if before is not None and self.own in (old := Path(before.store.removeprefix("deeplake:"))).parents:
             shutil.rmtree(old, ignore_errors=True)
-        self._follow(work, was)
+        self._follow(work)
+
+    def _remember_labels(self) -> None:
+        """Keep the labels with the texts of their documents, for as long as they have not gone along with these."""
+        if labelled := {one.query.query_id: one.values for one in self.labelled()}:
+            judged, texts = {name for values in labelled.values() for name in values}, self._texts()
+            kept = {"labels": labelled, "texts": {name: texts[name] for name in judged & texts.keys()}}
+            write_text(self.own / LEFT, json.dumps(kept), private=True)
+
+    def go_on(self) -> None:
+        """Take labels along that a server which was killed while it read documents has left behind."""
+        if self.source is not None and (self.folder / "ui" / LEFT).is_file():
+            self.works.start("read", "Taking labels along", self._follow)
 
     def _texts(self) -> dict[str, str]:
         """Return the texts of the documents, by id; none where there are none, or they cannot be read."""
@@ -249,12 +264,16 @@ class Workspace:
         except DeepMemoryError:
             return {}
 
-    def _follow(self, work: Work, was: dict[str, str]) -> None:
+    def _follow(self, work: Work) -> None:
         """Let labels and the word index follow the new documents, and tell how far these are from those of the model in use."""
         memory, done = self.opened.memory, work.title
-        if labelled := self.labelled():
-            work.title = "Taking labels along"
-            work.notes = carry(self.log, [(one.query, one.values) for one in labelled], was, self._texts())
+        left = self.own / LEFT
+        if left.is_file():
+            work.title, before = "Taking labels along", read_json(left, MOST_TEXT)
+            queries = {one.query.query_id: one.query for one in self.labelled()}
+            judged = [(queries[name], values) for name, values in before["labels"].items() if name in queries]
+            work.notes = carry(self.log, judged, before["texts"], self._texts())
+            left.unlink(missing_ok=True)
         if memory.folder.words_path.exists():
             work.title = "Indexing words"
             memory.refresh()

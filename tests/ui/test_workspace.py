@@ -4,7 +4,7 @@ import time
 import pytest
 
 from deepmem_integrations import Relevance
-from deepmem_integrations.ui import app
+from deepmem_integrations.ui import app, workspace
 from deepmem_integrations.ui.carried import gone
 from deepmem_integrations.ui.texts import cut
 from deepmem_integrations.ui.work import Works
@@ -94,6 +94,34 @@ def test_labels_go_where_their_texts_are(notes):
     assert done.notes == ("Labels that went along with their texts to other passages: 6.",)
     read(notes, a=APPLES, b=PEARS)
     assert judged(notes) == before
+
+
+@pytest.mark.parametrize("done", [0, 2, 4])
+def test_labels_go_where_their_texts_are_although_the_server_was_killed(notes, monkeypatch, done):
+    read(notes, a=APPLES, b=PEARS)
+    write_queries(notes)
+    before = judged(notes)
+    carry = workspace.carry
+
+    def killed(log, labelled, old, new):
+        carry(log, labelled[:done], old, new)
+        raise KeyError("as if the process were gone")
+
+    monkeypatch.setattr(workspace, "carry", killed)
+    (notes.texts / "a.md").write_text(PEARS)
+    (notes.texts / "b.md").write_text(APPLES)
+    assert ended(notes.read_folder(str(notes.texts))).state == "failed"
+    monkeypatch.setattr(workspace, "carry", carry)
+    notes.close()
+    again = Workspace(notes.folder, notes.root, notes._open_store, texts=notes.texts, embedding=notes.embedding)
+    again.go_on()
+    assert ended(again.works.get("read")).state == "done"
+    other = {"a.md#1": "b.md#1", "b.md#1": "a.md#1"}
+    assert judged(again) == {text: {other[name]: value for name, value in row.items()} for text, row in before.items()}
+    again.works = Works()
+    again.go_on()
+    assert again.works.get("read") is None, "once"
+    again.close()
 
 
 def test_labels_wait_for_texts_that_are_gone(notes):
