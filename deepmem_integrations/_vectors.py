@@ -103,7 +103,7 @@ def nearest(queries: Vectors, corpus: Vectors, k: int) -> NDArray[np.int64]:
 
 
 def first_same(vectors: Vectors, cosine: float) -> NDArray[np.int64]:
-    """Find for each row the first one that is the same, up to rounding.
+    """Find for each row the first one that is the same, up to rounding, and is itself not the same as an earlier one.
 
     Args:
         vectors: (n, d) float32 unit rows.
@@ -119,7 +119,8 @@ def first_same(vectors: Vectors, cosine: float) -> NDArray[np.int64]:
     first = np.arange(len(vectors))
     for block in blocks(len(vectors), len(vectors)):
         for row, same in enumerate(vectors[block] @ vectors.T > cosine, start=block.start):
-            first[row] = first[np.flatnonzero(same)].min(initial=row)
+            own = np.flatnonzero(same[:row])
+            first[row] = next(iter(own[first[own] == own].tolist()), row)
     return first
 
 

@@ -167,7 +167,7 @@ STATE = {
     "error": None,
 }
 CHECKPOINT = [
-    json.dumps({"deepmem checkpoint": 2, **MINE}),
+    json.dumps({"deepmem checkpoint": 1, **MINE}),
     json.dumps({"key": "k", "answer": Answer({"queries": []}, "x").to_json()}),
 ]
 LABELS = {"query_id": "1", "query": "a", "relevance": [["d", 1.0]], "generated": True, "time": "2026-11-28T09:30:00Z"}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deepmem_integrations._vectors import blocks, largest, nearest, unit_rows
+from deepmem_integrations._vectors import blocks, first_same, largest, nearest, unit_rows
 from deepmem_integrations.errors import EmbeddingMismatchError, InvalidVectorsError
 from tests.peak import peak_of
 
@@ -75,3 +75,11 @@ def test_blocks_cover_every_row_once_and_stay_small(rows, columns):
         found = list(blocks(rows, columns))
     assert [row for block in found for row in range(block.start, block.stop)] == list(range(rows))
     assert all(block.stop - block.start == 1 or (block.stop - block.start) * columns <= 1_000 for block in found)
+
+
+def test_a_row_is_the_same_as_another_and_not_as_one_far_along_a_chain():
+    angles = 0.01 * np.arange(60)
+    arc = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    first = first_same(arc, float(np.cos(0.015)))
+    assert (arc * arc[first]).sum(axis=1).min() > np.cos(0.016)
+    assert len(set(first.tolist())) == 30

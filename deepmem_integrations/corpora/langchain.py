@@ -267,9 +267,10 @@ class FoundCorpus:
                 documents = self._first(query, depth)
             yield documents
         if not anything and len(queries):
+            filtered = ", or does its filter let nothing pass" if self._options else ""
             raise StoreError(
                 f"The search of the {type(self._store).__name__} finds no document for any of {len(queries)} queries: is the "
-                "store empty, is its index not loaded, or does it look in another collection or namespace?"
+                f"store empty, is its index not loaded, does it look in another collection or namespace{filtered}?"
             )
 
     def _first(self, query: Vectors, k: int) -> dict[str, Document]:

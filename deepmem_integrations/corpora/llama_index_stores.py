@@ -233,8 +233,8 @@ KINDS: dict[str, type[IndexCorpus]] = {
 }
 
 
-_MEASURES: WeakCache[dict[str | None, Measure]] = WeakCache()
-"""The measures of the stores that were checked, by the metric that the caller named."""
+_MEASURES: WeakCache[dict[tuple[str | None, int], Measure]] = WeakCache()
+"""The measures of the stores that were checked, by the metric that the caller named, and by their client."""
 
 
 def measure(index: VectorStoreIndex, metric: str | None = None) -> Measure | None:
@@ -252,9 +252,10 @@ def measure(index: VectorStoreIndex, metric: str | None = None) -> Measure | Non
     if kind is None or (kind == QdrantCorpus.kind and index.vector_store.client is None):
         return None
     known = _MEASURES.get(index.vector_store, dict)
-    if metric not in known and (found := KINDS[kind](index, metric).measure()) is not None:
-        known[metric] = found
-    return known.get(metric)
+    key = metric, id(getattr(index.vector_store, "client", None))  # a store may be given another index
+    if key not in known and (found := KINDS[kind](index, metric).measure()) is not None:
+        known[key] = found
+    return known.get(key)
 
 
 def metric_of(index: VectorStoreIndex) -> str | None:

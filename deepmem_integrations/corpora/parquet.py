@@ -19,6 +19,10 @@ SHARD_ROWS = 100_000
 """How many rows a shard has at least, where its file has so many; row groups are never cut."""
 _BUFFER = 1 << 22
 """How many bytes of a column are read at once: a large row group is never held as a whole."""
+_ENDINGS = (".parquet", ".parq", ".pq")
+_MAGIC = b"PAR1"
+_SMALLEST = 12
+"""How many bytes a Parquet file has at least."""
 _FILES_TOGETHER = 16
 """How many files' footers are read at once."""
 
@@ -119,7 +123,7 @@ class ParquetCorpus(ArrowCorpus):
                 if any(sign in place for sign in "*?[") and not files.exists(place):
                     names = files.glob(place)
                 elif files.isdir(place):
-                    names = [name for name in files.find(place) if _is_data(files, str(name), place)]
+                    names = _data_files(files, place)
                 else:
                     names = [place]
                 found += [files.unstrip_protocol(name) for name in sorted(names)]
@@ -157,16 +161,34 @@ class ParquetShard(ArrowShard):
 
     def _check_state(self) -> None:
         if _state(self.url, self.options) != self.state:
-            raise StoreError(f"The file {self.place} was written while it was read: start anew.")
+            raise StoreError(
+                f"The file {self.place} was written while it was read: start anew. Where several machines read, all must "
+                "see the same file."
+            )
 
 
-def _is_data(files: Any, name: str, folder: str) -> bool:
-    """Tell whether a file of a folder is one of documents. Hive and Athena give theirs names without an ending."""
-    parts = name.removeprefix(folder).split("/")
-    if any(part.startswith((".", "_")) for part in parts):
-        return False
-    ending = PurePosixPath(name).suffix.lower()
-    return ending in (".parquet", ".parq", ".pq") or (not ending and files.cat_file(name, start=0, end=4) == b"PAR1")
+def _data_files(files: Any, folder: str) -> list[str]:
+    """Return the files of a folder that hold documents. Hive and Athena give theirs names without an ending."""
+    found: list[str] = []
+    unsure: list[str] = []
+    for name, known in files.find(folder, detail=True).items():
+        ending = PurePosixPath(name).suffix.lower()
+        if any(part.startswith((".", "_")) for part in name.removeprefix(folder).split("/")):
+            continue
+        if ending in _ENDINGS:
+            found.append(name)
+        elif not ending and (known.get("type") == "file" or known.get("islink")) and (known.get("size") or 0) >= _SMALLEST:
+            unsure.append(name)
+
+    def is_parquet(name: str) -> bool:
+        try:
+            return bool(files.cat_file(name, start=0, end=len(_MAGIC)) == _MAGIC)
+        except OSError:  # a link to nothing, for one
+            return False
+
+    with ThreadPoolExecutor(_FILES_TOGETHER) as pool:
+        found += [name for name, is_data in zip(unsure, pool.map(is_parquet, unsure), strict=True) if is_data]
+    return found
 
 
 def _footer(url: str, options: Mapping[str, Any], columns: Columns) -> tuple[tuple[str, ...], list[int]]:
@@ -183,8 +205,9 @@ def _state(url: str, options: Mapping[str, Any]) -> tuple[str, ...]:
         files, place = _file_system(url, options)
         files.invalidate_cache()
         known = files.info(place)
-    names = ("size", "mtime", "LastModified", "last_modified", "updated", "ETag", "etag")
-    return tuple(str(known.get(name)) for name in names)
+    names = ("size", "mtime", "LastModified", "Last-Modified", "last_modified", "updated", "ETag", "etag", "Content-MD5")
+    state = {name: known[name] for name in names if known.get(name) is not None}
+    return tuple(str(value) for value in (state if len(state) > 1 else {**state, "created": known.get("created")}).values())
 
 
 def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:

@@ -8,7 +8,7 @@ import time
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -201,7 +201,7 @@ class FeedbackLog:
         """
         if not isinstance(query, str):
             raise FeedbackError(f"query is the text of a query; got {query!r:.60} ({type(query).__name__}).")
-        if isinstance(shown, str | bytes | Mapping | Set) or not isinstance(shown, Iterable):
+        if isinstance(shown, str | bytes | Mapping | set | frozenset) or not isinstance(shown, Iterable):
             raise FeedbackError(
                 f"shown is a list of ids, or of (id, score) pairs, best first; got {shown!r:.60} ({type(shown).__name__})."
             )

@@ -29,6 +29,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """After how many seconds a write that failed is tried again: the pause doubles with each failure."""
 _UPKEEP = 3600.0
 """After how many seconds the upkeep comes again."""
+_LOOK = 30.0
+"""After how many seconds an idle thread looks whether anybody still holds the log."""
 _AT_EXIT = 10.0
 """For how many seconds the end of a process waits for the last write."""
 
@@ -150,28 +152,38 @@ class Writer(Generic[_T]):
         Raises:
             StorageError: See `flush`. Entries that could not be written are dropped.
         """
+        written = False
         try:
             self.flush(timeout)
+            written = True
         finally:
             with self._condition:
                 thread, self._stopping = self._thread, True
                 self._condition.notify_all()
             if thread is not None and thread is not threading.current_thread():
                 thread.join(timeout)
+            ended = thread is None or not thread.is_alive()
+            if ended:  # a write that hangs holds the connection
+                self._storage.release()
             with self._condition:
                 self._thread, self._stopping = None, False
-                for _ in range(len(self._entries)):
-                    self._drop("the log was closed before they could be written")
-                self._done += len(self._entries)
-                self._entries.clear()
-            if thread is None or not thread.is_alive():  # a write that hangs holds the connection
-                self._storage.release()
+                if self._entries and written and ended:  # which others have put meanwhile
+                    self._start()
+                else:
+                    for _ in range(len(self._entries)):
+                        self._drop("the log was closed before they could be written")
+                    self._done += len(self._entries)
+                    self._entries.clear()
 
     def retire(self) -> None:
-        """Let the thread write what is queued, and end. Nobody waits for it."""
-        with self._condition:
-            self._retired = True
+        """Let the thread write what is queued, and end. Nobody waits for it, and it waits for nobody.
+
+        The garbage collector calls this, in a thread that may hold any lock.
+        """
+        self._retired = True
+        if self._condition.acquire(blocking=False):  # otherwise the thread looks by itself
             self._condition.notify_all()
+            self._condition.release()
 
     # ---- the thread --------------------------------------------------------------------------------------------
 
@@ -195,7 +207,8 @@ class Writer(Generic[_T]):
                 self._try_upkeep(self._upkeep)
             with self._condition:
                 if not (self._entries or self._stopping or self._forking or self._retired):
-                    self._condition.wait(None if self._upkeep is None else max(0.0, next_upkeep - time.monotonic()))
+                    due = _LOOK if self._upkeep is None else min(_LOOK, max(0.0, next_upkeep - time.monotonic()))
+                    self._condition.wait(due)
                 if self._forking or (self._stopping and not self._entries):
                     return
                 if self._retired and not self._entries:

@@ -19,7 +19,7 @@ from deepmem_integrations._store import Store, is_url
 from deepmem_integrations.errors import GenerationError, StorageError
 from deepmem_integrations.generation.model import Answer
 
-_FORMAT = 2
+_FORMAT = 1
 _LONGEST = 2**26
 """The most bytes of a line."""
 _SYNC = 1.0
@@ -204,7 +204,8 @@ class Checkpoint:
             place += len(line)
 
     def _check(self, found: Any, wanted: dict[str, Any]) -> None:
-        if not isinstance(found, dict) or found.get("deepmem checkpoint") != _FORMAT:
+        # Earlier versions wrote the corpus into a generator's checkpoint, and its answers by the ids of documents alone.
+        if not isinstance(found, dict) or found.get("deepmem checkpoint") != _FORMAT or "corpus" in found:
             raise GenerationError(
                 f"{self._name} is not a checkpoint of this version. Move the file away, or pass another file as checkpoint=."
             )

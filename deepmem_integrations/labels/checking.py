@@ -1,7 +1,7 @@
 """What makes a row of labels invalid, and how times are read."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from numbers import Real
 from typing import Any
@@ -59,10 +59,10 @@ def id_set(ids: Iterable[str], name: str) -> Collection[str]:
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidRelevanceError(f"{name} is a list of ids; got {ids!r:.60}.")
-    found = ids if isinstance(ids, Set | Mapping) else list(ids)
-    if (odd := next((one for one in found if not isinstance(one, str)), None)) is not None:
-        raise InvalidRelevanceError(f"{name} is a list of ids, which are strings; it has {odd!r:.60} ({type(odd).__name__}).")
-    return found if isinstance(found, Set | Mapping) else set(found)
+    found: Collection[str] = ids if isinstance(ids, set | frozenset | Mapping) else list(ids)
+    if (first := next(iter(found), "")) is None or not isinstance(first, str):  # of a million, the first tells enough
+        raise InvalidRelevanceError(f"{name} is a list of ids, which are strings; it has {first!r:.60} ({type(first).__name__}).")
+    return set(found) if isinstance(found, list) else found
 
 
 def fault_of(query: Any, judged: Any, time: Any) -> tuple[str, str] | None:

@@ -173,7 +173,7 @@ class _Nearness:
         self._centred = None if vectors is None else _unit(vectors - vectors.mean(axis=0))
         self._grams = None if words is None else _Trigrams(words, [next(iter(named), None) for named in documents])
         self._with: dict[int, list[int]] | None = None
-        self._last: dict[int, list[tuple[float, Vectors]]] = {}
+        self._kept: dict[int, list[tuple[float, Vectors]]] = {}
 
     def rows(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield rows with later ones that are near to them."""
@@ -198,11 +198,13 @@ class _Nearness:
         found = [np.empty(0, dtype=np.int64)]
         for row in rows:
             for number in self._with.get(row, []):
-                if number not in self._last:
-                    self._last = {number: self._places(self._together[number])}
                 together = self._together[number]
+                if number not in self._kept:
+                    self._kept[number] = self._places(together)
+                    while sum(len(self._together[one]) for one in self._kept) > KEPT and len(self._kept) > 1:
+                        del self._kept[next(iter(self._kept))]
                 place_of = int(np.searchsorted(together, row))
-                found += [together[place @ place[place_of] >= threshold] for threshold, place in self._last[number]]
+                found += [together[place @ place[place_of] >= threshold] for threshold, place in self._kept[number]]
         return np.concatenate(found)
 
     def _places(self, rows: NDArray[np.int64]) -> list[tuple[float, Vectors]]:

@@ -196,9 +196,17 @@ def clean(entry: _Entry) -> _Entry:
     if isinstance(entry, Event):
         return replace(entry, **texts)
     shown = tuple(
-        None if one is None else Shown(plain(one.document_id) or "", finite(one.score), dict(one.channels)) for one in entry.shown
+        None if one is None else Shown(plain(one.document_id) or "", _score(one.score), dict(one.channels)) for one in entry.shown
     )
     return replace(entry, **texts, shown=shown, events=tuple(map(clean, entry.events)))
+
+
+def _score(score: Any) -> float | None:
+    """Return a score as a float, also that of a `decimal.Decimal` or of an array; None where it is none."""
+    try:
+        return finite(float(score))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 _INDEXED = ("query_id", "event_id", "run_id", "session", "user")

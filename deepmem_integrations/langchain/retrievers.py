@@ -13,7 +13,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from deepmem_integrations.corpora.langchain_search import VectorCalls, acall
 from deepmem_integrations.corpora.langchain_stores import embeddings_of
@@ -148,6 +148,7 @@ class DeepMemoryRetriever(BaseRetriever):
     record: FeedbackLog | None = None
     # This is a field and no private attribute, because LangChain makes a new retriever from the fields for each configured call.
     ranker: Ranker | None = Field(default=None, exclude=True, repr=False, description="The ranker of memory.")
+    _stands_in: bool = PrivateAttr(default=False)  # for the same retriever without its model: see without_model
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -212,7 +213,9 @@ class DeepMemoryRetriever(BaseRetriever):
         `DeepMemory.evaluate` compares the retriever with this one.
         """
         kept = {name: value for name, value in self.search_kwargs.items() if name != "deep_memory"}
-        return self.model_copy(update={"deep_memory": False, "search_kwargs": kept})
+        plain = self.model_copy(update={"deep_memory": False, "search_kwargs": kept})
+        plain._stands_in = True
+        return plain
 
     def _serve(self, words: bool | LexicalSearch, answers: bool) -> Ranker:
         """Return the ranker of ``memory``, which may have been assigned anew, or replaced in a copy of the retriever."""
@@ -302,27 +305,28 @@ class DeepMemoryRetriever(BaseRetriever):
         own = {name: options.pop(name, getattr(self, name)) for name in _OWN}
         _check_call(own, kwargs)
         calls = VectorCalls(self.vectorstore)
-        by_text = not own["deep_memory"] and not calls.transforms and not self._searches_its_own_way(options)
+        # InMemoryVectorStore has a threshold by vector alone: see VectorSearch.
+        no_threshold = self.search_type == "similarity_score_threshold" and isinstance(self.vectorstore, InMemoryVectorStore)
+        by_text = not own["deep_memory"] and not calls.transforms and not no_threshold
+        if by_text and self._stands_in and self._finds_others_by_text(options):
+            by_text = False
         if by_text and self.search_type == "similarity" and calls.table is not None:
             by_text = False  # the store's own search would return no ids
         return _Request(None if by_text else self._embeddings(), own, options)
 
-    def _searches_its_own_way(self, options: dict[str, Any]) -> bool:
-        """Tell whether a search by vector of this retriever finds other documents than the store's own search by text.
+    def _finds_others_by_text(self, options: dict[str, Any]) -> bool:
+        """Tell whether the store's own search by text finds other documents than a search by vector of this retriever.
 
         Thresholds are compared with relevances as `StoreAccess.relevances` has them, and a store that filters what its search
-        has found reaches farther. Then results without the model are searched in the same way, for the model to be all that
-        tells the two apart. A store whose embedding model nobody knows can only be searched by text.
+        has found reaches farther. What stands in for the retriever without its model searches in the same way, for the model
+        to be all that tells the two apart.
         """
         if self.search_type == "similarity_score_threshold":
-            return isinstance(self.vectorstore, InMemoryVectorStore) or self._knows_embeddings
-        if options.get("filter") is None or not self._knows_embeddings:
-            return False
-        return store_access(self.vectorstore, id_key=self._id_key).filters_after_search is not None
-
-    @property
-    def _knows_embeddings(self) -> bool:
-        return self.embeddings is not None or self.vectorstore.embeddings is not None
+            return True
+        return (
+            options.get("filter") is not None
+            and store_access(self.vectorstore, id_key=self._id_key).filters_after_search is not None
+        )
 
     @property
     def _id_key(self) -> str | None:

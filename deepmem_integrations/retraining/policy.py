@@ -17,6 +17,8 @@ from deepmem_integrations.models import ModelFolder, ModelInfo
 
 LABELS = "labels"
 """The entry of a model's metadata that holds the sketch of the labels at the time of its training."""
+_LARGEST_DRIFT = 4.0
+"""Beyond it, a number is meant as a percentage: a corpus that was replaced by another of its size has drifted by 2."""
 _AHEAD = timedelta(minutes=1)
 """By how much the clocks of two machines may differ."""
 
@@ -71,8 +73,8 @@ class RetrainPolicy:
         for name, value in (("new_labels", self.new_labels), ("drift", self.drift)):
             if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
                 raise ValueError(f"{name} is a number above 0, or None to turn it off; got {value!r}.")
-        if self.drift is not None and self.drift > 1:
-            raise ValueError(f"drift is a share of the documents, such as 0.2 for a fifth; got {self.drift!r}.")
+        if self.drift is not None and self.drift > _LARGEST_DRIFT:
+            raise ValueError(f"drift is a share of the documents, such as 0.2 for a fifth; got {self.drift!r}, a percentage.")
         if self.age is not None and (not isinstance(self.age, timedelta) or self.age <= timedelta(0)):
             raise ValueError(f"age is a timedelta above 0, such as timedelta(days=30), or None; got {self.age!r}.")
 

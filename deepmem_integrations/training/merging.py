@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmem_integrations._vectors import Vectors, blocks, first_same
+from deepmem_integrations._vectors import Vectors, blocks
 from deepmem_integrations.labels import LabelRows
 
 TWINS = 0.99999
@@ -28,7 +28,10 @@ def merge_twins(queries: Vectors, labels: LabelRows) -> tuple[NDArray[np.int64],
     columns = 8 if len(np.unique(queries[:, :8], axis=0)) == len(queries) else queries.shape[1]
     order = np.lexsort(queries[:, :columns].T[::-1])
     queries, labels = queries[order], labels.take(order)
-    first = first_same(queries, TWINS)
+    first = np.arange(len(queries))
+    for block in blocks(len(queries), len(queries)):
+        for row, same in enumerate(queries[block] @ queries.T > TWINS, start=block.start):
+            first[row] = first[np.flatnonzero(same)].min(initial=row)
     merged: dict[int, dict[int, float]] = {}
     for row, representative in enumerate(first.tolist()):
         weights = merged.setdefault(representative, {})

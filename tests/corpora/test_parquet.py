@@ -1,5 +1,6 @@
 """Corpora of Parquet files, on disk; tests/test_cluster.py reads them from S3."""
 
+import os
 import pickle
 
 import numpy as np
@@ -145,7 +146,10 @@ def test_files_of_other_writers_are_found(folder):
     (folder / "a.parquet").rename(folder / "A.PARQUET")
     (folder / "b.parquet").rename(folder / "b.parq")
     (folder / "more" / "c.parquet").rename(folder / "more" / "000000_0")
-    (folder / "more" / "NOTES").write_text("no documents")
+    (folder / "more" / "NOTES").write_text("no documents, in a few words")
+    (folder / "year=2026_$folder$").touch()
+    (folder / "latest").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "pipe")
     (folder / "notes.md").write_text("no documents")
     assert len(ParquetCorpus(folder)) == 300
 

@@ -7,6 +7,7 @@ import threading
 import time
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -48,6 +49,13 @@ def test_what_is_shown_may_be_pairs_and_a_time_a_text(log):
     log.thumb(query_id, "doc-1", up=True)
     assert len(log.labels("judged", since="2026-01-01T00:00:00Z", until=time.time() + 60)) == 1
     assert not len(log.labels("judged", until="2026-01-01"))
+
+
+def test_scores_may_be_numbers_of_any_kind(log):
+    assert [one.score for one in log.get(log.record("a question", {"b": np.float32(0.25), "c": 1}.items())).shown] == [0.25, 1.0]
+    assert log.get(log.record("a question", [Shown("a", Decimal("0.5"))])).shown[0].score == 0.5
+    shown = [Shown("a", np.array(0.5)), Shown("b", float("nan")), Shown("c", "high")]
+    assert [one.score for one in log.get(log.record("a question", shown)).shown] == [0.5, None, None]
 
 
 def test_feedback_comes_back_with_its_query_by_either_id(log):
@@ -146,6 +154,7 @@ def test_the_context_says_whose_query_it_is_in_this_thread_alone(log):
         (lambda log: log.record("q", [("doc-1", "0.9")]), "shown holds ids"),
         (lambda log: log.record("q", "doc-1"), r"shown is a list of ids.*; got 'doc-1' \(str\)"),
         (lambda log: log.record("q", {"doc-1", "doc-2"}), r"best first; got .* \(set\)"),
+        (lambda log: log.record("q", frozenset({"doc-1"})), r"best first; got .* \(frozenset\)"),
         (lambda log: log.record("q", {"doc-1": 0.9}), r"\(id, score\) pairs.*\(dict\)"),
         (lambda log: log.record(["doc-1"], "q"), r"query is the text of a query; got \['doc-1'\]"),
         (lambda log: log.record(None, ["doc-1"]), "query is the text of a query; got None"),
@@ -352,11 +361,12 @@ def test_a_process_opens_a_pickled_log_once(tmp_path):
 
 @pytest.mark.parametrize("keep_days", [None, 30])
 def test_a_log_that_nobody_holds_any_more_is_written_and_its_thread_ends(tmp_path, keep_days):
+    before = set(threading.enumerate())
     for _ in range(3):
         FeedbackLog(tmp_path / "feedback.db", keep_days=keep_days).record("a question", ["doc-1"])
     gc.collect()
     deadline = time.monotonic() + 60
-    while any(thread.name == "deepmem feedback" for thread in threading.enumerate()):
+    while any(thread.name == "deepmem feedback" for thread in set(threading.enumerate()) - before):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     with FeedbackLog(tmp_path / "feedback.db") as log:

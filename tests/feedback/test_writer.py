@@ -1,5 +1,6 @@
 """The queue, on real storage that is slow, away, or refuses an entry; forks, and the ends of processes."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -214,3 +215,45 @@ else:
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
     with FeedbackLog(path) as log:
         assert sorted(query.text for query in log.queries()) == ["child", "parent"]
+
+
+def test_what_others_put_while_a_log_is_closed_is_written(path):
+    """Tasks of one process share a pickled log, and one of them closes it."""
+    with FeedbackLog(path) as log:
+        stop, recorded = threading.Event(), []
+
+        def record():
+            while not stop.is_set():
+                recorded.append(log.record("a question", ["doc-1"]))
+                time.sleep(0.0005)
+
+        recorder = threading.Thread(target=record)
+        recorder.start()
+        for _ in range(60):
+            log.close()
+        stop.set()
+        recorder.join()
+        log.flush()
+        assert log.dropped == 0
+        assert log.stats()["queries"] == len(recorded)
+
+
+def test_a_log_is_freed_by_a_thread_that_holds_any_lock(path):
+    """The garbage collector may run anywhere. Before, it waited for the writer, which waited to log a message."""
+    log = FeedbackLog(path)
+    writer = log._writer
+    holding, free = threading.Event(), threading.Event()
+
+    def hold():
+        with writer._condition:
+            holding.set()
+            free.wait(30)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert holding.wait(30)
+    del log
+    gc.collect()
+    assert writer._retired
+    free.set()
+    other.join()

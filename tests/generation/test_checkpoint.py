@@ -126,7 +126,7 @@ def test_two_runs_do_not_share_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"x", b'{"a": 1}', b"my only copy", b"\0" * 100, b'{"deepmem', b'{"deepmem checkpoint": 2, "p']
+    "content", [b"x", b'{"a": 1}', b"my only copy", b"\0" * 100, b'{"deepmem', b'{"deepmem checkpoint": 1, "p']
 )
 def test_a_file_of_one_line_without_an_end_is_kept_unless_it_is_a_checkpoint(tmp_path, content):
     """Before, a file that is no checkpoint was emptied where its first line has no newline."""
@@ -134,7 +134,7 @@ def test_a_file_of_one_line_without_an_end_is_kept_unless_it_is_a_checkpoint(tmp
     path.write_bytes(content)
     if content.startswith(b'{"deepmem'):
         fill(path)
-        assert path.read_bytes().startswith(b'{"deepmem checkpoint": 2, "prompt"')
+        assert path.read_bytes().startswith(b'{"deepmem checkpoint": 1, "prompt"')
         return
     with pytest.raises(GenerationError, match="is not a checkpoint"):
         Checkpoint(path, MINE)

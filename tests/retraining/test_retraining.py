@@ -93,7 +93,7 @@ def test_what_cannot_be_asked_for(memory, problem):
         memory.retrain(problem.train.queries)
     with pytest.raises(TypeError, match=r"policy is a RetrainPolicy.*; got 50"):
         memory.retrain(problem.train, policy=50)
-    with pytest.raises(ValueError, match=r"drift is a share of the documents, such as 0\.2 for a fifth; got 20"):
+    with pytest.raises(ValueError, match=r"drift is a share of the documents, such as 0\.2 for a fifth; got 20, a perc"):
         RetrainPolicy(drift=20)
     assert memory.jobs.all() == []
 
