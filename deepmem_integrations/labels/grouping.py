@@ -39,6 +39,8 @@ BUCKETS = 1024
 
 KEPT = 20_000
 """The vectors of how many queries are kept, 4 kB each."""
+TOGETHER = 32
+"""For how many queries of a chain what is near to them is looked up at a time."""
 
 _WORD = re.compile(r"\w+")
 
@@ -92,11 +94,13 @@ def question_groups(
             group[component] = component[0]
             continue
         left = set(component)
-        for row in component:
-            if row in left:
-                joined = [row, *left.intersection(comparable(row, near.of(stand_for[row])).tolist())]
-                group[joined] = row
-                left.difference_update(joined)
+        while left:
+            some = sorted(left)[:TOGETHER]
+            for row, others in zip(some, near.of([stand_for[row] for row in some]), strict=True):
+                if row in left:
+                    joined = [row, *left.intersection(comparable(row, others).tolist())]
+                    group[joined] = row
+                    left.difference_update(joined)
     return np.unique(group[alike], return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
@@ -188,24 +192,30 @@ class _Nearness:
                         for row, these in zip(ones[[0, *cuts]].tolist(), np.split(others, cuts), strict=True):
                             yield int(rows[row]), rows[these]
 
-    def of(self, rows: Sequence[int]) -> NDArray[np.int64]:
-        """Return all rows that are near to one of some rows."""
+    def of(self, queries: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
+        """Return for each query, which is some rows with the same words, all rows that are near to one of its rows."""
         if self._with is None:
             self._with = {}
             for number, together in enumerate(self._together):
                 for row in together.tolist():
                     self._with.setdefault(row, []).append(number)
-        found = [np.empty(0, dtype=np.int64)]
-        for row in rows:
-            for number in self._with.get(row, []):
-                together = self._together[number]
-                if number not in self._kept:
-                    self._kept[number] = self._places(together)
-                    while sum(len(self._together[one]) for one in self._kept) > KEPT and len(self._kept) > 1:
-                        del self._kept[next(iter(self._kept))]
-                place_of = int(np.searchsorted(together, row))
-                found += [together[place @ place[place_of] >= threshold] for threshold, place in self._kept[number]]
-        return np.concatenate(found)
+        asked: dict[int, list[tuple[int, int]]] = {}
+        for query, rows in enumerate(queries):
+            for row in rows:
+                for number in self._with.get(row, []):
+                    asked.setdefault(number, []).append((query, row))
+        found = [[np.empty(0, dtype=np.int64)] for _ in queries]
+        for number, pairs in asked.items():
+            together = self._together[number]
+            if number not in self._kept:
+                self._kept[number] = self._places(together)
+                while sum(len(self._together[one]) for one in self._kept) > KEPT and len(self._kept) > 1:
+                    del self._kept[next(iter(self._kept))]
+            which = np.searchsorted(together, [row for _, row in pairs])
+            for threshold, place in self._kept[number]:
+                for (query, _), near in zip(pairs, place[which] @ place.T >= threshold, strict=True):
+                    found[query].append(together[near])
+        return [np.concatenate(parts) for parts in found]
 
     def _places(self, rows: NDArray[np.int64]) -> list[tuple[float, Vectors]]:
         """Return where rows lie, and from which cosine on they are near there, by their vectors and by their words."""
