@@ -45,7 +45,7 @@ def spans_of(row: Mapping[str, Any]) -> Iterator[PlainSpan] | None:
     for whole, scopes, parts in (("resourceSpans", "scopeSpans", "spans"), ("resourceLogs", "scopeLogs", "logRecords")):
         if whole in row:
             return (
-                _of_otlp(part)
+                _of_otlp(mapping_of(part))
                 for resource in list_of(row[whole])
                 for scope in list_of(mapping_of(resource).get(scopes))
                 for part in list_of(mapping_of(scope).get(parts))

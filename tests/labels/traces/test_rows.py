@@ -182,3 +182,19 @@ def test_a_large_file_takes_no_more_memory_than_its_searches(tmp_path):
     count, kilobytes = map(int, done.stdout.split())
     assert count == 100
     assert kilobytes < 60_000
+
+
+@pytest.mark.parametrize("odd", [None, 3, "x", True, [None], {"a": None}], ids=repr)
+@pytest.mark.parametrize("format", ["otel", "phoenix"])
+def test_what_is_no_span_in_a_request_is_passed_over(tmp_path, format, odd):
+    """Before, it was an AttributeError."""
+    parts = [
+        {"resourceSpans": [odd]},
+        {"resourceSpans": [{"scopeSpans": [odd]}]},
+        {"resourceSpans": [{"scopeSpans": [{"spans": [odd]}]}]},
+        {"resourceSpans": [{"scopeSpans": [{"spans": [{"events": [odd], "attributes": [odd]}]}]}]},
+        {"resourceLogs": [{"scopeLogs": [{"logRecords": [odd]}]}]},
+    ]
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(f"{json.dumps(part)}\n" for part in parts))
+    assert len(Relevance.read_traces(path, format)[0]) == 0
