@@ -197,4 +197,5 @@ def test_what_is_no_span_in_a_request_is_passed_over(tmp_path, format, odd):
     ]
     path = tmp_path / "traces.jsonl"
     path.write_text("".join(f"{json.dumps(part)}\n" for part in parts))
-    assert len(Relevance.read_traces(path, format)[0]) == 0
+    with pytest.raises(InvalidRelevanceError, match="none of 3 spans is a retriever's"):
+        Relevance.read_traces(path, format)
