@@ -119,6 +119,7 @@ def test_where_the_store_cannot_be_reached_the_copy_serves(trained, url, monkeyp
             time.sleep(0.02)
             assert ServedAdapter(remote).transform(X) == right
         until(lambda: "serves on" in caplog.text)
+        until(lambda: not remote._looking.locked())  # its last look holds the copy's lock, and another process leaves it to that
         assert ServedAdapter(RemoteModels(url)).transform(X) == right, "a process that starts while the store is away"
         with pytest.raises(StorageError, match="network is down"):
             ServedAdapter(RemoteModels(f"{url}/other")).transform(X)
