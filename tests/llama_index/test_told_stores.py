@@ -164,7 +164,8 @@ def test_nodes_of_one_name_all_stay(named_index, problem):
     vector = problem.test_queries[0] / np.linalg.norm(problem.test_queries[0])
     adapter = remembering(Ranking(1.0, answers=0.1), 32, vector[None], [["doc-3"]])
     for number in range(3):
-        named_index.insert_nodes([TextNode(id_=f"again-{number}", text="doc-7", metadata={"page": "doc-7", "half": 1})])
+        metadata = {"page": "doc-7", "half": 1, "copy": number}  # LlamaIndex itself leaves out nodes that are equal
+        named_index.insert_nodes([TextNode(id_=f"again-{number}", text="doc-7", metadata=metadata)])
     retriever = DeepMemoryRetriever(named_index, memory=adapter, id_key="page", similarity_top_k=303, words=False)
     found = [one.node.node_id for one in retriever.retrieve(problem.test.queries[0])]
     plain = [one.node.node_id for one in named_index.as_retriever(similarity_top_k=303).retrieve(problem.test.queries[0])]
