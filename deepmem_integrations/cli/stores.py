@@ -134,6 +134,11 @@ def _columns(kind: str, place: str, embedder: Embedder, folder: Path) -> Opened:
 
     def search(vector: list[float], k: int, _: bool, where: Where) -> Found:
         query = unit_rows([vector], "query vector")
+        if len(vector) != corpus.dimension:
+            raise StoreError(
+                f"{path} cannot be searched with a vector of {len(vector)} dimensions, since its documents have {corpus.dimension}: "
+                "name the embedding model of the documents."
+            )
         near: list[tuple[float, str]] = []
         for ids, vectors in corpus.around(lambda: query, k, ()):
             near += zip((np.asarray(vectors) @ query[0]).tolist(), ids, strict=True)
