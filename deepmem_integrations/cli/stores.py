@@ -136,8 +136,8 @@ def _columns(kind: str, place: str, embedder: Embedder, folder: Path) -> Opened:
         query = unit_rows([vector], "query vector")
         if len(vector) != corpus.dimension:
             raise StoreError(
-                f"{path} cannot be searched with a vector of {len(vector)} dimensions, since its documents have {corpus.dimension}: "
-                "name the embedding model of the documents."
+                f"{path} cannot be searched with a vector of {len(vector)} dimensions, since its documents have "
+                f"{corpus.dimension}: name the embedding model of the documents."
             )
         near: list[tuple[float, str]] = []
         for ids, vectors in corpus.around(lambda: query, k, ()):
