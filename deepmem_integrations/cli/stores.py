@@ -24,7 +24,7 @@ from deepmem_integrations.corpora import LanceCorpus, ParquetCorpus
 from deepmem_integrations.corpora.faiss import FaissFolder, FaissFolderCorpus
 from deepmem_integrations.deeplake import DeepLakeStore, StoredDocument
 from deepmem_integrations.embedding import Embedder
-from deepmem_integrations.errors import DeepMemoryError, MissingExtraError, StoreError
+from deepmem_integrations.errors import DeepMemoryError, InvalidVectorsError, MissingExtraError, StoreError
 from deepmem_integrations.memory import DeepMemory
 from deepmem_integrations.opened import Found, Hit, Opened, Where
 from deepmem_integrations.words import LexicalSearch
@@ -134,11 +134,6 @@ def _columns(kind: str, place: str, embedder: Embedder, folder: Path) -> Opened:
 
     def search(vector: list[float], k: int, _: bool, where: Where) -> Found:
         query = unit_rows([vector], "query vector")
-        if len(vector) != corpus.dimension:
-            raise StoreError(
-                f"{path} cannot be searched with a vector of {len(vector)} dimensions, since its documents have "
-                f"{corpus.dimension}: name the embedding model of the documents."
-            )
         near: list[tuple[float, str]] = []
         for ids, vectors in corpus.around(lambda: query, k, ()):
             near += zip((np.asarray(vectors) @ query[0]).tolist(), ids, strict=True)
@@ -387,6 +382,8 @@ def _store_errors(uri: str, what: str) -> Iterator[None]:
     """Turn the errors of the stores' own packages into a StoreError, and keep passwords and keys out of messages."""
     try:
         yield
+    except InvalidVectorsError as error:
+        raise InvalidVectorsError(f"The store {redacted(uri)} cannot be {what}: {redact(str(error), uri)}") from None
     except DeepMemoryError as error:
         if isinstance(error, MissingExtraError) or redact(str(error), uri) == str(error):
             raise

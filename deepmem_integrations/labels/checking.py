@@ -60,7 +60,7 @@ def id_set(ids: Iterable[str], name: str) -> Collection[str]:
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidRelevanceError(f"{name} is a list of ids; got {ids!r:.60}.")
     found: Collection[str] = ids if isinstance(ids, set | frozenset | Mapping) else list(ids)
-    if (first := next(iter(found), "")) is None or not isinstance(first, str):  # of a million, the first tells enough
+    if not isinstance(first := next(iter(found), ""), str):  # of a million, the first tells enough
         raise InvalidRelevanceError(f"{name} is a list of ids, which are strings; it has {first!r:.60} ({type(first).__name__}).")
     return set(found) if isinstance(found, list) else found
 
