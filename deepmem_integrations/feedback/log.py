@@ -471,7 +471,7 @@ class FeedbackLog:
             what to do where the log keeps hashes, and ``texts`` lack the texts of some queries.
 
         Raises:
-            FeedbackError: There is no such policy.
+            FeedbackError: There is no such policy, or the tenant is no text.
             StorageError: The log cannot be read.
         """
         check_policy(policy)
@@ -558,9 +558,6 @@ class FeedbackLog:
         given = {"query_ids": query_ids, "user": user, "session": session, "older_than": older_than}
         if sum(value is not None for value in given.values()) != 1:
             raise FeedbackError("Say what to forget with one of query_ids, user, session and older_than, and with one alone.")
-        for name, value in (("user", user), ("session", session)):
-            if value is not None:
-                checked_id(name, value)
         if isinstance(query_ids, str):
             raise FeedbackError(f"query_ids is a list of ids: write [{query_ids!r}].")
         self._settle()
@@ -629,6 +626,9 @@ class FeedbackLog:
     def _selection(self, **only: Any) -> "Selection":
         from deepmem_integrations.feedback.database import Selection
 
+        for name in ("user", "session", "tenant"):
+            if only.get(name) is not None:
+                checked_id(name, only[name])
         return Selection(**only)
 
     def _read(self, **only: Any) -> Iterator[LoggedQuery]:

@@ -158,6 +158,8 @@ def test_the_context_says_whose_query_it_is_in_this_thread_alone(log):
         (lambda log: log.record("q", {"doc-1": 0.9}), r"\(id, score\) pairs.*\(dict\)"),
         (lambda log: log.record(["doc-1"], "q"), r"query is the text of a query; got \['doc-1'\]"),
         (lambda log: log.record(None, ["doc-1"]), "query is the text of a query; got None"),
+        (lambda log: log.labels("judged", tenant=["acme"]), r"tenant is a string that is not empty; got \['acme'\]"),
+        (lambda log: list(log.queries(tenant=7)), "tenant is a string that is not empty; got 7"),
         (lambda log: log.forget(user=["u-1"]), r"user is a string that is not empty; got \['u-1'\]"),
     ],
 )
